@@ -1,0 +1,1 @@
+"""The repository: format, crypto, store, index, recipes, snapshots. Synchronous and silent."""

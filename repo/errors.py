@@ -1,0 +1,105 @@
+"""What can go wrong, one class per decision a caller can take.
+
+    HoldfastError
+    |-- RepositoryError            the repository side: a backup in progress is aborted
+    |   |-- NoRepository           nothing there
+    |   |-- RepositoryExists       init found one
+    |   |-- Unsupported            newer version, unknown feature or cipher
+    |   |-- WrongPassword          no key slot opens
+    |   |-- Locked                 somebody holds the lock
+    |   |-- StoreError             the operating system refused: path and errno
+    |   |   `-- NoSpace            full disk or quota
+    |   `-- Damaged                bytes are not what was written: kind, name, offset
+    |       `-- MissingChunk       a chunk is in no pack
+    |-- SourceError                the thing being backed up: the snapshot is marked partial
+    |   `-- StreamFailed           a command failed or a stream ended early: nothing is committed
+    |-- NotFound                   no such snapshot, key or path inside a snapshot
+    |-- Ambiguous                  a selector matches more than one
+    `-- Refused                    would overwrite, empty a group, or is otherwise unsafe
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class HoldfastError(Exception):
+    """Base of every error that is expected; the message is a sentence for the user."""
+
+
+class RepositoryError(HoldfastError):
+    """The repository could not be used."""
+
+
+class NoRepository(RepositoryError):
+    """There is no repository at the place."""
+
+
+class RepositoryExists(RepositoryError):
+    """A repository is there already."""
+
+
+class Unsupported(RepositoryError):
+    """Written by a newer program, or with a feature or cipher this one does not know."""
+
+
+class WrongPassword(RepositoryError):
+    """No key slot opens with the secret."""
+
+
+class Locked(RepositoryError):
+    """Another process holds the repository lock."""
+
+
+class StoreError(RepositoryError):
+    """The operating system refused an operation on a repository file."""
+
+    def __init__(self, action: str, path: str, error: OSError) -> None:
+        super().__init__(f"cannot {action} {path}: {error.strerror or error}")
+        self.path = path
+        self.errno = error.errno
+
+    @staticmethod
+    def wrap(action: str, path: str, error: OSError) -> StoreError:
+        """The subclass that fits `error`."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return (NoSpace if full else StoreError)(action, path, error)
+
+
+class NoSpace(StoreError):
+    """The repository's file system is full or over quota."""
+
+
+class Damaged(RepositoryError):
+    """Stored bytes are missing, truncated or not authentic."""
+
+    def __init__(self, where: str, reason: str, *, offset: int | None = None) -> None:
+        at = f" at offset {offset}" if offset is not None else ""
+        super().__init__(f"{where}{at}: {reason}")
+        self.where = where
+        self.reason = reason
+        self.offset = offset
+
+
+class MissingChunk(Damaged):
+    """A chunk that a recipe names is in no pack that is there."""
+
+
+class SourceError(HoldfastError):
+    """A source could not be read as announced."""
+
+
+class StreamFailed(SourceError):
+    """A command exited non-zero or a stream ended before its trailer; nothing was committed."""
+
+
+class NotFound(HoldfastError):
+    """No such snapshot, key slot or path inside a snapshot."""
+
+
+class Ambiguous(HoldfastError):
+    """A selector matches more than one thing."""
+
+
+class Refused(HoldfastError):
+    """The request would destroy something and was not confirmed by an option."""
