@@ -34,6 +34,9 @@ class Suite(IntEnum):
     CHACHA20_POLY1305 = 2
 
 
+_SUITES: Final = frozenset(int(suite) for suite in Suite)
+
+
 def derive(key: bytes, context: str) -> bytes:
     """BLAKE3 in key derivation mode: a 32-byte key for one purpose."""
     return blake3(key, derive_key_context=context).digest()
@@ -100,7 +103,8 @@ class FileCipher:
         try:
             return self._aead.decrypt(nonce(domain, offset), sealed, self._aad)
         except InvalidTag:
-            raise Damaged(where, "not authentic (flipped, truncated or misplaced bytes)", offset=offset) from None
+            reason = "not authentic (flipped, truncated or misplaced bytes)"
+            raise Damaged(where, reason, offset=offset) from None
 
 
 def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
@@ -121,7 +125,7 @@ def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) ->
     Raises Damaged when the head is not one of ours, Unsupported for an unknown version or suite.
     """
     head = parse_head(head_bytes, where, kind)
-    if head.suite not in iter(Suite):
+    if head.suite not in _SUITES:
         raise Unsupported(f"{where}: cipher suite {head.suite} is unknown to this program")
     key = _file_key(keys, kind, head.salt)
     if not hmac.compare_digest(derive(key, _COMMITMENT)[:16], head.commitment):

@@ -1,21 +1,21 @@
 """What can go wrong, one class per decision a caller can take.
 
-    HoldfastError
-    |-- RepositoryError            the repository side: a backup in progress is aborted
-    |   |-- NoRepository           nothing there
-    |   |-- RepositoryExists       init found one
-    |   |-- Unsupported            newer version, unknown feature or cipher
-    |   |-- WrongPassword          no key slot opens
-    |   |-- Locked                 somebody holds the lock
-    |   |-- StoreError             the operating system refused: path and errno
-    |   |   `-- NoSpace            full disk or quota
-    |   `-- Damaged                bytes are not what was written: kind, name, offset
-    |       `-- MissingChunk       a chunk is in no pack
-    |-- SourceError                the thing being backed up: the snapshot is marked partial
-    |   `-- StreamFailed           a command failed or a stream ended early: nothing is committed
-    |-- NotFound                   no such snapshot, key or path inside a snapshot
-    |-- Ambiguous                  a selector matches more than one
-    `-- Refused                    would overwrite, empty a group, or is otherwise unsafe
+HoldfastError
+|-- RepositoryError            the repository side: a backup in progress is aborted
+|   |-- NoRepository           nothing there
+|   |-- RepositoryExists       init found one
+|   |-- Unsupported            newer version, unknown feature or cipher
+|   |-- WrongPassword          no key slot opens
+|   |-- Locked                 somebody holds the lock
+|   |-- StoreError             the operating system refused: path and errno
+|   |   `-- NoSpace            full disk or quota
+|   `-- Damaged                bytes are not what was written: kind, name, offset
+|       `-- MissingChunk       a chunk is in no pack
+|-- SourceError                the thing being backed up: the snapshot is marked partial
+|   `-- StreamFailed           a command failed or a stream ended early: nothing is committed
+|-- NotFound                   no such snapshot, key or path inside a snapshot
+|-- Ambiguous                  a selector matches more than one
+`-- Refused                    would overwrite, empty a group, or is otherwise unsafe
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def parse_head(data: Buffer, where: str, expected: ObjectType) -> Head:
     return Head(suite, expected, salt, commitment)
 
 
-def _record(where: str, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
+def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
     try:
         header = RecordHeader(RecordType(kind), Codec(codec), raw, encoded, ChunkID(id_))
     except ValueError as error:
@@ -150,7 +150,8 @@ def _record(where: str, kind: int, codec: int, raw: int, encoded: int, id_: byte
 
 def parse_record(plain: bytes, where: str) -> RecordHeader:
     """A record header after it was opened."""
-    return _record(where, *_RECORD.unpack(plain))
+    kind, codec, raw, encoded, id_ = _RECORD.unpack(plain)
+    return _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
 
 
 def pack_directory(entries: list[RecordHeader]) -> bytes:
@@ -162,7 +163,7 @@ def parse_directory(plain: bytes, where: str) -> Iterator[tuple[int, RecordHeade
     """Yields (offset in the pack, header) of each record."""
     offset = HEAD_SIZE
     for id_, raw, encoded, kind, codec in _ENTRY.iter_unpack(plain):
-        header = _record(where, kind, codec, raw, encoded, id_)
+        header = _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
         yield offset, header
         offset += header.size
 

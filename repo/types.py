@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from mmap import mmap
 from typing import NewType, TypeAlias
 
 ChunkID = NewType("ChunkID", bytes)
@@ -16,7 +15,7 @@ PackID = NewType("PackID", str)
 SnapshotID = NewType("SnapshotID", str)
 """BLAKE3 of a sealed snapshot's bytes, 64 hex digits: also its file name."""
 
-Buffer: TypeAlias = bytes | bytearray | memoryview | mmap
+Buffer: TypeAlias = bytes | bytearray | memoryview
 """Anything C-contiguous that holds bytes."""
 
 ProgressFunction: TypeAlias = Callable[[int], None]

@@ -1,0 +1,1 @@
+"""Getting data in: sources, recognition, the pipeline, whole backups. Synchronous and silent."""

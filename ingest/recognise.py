@@ -1,0 +1,78 @@
+"""Telling what a source is by its first bytes, and whether a dump is whole by its last."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from holdfast.repo.cutter import BLOCK, DISK, DUMP, STREAM, CutterSpec
+from holdfast.repo.snapshot import ItemKind, SubjectKind
+
+_SECTOR = 512
+_DISK_SUFFIXES = (".raw", ".img", ".dd")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a source was recognised as. `trailer` must be among the last bytes of a whole dump."""
+
+    item: ItemKind
+    cutter: CutterSpec
+    engine: str = ""
+    file_name: str = ""
+    trailer: re.Pattern[bytes] | None = None
+
+    @property
+    def subject(self) -> SubjectKind:
+        """The kind of subject that such an item is of, unless the user says otherwise."""
+        kinds = {ItemKind.DISK: SubjectKind.VM, ItemKind.DUMP: SubjectKind.DATABASE}
+        return kinds.get(self.item, SubjectKind.FILES)
+
+
+RAW_DISK = Form(ItemKind.DISK, DISK)
+PLAIN_FILE = Form(ItemKind.FILE, STREAM)
+OTHER_DUMP = Form(ItemKind.DUMP, DUMP, "other", "dump.sql")
+
+_PG_TRAILER = re.compile(rb"^-- PostgreSQL database(?: cluster)? dump complete\s*$", re.MULTILINE)
+_MY_TRAILER = re.compile(rb"^-- Dump completed", re.MULTILINE)
+_LITE_TRAILER = re.compile(rb"^(?:COMMIT|ROLLBACK);", re.MULTILINE)
+
+_DUMPS: tuple[tuple[re.Pattern[bytes], Form], ...] = tuple(
+    (re.compile(pattern, re.MULTILINE), Form(ItemKind.DUMP, DUMP, engine, name, trailer))
+    for pattern, engine, name, trailer in (
+        (rb"\A(?:\s|--)*\n-- PostgreSQL database (?:cluster )?dump", "postgresql", "dump.sql", _PG_TRAILER),
+        (rb"\APGDMP", "postgresql", "dump.pgdump", None),
+        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MariaDB dump", "mariadb", "dump.sql", _MY_TRAILER),
+        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MySQL dump", "mysql", "dump.sql", _MY_TRAILER),
+        (rb"\ASQLite format 3\0", "sqlite", "dump.sqlite", None),
+        (rb"\A(?:PRAGMA foreign_keys=OFF;\s+)?BEGIN TRANSACTION;", "sqlite", "dump.sql", _LITE_TRAILER),
+    )
+)
+
+
+def recognise(head: bytes, name: str, size: int | None) -> Form:
+    """What a source with these first bytes is. `size` is None for a stream.
+
+    A stream is taken for a disk only by its partition table; a file also by its suffix.
+    """
+    for pattern, form in _DUMPS:
+        if pattern.search(head):
+            return form
+    if size is not None and size % _SECTOR == 0 and size >= BLOCK and name.lower().endswith(_DISK_SUFFIXES):
+        return RAW_DISK
+    whole_sectors = size is None or (size % _SECTOR == 0 and size >= 1 << 20)
+    if whole_sectors and _has_partition_table(head):
+        return RAW_DISK
+    if name.lower().endswith(".sql"):
+        return OTHER_DUMP
+    return PLAIN_FILE
+
+
+def _has_partition_table(head: bytes) -> bool:
+    """A GPT header in the second sector, or an MBR whose four entries make sense."""
+    if head[_SECTOR : _SECTOR + 8] == b"EFI PART":
+        return True
+    if len(head) < _SECTOR or head[510:512] != b"\x55\xaa":
+        return False
+    entries = [head[446 + 16 * n : 462 + 16 * n] for n in range(4)]
+    return all(e[0] in (0, 0x80) for e in entries) and any(e[4] and any(e[12:16]) for e in entries)

@@ -1,0 +1,321 @@
+"""The index: chunk ID to places in packs, in LMDB. A cache of the packs' directories; delete it any time.
+
+Key: the first 16 bytes of the chunk ID (the reader compares the whole ID when it opens the record).
+Value: one or more places of 12 bytes: pack number, offset / 64, length / 64. A chunk may be in several
+packs: two writers may store it at once, and one of the packs may go later.
+
+Nothing is believed present because the index says so: `sync` is given this run's listing of packs, and
+places in packs that are not listed do not exist. Transactions are short and none is held between calls.
+This module alone imports lmdb.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import lmdb
+
+from holdfast.repo.errors import StoreError
+from holdfast.repo.format import ALIGN, RecordHeader
+from holdfast.repo.types import ChunkID, PackID
+
+_LAYOUT = b"1"
+_PREFIX = 16
+_PLACE = struct.Struct("<III")
+_PACK = struct.Struct("<IQ")
+_FIRST_MAP = 64 << 20
+_BATCH = 20_000
+
+T = TypeVar("T")
+Directory = Sequence[tuple[int, RecordHeader]]
+"""(offset, header) of every record of a pack."""
+
+
+class Location(NamedTuple):
+    """Where a record is: `length` is that of the whole record, header and padding included."""
+
+    pack: PackID
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `Index.sync` changed: numbers of packs."""
+
+    added: int
+    removed: int
+    rebuilt: bool
+
+
+class Index:
+    """One LMDB environment. Thread-safe; a folder may be open only once in a process."""
+
+    def __init__(self, folder: Path, repository: bytes) -> None:
+        self._folder = folder
+        self._grow_lock = threading.Lock()
+        self._live: dict[int, PackID] = {}
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._open(repository)
+            except lmdb.Error as error:
+                if isinstance(error, (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)):
+                    raise
+                self._start_over(repository)
+        except OSError as error:
+            raise StoreError.wrap("open the index in", str(folder), error) from error
+        except lmdb.Error as error:
+            raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
+
+    def _open(self, repository: bytes) -> None:
+        self._env: Any = lmdb.open(
+            str(self._folder), map_size=_FIRST_MAP, max_dbs=3, mode=0o600, readahead=False, max_readers=512
+        )
+        try:
+            self._env.reader_check()  # readers that were killed pin free pages until somebody looks
+            self._chunks = self._env.open_db(b"chunks")
+            self._packs = self._env.open_db(b"packs")
+            wanted = _LAYOUT + repository
+            found = self._read(lambda txn: txn.get(b"holdfast"))
+            if found is None:
+                self._write(lambda txn: txn.put(b"holdfast", wanted))
+            elif found != wanted:
+                raise lmdb.InvalidError("index of another repository or layout")
+        except BaseException:
+            self._env.close()
+            raise
+
+    def _start_over(self, repository: bytes) -> None:
+        """Never repaired, always rebuilt."""
+        for name in ("data.mdb", "lock.mdb"):
+            (self._folder / name).unlink(missing_ok=True)
+        self._open(repository)
+
+    def close(self) -> None:
+        self._env.close()
+
+    def sync(
+        self,
+        listing: Iterable[tuple[PackID, int]],
+        read_directory: Callable[[PackID, int], Directory],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Synced:
+        """Make the index agree with the packs that are there.
+
+        `listing` gives (pack, size). Packs that are new to the index have their directories read;
+        `progress` is called with (packs done, packs to do). Entries of packs that are gone are removed.
+        A pack whose directory cannot be read (Damaged) makes the call fail after all others were added.
+        """
+        there = dict(listing)
+        known = self._read(self._known_packs)
+        gone = [number for pack, number in known.items() if pack not in there]
+        new = sorted((pack, size) for pack, size in there.items() if pack not in known)
+        self._live = {number: pack for pack, number in known.items() if pack in there}
+        failure: Exception | None = None
+        batch: list[tuple[PackID, int, Directory]] = []
+        for done, (pack, size) in enumerate(new):
+            try:
+                batch.append((pack, size, read_directory(pack, size)))
+            except FileNotFoundError:
+                continue  # moved away since it was listed
+            except Exception as error:  # noqa: BLE001  remembered and raised below
+                failure = failure or error
+            if sum(len(directory) for _, _, directory in batch) >= _BATCH:
+                self.add(batch)
+                batch = []
+            if progress:
+                progress(done + 1, len(new))
+        self.add(batch)
+        if gone:
+            self._forget_packs(set(gone))
+        if failure:
+            raise failure
+        return Synced(len(new), len(gone), rebuilt=not known and bool(new))
+
+    def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
+        """Enter packs that are in the store: (pack, size, directory). Known packs are passed over."""
+        for pack, size, directory in packs:
+            places = sorted(
+                (header.id[:_PREFIX], offset // ALIGN, header.size // ALIGN) for offset, header in directory
+            )
+
+            def enter(txn: Any, pack: PackID = pack, size: int = size, places: list[Any] = places) -> int:
+                key = bytes.fromhex(pack)
+                found = txn.get(key, db=self._packs)
+                if found:
+                    return int(_PACK.unpack(found)[0])
+                number = self._next_number(txn)
+                txn.put(key, _PACK.pack(number, size), db=self._packs)
+                for prefix, offset, length in places:
+                    place = _PLACE.pack(number, offset, length)
+                    if not txn.put(prefix, place, db=self._chunks, overwrite=False):
+                        txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
+                return number
+
+            self._live[self._write(enter)] = pack
+
+    def _next_number(self, txn: Any) -> int:
+        """Numbers are never used twice: an entry of a pack long gone must not point into a new one."""
+        number = int(txn.get(b"next", b"0")) + 1
+        txn.put(b"next", str(number).encode())
+        return number
+
+    def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
+        """A place of each chunk in a pack that is listed; None where there is none."""
+        with self._read_txn() as txn:
+            return [self._first_live(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
+
+    def locations(self, id_: ChunkID) -> list[Location]:
+        """Every place of the chunk in listed packs."""
+        with self._read_txn() as txn:
+            value = txn.get(id_[:_PREFIX], db=self._chunks)
+        return list(self._live_places(value)) if value else []
+
+    def _first_live(self, value: bytes | None) -> Location | None:
+        return next(self._live_places(value), None) if value else None
+
+    def _live_places(self, value: bytes) -> Iterator[Location]:
+        for number, offset, length in _PLACE.iter_unpack(value):
+            pack = self._live.get(number)
+            if pack is not None:
+                yield Location(pack, offset * ALIGN, length * ALIGN)
+
+    def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
+        """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
+        after: bytes | None = None
+        while True:
+            page: list[tuple[bytes, bytes]] = []
+            with self._read_txn() as txn, txn.cursor(db=self._chunks) as cursor:
+                found = cursor.first() if after is None else cursor.set_range(after)
+                if found and cursor.key() == after:
+                    found = cursor.next()
+                while found and len(page) < _BATCH:
+                    page.append(cursor.item())
+                    found = cursor.next()
+            for key, value in page:
+                yield key, list(self._live_places(value))
+            if not page:
+                return
+            after = page[-1][0]
+
+    def __len__(self) -> int:
+        """Number of distinct chunks."""
+        with self._read_txn() as txn:
+            return int(txn.stat(self._chunks)["entries"])
+
+    def is_listed(self, pack: PackID) -> bool:
+        """Whether the pack was in the last listing or added since."""
+        return pack in self._live.values()
+
+    def _known_packs(self, txn: Any) -> dict[PackID, int]:
+        with txn.cursor(db=self._packs) as cursor:
+            return {PackID(key.hex()): _PACK.unpack(value)[0] for key, value in cursor}
+
+    def _forget_packs(self, gone: set[int]) -> None:
+        """Remove packs and their entries, some thousand keys a transaction."""
+        after: bytes | None = None
+        more = True
+        while more:
+
+            def sweep(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
+                with txn.cursor(db=self._chunks) as cursor:
+                    found = cursor.set_range(after) if after else cursor.first()
+                    for _ in range(_BATCH):
+                        if not found:
+                            return None, False
+                        after, value = cursor.item()
+                        kept = b"".join(
+                            value[i : i + _PLACE.size]
+                            for i in range(0, len(value), _PLACE.size)
+                            if _PLACE.unpack_from(value, i)[0] not in gone
+                        )
+                        if len(kept) == len(value):
+                            found = cursor.next()
+                        elif kept:
+                            cursor.put(after, kept)
+                            found = cursor.next()
+                        else:
+                            found = cursor.delete() and bool(cursor.key())
+                return after, True
+
+            after, more = self._write(sweep)
+
+        def drop(txn: Any) -> None:
+            for pack, number in self._known_packs(txn).items():
+                if number in gone:
+                    txn.delete(bytes.fromhex(pack), db=self._packs)
+
+        self._write(drop)
+
+    def _read_txn(self) -> Any:
+        try:
+            return self._env.begin()
+        except lmdb.MapResizedError:  # another process made the map larger
+            with self._grow_lock:
+                self._env.set_mapsize(0)
+            return self._env.begin()
+
+    def _read(self, work: Callable[[Any], T]) -> T:
+        with self._read_txn() as txn:
+            return work(txn)
+
+    def _write(self, work: Callable[[Any], T]) -> T:
+        """Run `work` in a write transaction; again from the start with a larger map when it is full."""
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    return work(txn)
+            except lmdb.MapFullError:
+                with self._grow_lock:
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except lmdb.MapResizedError:
+                with self._grow_lock:
+                    self._env.set_mapsize(0)
+            except lmdb.Error as error:
+                raise StoreError("write the index in", str(self._folder), OSError(0, str(error))) from error
+
+
+class IdSet:
+    """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._env: Any = lmdb.open(
+            str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
+        )
+
+    def __enter__(self) -> IdSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._env.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Add IDs (their first 16 bytes count); returns those that were new, in order, once each."""
+        wanted = list(dict.fromkeys(ids))
+        while True:
+            try:
+                with self._env.begin(write=True) as txn:
+                    return [id_ for id_ in wanted if txn.put(id_[:_PREFIX], b"", overwrite=False)]
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+
+    def contains(self, ids: Sequence[bytes]) -> list[bool]:
+        with self._env.begin() as txn:
+            return [txn.get(id_[:_PREFIX]) is not None for id_ in ids]
+
+
+def remove_index(folder: Path) -> None:
+    """Delete an index that is not open."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
