@@ -70,8 +70,8 @@ class _Rule:
 # Tuned for the least stored bytes (compressed chunks, 160 bytes of overhead each, changed recipe leaves)
 # over three days of a Debian guest and of a PostgreSQL dump, at zstd levels 1 and 3. Disks: everything
 # tried with a mean from 47 to 93 KiB came within 0.7 %, so the plainest rule with a mean near its name was
-# taken. Dumps: switching at three quarters of the average instead of at the average saves 2.2 % at level 1
-# (469 MB against 479), for 18 % more chunks. Other keys change either by 0.2 %.
+# taken. Dumps: switching at five eighths of the average instead of at the average saves 2.9 % at level 1
+# (465 MB against 479) and 1.9 % at level 3, for 31 % more chunks. Other keys change either by 0.3 %.
 _RULES: Final = {
     CutterKind.ALIGNED: _Rule(
         grain=BLOCK,
@@ -82,7 +82,7 @@ _RULES: Final = {
         switch=(1, 1),
     ),
     CutterKind.GEAR: _Rule(
-        grain=1, least_average=BLOCK, derived=256 * 8, strict=(1, 2), loose=(4, 1), switch=(3, 4)
+        grain=1, least_average=BLOCK, derived=256 * 8, strict=(1, 2), loose=(4, 1), switch=(5, 8)
     ),
 }
 

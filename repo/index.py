@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
-from holdfast.repo.errors import StoreError
+from holdfast.repo.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.repo.format import ALIGN, RecordHeader
 from holdfast.repo.types import ChunkID, PackID
 
@@ -53,6 +53,7 @@ class Synced:
     added: int
     removed: int
     rebuilt: bool
+    damaged: tuple[RepositoryError, ...] = ()
 
 
 class Index:
@@ -112,22 +113,23 @@ class Index:
 
         `listing` gives (pack, size). Packs that are new to the index have their directories read;
         `progress` is called with (packs done, packs to do). Entries of packs that are gone are removed.
-        A pack whose directory cannot be read (Damaged) makes the call fail after all others were added.
+        A pack whose directory cannot be read counts as empty and is reported: its chunks are missing, so
+        the next backup stores them again.
         """
         there = dict(listing)
         known = self._read(self._known_packs)
         gone = [number for pack, number in known.items() if pack not in there]
         new = sorted((pack, size) for pack, size in there.items() if pack not in known)
         self._live = {number: pack for pack, number in known.items() if pack in there}
-        failure: Exception | None = None
+        damaged: list[RepositoryError] = []
         batch: list[tuple[PackID, int, Directory]] = []
         for done, (pack, size) in enumerate(new):
             try:
                 batch.append((pack, size, read_directory(pack, size)))
             except FileNotFoundError:
                 continue  # moved away since it was listed
-            except Exception as error:  # noqa: BLE001  remembered and raised below
-                failure = failure or error
+            except (Damaged, Unsupported) as error:
+                damaged.append(error)
             if sum(len(directory) for _, _, directory in batch) >= _BATCH:
                 self.add(batch)
                 batch = []
@@ -136,9 +138,7 @@ class Index:
         self.add(batch)
         if gone:
             self._forget_packs(set(gone))
-        if failure:
-            raise failure
-        return Synced(len(new), len(gone), rebuilt=not known and bool(new))
+        return Synced(len(new), len(gone), not known and bool(new), tuple(damaged))
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
         """Enter packs that are in the store: (pack, size, directory). Known packs are passed over."""

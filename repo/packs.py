@@ -133,3 +133,12 @@ def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[t
             continue
         yield offset, header
         offset += header.size
+
+
+def salvage_directory(store: Store, ciphers: PackCiphers, pack: PackID) -> list[tuple[int, RecordHeader]]:
+    """(offset, header) of every whole record that opens in a pack whose end is damaged or missing."""
+    where = f"pack {pack}"
+    cipher = ciphers.get(pack)
+    data = memoryview(store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    found = walk_records(cipher, data, where)
+    return [(offset, header) for offset, header in found if offset + header.size <= len(data)]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +17,9 @@ from typing import Any
 from holdfast.repo.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
 from holdfast.repo.errors import Damaged, NoRepository, RepositoryError, StoreError, Unsupported
 from holdfast.repo.format import VERSION, ObjectType
-from holdfast.repo.index import Index, Synced, remove_index
+from holdfast.repo.index import Directory, Index, Synced, remove_index
 from holdfast.repo.keyslots import KeySlot, add_slot, unlock
-from holdfast.repo.packs import PackCiphers, read_directory
+from holdfast.repo.packs import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.pairs import pair_names, put_pair, read_pair
 from holdfast.repo.snapshot import StoredSnapshot, decode
 from holdfast.repo.store import Kind, Store
@@ -24,6 +28,8 @@ from holdfast.repo.types import PackID, SnapshotID
 _FORMAT = "holdfast repository"
 _FEATURES: frozenset[str] = frozenset()
 """Features of the format beyond version 1 that this program knows; none yet."""
+
+_SCRATCH_ROOM = 1 << 30
 
 IndexProgress = Callable[[int, int], None]
 
@@ -144,9 +150,17 @@ class Repository:
         if self._index is None:
             self._index = self._open_index()
         packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
-        return self._index.sync(
-            packs, lambda p, size: read_directory(self.store, self.ciphers, p, size), progress
-        )
+        return self._index.sync(packs, self._directory, progress)
+
+    def _directory(self, pack: PackID, size: int) -> Directory:
+        """A pack's directory; when that is damaged, what its records say of themselves."""
+        try:
+            return read_directory(self.store, self.ciphers, pack, size)
+        except Damaged:
+            records = salvage_directory(self.store, self.ciphers, pack)
+            if not records:
+                raise
+            return records
 
     def _index_folders(self) -> list[Path]:
         beside = self.store.index_folder()
@@ -169,8 +183,13 @@ class Repository:
             remove_index(folder)
 
     def scratch(self, name: str) -> Path:
-        """A folder of this process's for data that may be lost."""
-        return self._index_folders()[0].parent / "index" / f"{name}-{secrets.token_hex(4)}"
+        """A new folder's path for data that may be lost, where there is room for it."""
+        places = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
+        for place in places:
+            with suppress(OSError):
+                if shutil.disk_usage(place).free > _SCRATCH_ROOM and os.access(place, os.W_OK):
+                    return place / f"scratch-{name}-{secrets.token_hex(4)}"
+        return places[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all snapshots: the committed ones, those in the trash, or those being committed."""
@@ -188,13 +207,20 @@ class Repository:
         return Snapshots(tuple(good), tuple(damaged))
 
     def _read_snapshot(self, kind: Kind, name: str) -> StoredSnapshot:
-        def parse(data: bytes, where: str) -> StoredSnapshot:
-            if content_hash(data) != name:
-                raise Damaged(where, "content does not match its name")
-            body = open_object(self.keys, ObjectType.SNAPSHOT, data, where)
-            return StoredSnapshot(SnapshotID(name), decode(body, where))
+        return read_pair(self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name))
 
-        return read_pair(self.store, kind, name, parse)
+    def parse_snapshot(self, data: bytes, where: str, name: str) -> StoredSnapshot:
+        """A snapshot file's content. Raises Damaged or Unsupported."""
+        if content_hash(data) != name:
+            raise Damaged(where, "content does not match its name")
+        body = open_object(self.keys, ObjectType.SNAPSHOT, data, where)
+        return StoredSnapshot(SnapshotID(name), decode(body, where))
+
+    def verify_config(self, data: bytes, where: str) -> None:
+        """Raises Damaged or Unsupported unless `data` is this repository's config."""
+        config, _ = _open_config(data, where, self._root)
+        if config != self.config:
+            raise Damaged(where, "is another repository's config")
 
 
 def _parse_public(data: bytes, where: str) -> dict[str, Any]:
