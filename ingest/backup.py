@@ -92,7 +92,7 @@ def back_up(
         consistency = max((d.consistency for d in done), key=list(Consistency).index)
         if not consistency.satisfies(request.required):
             raise LessConsistent(
-                f"this backup is only {consistency.value}-consistent and {request.required.value} was required; "
+                f"this backup is {consistency.value}-consistent, {request.required.value} was required; "
                 "nothing was committed"
             )
         snapshot = Snapshot(

@@ -11,6 +11,7 @@ This module alone imports lmdb.
 
 from __future__ import annotations
 
+import errno
 import shutil
 import struct
 import threading
@@ -137,7 +138,8 @@ class Index:
                 progress(done + 1, len(new))
         self.add(batch)
         if gone:
-            self._forget_packs(set(gone))
+            with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
+                self._forget_packs(set(gone))
         return Synced(len(new), len(gone), not known and bool(new), tuple(damaged))
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
@@ -280,7 +282,9 @@ class Index:
                 with self._grow_lock:
                     self._env.set_mapsize(0)
             except lmdb.Error as error:
-                raise StoreError("write the index in", str(self._folder), OSError(0, str(error))) from error
+                code = errno.ENOSPC if "No space" in str(error) else errno.EIO
+                cause = OSError(code, str(error))
+                raise StoreError.wrap("write the index in", str(self._folder), cause) from error
 
 
 class IdSet:

@@ -89,11 +89,18 @@ def open_record(
 
     `record` may be longer than the record is. Raises Damaged.
     """
+    header, payload = open_payload(cipher, offset, record, where)
+    return header, _decode(header, payload, where, offset)
+
+
+def open_payload(
+    cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
+) -> tuple[RecordHeader, bytes]:
+    """The same with the payload as it was before sealing, still encoded."""
     sealed = record[:RECORD_HEADER]
     header = parse_record(cipher.open(Domain.RECORD_HEADER, offset, sealed, where), where)
     end = RECORD_HEADER + header.encoded + TAG
-    payload = cipher.open(Domain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
-    return header, _decode(header, payload, where, offset)
+    return header, cipher.open(Domain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
 
 
 def _decode(header: RecordHeader, payload: bytes, where: str, offset: int) -> bytes:

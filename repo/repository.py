@@ -73,6 +73,7 @@ class Repository:
         self._root = root
         self._cache = cache / config.hex_id
         self._index: Index | None = None
+        self._index_place = 0
 
     @staticmethod
     def create(
@@ -146,11 +147,23 @@ class Repository:
         return self._index
 
     def refresh(self, progress: IndexProgress | None = None) -> Synced:
-        """Bring the index in step with the packs that are listed now."""
-        if self._index is None:
-            self._index = self._open_index()
+        """Bring the index in step with the packs that are listed now.
+
+        An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
+        """
         packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
-        return self._index.sync(packs, self._directory, progress)
+        folders = self._index_folders()
+        while True:
+            folder = folders[min(self._index_place, len(folders) - 1)]
+            try:
+                if self._index is None:
+                    self._index = Index(folder, self.config.id)
+                return self._index.sync(packs, self._directory, progress)
+            except StoreError as error:
+                if not error.path.startswith(str(folder)) or self._index_place >= len(folders) - 1:
+                    raise
+                self.close()
+                self._index_place += 1
 
     def _directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, what its records say of themselves."""
@@ -165,16 +178,6 @@ class Repository:
     def _index_folders(self) -> list[Path]:
         beside = self.store.index_folder()
         return [folder for folder in (beside, self._cache / "index") if folder is not None]
-
-    def _open_index(self) -> Index:
-        failure: StoreError | None = None
-        for folder in self._index_folders():
-            try:
-                return Index(folder, self.config.id)
-            except StoreError as error:  # read-only or full: the user's cache will do
-                failure = failure or error
-        assert failure is not None
-        raise failure
 
     def drop_index(self) -> None:
         """Delete the index; the next use rebuilds it from the packs."""

@@ -11,7 +11,7 @@ from types import TracebackType
 import zstandard
 
 from holdfast.repo.crypto import content_hash, seal_object
-from holdfast.repo.errors import MissingChunk
+from holdfast.repo.errors import MissingChunk, StoreError
 from holdfast.repo.format import CHUNK_LIMIT, ObjectType, RecordHeader
 from holdfast.repo.index import Directory
 from holdfast.repo.pack_writer import PackWriter, Record
@@ -113,7 +113,10 @@ class Writer:
         # A claim is given up only after the index answers for it. A worker that looked before and
         # claims after stores the chunk a second time: a waste of one chunk, and harmless.
         batch, self._unindexed = self._unindexed, []
-        self._repository.index.add(batch)
+        try:
+            self._repository.index.add(batch)
+        except StoreError:
+            return  # the packs are what counts; the claims stand, and the next run reads the directories
         with self._claims_lock:
             for _, _, directory in batch:
                 self._claimed.difference_update(header.id for _, header in directory)

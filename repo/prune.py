@@ -1,0 +1,211 @@
+"""Freeing space: plan what no snapshot needs, then take it out of use in an order no crash can hurt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from holdfast.repo.errors import NoSpace, Refused
+from holdfast.repo.format import PACK_LIMIT
+from holdfast.repo.index import Directory, IdSet
+from holdfast.repo.pack_writer import PackWriter, Record
+from holdfast.repo.packs import open_payload, read_directory
+from holdfast.repo.pairs import delete_pair, pair_names
+from holdfast.repo.prune_plan import PackUse, Plan, claimants, mark_all
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.store import Kind, LockMode
+from holdfast.repo.types import PackID, ProgressFunction
+from holdfast.repo.walk import Broken, mark
+
+_BATCH = 4 << 20
+"""Bytes of records copied at a time."""
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What a prune did. `trashed` packs went to the trash, `deleted` left it; bytes are what they held."""
+
+    trashed: int = 0
+    trashed_bytes: int = 0
+    deleted: int = 0
+    freed_bytes: int = 0
+    repacked_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def execute(
+    repository: Repository,
+    plan: Plan,
+    *,
+    quarantine: timedelta,
+    now: Callable[[], float],
+    progress: ProgressFunction = lambda count: None,
+    lock_timeout: float = 60.0,
+) -> Pruned:
+    """Carry out a plan. A crash at any point leaves every snapshot whole:
+
+    1. under the shared lock, what is needed of half-empty packs is written into new packs, durably;
+    2. under the exclusive lock, snapshots made since the plan are marked too, and packs they use are kept;
+    3. dead and repacked packs are *moved* to the trash, the moves made durable;
+    4. snapshots and pending ones are looked at again, and what they claim is moved back;
+    5. only what lies in the trash for `quarantine` is deleted.
+
+    Works on a full disk: when there is no room to repack, the rest is done all the same. Raises Refused
+    when reachable chunks are missing, Locked when a backup runs past `lock_timeout`.
+    """
+    if plan.missing:
+        raise Refused(
+            f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
+            "repair them with; run `holdfast check`"
+        )
+    result = Pruned()
+    repack = list(plan.repack)
+    if repack:
+        try:
+            with repository.store.lock(LockMode.SHARED, lock_timeout):
+                result.repacked_bytes = _repack(repository, plan, progress)
+        except NoSpace:
+            repack = []
+            result.notes.append("no room to repack; packs that nothing needs were removed all the same")
+    with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+        repository.refresh()
+        doomed = {p.pack: p.size for p in [*plan.remove, *repack]}
+        _spare(repository, plan, doomed)
+        for pack in doomed:
+            _trash(repository, pack, result)
+        repository.store.sync()
+        result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
+        repository.refresh()
+        _bring_back_claimed(repository)
+        _empty_trash(repository, now() - quarantine.total_seconds(), result)
+        repository.store.clean()
+        for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left
+            delete_pair(repository.store, Kind.PENDING, name)
+        repository.store.sync()
+        repository.refresh()
+    return result
+
+
+def _repack(repository: Repository, plan: Plan, progress: ProgressFunction) -> int:
+    """Write the needed records of the plan's half-empty packs into new packs; returns bytes written."""
+    store = repository.store
+    new: list[tuple[PackID, int, Directory]] = []
+    writer = PackWriter(
+        store, repository.keys, lambda pack, size, directory: new.append((pack, size, directory))
+    )
+    try:
+        with IdSet(repository.scratch("repack")) as needed, IdSet(repository.scratch("copied")) as copied:
+            committed, pending = claimants(repository)
+            mark_all(repository, [*committed, *pending], needed, lambda count: None)
+            doomed = {use.pack for use in [*plan.repack, *plan.remove]}
+            for use in plan.repack:
+                _copy_needed(repository, use, writer, doomed=doomed, needed=needed, copied=copied)
+                progress(use.size)
+        writer.finish()
+    finally:
+        writer.abandon()
+    repository.index.add(new)
+    return writer.stored
+
+
+def _copy_needed(
+    repository: Repository,
+    use: PackUse,
+    writer: PackWriter,
+    *,
+    doomed: set[PackID],
+    needed: IdSet,
+    copied: IdSet,
+) -> None:
+    """Copy what is needed of a doomed pack and is in no pack that stays, each chunk once.
+
+    Every record is authenticated on the way; a bad one stops the prune with its pack untouched.
+    """
+    pack = use.pack
+    where = f"pack {pack}"
+    cipher = repository.ciphers.get(pack)
+    data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    entries = read_directory(repository.store, repository.ciphers, pack, use.size)
+    batch: list[Record] = []
+    size = 0
+    for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
+        elsewhere = {place.pack for place in repository.index.locations(header.id)} - doomed
+        if not wanted or elsewhere or not copied.add([header.id]):
+            continue
+        batch.append(open_payload(cipher, offset, data[offset : offset + header.size], where))
+        size += header.size
+        if size >= _BATCH:
+            writer.add(batch)
+            batch, size = [], 0
+    if batch:
+        writer.add(batch)
+
+
+def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:
+    try:
+        repository.store.trash(Kind.PACK, pack)
+    except FileNotFoundError:
+        return
+    except NoSpace:
+        # A disk so full that the trash cannot grow by a name. The exclusive lock is held and no
+        # snapshot needs the pack: deleting it makes room for the rest.
+        repository.store.delete(Kind.PACK, pack)
+        result.notes.append(f"no room in the trash: pack {pack[:8]} was deleted at once")
+
+
+def _spare(repository: Repository, plan: Plan, doomed: dict[PackID, int]) -> None:
+    """Take out of `doomed` what snapshots need that came since the plan was made."""
+    committed, pending = claimants(repository)
+    newer = [s for s in committed if s.id not in plan.snapshots]
+    newer += [s for s in pending if s.id not in plan.pending]
+    if newer:
+        for pack in _needed_packs(repository, newer, doomed):
+            del doomed[pack]
+
+
+def _needed_packs(
+    repository: Repository, snapshots: Sequence[StoredSnapshot], doomed: dict[PackID, int]
+) -> set[PackID]:
+    """Doomed packs that are the only place of a chunk that one of the snapshots needs."""
+    needed: set[PackID] = set()
+    with IdSet(repository.scratch("spare")) as seen:
+        for _, new in mark(Reader(repository), snapshots, seen):
+            for id_ in [] if isinstance(new, Broken) else new:
+                places = {location.pack for location in repository.index.locations(id_)}
+                if places and places <= doomed.keys():
+                    needed |= places
+    return needed
+
+
+def _bring_back_claimed(repository: Repository) -> None:
+    """Move packs back from the trash that any snapshot, committed or pending, cannot do without."""
+    committed, pending = claimants(repository)
+    with IdSet(repository.scratch("claims")) as seen:
+        if mark_all(repository, [*committed, *pending], seen, lambda count: None) == 0:
+            return
+        trashed = list(repository.store.listing(Kind.PACK, trashed=True))
+    for entry in trashed:
+        repository.store.untrash(Kind.PACK, entry.name)
+    repository.store.sync()
+    repository.refresh()
+    with IdSet(repository.scratch("claims")) as seen:
+        if mark_all(repository, [*committed, *pending], seen, lambda count: None):
+            raise Refused(
+                "chunks that snapshots need are in no pack; nothing was deleted; run `holdfast check`"
+            )
+
+
+def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
+    store = repository.store
+    for entry in list(store.listing(Kind.PACK, trashed=True)):
+        if entry.modified <= before:
+            store.delete(Kind.PACK, entry.name, trashed=True)
+            result.deleted += 1
+            result.freed_bytes += entry.size
+    old = {e.name for e in store.listing(Kind.SNAPSHOT, trashed=True) if e.modified <= before}
+    for name in pair_names(store, Kind.SNAPSHOT, trashed=True):
+        if name in old:
+            delete_pair(store, Kind.SNAPSHOT, name, trashed=True)

@@ -1,0 +1,143 @@
+"""Planning a prune: what snapshots need, and which packs are worth touching. Changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from holdfast.repo.errors import MissingChunk, Refused
+from holdfast.repo.index import IdSet, Location
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.store import Kind
+from holdfast.repo.types import PackID, ProgressFunction, SnapshotID
+from holdfast.repo.walk import Broken, mark
+
+_SCAN = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class PackUse:
+    """A pack's size and how much of it snapshots need, in bytes."""
+
+    pack: PackID
+    size: int
+    used: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a prune would do. A value: making it changes nothing.
+
+    `missing` counts reachable chunks that are in no pack: with any, nothing may be removed.
+    `snapshots` and `pending` are what it was made from; `listed` are the packs it saw.
+    """
+
+    keep: tuple[PackUse, ...]
+    repack: tuple[PackUse, ...]
+    remove: tuple[PackUse, ...]
+    missing: int
+    snapshots: frozenset[SnapshotID]
+    pending: frozenset[SnapshotID]
+
+    @property
+    def freed(self) -> int:
+        """Bytes by which the packs shrink."""
+        return sum(p.size for p in self.remove) + sum(p.size - p.used for p in self.repack)
+
+    def lines(self) -> Iterator[tuple[str, int, int]]:
+        """(what, packs, bytes) of each part, for printing."""
+        yield "keep as they are", len(self.keep), sum(p.size for p in self.keep)
+        yield "repack, because part of them is not needed", len(self.repack), sum(p.size for p in self.repack)
+        yield "remove, because nothing needs them", len(self.remove), sum(p.size for p in self.remove)
+
+
+def make_plan(
+    repository: Repository, *, max_unused: float = 0.05, progress: ProgressFunction = lambda count: None
+) -> Plan:
+    """Find what snapshots need and sort the packs by it.
+
+    `max_unused` is the share of the packs that may stay unneeded to save rewriting. `progress` is told
+    of chunks marked. Raises Refused when a snapshot cannot be read: what it needs is unknown.
+    """
+    repository.refresh()
+    committed, pending = claimants(repository)
+    with IdSet(repository.scratch("prune")) as seen:
+        missing = mark_all(repository, [*committed, *pending], seen, progress)
+        used = _use_of_packs(repository, seen)
+    packs = [
+        PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))
+        for e in repository.store.listing(Kind.PACK)
+        if repository.index.is_listed(PackID(e.name))
+    ]
+    keep, repack, remove = sort_packs(packs, max_unused)
+    ids = frozenset(s.id for s in committed), frozenset(s.id for s in pending)
+    return Plan(tuple(keep), tuple(repack), tuple(remove), missing, *ids)
+
+
+def sort_packs(
+    packs: Iterable[PackUse], max_unused: float
+) -> tuple[list[PackUse], list[PackUse], list[PackUse]]:
+    """(keep, repack, remove): the emptiest packs are repacked until the rest wastes little enough."""
+    remove = [p for p in packs if p.used == 0]
+    partly = sorted((p for p in packs if p.used), key=lambda p: p.used / p.size)
+    allowed = max_unused * sum(p.used for p in partly)
+    # Head, directory and padding are no waste: a pack is full when 3 % is left.
+    unused = [max(0, p.size - p.used - p.size * 3 // 100) for p in partly]
+    total = sum(unused)
+    repack: list[PackUse] = []
+    for pack, waste in zip(partly, unused, strict=True):
+        if total <= allowed or not waste:
+            break
+        repack.append(pack)
+        total -= waste
+    return partly[len(repack) :], repack, remove
+
+
+def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:
+    committed, pending = repository.snapshots(), repository.snapshots(pending=True)
+    if committed.damaged:
+        raise Refused(
+            f"{committed.damaged[0]}; what this snapshot needs is unknown, so nothing can be removed; "
+            "run `holdfast check`"
+        )
+    return committed.good, pending.good
+
+
+def mark_all(
+    repository: Repository, snapshots: Sequence[StoredSnapshot], seen: IdSet, progress: ProgressFunction
+) -> int:
+    """Enter everything reachable into `seen`; the number of reachable chunks that are in no pack."""
+    missing = 0
+    for _, new in mark(Reader(repository), snapshots, seen):
+        if isinstance(new, Broken):
+            if not isinstance(new.error, MissingChunk):  # a missing one is counted with its ID
+                missing += 1
+            continue
+        missing += sum(place is None for place in repository.index.lookup(new))
+        progress(len(new))
+    return missing
+
+
+def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
+    """Bytes needed of each pack. A chunk in several packs counts in the first: it may go from the others."""
+    used: dict[PackID, int] = {}
+    for batch in _batches(repository.index.scan(), _SCAN):
+        for (_, places), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
+            if needed and places:
+                used[places[0].pack] = used.get(places[0].pack, 0) + places[0].length
+    return used
+
+
+def _batches(
+    items: Iterator[tuple[bytes, list[Location]]], size: int
+) -> Iterator[list[tuple[bytes, list[Location]]]]:
+    batch: list[tuple[bytes, list[Location]]] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
