@@ -40,6 +40,21 @@ class Reader:
         cached = self._nodes.get(id_)
         return cached or self._nodes.load(id_, lambda: self._load_node(id_))
 
+    def node_if_ready(self, id_: ChunkID) -> Node | None:
+        """A decoded recipe node if that takes no waiting for a disk, as with `chunk_if_ready`.
+
+        Raises what `node` raises when the bytes are there and bad.
+        """
+        cached = self._nodes.get(id_)
+        if cached is not None:
+            return cached
+        plain = self._record_if_ready(id_, RecordType.NODE)
+        if plain is None:
+            return None
+        node = decode_node(plain, f"recipe node {id_.hex()}")
+        self._nodes.put(id_, node)
+        return node
+
     def _load_node(self, id_: ChunkID) -> Node:
         return decode_node(self.read_record(id_, RecordType.NODE), f"recipe node {id_.hex()}")
 
@@ -58,6 +73,12 @@ class Reader:
         cached = self.chunks.get(id_)
         if cached is not None:
             return cached
+        plain = self._record_if_ready(id_, RecordType.DATA)
+        if plain is not None:
+            self.chunks.put(id_, plain)
+        return plain
+
+    def _record_if_ready(self, id_: ChunkID, kind: RecordType) -> bytes | None:
         location = self._repository.index.lookup([id_])[0]
         if location is None:
             return None
@@ -67,11 +88,7 @@ class Reader:
             )
         except FileNotFoundError:
             return None
-        if data is None:
-            return None
-        plain = self.open(location, data, id_, RecordType.DATA)
-        self.chunks.put(id_, plain)
-        return plain
+        return None if data is None else self.open(location, data, id_, kind)
 
     def read_record(self, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record, from any of the packs that hold it.

@@ -63,13 +63,22 @@ class Repository:
     """
 
     def __init__(
-        self, store: Store, config: Config, *, keys: Keys, root: bytes, slot: KeySlot, cache: Path
+        self,
+        store: Store,
+        config: Config,
+        *,
+        keys: Keys,
+        root: bytes,
+        slot: KeySlot,
+        cache: Path,
+        notify: Callable[[Synced], None],
     ) -> None:
         self.store = store
         self.config = config
         self.keys = keys
         self.slot = slot
         self.ciphers = PackCiphers(store, keys)
+        self._notify = notify
         self._root = root
         self._cache = cache / config.hex_id
         self._index: Index | None = None
@@ -104,11 +113,17 @@ class Repository:
         put_pair(store, Kind.CONFIG, "config", public + b"\n" + sealed)
 
     @staticmethod
-    def open(store: Store, secret: Callable[[], str], *, cache: Path) -> Repository:
+    def open(
+        store: Store,
+        secret: Callable[[], str],
+        *,
+        cache: Path,
+        notify: Callable[[Synced], None] = lambda synced: None,
+    ) -> Repository:
         """Open with a secret, which is asked for only when there is a repository of a kind we know.
 
-        `cache` is a folder of this user's for the index of stores that cannot hold one. Raises
-        NoRepository, Unsupported, WrongPassword or Damaged.
+        `cache` is a folder of this user's for the index of stores that cannot hold one. `notify` is told
+        what every refresh of the index found. Raises NoRepository, Unsupported, WrongPassword or Damaged.
         """
         try:
             read_pair(store, Kind.CONFIG, "config", _parse_public)
@@ -120,7 +135,7 @@ class Repository:
             return _open_config(data, where, root)
 
         config, keys = read_pair(store, Kind.CONFIG, "config", parse)
-        return Repository(store, config, keys=keys, root=root, slot=slot, cache=cache)
+        return Repository(store, config, keys=keys, root=root, slot=slot, cache=cache, notify=notify)
 
     def __enter__(self) -> Repository:
         return self
@@ -158,7 +173,9 @@ class Repository:
             try:
                 if self._index is None:
                     self._index = Index(folder, self.config.id)
-                return self._index.sync(packs, self._directory, progress)
+                synced = self._index.sync(packs, self._directory, progress)
+                self._notify(synced)
+                return synced
             except StoreError as error:
                 if not error.path.startswith(str(folder)) or self._index_place >= len(folders) - 1:
                     raise
