@@ -21,7 +21,7 @@ from holdfast.repo.repository import Repository
 from holdfast.repo.select import time_name
 from holdfast.repo.snapshot import StoredSnapshot
 from holdfast.repo.store import CONFIG_NAMES, Entry, Kind
-from holdfast.repo.types import ChunkID, PackID, ProgressFunction, RecordType
+from holdfast.repo.types import ChunkID, PackID, ProgressFunction
 from holdfast.repo.walk import Broken, mark
 
 
@@ -65,7 +65,9 @@ class Report:
 
 
 _OTHER_COPY = "the other copy is good, nothing is lost; copy it over this one"
-_PACK_ADVICE = "back the source up again: chunks it still has are stored anew, and old snapshots heal with it"
+_PACK_ADVICE = (
+    "back the source up again now: what it still has of this is stored anew, and old snapshots heal with it"
+)
 
 
 def check(
@@ -78,7 +80,8 @@ def check(
 ) -> Report:
     """Look for damage. Damage is reported, not raised; StoreError still is.
 
-    The index is rebuilt on the way, so nothing here rests on it. `announce` is told once how many bytes
+    The index is rebuilt on the way, so nothing here rests on it; records found bad are left out of it, so
+    that the next backup stores those chunks anew if it meets them. `announce` is told once how many bytes
     will be read, `progress` of each that was.
     """
     report = Report()
@@ -190,18 +193,14 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
     for offset, header in entries:
         try:
             found, plain = open_record(cipher, offset, data[offset : offset + header.size], where)
-            make_id = (
-                repository.keys.data_chunk_id
-                if header.type is RecordType.DATA
-                else repository.keys.node_chunk_id
-            )
-            if found != header or make_id(plain) != header.id:
+            if found != header or repository.keys.chunk_id(header.type, plain) != header.id:
                 raise Damaged(where, "record and directory, or content and ID, disagree", offset=offset)
         except Damaged as error:
             findings.append(
                 Finding(where, f"chunk {header.id.hex()[:16]}: {error.reason} at offset {offset}")
             )
             bad.append(header.id)
+            repository.index.discard(header.id, pack)
     return findings, bad
 
 
@@ -218,7 +217,7 @@ def _check_reachable(
             report.chunks += len(new)
             missing = sum(place is None for place in repository.index.lookup(new))
             if missing:
-                yield Finding(f"{missing} chunk(s)", "are in no pack", name, _PACK_ADVICE)
+                yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, _PACK_ADVICE)
 
 
 def _affected(
@@ -231,7 +230,7 @@ def _affected(
             hit = 0
             try:
                 for extent in reader.recipe(item).extents():
-                    if extent.id in bad and len(repository.index.locations(extent.id)) < 2:
+                    if extent.id in bad and not repository.index.locations(extent.id):
                         hit += extent.length
             except Damaged:
                 continue  # reported as unreachable already

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from holdfast.repo.errors import Damaged, Unsupported
 from holdfast.repo.format import HEAD_SIZE, TAG, VERSION, Domain, Head, ObjectType, nonce, parse_head
-from holdfast.repo.types import Buffer, ChunkID
+from holdfast.repo.types import Buffer, ChunkID, RecordType
 
 KEY_SIZE: Final = 32
 _COMMITMENT: Final = "holdfast 1 key commitment"
@@ -76,6 +76,9 @@ class Keys:
 
     def node_chunk_id(self, data: Buffer) -> ChunkID:
         return ChunkID(blake3(data, key=self.node_id).digest())
+
+    def chunk_id(self, kind: RecordType, data: Buffer) -> ChunkID:
+        return self.data_chunk_id(data) if kind is RecordType.DATA else self.node_chunk_id(data)
 
 
 class FileCipher:

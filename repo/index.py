@@ -181,6 +181,23 @@ class Index:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
         return list(self._live_places(value)) if value else []
 
+    def discard(self, id_: ChunkID, pack: PackID) -> None:
+        """Forget that the chunk is in that pack, because it was found damaged there.
+
+        The next rebuild brings the entry back; by then a backup may have stored the chunk elsewhere.
+        """
+
+        def remove(txn: Any) -> None:
+            value = txn.get(id_[:_PREFIX], db=self._chunks) or b""
+            places = [value[i : i + _PLACE.size] for i in range(0, len(value), _PLACE.size)]
+            kept = [p for p in places if self._live.get(_PLACE.unpack(p)[0]) != pack]
+            if kept:
+                txn.put(id_[:_PREFIX], b"".join(kept), db=self._chunks)
+            else:
+                txn.delete(id_[:_PREFIX], db=self._chunks)
+
+        self._write(remove)
+
     def _first_live(self, value: bytes | None) -> Location | None:
         return next(self._live_places(value), None) if value else None
 

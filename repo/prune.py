@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from holdfast.repo.errors import NoSpace, Refused
+from holdfast.repo.errors import Damaged, NoSpace, Refused
 from holdfast.repo.format import PACK_LIMIT
 from holdfast.repo.index import Directory, IdSet
 from holdfast.repo.pack_writer import PackWriter, Record
 from holdfast.repo.packs import open_payload, read_directory
 from holdfast.repo.pairs import delete_pair, pair_names
-from holdfast.repo.prune_plan import PackUse, Plan, claimants, mark_all
+from holdfast.repo.prune_plan import PackUse, Plan, claimants, is_good, mark_all
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import StoredSnapshot
@@ -120,9 +120,9 @@ def _copy_needed(
     needed: IdSet,
     copied: IdSet,
 ) -> None:
-    """Copy what is needed of a doomed pack and is in no pack that stays, each chunk once.
+    """Copy what is needed of a doomed pack and is good in no pack that stays, each chunk once.
 
-    Every record is authenticated on the way; a bad one stops the prune with its pack untouched.
+    Every record is authenticated on the way; one that is bad everywhere stops the prune.
     """
     pack = use.pack
     where = f"pack {pack}"
@@ -132,10 +132,18 @@ def _copy_needed(
     batch: list[Record] = []
     size = 0
     for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
-        elsewhere = {place.pack for place in repository.index.locations(header.id)} - doomed
-        if not wanted or elsewhere or not copied.add([header.id]):
+        if not wanted or copied.contains([header.id])[0]:
             continue
-        batch.append(open_payload(cipher, offset, data[offset : offset + header.size], where))
+        others = [place for place in repository.index.locations(header.id) if place.pack != pack]
+        if any(is_good(repository, place) for place in others if place.pack not in doomed):
+            continue
+        try:
+            batch.append(open_payload(cipher, offset, data[offset : offset + header.size], where))
+        except Damaged:
+            if any(is_good(repository, place) for place in others):
+                continue  # copied from there when its turn comes
+            raise
+        copied.add([header.id])
         size += header.size
         if size >= _BATCH:
             writer.add(batch)

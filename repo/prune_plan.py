@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from holdfast.repo.errors import MissingChunk, Refused
+from holdfast.repo.errors import Damaged, MissingChunk, Refused
 from holdfast.repo.index import IdSet, Location
+from holdfast.repo.packs import open_record
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import StoredSnapshot
@@ -121,13 +122,31 @@ def mark_all(
 
 
 def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
-    """Bytes needed of each pack. A chunk in several packs counts in the first: it may go from the others."""
+    """Bytes needed of each pack. A chunk in several packs counts in one of them, the first that proves
+    good when it is read: it may go from the others, and a copy that healed damage must not be the one.
+    """
     used: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
         for (_, places), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
             if needed and places:
-                used[places[0].pack] = used.get(places[0].pack, 0) + places[0].length
+                place = places[0] if len(places) == 1 else _first_good(repository, places)
+                used[place.pack] = used.get(place.pack, 0) + place.length
     return used
+
+
+def _first_good(repository: Repository, places: Sequence[Location]) -> Location:
+    return next((place for place in places if is_good(repository, place)), places[0])
+
+
+def is_good(repository: Repository, place: Location) -> bool:
+    """Whether the record there opens and its content matches its ID."""
+    where = f"pack {place.pack}"
+    try:
+        data = repository.store.read(Kind.PACK, place.pack, place.offset, place.length)
+        header, plain = open_record(repository.ciphers.get(place.pack), place.offset, data, where)
+    except (Damaged, FileNotFoundError):
+        return False
+    return repository.keys.chunk_id(header.type, plain) == header.id
 
 
 def _batches(

@@ -68,7 +68,7 @@ class Reader:
     def chunk_if_ready(self, id_: ChunkID) -> bytes | None:
         """A data chunk if that takes no waiting for a disk: cached, or its bytes are in the page cache.
 
-        Raises what `chunk` raises when the bytes are there and bad.
+        None also when they are bad there: `chunk` knows where else to look, and what to raise.
         """
         cached = self.chunks.get(id_)
         if cached is not None:
