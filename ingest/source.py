@@ -27,7 +27,6 @@ from holdfast.repo.snapshot import BadRange
 HEAD_SIZE = 64 << 10
 """Bytes at the start of a source that recognition may look at."""
 _PIPE_SIZE = 1 << 20
-_BLKGETSIZE64 = 0x80081272
 _BAD_LIMIT = 10_000
 """Bad ranges that are listed; a source with more of them is not worth calling read."""
 
@@ -106,7 +105,7 @@ class FileSource:
         if stat.S_ISREG(self._status.st_mode):
             return self._status.st_size
         if stat.S_ISBLK(self._status.st_mode):
-            return int.from_bytes(fcntl.ioctl(self._fd, _BLKGETSIZE64, bytes(8)), "little")
+            return os.lseek(self._fd, 0, os.SEEK_END)
         raise SourceError(
             f"{self.path} is neither a file nor a block device; a pipe can be read with --stdin"
         )
