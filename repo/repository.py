@@ -15,14 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.repo.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
-from holdfast.repo.errors import Damaged, NoRepository, RepositoryError, StoreError, Unsupported
+from holdfast.repo.errors import (
+    Damaged,
+    NoRepository,
+    RepositoryError,
+    RepositoryExists,
+    StoreError,
+    Unsupported,
+)
 from holdfast.repo.format import VERSION, ObjectType
 from holdfast.repo.index import Directory, Index, Synced, remove_index
 from holdfast.repo.keyslots import KeySlot, add_slot, unlock
 from holdfast.repo.packs import PackCiphers, read_directory, salvage_directory
-from holdfast.repo.pairs import pair_names, put_pair, read_pair
+from holdfast.repo.pairs import delete_pair, pair_names, put_pair, read_pair
 from holdfast.repo.snapshot import StoredSnapshot, decode
-from holdfast.repo.store import Kind, Store
+from holdfast.repo.store import Kind, LockMode, Store
 from holdfast.repo.types import PackID, SnapshotID
 
 _FORMAT = "holdfast repository"
@@ -95,22 +102,29 @@ class Repository:
         compression: int = 1,
         cost: Argon2Cost | None = None,
     ) -> None:
-        """Make a repository in an empty store. The config comes last: it is what makes it one."""
-        root = secrets.token_bytes(32)
-        repository = secrets.token_bytes(16)
-        add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
-        head = {
-            "format": _FORMAT,
-            "version": VERSION,
-            "id": repository.hex(),
-            "features": [],
-            "suite": int(suite),
-        }
-        public = json.dumps(head, sort_keys=True).encode()
-        body = {"public": content_hash(public), "created": created.isoformat(), "compression": compression}
-        keys = Keys.from_root(root, repository, suite)
-        sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
-        put_pair(store, Kind.CONFIG, "config", public + b"\n" + sealed)
+        """Make a repository in an empty store. The config comes last: it is what makes it one.
+
+        Raises RepositoryExists when there is a config. Key slots without one are what an interrupted
+        `create` left, and are removed: they wrap a root key that nothing uses.
+        """
+        with store.lock(LockMode.EXCLUSIVE, 10.0):
+            if pair_names(store, Kind.CONFIG):
+                raise RepositoryExists("there is a repository already")
+            for stray in pair_names(store, Kind.KEY):
+                delete_pair(store, Kind.KEY, stray)
+            root = secrets.token_bytes(32)
+            repository = secrets.token_bytes(16)
+            add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
+            head = {"format": _FORMAT, "version": VERSION, "id": repository.hex(), "features": []}
+            public = json.dumps(head | {"suite": int(suite)}, sort_keys=True).encode()
+            body = {
+                "public": content_hash(public),
+                "created": created.isoformat(),
+                "compression": compression,
+            }
+            keys = Keys.from_root(root, repository, suite)
+            sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
+            put_pair(store, Kind.CONFIG, "config", public + b"\n" + sealed)
 
     @staticmethod
     def open(
