@@ -86,8 +86,8 @@ def back_up(
         reader = Reader(repository)
         pipeline = Pipeline(writer, repository.keys, progress)
         done = [
-            _ingest(pipeline, source, form, path, _guide(reader, parent, path, form))
-            for source, form, path in zip(request.sources, forms, paths, strict=True)
+            _ingest(pipeline, source, form, path, _guide(reader, parent, place, path, form))
+            for place, (source, form, path) in enumerate(zip(request.sources, forms, paths, strict=True))
         ]
         consistency = max((d.consistency for d in done), key=list(Consistency).index)
         if not consistency.satisfies(request.required):
@@ -163,10 +163,15 @@ def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) ->
     return source.name
 
 
-def _guide(reader: Reader, parent: StoredSnapshot | None, path: str, form: Form) -> Recipe | None:
-    """The recipe of the same item in the parent, if it was cut by the same rule."""
+def _guide(reader: Reader, parent: StoredSnapshot | None, place: int, path: str, form: Form) -> Recipe | None:
+    """The recipe of the same item in the parent, if it was cut by the same rule.
+
+    The same is the one at the same path, else (an export names its files anew each day) at the same place.
+    """
     items = parent.snapshot.items if parent else ()
     old = next((item for item in items if item.path == path), None)
+    if old is None and place < len(items) and items[place].kind is form.item:
+        old = items[place]
     return reader.recipe(old) if old and old.cutter == form.cutter else None
 
 

@@ -33,14 +33,16 @@ RAW_DISK = Form(ItemKind.DISK, DISK)
 PLAIN_FILE = Form(ItemKind.FILE, STREAM)
 OTHER_DUMP = Form(ItemKind.DUMP, DUMP, "other", "dump.sql")
 
-_PG_TRAILER = re.compile(rb"^-- PostgreSQL database(?: cluster)? dump complete\s*$", re.MULTILINE)
+_PG_TRAILER = re.compile(rb"^-- PostgreSQL database dump complete\s*$", re.MULTILINE)
+_PG_ALL_TRAILER = re.compile(rb"^-- PostgreSQL database cluster dump complete\s*$", re.MULTILINE)
 _MY_TRAILER = re.compile(rb"^-- Dump completed", re.MULTILINE)
-_LITE_TRAILER = re.compile(rb"^(?:COMMIT|ROLLBACK);", re.MULTILINE)
+_LITE_TRAILER = re.compile(rb"^COMMIT;", re.MULTILINE)  # ROLLBACK says that the dump met errors
 
 _DUMPS: tuple[tuple[re.Pattern[bytes], Form], ...] = tuple(
     (re.compile(pattern, re.MULTILINE), Form(ItemKind.DUMP, DUMP, engine, name, trailer))
     for pattern, engine, name, trailer in (
-        (rb"\A(?:\s|--)*\n-- PostgreSQL database (?:cluster )?dump", "postgresql", "dump.sql", _PG_TRAILER),
+        (rb"\A(?:\s|--)*\n-- PostgreSQL database dump", "postgresql", "dump.sql", _PG_TRAILER),
+        (rb"\A(?:\s|--)*\n-- PostgreSQL database cluster dump", "postgresql", "dump.sql", _PG_ALL_TRAILER),
         (rb"\APGDMP", "postgresql", "dump.pgdump", None),
         (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MariaDB dump", "mariadb", "dump.sql", _MY_TRAILER),
         (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MySQL dump", "mysql", "dump.sql", _MY_TRAILER),

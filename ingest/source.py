@@ -72,14 +72,17 @@ class FileSource:
         self.name = path.name
         self.bad: list[BadRange] = []
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            # O_NONBLOCK: opening a named pipe would wait for its writer; files do not care.
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError as error:
             raise SourceError(f"cannot read {path}: {error.strerror}") from error
         try:
             self._status = os.fstat(self._fd)
             self.size: int | None = self._find_size()
             self.mtime = self._status.st_mtime_ns
-            self.head = os.pread(self._fd, HEAD_SIZE, 0)
+            self.head = b""
+            with suppress(OSError):  # `read_into` will say which blocks cannot be read
+                self.head = os.pread(self._fd, HEAD_SIZE, 0)
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         except OSError as error:
             os.close(self._fd)
@@ -135,12 +138,15 @@ class FileSource:
         while at < self.size:
             try:
                 hole = os.lseek(self._fd, at, os.SEEK_HOLE)
-                if hole >= self.size:
-                    return
+            except OSError:
+                return
+            if hole >= self.size:
+                return
+            try:
                 at = os.lseek(self._fd, hole, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # no data behind this hole
-                    yield hole, self.size
+                if error.errno == errno.ENXIO:  # no data behind this hole; what the file lost is no hole
+                    yield hole, max(hole, min(self.size, os.fstat(self._fd).st_size))
                 return
             yield hole, min(at, self.size)
 
@@ -166,6 +172,8 @@ class FileSource:
         try:
             count = os.preadv(self._fd, [buffer[:length]], offset)
         except OSError:
+            count = 0
+        if not count:
             self._mark_bad(offset, length, error.strerror or str(error))
             buffer[:length] = bytes(length)
             return length

@@ -166,7 +166,9 @@ class Argon2Cost:
 
     def check(self, where: str) -> None:
         """A slot is read before anything vouches for it: bound what it may cost us."""
-        if not (8 <= self.memory_kib <= 2 << 20 and 1 <= self.passes <= 20 and 1 <= self.lanes <= 64):
+        if not (
+            8 * self.lanes <= self.memory_kib <= 2 << 20 and 1 <= self.passes <= 20 and 1 <= self.lanes <= 64
+        ):
             raise Damaged(where, "asks for an absurd Argon2 cost")
 
     def derive(self, password: bytes, salt: bytes) -> bytes:

@@ -16,7 +16,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -62,14 +62,16 @@ class Index:
 
     def __init__(self, folder: Path, repository: bytes) -> None:
         self._folder = folder
-        self._grow_lock = threading.Lock()
+        self._gate = _Gate()
         self._live: dict[int, PackID] = {}
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
                 self._open(repository)
             except lmdb.Error as error:
-                if isinstance(error, (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)):
+                # A bare Error: the system refused, or this process has it open; nothing is wrong inside.
+                innocent = (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)
+                if isinstance(error, innocent) or type(error) is lmdb.Error:
                     raise
                 self._start_over(repository)
         except OSError as error:
@@ -82,11 +84,15 @@ class Index:
             str(self._folder), map_size=_FIRST_MAP, max_dbs=3, mode=0o600, readahead=False, max_readers=512
         )
         try:
+            used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+            if (self._folder / "data.mdb").stat().st_size < used:  # reading on would end in SIGBUS
+                raise lmdb.CorruptedError("data.mdb is truncated")
             self._env.reader_check()  # readers that were killed pin free pages until somebody looks
             self._chunks = self._env.open_db(b"chunks")
             self._packs = self._env.open_db(b"packs")
             wanted = _LAYOUT + repository
-            found = self._read(lambda txn: txn.get(b"holdfast"))
+            with self._env.begin() as txn:
+                found = txn.get(b"holdfast")
             if found is None:
                 self._write(lambda txn: txn.put(b"holdfast", wanted))
             elif found != wanted:
@@ -179,7 +185,7 @@ class Index:
         """Every place of the chunk in listed packs."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
-        return list(self._live_places(value)) if value else []
+            return list(self._live_places(value)) if value else []
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Forget that the chunk is in that pack, because it was found damaged there.
@@ -211,16 +217,15 @@ class Index:
         """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
         after: bytes | None = None
         while True:
-            page: list[tuple[bytes, bytes]] = []
+            page: list[tuple[bytes, list[Location]]] = []
             with self._read_txn() as txn, txn.cursor(db=self._chunks) as cursor:
                 found = cursor.first() if after is None else cursor.set_range(after)
                 if found and cursor.key() == after:
                     found = cursor.next()
                 while found and len(page) < _BATCH:
-                    page.append(cursor.item())
+                    page.append((cursor.key(), list(self._live_places(cursor.value()))))
                     found = cursor.next()
-            for key, value in page:
-                yield key, list(self._live_places(value))
+            yield from page
             if not page:
                 return
             after = page[-1][0]
@@ -274,13 +279,18 @@ class Index:
 
         self._write(drop)
 
-    def _read_txn(self) -> Any:
+    @contextmanager
+    def _read_txn(self) -> Iterator[Any]:
         try:
-            return self._env.begin()
-        except lmdb.MapResizedError:  # another process made the map larger
-            with self._grow_lock:
-                self._env.set_mapsize(0)
-            return self._env.begin()
+            while True:
+                with self._gate.shared(), suppress(lmdb.MapResizedError), self._env.begin() as txn:
+                    yield txn
+                    return
+                with self._gate.alone():  # another process made the map larger
+                    self._env.set_mapsize(0)
+        except (lmdb.Error, struct.error) as error:
+            cause = OSError(errno.EIO, str(error))
+            raise StoreError.wrap("read the index in", str(self._folder), cause) from error
 
     def _read(self, work: Callable[[Any], T]) -> T:
         with self._read_txn() as txn:
@@ -290,18 +300,55 @@ class Index:
         """Run `work` in a write transaction; again from the start with a larger map when it is full."""
         while True:
             try:
-                with self._env.begin(write=True) as txn:
+                with self._gate.shared(), self._env.begin(write=True) as txn:
                     return work(txn)
             except lmdb.MapFullError:
-                with self._grow_lock:
+                with self._gate.alone():
                     self._env.set_mapsize(self._env.info()["map_size"] * 2)
             except lmdb.MapResizedError:
-                with self._grow_lock:
+                with self._gate.alone():
                     self._env.set_mapsize(0)
             except lmdb.Error as error:
                 code = errno.ENOSPC if "No space" in str(error) else errno.EIO
                 cause = OSError(code, str(error))
                 raise StoreError.wrap("write the index in", str(self._folder), cause) from error
+
+
+class _Gate:
+    """Transactions pass side by side; whoever resizes the map passes alone.
+
+    `set_mapsize` ends every transaction of the process, other threads' lookups among them.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._waiting = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._condition:
+            while self._waiting:
+                self._condition.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            self._waiting += 1
+            while self._inside:
+                self._condition.wait()
+            try:
+                yield
+            finally:
+                self._waiting -= 1
+                self._condition.notify_all()
 
 
 class IdSet:

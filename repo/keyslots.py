@@ -8,7 +8,6 @@ then removes the old one.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import secrets
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from holdfast.repo.store import Kind, Store
 
 _RECOVERY_PREFIX = "HOLDFAST-"
 _CHECK_SIZE = 3
+_SALT_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def _parse_recovery_key(text: str) -> bytes | None:
         return None
     try:
         raw = base64.b32decode(letters.removeprefix(_RECOVERY_PREFIX).replace("-", "").replace(" ", ""))
-    except binascii.Error:
+    except ValueError:  # binascii.Error is one; letters outside ASCII raise a plain one
         raw = b""
     key = raw[:KEY_SIZE]
     if len(raw) != KEY_SIZE + _CHECK_SIZE or raw[KEY_SIZE:] != _checksum(key):
@@ -84,7 +84,7 @@ def add_slot(
     """Write a slot and open it again from the store before returning. Durable on return."""
     is_recovery = _parse_recovery_key(secret) is not None
     cost = None if is_recovery else cost or Argon2Cost()
-    salt = secrets.token_bytes(32)
+    salt = secrets.token_bytes(_SALT_SIZE)
     head: dict[str, Any] = {"format": "holdfast key slot", "version": 1, "label": label, "created": created}
     head["kdf"] = "recovery" if cost is None else "argon2id"
     if cost is not None:
@@ -121,18 +121,20 @@ def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
             cost = Argon2Cost(int(head["memory_kib"]), int(head["passes"]), int(head["lanes"]))
             cost.check(where)
         salt = bytes.fromhex(head["salt"])
+        if len(salt) != _SALT_SIZE:
+            raise ValueError("salt of the wrong length")
         return KeySlot(name, str(head["label"]), str(head["created"]), cost, salt, wrapped, public)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Damaged(where, f"not a key slot: {error}") from None
 
 
-def list_slots(store: Store) -> Iterator[KeySlot | Damaged]:
+def list_slots(store: Store) -> Iterator[KeySlot | Damaged | Unsupported]:
     """Every slot, or what is wrong with it, in order of creation."""
     slots: list[KeySlot] = []
     for name in pair_names(store, Kind.KEY):
         try:
             slots.append(_read_slot(store, name))
-        except Damaged as error:
+        except (Damaged, Unsupported) as error:
             yield error
     yield from sorted(slots, key=lambda slot: (slot.created, slot.id))
 
@@ -143,9 +145,9 @@ def _read_slot(store: Store, name: str) -> KeySlot:
 
 def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
     """The root key and the slot that gave it. Raises WrongPassword when no slot opens."""
-    damaged: list[Damaged] = []
+    damaged: list[Damaged | Unsupported] = []
     for slot in list_slots(store):
-        if isinstance(slot, Damaged):
+        if not isinstance(slot, KeySlot):
             damaged.append(slot)
             continue
         kek = _key_encryption_key(secret, slot.cost, slot.salt)

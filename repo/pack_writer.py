@@ -75,6 +75,10 @@ class PackWriter:
                 for header, payload in part:
                     _seal(pack, offset, header, payload)
                     offset += header.size
+            except BaseException as error:
+                with self._condition:  # a pack with a stretch that was not sealed is never written
+                    self._failure = self._failure or error
+                raise
             finally:
                 with self._condition:
                     pack.sealing -= 1

@@ -65,6 +65,8 @@ def decode_node(data: bytes, where: str) -> Node:
     count = int.from_bytes(data[2:4], "little")
     if len(data) < 4 or data[1] or data[0] > _DEPTH_LIMIT or count > _NODE_LIMIT:
         raise Damaged(where, "not a recipe node")
+    if len(data) < 4 + 8 * count:
+        raise Damaged(where, "recipe node is too short")
     marked = array("Q", data[4 : 4 + 8 * count])
     if sys.byteorder == "big":
         marked.byteswap()
@@ -76,9 +78,11 @@ def decode_node(data: bytes, where: str) -> Node:
         else:
             ids.append(ChunkID(data[at : at + _ID]))
             at += _ID
+    if sum(n & ~_HOLE for n in marked) >= _HOLE:
+        raise Damaged(where, "recipe node describes an impossible size")
     starts = array("Q", accumulate((n & ~_HOLE for n in marked), initial=0))
     increasing = all(n & ~_HOLE for n in marked)
-    if at != len(data) or not increasing or (data[0] and None in ids) or starts[-1] >= _HOLE:
+    if at != len(data) or not increasing or (data[0] and None in ids):
         raise Damaged(where, "recipe node with impossible entries")
     return Node(data[0], starts, tuple(ids))
 

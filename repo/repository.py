@@ -99,7 +99,7 @@ class Repository:
         created: datetime,
         label: str = "",
         suite: Suite = Suite.AES_256_GCM,
-        compression: int = 1,
+        compression: int = 2,
         cost: Argon2Cost | None = None,
     ) -> None:
         """Make a repository in an empty store. The config comes last: it is what makes it one.
@@ -273,7 +273,7 @@ def _parse_public(data: bytes, where: str) -> dict[str, Any]:
         Suite(head["suite"])
         if len(bytes.fromhex(head["id"])) != 16:
             raise ValueError("bad id")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Damaged(where, f"not a config: {error}") from None
     return dict(head)
 

@@ -199,7 +199,7 @@ def decode(data: bytes, where: str) -> Snapshot:
             tags=tuple(str(tag) for tag in d["tags"]),
             stats=Stats(**d["stats"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Damaged(where, f"not a snapshot: {error}") from None
 
 

@@ -86,13 +86,16 @@ class LocalStore:
                     if kind is Kind.CONFIG and entry.name not in CONFIG_NAMES:
                         continue
                     if not entry.name.startswith(_TEMPORARY) and entry.is_file(follow_symlinks=False):
-                        status = entry.stat(follow_symlinks=False)
+                        try:
+                            status = entry.stat(follow_symlinks=False)
+                        except FileNotFoundError:  # deleted since; the rest of the folder still counts
+                            continue
                         yield Entry(entry.name, status.st_size, status.st_mtime)
 
     def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._translate("read", self._path(kind, name)), self._opened(kind, name) as fd:
             if length is None:
-                length = os.fstat(fd).st_size - offset
+                length = max(0, os.fstat(fd).st_size - offset)
             data = os.pread(fd, length, offset)
             while len(data) < length:  # a signal or a network file system may cut a read short
                 more = os.pread(fd, length - len(data), offset + len(data))
@@ -121,7 +124,11 @@ class LocalStore:
         with self._translate("write", path):
             if path.exists():
                 return False
-            temporary = self._write_durably(path.parent, data)
+            try:
+                self._ensure(path.parent)
+                temporary = self._write_durably(path.parent, data)
+            except FileNotFoundError as error:
+                raise StoreError.wrap("write", str(path), error) from error
             try:
                 taken = not _link_or_rename(temporary, path)
             except BaseException:
@@ -202,8 +209,16 @@ class LocalStore:
         with self._dirty_lock:
             self._dirty.add(folder)
 
+    def _ensure(self, folder: Path) -> None:
+        """Make a folder that a copy of the repository left out because it was empty. Without a config this
+        may be a mount point whose disk is gone: nothing is made then."""
+        if not folder.is_dir() and any((self.root / name).is_file() for name in CONFIG_NAMES):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._mark(folder.parent)
+
     def _move(self, source: Path, target: Path) -> None:
         with self._translate("move", source):
+            self._ensure(target.parent)
             try:
                 os.rename(source, target)  # noqa: PTH104  Path.rename hides which of the two is missing
             except FileNotFoundError:

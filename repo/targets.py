@@ -125,7 +125,7 @@ class FileTarget:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Refused(f"another restore is writing {self.path} right now") from None
-        found, opened = os.stat(self._partial), os.fstat(self._fd)
+        found, opened = self._partial.stat(), os.fstat(self._fd)
         if not os.path.samestat(found, opened) or not stat.S_ISREG(opened.st_mode):
             raise Refused(f"{self._partial} is in the way; remove it")
 
@@ -317,7 +317,7 @@ def gaps(recipe: Recipe, keys: Keys) -> Iterator[tuple[int, int]]:
 def read_back(
     recipe: Recipe, keys: Keys, target: FileTarget | DeviceTarget, progress: ProgressFunction
 ) -> None:
-    """Read a restored file from the disk and compare every chunk. Raises TargetError at the first difference."""
+    """Read a restored file from the disk and compare every chunk. Raises TargetError when one differs."""
     target.settle()
     for extent in recipe.extents():
         for offset, length in _steps(extent):
