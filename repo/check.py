@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -87,8 +87,10 @@ def check(
     report = Report()
     report.findings += _check_configs(repository)
     report.findings += _check_named(repository, Kind.KEY, _check_slot)
+    # What is pending may have one copy, and what it became too: a backup is at it, or was killed there.
+    pending = pair_names(repository.store, Kind.PENDING).keys()
     for kind in (Kind.SNAPSHOT, Kind.PENDING):
-        report.findings += _check_named(repository, kind, repository.parse_snapshot)
+        report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
     packs = sorted(repository.store.listing(Kind.PACK), key=lambda entry: entry.name)
@@ -132,7 +134,11 @@ def _check_slot(data: bytes, where: str, name: str) -> object:
 
 
 def _check_named(
-    repository: Repository, kind: Kind, parse: Callable[[bytes, str, str], object]
+    repository: Repository,
+    kind: Kind,
+    parse: Callable[[bytes, str, str], object],
+    *,
+    unfinished: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Both copies of every pair; `parse(data, where, name)` raises for a bad one."""
     store = repository.store
@@ -142,7 +148,8 @@ def _check_named(
             try:
                 parse(read_small(store, kind, copy), where, name)
             except FileNotFoundError:
-                yield Finding(where, "is missing; its other copy is there", advice=_OTHER_COPY)
+                if name not in unfinished:
+                    yield Finding(where, "is missing; its other copy is there", advice=_OTHER_COPY)
             except (Damaged, Unsupported) as error:
                 yield Finding(where, str(error), advice="if the other copy is good, nothing is lost")
 

@@ -12,6 +12,7 @@ This module alone imports lmdb.
 from __future__ import annotations
 
 import errno
+import re
 import shutil
 import struct
 import threading
@@ -31,6 +32,7 @@ _LAYOUT = b"1"
 _PREFIX = 16
 _PLACE = struct.Struct("<III")
 _PACK = struct.Struct("<IQ")
+_PACK_NAME = re.compile("[0-9a-f]{64}")
 _FIRST_MAP = 64 << 20
 _BATCH = 20_000
 
@@ -125,13 +127,20 @@ class Index:
         """
         there = dict(listing)
         known = self._read(self._known_packs)
-        gone = [number for pack, number in known.items() if pack not in there]
-        new = sorted((pack, size) for pack, size in there.items() if pack not in known)
-        self._live = {number: pack for pack, number in known.items() if pack in there}
+        # A pack of another size was cut short or damaged since: it is read anew, like one never seen.
+        same = {pack: number for pack, (number, size) in known.items() if there.get(pack) == size}
+        gone = {number for pack, (number, _) in known.items() if pack not in same}
+        new = sorted((pack, size) for pack, size in there.items() if pack not in same)
+        self._live = {number: pack for pack, number in same.items()}
+        if any(pack in known for pack, _ in new):
+            self._forget_packs(gone)
+            gone = set()
         damaged: list[RepositoryError] = []
         batch: list[tuple[PackID, int, Directory]] = []
         for done, (pack, size) in enumerate(new):
             try:
+                if not _PACK_NAME.fullmatch(pack):
+                    raise Damaged(f"pack {pack}", "is not a pack's name")
                 batch.append((pack, size, read_directory(pack, size)))
             except FileNotFoundError:
                 continue  # moved away since it was listed
@@ -145,8 +154,8 @@ class Index:
         self.add(batch)
         if gone:
             with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
-                self._forget_packs(set(gone))
-        return Synced(len(new), len(gone), not known and bool(new), tuple(damaged))
+                self._forget_packs(gone)
+        return Synced(len(new), len(known) - len(same), not known and bool(new), tuple(damaged))
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
         """Enter packs that are in the store: (pack, size, directory). Known packs are passed over."""
@@ -239,9 +248,10 @@ class Index:
         """Whether the pack was in the last listing or added since."""
         return pack in self._live.values()
 
-    def _known_packs(self, txn: Any) -> dict[PackID, int]:
+    def _known_packs(self, txn: Any) -> dict[PackID, tuple[int, int]]:
+        """Number and size of every pack that was entered."""
         with txn.cursor(db=self._packs) as cursor:
-            return {PackID(key.hex()): _PACK.unpack(value)[0] for key, value in cursor}
+            return {PackID(key.hex()): _PACK.unpack(value) for key, value in cursor}
 
     def _forget_packs(self, gone: set[int]) -> None:
         """Remove packs and their entries, some thousand keys a transaction."""
@@ -273,7 +283,7 @@ class Index:
             after, more = self._write(sweep)
 
         def drop(txn: Any) -> None:
-            for pack, number in self._known_packs(txn).items():
+            for pack, (number, _) in self._known_packs(txn).items():
                 if number in gone:
                     txn.delete(bytes.fromhex(pack), db=self._packs)
 
@@ -355,11 +365,12 @@ class IdSet:
     """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
-        self._env: Any = lmdb.open(
-            str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
-        )
+        with _translated("write to", folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._env: Any = lmdb.open(
+                str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
+            )
 
     def __enter__(self) -> IdSet:
         return self
@@ -373,7 +384,7 @@ class IdSet:
         wanted = list(dict.fromkeys(ids))
         while True:
             try:
-                with self._env.begin(write=True) as txn:
+                with _translated("write to", self._folder), self._env.begin(write=True) as txn:
                     return [id_ for id_ in wanted if txn.put(id_[:_PREFIX], b"", overwrite=False)]
             except lmdb.MapFullError:
                 self._env.set_mapsize(self._env.info()["map_size"] * 2)
@@ -383,7 +394,23 @@ class IdSet:
             return [txn.get(id_[:_PREFIX]) is not None for id_ in ids]
 
 
+@contextmanager
+def _translated(action: str, folder: Path) -> Iterator[None]:
+    """LMDB's errors and the system's as StoreError; a full map passes: its owner makes it larger."""
+    try:
+        yield
+    except lmdb.MapFullError:
+        raise
+    except (OSError, lmdb.Error) as error:
+        code = errno.ENOSPC if "No space" in str(error) else errno.EIO
+        raise StoreError.wrap(action, str(folder), OSError(code, str(error))) from error
+
+
 def remove_index(folder: Path) -> None:
-    """Delete an index that is not open."""
-    with suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    """Delete an index that is not open, or what stands in its place.
+
+    One that cannot be deleted cannot be written either, and is passed over for the cache.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.unlink()

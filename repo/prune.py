@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -11,7 +12,7 @@ from holdfast.repo.format import PACK_LIMIT
 from holdfast.repo.index import Directory, IdSet
 from holdfast.repo.pack_writer import PackWriter, Record
 from holdfast.repo.packs import open_payload, read_directory
-from holdfast.repo.pairs import delete_pair, pair_names
+from holdfast.repo.pairs import delete_pair, pair_names, put_pair, read_pair, untrash_pair
 from holdfast.repo.prune_plan import PackUse, Plan, claimants, is_good, mark_all
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
@@ -80,6 +81,7 @@ def execute(
         result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         repository.refresh()
         _bring_back_claimed(repository)
+        _mend_pairs(repository)
         _empty_trash(repository, now() - quarantine.total_seconds(), result)
         repository.store.clean()
         for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left
@@ -200,10 +202,31 @@ def _bring_back_claimed(repository: Repository) -> None:
     repository.store.sync()
     repository.refresh()
     with IdSet(repository.scratch("claims")) as seen:
-        if mark_all(repository, [*committed, *pending], seen, lambda count: None):
+        if mark_all(repository, committed, seen, lambda count: None):
             raise Refused(
                 "chunks that snapshots need are in no pack; nothing was deleted; run `holdfast check`"
             )
+
+
+def _mend_pairs(repository: Repository) -> None:
+    """Make snapshots whole of which a killed commit, forget or undelete moved or wrote one copy.
+
+    The exclusive lock is held, so nobody is at it; the half of a pair in the trash must not be deleted.
+    """
+    store = repository.store
+    trashed = pair_names(store, Kind.SNAPSHOT, trashed=True)
+    for name, count in pair_names(store, Kind.SNAPSHOT).items():
+        if name in trashed:
+            untrash_pair(store, Kind.SNAPSHOT, name)
+        elif count < 2:
+
+            def proven(data: bytes, where: str, name: str = name) -> bytes:
+                repository.parse_snapshot(data, where, name)
+                return data
+
+            data = read_pair(store, Kind.SNAPSHOT, name, proven)
+            with suppress(NoSpace):  # one copy is enough for now
+                put_pair(store, Kind.SNAPSHOT, name, data)
 
 
 def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
@@ -213,7 +236,6 @@ def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
             store.delete(Kind.PACK, entry.name, trashed=True)
             result.deleted += 1
             result.freed_bytes += entry.size
-    old = {e.name for e in store.listing(Kind.SNAPSHOT, trashed=True) if e.modified <= before}
-    for name in pair_names(store, Kind.SNAPSHOT, trashed=True):
-        if name in old:
-            delete_pair(store, Kind.SNAPSHOT, name, trashed=True)
+    for entry in list(store.listing(Kind.SNAPSHOT, trashed=True)):  # also what is half a pair
+        if entry.modified <= before:
+            store.delete(Kind.SNAPSHOT, entry.name, trashed=True)

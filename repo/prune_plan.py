@@ -65,7 +65,9 @@ def make_plan(
     repository.refresh()
     committed, pending = claimants(repository)
     with IdSet(repository.scratch("prune")) as seen:
-        missing = mark_all(repository, [*committed, *pending], seen, progress)
+        missing = mark_all(repository, committed, seen, progress)
+        # A backup that lost a chunk finds out by itself before it commits: it must not stop this for ever.
+        mark_all(repository, pending, seen, progress)
         used = _use_of_packs(repository, seen)
     packs = [
         PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))

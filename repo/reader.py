@@ -41,10 +41,7 @@ class Reader:
         return cached or self._nodes.load(id_, lambda: self._load_node(id_))
 
     def node_if_ready(self, id_: ChunkID) -> Node | None:
-        """A decoded recipe node if that takes no waiting for a disk, as with `chunk_if_ready`.
-
-        Raises what `node` raises when the bytes are there and bad.
-        """
+        """A decoded recipe node if that takes no waiting for a disk, as with `chunk_if_ready`."""
         cached = self._nodes.get(id_)
         if cached is not None:
             return cached
@@ -86,9 +83,9 @@ class Reader:
             data = self._repository.store.read_cached(
                 Kind.PACK, location.pack, location.offset, location.length
             )
-        except FileNotFoundError:
+            return None if data is None else self.open(location, data, id_, kind)
+        except (FileNotFoundError, Damaged):
             return None
-        return None if data is None else self.open(location, data, id_, kind)
 
     def read_record(self, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record, from any of the packs that hold it.

@@ -6,7 +6,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -17,8 +16,9 @@ from holdfast.repo.index import Location
 from holdfast.repo.reader import Reader, cut_extent
 from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.repository import Repository
+from holdfast.repo.runs import Run, group_runs
 from holdfast.repo.store import Kind
-from holdfast.repo.types import Buffer, ChunkID, PackID, ProgressFunction, RecordType
+from holdfast.repo.types import Buffer, ChunkID, ProgressFunction, RecordType
 
 _WINDOW = 1 << 18
 """Extents that are sorted by pack at a time: 16 GiB of disk, some 60 MB of memory."""
@@ -38,16 +38,6 @@ class Target(Protocol):
     """Where a restored file goes. Called from several threads, each offset once."""
 
     def write(self, offset: int, data: Buffer) -> None: ...
-
-
-@dataclass(slots=True)
-class _Run:
-    """Neighbouring records of a pack, and where each goes in the file."""
-
-    pack: PackID
-    start: int
-    end: int
-    records: list[tuple[Location, Extent]]
 
 
 class Restorer:
@@ -102,7 +92,7 @@ class Restorer:
             raise Damaged(f"chunk {id_.hex()}", "its content does not match its ID")
         return plain
 
-    def _runs(self, extents: list[Extent]) -> Iterator[_Run]:
+    def _runs(self, extents: list[Extent]) -> Iterator[Run[Extent]]:
         """Group the records of extents into runs of neighbours, in pack order."""
         ids = [extent.id for extent in extents if extent.id is not None]
         placed: list[tuple[Location, Extent]] = []
@@ -112,26 +102,9 @@ class Restorer:
                 self._reader.read_record(extent.id, RecordType.DATA)
                 location = self._repository.index.locations(extent.id)[0]  # noqa: PLW2901
             placed.append((location, extent))
-        placed.sort(key=lambda pair: pair[0])
-        run: _Run | None = None
-        for location, extent in placed:
-            end = location.offset + location.length
-            fits = (
-                run is not None
-                and run.pack == location.pack
-                and location.offset - run.end <= _GAP
-                and end - run.start <= _RUN
-            )
-            if run is None or not fits:
-                if run is not None:
-                    yield run
-                run = _Run(location.pack, location.offset, end, [])
-            run.end = max(run.end, end)
-            run.records.append((location, extent))
-        if run is not None:
-            yield run
+        return group_runs(placed, longest=_RUN, gap=_GAP)
 
-    def _write_run(self, run: _Run, target: Target, progress: ProgressFunction) -> None:
+    def _write_run(self, run: Run[Extent], target: Target, progress: ProgressFunction) -> None:
         try:
             data = memoryview(
                 self._repository.store.read(Kind.PACK, run.pack, run.start, run.end - run.start)
@@ -142,8 +115,7 @@ class Restorer:
         for location, extent in run.records:
             assert extent.id is not None
             if last is None or last[0] != extent.id:
-                at = location.offset - run.start
-                last = extent.id, self._open(location, data[at : at + location.length], extent.id)
+                last = extent.id, self._open(location, run.cut(data, location), extent.id)
             plain = cut_extent(extent, last[1], extent.start, extent.start + extent.length)
             if not is_zero(plain):
                 target.write(extent.start, plain)

@@ -45,7 +45,7 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
     if selector == "latest":
         return snapshots[-1]
     name, at, when = selector.rpartition("@")
-    if not at:
+    if not at or any(s.snapshot.subject.name == selector for s in snapshots):  # names may have an @ too
         name, when = selector, "latest"
     named = [s for s in snapshots if s.snapshot.subject.name == name]
     if not named:

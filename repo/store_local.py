@@ -34,6 +34,7 @@ class LocalStore:
         self.root = root
         self._dirty: set[Path] = set()
         self._dirty_lock = threading.Lock()
+        self._sync_lock = threading.Lock()
         self._files = OpenFiles(_OPEN_FILES)
 
     @staticmethod
@@ -54,6 +55,10 @@ class LocalStore:
                 raise RepositoryExists(f"there is a repository in {root} already; `holdfast info` shows it")
             if strangers:
                 raise RepositoryExists(f"{root} is not empty ({strangers[0]!r}): choose an empty directory")
+            if any(True for kind in (Kind.PACK, Kind.SNAPSHOT) for _ in store.listing(kind)):
+                raise RepositoryExists(
+                    f"{root} holds a repository's data but no config: bring back {root / CONFIG_NAMES[0]}"
+                )
             for folder in store._all_folders():
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 store._mark(folder.parent)
@@ -138,11 +143,12 @@ class LocalStore:
         return not taken
 
     def sync(self) -> None:
-        with self._dirty_lock:
-            folders, self._dirty = self._dirty, set()
-        for folder in folders:
-            with self._translate("sync", folder):
-                _sync_folder(folder)
+        with self._sync_lock:  # whoever comes second waits: the first may hold names of the second's
+            with self._dirty_lock:
+                folders, self._dirty = self._dirty, set()
+            for folder in folders:
+                with self._translate("sync", folder):
+                    _sync_folder(folder)
 
     def trash(self, kind: Kind, name: str) -> None:
         self._move(self._path(kind, name), self._path(kind, name, trashed=True))
@@ -220,11 +226,13 @@ class LocalStore:
         with self._translate("move", source):
             self._ensure(target.parent)
             try:
+                # The time it was trashed, for the quarantine: set first, or a crash leaves a file in the
+                # trash that seems to have been there since it was made.
+                os.utime(source)
                 os.rename(source, target)  # noqa: PTH104  Path.rename hides which of the two is missing
             except FileNotFoundError:
                 if not target.exists():  # moved by another process: what we wanted
                     raise
-            os.utime(target)  # the time it was trashed, for the quarantine
         self._mark(source.parent)
         self._mark(target.parent)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -141,7 +141,8 @@ class Writer:
         put_pair(store, Kind.PENDING, name, data)
         self._protect(snapshot)
         put_pair(store, Kind.SNAPSHOT, name, data)
-        delete_pair(store, Kind.PENDING, name)
+        with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
+            delete_pair(store, Kind.PENDING, name)
         return StoredSnapshot(name, snapshot)
 
     def _protect(self, snapshot: Snapshot) -> None:

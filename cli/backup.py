@@ -1,0 +1,211 @@
+"""`holdfast backup`."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath
+
+import click
+
+from holdfast import __version__
+from holdfast.cli.context import Settings
+from holdfast.cli.documents import SHORT_ID, snapshot_document
+from holdfast.cli.exits import ExitCode
+from holdfast.cli.options import KINDS, command, pass_settings
+from holdfast.cli.progress import progress
+from holdfast.cli.render import duration, escape, rate, size
+from holdfast.cli.snapshots import describe_subject
+from holdfast.ingest.backup import Outcome, Request, back_up
+from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
+from holdfast.repo.errors import Refused
+from holdfast.repo.select import TIME_FORMAT
+from holdfast.repo.snapshot import Consistency, SubjectKind
+
+_INTERRUPTED = "no snapshot was made; the same command again goes on with what is stored already"
+_NAME_LIMIT = 200
+_GRADES = [grade.value for grade in Consistency if grade is not Consistency.UNKNOWN]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Where a stream comes from, and its name. `command` empty: standard input."""
+
+    name: str
+    command: tuple[str, ...] = ()
+
+
+@command("backup")
+@click.argument("paths", nargs=-1, metavar="PATH... | -- COMMAND...")
+@click.option("--name", help="What this is a backup of: a VM, a database. Default: the first file's name.")
+@click.option("--kind", type=KINDS, help="Default: what the first source looks like.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A label (repeatable).")
+@click.option("--require", type=click.Choice(_GRADES), help="Fail (exit code 20) when less consistent.")
+@click.option("--host", default=platform.node, help="Default: this machine's name.")
+@click.option("--time", metavar="TIME", help="When the data is from (UTC, ISO 8601); default: now.")
+@click.option("--stdin", is_flag=True, help="Back up what comes in through a pipe.")
+@click.option("--stdin-filename", metavar="FILE", help="Its name in the snapshot.")
+@click.option("--stdin-from-command", is_flag=True, help="Run COMMAND and back up what it prints.")
+@pass_settings
+def backup_command(
+    settings: Settings,
+    *,
+    paths: tuple[str, ...],
+    name: str | None,
+    kind: str | None,
+    tags: tuple[str, ...],
+    require: str | None,
+    host: str,
+    time: str | None,
+    stdin: bool,
+    stdin_filename: str | None,
+    stdin_from_command: bool,
+) -> ExitCode:
+    r"""Back up disk images, block devices, dumps or files into one snapshot.
+
+    \b
+    holdfast backup web01.raw --name web01
+    pg_dump shop | holdfast backup --stdin --name shop
+    holdfast backup --name shop --stdin-from-command -- pg_dump shop
+
+    With --stdin-from-command nothing is kept unless the command exits with 0; with --stdin nobody can
+    tell whether the command before the pipe failed, except by the end of a dump.
+    """
+    stream = _stream(paths, stdin=stdin, from_command=stdin_from_command, filename=stdin_filename)
+    if not paths and stream is None:
+        raise click.UsageError("nothing to back up: give files, --stdin or --stdin-from-command")
+    if stream is None:
+        _refuse_folders(paths)
+    label = _subject_name(name, None if stream else paths[0], stdin_filename)
+    when = _parse_time(time) if time else None
+    settings.if_interrupted = _INTERRUPTED
+    with settings.opened(index=True) as repository, _sources(paths, stream) as sources:
+        request = Request(
+            sources,
+            label,
+            host,
+            f"holdfast {__version__}",
+            kind=SubjectKind(kind) if kind else None,
+            tags=tags,
+            required=Consistency(require) if require else Consistency.UNKNOWN,
+            **({"time": when} if when else {}),
+        )
+        sizes = [source.size for source in sources]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        with progress(settings.output, "backup", total) as meter:
+            outcome = back_up(repository, request, progress=meter.add)
+    _tell(settings, outcome)
+    return ExitCode.PARTIAL if outcome.stored.snapshot.partial else ExitCode.DONE
+
+
+def _stream(
+    paths: tuple[str, ...], *, stdin: bool, from_command: bool, filename: str | None
+) -> _Stream | None:
+    """The stream asked for, if one was. Raises UsageError for options that contradict each other."""
+    if stdin and from_command:
+        raise click.UsageError("--stdin and --stdin-from-command exclude each other")
+    if filename is not None and not (stdin or from_command):
+        raise click.UsageError("--stdin-filename needs --stdin or --stdin-from-command")
+    if from_command:
+        if not paths:
+            raise click.UsageError("which command? Put it at the end: --stdin-from-command -- pg_dump shop")
+        return _Stream(filename or PurePath(paths[0]).name or "stdin", paths)
+    if stdin:
+        if paths:
+            raise click.UsageError("--stdin reads no files: back up a pipe and files one after the other")
+        if sys.stdin.isatty():
+            raise click.UsageError(
+                "--stdin: standard input is a terminal; put a command and a pipe before it"
+            )
+        return _Stream(filename or "stdin")
+    return None
+
+
+def _refuse_folders(paths: Sequence[str]) -> None:
+    for path in paths:
+        if Path(path).is_dir():
+            raise Refused(
+                f"{path} is a directory: only raw disk images, block devices, dumps and single files can be "
+                f"backed up as yet; `tar -C {path} -c . | holdfast backup --stdin --stdin-filename files.tar "
+                "--name NAME` keeps a whole one"
+            )
+
+
+def _subject_name(name: str | None, first: str | None, filename: str | None) -> str:
+    """The name given, or the first file's. Raises UsageError for one that could not be selected later."""
+    if name is None:
+        if first is None and filename is None:
+            raise click.UsageError("a stream needs a name: --name NAME")
+        name = PurePath(first or filename or "").stem
+    reason = _name_fault(name)
+    if reason:
+        raise click.UsageError(f"{escape(name)!r} cannot be a name: {reason}; give another with --name")
+    return name
+
+
+def _name_fault(name: str) -> str:
+    """Why this cannot be a subject's name: names are folders in the mount and parts of selectors."""
+    if not name or name in (".", "..", "latest"):
+        return "it is empty or has a meaning of its own"
+    if not name.isprintable() or name != name.strip():
+        return "it has control characters in it, or space around it"
+    if set(name) & set("/:"):
+        return "/ and : cannot be in it"
+    return f"it is longer than {_NAME_LIMIT} bytes" if len(name.encode()) > _NAME_LIMIT else ""
+
+
+def _parse_time(text: str) -> datetime:
+    for parse in (datetime.fromisoformat, lambda text: datetime.strptime(text, TIME_FORMAT)):
+        try:
+            time = parse(text)
+        except ValueError:
+            continue
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
+    raise click.UsageError(f"--time: {text!r} is not a time; write 2026-11-22T02:00:00")
+
+
+@contextmanager
+def _sources(paths: Sequence[str], stream: _Stream | None) -> Iterator[list[Source]]:
+    """Open what is to be read; a command starts only now, when the repository is known to be there."""
+    with ExitStack() as stack:
+        if stream is None:
+            yield [stack.enter_context(FileSource(Path(path))) for path in paths]
+            return
+        source = (
+            CommandSource(stream.command, stream.name)
+            if stream.command
+            else StreamSource(sys.stdin.buffer, stream.name)
+        )
+        stack.callback(source.close)
+        yield [source]
+
+
+def _tell(settings: Settings, outcome: Outcome) -> None:
+    stored = outcome.stored
+    s, stats = stored.snapshot, stored.snapshot.stats
+    allocated = sum(item.allocated for item in s.items)
+    settings.output.message(
+        "summary",
+        action="backup",
+        snapshot_id=stored.id,
+        warnings=list(outcome.warnings),
+        rate=round(allocated / stats.seconds) if stats.seconds else None,
+        **snapshot_document(stored),
+    )
+    holes = f" ({size(allocated)} of it data)" if allocated != s.size else ""
+    settings.output.summary(
+        f"snapshot {stored.id[:SHORT_ID]} of {escape(describe_subject(s.subject))}"
+        f"{', PARTIAL' if s.partial else ''}\n"
+        f"  read {size(s.size)}{holes}, new {size(stats.new)}, stored {size(stats.stored)}, "
+        f"in {duration(stats.seconds)} ({rate(allocated, stats.seconds)})\n"
+        f"  consistency: {s.consistency.value} ({escape(s.evidence)})"
+    )
+    for item in s.items:
+        settings.output.detail(f"  {item.path}: {item.kind.value}, {size(item.size)}")
+    if not settings.output.json:
+        for warning in outcome.warnings:
+            settings.output.warn(warning)

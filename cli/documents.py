@@ -1,0 +1,60 @@
+"""Snapshots and items as they stand in JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from holdfast.cli.render import iso
+from holdfast.repo.snapshot import Item, StoredSnapshot
+
+SHORT_ID = 8
+
+
+def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str, Any]:
+    """All about a snapshot."""
+    s = stored.snapshot
+    document: dict[str, Any] = {
+        "id": stored.id,
+        "short_id": stored.id[:SHORT_ID],
+        "name": s.subject.name,
+        "kind": s.subject.kind.value,
+        "engine": s.subject.engine,
+        "uuid": s.subject.uuid,
+        "time": iso(s.time),
+        "host": s.host,
+        "source": s.source,
+        "consistency": s.consistency.value,
+        "evidence": s.evidence,
+        "partial": s.partial,
+        "tags": list(s.tags),
+        "parent": s.parent,
+        "program": s.program,
+        "size": s.size,
+        "allocated": sum(item.allocated for item in s.items),
+        "new": s.stats.new,
+        "stored": s.stats.stored,
+        "chunks": s.stats.chunks,
+        "chunks_new": s.stats.new_chunks,
+        "seconds": s.stats.seconds,
+    }
+    if items:
+        document["items"] = [item_document(item) for item in s.items]
+    return document
+
+
+def item_document(item: Item) -> dict[str, Any]:
+    return {
+        "path": item.path,
+        "type": item.kind.value,
+        "size": item.size,
+        "allocated": item.allocated,
+        "mtime": iso(mtime(item)),
+        "bad": [{"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad],
+    }
+
+
+def mtime(item: Item) -> datetime:
+    """When the source was last changed; times no calendar knows become the nearest one it does."""
+    seconds = max(-62_135_596_800, min(item.mtime // 1_000_000_000, 253_402_300_799))
+    return datetime.fromtimestamp(seconds, UTC)

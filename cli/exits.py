@@ -1,0 +1,88 @@
+"""Exit codes: the table, which error leads to which, and what to do next."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+import click
+
+from holdfast.ingest.backup import LessConsistent
+from holdfast.repo.errors import (
+    Ambiguous,
+    Damaged,
+    Locked,
+    NoRepository,
+    NoSpace,
+    NotFound,
+    StoreError,
+    Unsupported,
+    WrongPassword,
+)
+
+
+class ExitCode(IntEnum):
+    """What a script may rely on. Unknown codes count as failure."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    PARTIAL = 3
+    NO_REPOSITORY = 10
+    LOCKED = 11
+    WRONG_PASSWORD = 12
+    LESS_CONSISTENT = 20
+    DAMAGE = 21
+    INTERRUPTED = 130
+
+
+MEANINGS: Final = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.PARTIAL: "finished but something could not be read",
+    ExitCode.NO_REPOSITORY: "no repository",
+    ExitCode.LOCKED: "locked",
+    ExitCode.WRONG_PASSWORD: "wrong password",
+    ExitCode.LESS_CONSISTENT: "less consistent than required",
+    ExitCode.DAMAGE: "damage found",
+    ExitCode.INTERRUPTED: "interrupted",
+}
+
+_CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
+    (click.UsageError, ExitCode.USAGE),
+    (KeyboardInterrupt, ExitCode.INTERRUPTED),
+    (click.Abort, ExitCode.INTERRUPTED),
+    (NoRepository, ExitCode.NO_REPOSITORY),
+    (Locked, ExitCode.LOCKED),
+    (WrongPassword, ExitCode.WRONG_PASSWORD),
+    (LessConsistent, ExitCode.LESS_CONSISTENT),
+    (Damaged, ExitCode.DAMAGE),
+)
+
+_ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
+    (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
+    (Locked, "nothing was changed; `holdfast snapshots` and `holdfast mount` work meanwhile"),
+    (WrongPassword, "nothing was changed; a recovery key opens the repository too"),
+    (Unsupported, "nothing was changed; a newer Holdfast may know it"),
+    (Damaged, "`holdfast check` tells which snapshots are affected; the others can be used"),
+    (
+        NoSpace,
+        "snapshots made before are safe; make room (`holdfast forget`, `holdfast prune`), run it again",
+    ),
+    (StoreError, "snapshots made before are safe; when that is mended, run it again"),
+    (LessConsistent, "snapshots made before are safe; a lower --require accepts this one"),
+    (Ambiguous, "`holdfast snapshots` shows the IDs"),
+    (NotFound, "`holdfast snapshots` and `holdfast ls` list what there is"),
+)
+
+
+def code_for(error: BaseException) -> ExitCode:
+    """The exit code that an error leads to; FAILED when the table does not know it."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def advice_for(error: BaseException) -> str:
+    """What is safe and what to type next; "" when there is nothing general to say, or the error says it."""
+    advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
+    return "" if "`holdfast" in str(error) and isinstance(error, NotFound | NoRepository) else advice

@@ -1,0 +1,109 @@
+"""How things look: names made harmless, sizes, times, tables."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def escape(text: str) -> str:
+    r"""A name from a repository, a guest or an error as one harmless line.
+
+    Whatever is not printable becomes \x1b or \u202e: control characters, which terminals obey; marks
+    that turn the direction of text; bytes that are not UTF-8.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
+
+
+def escape_lines(text: str) -> str:
+    """The same for a text that may have several lines."""
+    return "\n".join(escape(line) for line in text.splitlines())
+
+
+def _code(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def size(count: float) -> str:
+    """Bytes for people: `912 B`, `45.1 MiB`."""
+    if abs(count) < 1024:
+        return f"{count:.0f} B"
+    for unit in _UNITS:
+        count /= 1024
+        if abs(count) < 1024 or unit == _UNITS[-1]:
+            break
+    return f"{count:.1f} {unit}" if abs(count) < 100 else f"{count:.0f} {unit}"
+
+
+def rate(count: int, seconds: float) -> str:
+    """Bytes a second."""
+    return f"{size(count / seconds)}/s" if seconds > 0 else "-"
+
+
+def duration(seconds: float) -> str:
+    """`0.8 s`, `12 s`, `3:05 min`, `2:10 h`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds) // 60
+    if minutes < 60:
+        return f"{minutes}:{round(seconds) % 60:02} min"
+    return f"{minutes // 60}:{minutes % 60:02} h"
+
+
+def percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def iso(time: datetime) -> str:
+    """A time in JSON: UTC, ISO 8601."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def count(number: int, thing: str) -> str:
+    """`1 snapshot`, `3 snapshots`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+class Column(NamedTuple):
+    """A column of a table; its cells are escaped when they are printed."""
+
+    title: str
+    align: Literal["left", "right"] = "left"
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str = "") -> str:
+    """A table as text. On a terminal it has colours and folds to the width; in a pipe a row is a line."""
+    # Here and not above: 50 ms that commands without a table, or with --json, need not wait for.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    terminal = sys.stdout.isatty()
+    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if terminal else "")
+    for column in columns:
+        grid.add_column(column.title, justify=column.align, no_wrap=not terminal, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(escape(cell)) for cell in row))
+    width = shutil.get_terminal_size().columns if terminal else 10_000
+    console = Console(width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
+    with console.capture() as capture:
+        if title:
+            console.print(Text(escape(title), style="bold" if terminal else ""))
+        console.print(grid)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> str:
+    """`name   value` lines; a value of several lines is indented, an empty one left out."""
+    known = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in known), default=0) + 2
+    indented = f"\n{'':{width}}"
+    return "\n".join(
+        f"{name:<{width}}{escape_lines(value).replace(chr(10), indented)}" for name, value in known
+    )

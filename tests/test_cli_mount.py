@@ -1,0 +1,94 @@
+"""mount and umount, for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli_support import Place, pg_dump
+
+POSSIBLE = Path("/dev/fuse").exists() and shutil.which("fusermount3") is not None
+
+pytestmark = [
+    pytest.mark.fuse,
+    pytest.mark.skipif(
+        not POSSIBLE and not os.environ.get("HOLDFAST_CI"), reason="needs /dev/fuse and fusermount3"
+    ),
+]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    place = Place.make(tmp_path)
+    place.ok("backup", place.disk(), "--time", "2026-11-22T02:00:00")
+    place.ok("backup", place.dump())
+    (tmp_path / "mnt").mkdir()
+    yield place
+    if (tmp_path / "mnt").is_mount():
+        place.execute("umount", str(tmp_path / "mnt"))
+
+
+def test_a_mount_answers_when_the_command_returns(place: Place) -> None:
+    mnt = place.root / "mnt"
+    done = place.execute("mount", str(mnt))
+    assert done.code == 0, done.err
+    assert f"mounted on {mnt}\n" in done.out.decode()
+    copy = mnt / "vms/web01/2026-11-22_02-00-00/disks/web01.raw"
+    assert copy.read_bytes() == (place.root / "web01.raw").read_bytes()
+    assert (mnt / "databases/postgresql/shop/latest/dump.sql").read_bytes() == pg_dump(2000)
+    again = place.execute("mount", str(mnt))
+    assert again.code == 1
+    assert "internal" not in again.err
+    done = place.execute("umount", str(mnt))
+    assert done.code == 0, done.err
+    assert list(mnt.iterdir()) == []
+
+
+def test_the_answer_in_json(place: Place) -> None:
+    mnt = place.root / "mnt"
+    mounted = json.loads(place.execute("mount", "--json", str(mnt)).out)
+    assert mounted["mountpoint"] == str(mnt)
+    assert mounted["pid"] > 0
+    assert json.loads(place.execute("umount", "--json", str(mnt)).out) == {"unmounted": str(mnt)}
+
+
+def test_in_front_it_ends_with_the_signal(place: Place) -> None:
+    mnt = place.root / "mnt"
+    process = place.process("mount", "-f", str(mnt), "--uid", "1234", "--gid", "2345")
+    assert process.stdout is not None
+    assert process.stdout.readline() == f"mounted on {mnt}; Ctrl-C ends it\n".encode()
+    status = (mnt / "vms").stat()
+    assert (status.st_uid, status.st_gid) == (1234, 2345)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert not mnt.is_mount()
+
+
+@pytest.mark.parametrize("verb", ["mount", "umount"])
+def test_a_folder_that_is_not_there_is_explained(verb: str, place: Place) -> None:
+    done = place.execute(verb, str(place.root / "missing"))
+    assert done.code == 1
+    assert "missing" in done.err
+    assert "internal" not in done.err
+
+
+def test_a_wrong_password_is_code_12_before_anything_is_mounted(place: Place) -> None:
+    wrong = Place(place.root, {"HOLDFAST_PASSWORD": "wrong"})
+    done = wrong.execute("mount", str(place.root / "mnt"))
+    assert done.code == 12
+    assert not (place.root / "mnt").is_mount()
+
+
+def test_a_deleted_index_is_rebuilt_and_said_so(place: Place) -> None:
+    shutil.rmtree(place.repository / "index")
+    mnt = place.root / "mnt"
+    done = place.execute("mount", str(mnt))
+    assert done.code == 0
+    assert "bringing the index up to date: 2 packs" in done.err
