@@ -47,6 +47,9 @@ class _Stream:
 @click.option("--require", type=click.Choice(_GRADES), help="Fail (exit code 20) when less consistent.")
 @click.option("--host", default=platform.node, help="Default: this machine's name.")
 @click.option("--time", metavar="TIME", help="When the data is from (UTC, ISO 8601); default: now.")
+@click.option(
+    "--lock-timeout", type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="Default: 60."
+)
 @click.option("--stdin", is_flag=True, help="Back up what comes in through a pipe.")
 @click.option("--stdin-filename", metavar="FILE", help="Its name in the snapshot.")
 @click.option("--stdin-from-command", is_flag=True, help="Run COMMAND and back up what it prints.")
@@ -61,6 +64,7 @@ def backup_command(
     require: str | None,
     host: str,
     time: str | None,
+    lock_timeout: float,
     stdin: bool,
     stdin_filename: str | None,
     stdin_from_command: bool,
@@ -97,7 +101,7 @@ def backup_command(
         sizes = [source.size for source in sources]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         with progress(settings.output, "backup", total) as meter:
-            outcome = back_up(repository, request, progress=meter.add)
+            outcome = back_up(repository, request, progress=meter.add, lock_timeout=lock_timeout)
     _tell(settings, outcome)
     return ExitCode.PARTIAL if outcome.stored.snapshot.partial else ExitCode.DONE
 

@@ -38,8 +38,7 @@ def _show_repository(settings: Settings, repository: Repository) -> None:
     slots = [slot for slot in list_slots(repository.store) if isinstance(slot, KeySlot)]
     packs = list(repository.store.listing(Kind.PACK))
     trashed = sum(entry.size for entry in repository.store.listing(Kind.PACK, trashed=True))
-    beside = repository.store.index_folder()
-    index = beside or settings.cache / repository.config.hex_id / "index"
+    index = repository.index_folder
     config = repository.config
     cipher = _CIPHERS.get(config.suite.name, config.suite.name)
     subjects = len(group_by_subject(found.good))

@@ -71,16 +71,18 @@ def back_up(
     *,
     progress: ProgressFunction,
     clock: Callable[[], float] = time.monotonic,
+    lock_timeout: float = 60.0,
 ) -> Outcome:
     """Read all sources and commit one snapshot.
 
     Raises StreamFailed, LessConsistent, Refused or a RepositoryError: then nothing is committed. Bytes
-    that cannot be read make the snapshot `partial`, no error.
+    that cannot be read make the snapshot `partial`, no error. A prune that is sweeping is waited for,
+    `lock_timeout` seconds.
     """
     began = clock()
     forms = [_form(source, request.kind) for source in request.sources]
     paths = _item_paths(request.sources, forms, request.kind or forms[0].subject)
-    with Writer(repository) as writer:
+    with Writer(repository, lock_timeout=lock_timeout) as writer:
         subject = _subject(request, forms[0])
         parent = find_parent(repository, subject)
         reader = Reader(repository)

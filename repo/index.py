@@ -12,6 +12,7 @@ This module alone imports lmdb.
 from __future__ import annotations
 
 import errno
+import os
 import re
 import shutil
 import struct
@@ -34,6 +35,9 @@ _PLACE = struct.Struct("<III")
 _PACK = struct.Struct("<IQ")
 _PACK_NAME = re.compile("[0-9a-f]{64}")
 _FIRST_MAP = 64 << 20
+_READERS = 512
+_LOCK_SIZE = 36 << 10
+"""Bytes of LMDB's lock file with that many readers, 64 each, rounded up."""
 _BATCH = 20_000
 
 T = TypeVar("T")
@@ -82,8 +86,14 @@ class Index:
             raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
 
     def _open(self, repository: bytes) -> None:
+        _reserve(self._folder / "lock.mdb", _LOCK_SIZE)
         self._env: Any = lmdb.open(
-            str(self._folder), map_size=_FIRST_MAP, max_dbs=3, mode=0o600, readahead=False, max_readers=512
+            str(self._folder),
+            map_size=_FIRST_MAP,
+            max_dbs=3,
+            mode=0o600,
+            readahead=False,
+            max_readers=_READERS,
         )
         try:
             used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
@@ -392,6 +402,16 @@ class IdSet:
     def contains(self, ids: Sequence[bytes]) -> list[bool]:
         with self._env.begin() as txn:
             return [txn.get(id_[:_PREFIX]) is not None for id_ in ids]
+
+
+def _reserve(file: Path, size: int) -> None:
+    """Have the blocks of a file that will be written through a map: where a full disk has none left, that
+    would end the process by SIGBUS."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
 
 
 @contextmanager

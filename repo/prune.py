@@ -78,9 +78,9 @@ def execute(
         for pack in doomed:
             _trash(repository, pack, result)
         repository.store.sync()
-        result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         repository.refresh()
-        _bring_back_claimed(repository)
+        if not _bring_back_claimed(repository):
+            result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _mend_pairs(repository)
         _empty_trash(repository, now() - quarantine.total_seconds(), result)
         repository.store.clean()
@@ -190,12 +190,15 @@ def _needed_packs(
     return needed
 
 
-def _bring_back_claimed(repository: Repository) -> None:
-    """Move packs back from the trash that any snapshot, committed or pending, cannot do without."""
+def _bring_back_claimed(repository: Repository) -> bool:
+    """Move packs back from the trash that any snapshot, committed or pending, cannot do without.
+
+    Whether there were any: then all of them come back, and the next prune sorts them anew.
+    """
     committed, pending = claimants(repository)
     with IdSet(repository.scratch("claims")) as seen:
         if mark_all(repository, [*committed, *pending], seen, lambda count: None) == 0:
-            return
+            return False
         trashed = list(repository.store.listing(Kind.PACK, trashed=True))
     for entry in trashed:
         repository.store.untrash(Kind.PACK, entry.name)
@@ -206,6 +209,7 @@ def _bring_back_claimed(repository: Repository) -> None:
             raise Refused(
                 "chunks that snapshots need are in no pack; nothing was deleted; run `holdfast check`"
             )
+    return True
 
 
 def _mend_pairs(repository: Repository) -> None:

@@ -142,7 +142,8 @@ class Repository:
         try:
             read_pair(store, Kind.CONFIG, "config", _parse_public)
         except FileNotFoundError:
-            raise NoRepository("no repository there: its config is missing") from None
+            where = store.describe(Kind.CONFIG, "config")
+            raise NoRepository(f"no repository there: {where} is missing") from None
         root, slot = unlock(store, secret())
 
         def parse(data: bytes, where: str) -> tuple[Config, Keys]:
@@ -181,9 +182,8 @@ class Repository:
         An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
         """
         packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
-        folders = self._index_folders()
         while True:
-            folder = folders[min(self._index_place, len(folders) - 1)]
+            folder = self.index_folder
             try:
                 if self._index is None:
                     self._index = Index(folder, self.config.id)
@@ -191,7 +191,7 @@ class Repository:
                 self._notify(synced)
                 return synced
             except StoreError as error:
-                if not error.path.startswith(str(folder)) or self._index_place >= len(folders) - 1:
+                if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
                     raise
                 self.close()
                 self._index_place += 1
@@ -209,6 +209,12 @@ class Repository:
     def _index_folders(self) -> list[Path]:
         beside = self.store.index_folder()
         return [folder for folder in (beside, self._cache / "index") if folder is not None]
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the index is, or would be opened."""
+        folders = self._index_folders()
+        return folders[min(self._index_place, len(folders) - 1)]
 
     def drop_index(self) -> None:
         """Delete the index; the next use rebuilds it from the packs."""
