@@ -281,6 +281,15 @@ def test_a_running_backup_makes_prune_end_with_code_11(place: Place) -> None:
     place.ok("prune")
 
 
+def test_a_sweeping_prune_makes_backup_end_with_code_11(place: Place) -> None:
+    disk = place.disk()
+    with closing(LocalStore.open(place.repository)) as store, store.lock(LockMode.EXCLUSIVE, 0):
+        result = place.run("backup", disk, "--lock-timeout", "0")
+        assert result.exit_code == 11
+        assert "a prune is running" in result.stderr
+    place.ok("backup", disk)
+
+
 # ---- key
 
 
