@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import zstandard
 
 from holdfast.repo.crypto import FileCipher, Keys, open_cipher
-from holdfast.repo.errors import Damaged
+from holdfast.repo.errors import Damaged, Unsupported
 from holdfast.repo.format import (
     ALIGN,
     FOOT_SIZE,
@@ -50,7 +50,10 @@ class PackCiphers:
                 self._ciphers.move_to_end(pack)
                 return cipher
         head = self._store.read(Kind.PACK, pack, 0, HEAD_SIZE)
-        cipher = open_cipher(self._keys, ObjectType.PACK, head, f"pack {pack}")
+        try:
+            cipher = open_cipher(self._keys, ObjectType.PACK, head, f"pack {pack}")
+        except Unsupported as error:  # the config would say so first: it is one flipped byte
+            raise Damaged(f"pack {pack}", f"its head is damaged ({error})", offset=0) from error
         with self._lock:
             self._ciphers[pack] = cipher
             if len(self._ciphers) > _CIPHERS:

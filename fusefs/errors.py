@@ -1,0 +1,9 @@
+"""What goes wrong in mounting only."""
+
+from __future__ import annotations
+
+from holdfast.repo.errors import HoldfastError
+
+
+class MountFailed(HoldfastError):
+    """The operating system or the FUSE tools did not do as asked; the message says what to type."""

@@ -1,0 +1,81 @@
+"""What the mount tree is made of. Values; no I/O.
+
+A node's `key` says what it is, not where it stands: the same in every mount of the repository. Inode
+numbers come from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from holdfast.repo.snapshot import Item
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """An item as it is stored."""
+
+    key: str
+    item: Item
+
+    @property
+    def mtime(self) -> int:
+        return self.item.mtime
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small file whose bytes are made here. `mtime` is in ns."""
+
+    key: str
+    data: bytes
+    mtime: int
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A symbolic link."""
+
+    key: str
+    target: str
+    mtime: int
+
+
+class Folder:
+    """A folder; `growing` when snapshots that come or go may change it.
+
+    `build` makes the children when they are first asked for: a file set may have a million of them.
+    """
+
+    __slots__ = ("_build", "_children", "growing", "key", "mtime")
+
+    def __init__(self, key: str, mtime: int, build: Callable[[], dict[str, Node]], *, growing: bool) -> None:
+        self.key = key
+        self.mtime = mtime
+        self.growing = growing
+        self._build = build
+        self._children: dict[str, Node] | None = None
+
+    @property
+    def children(self) -> dict[str, Node]:
+        if self._children is None:
+            self._children = self._build()
+        return self._children
+
+    @property
+    def shown_children(self) -> list[Node]:
+        """The children if anybody asked for them yet."""
+        return list(self._children.values()) if self._children is not None else []
+
+
+Node: TypeAlias = StoredFile | Document | Link | Folder
+
+
+def growing_nodes(folder: Folder) -> Iterator[tuple[Folder, str, Node]]:
+    """(parent, name, node) of everything below a growing folder, down to and with what never changes."""
+    for name, node in folder.children.items():
+        yield folder, name, node
+        if isinstance(node, Folder) and node.growing:
+            yield from growing_nodes(node)

@@ -1,0 +1,18 @@
+"""How to mount."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """`uid` and `gid` None: those of this process. `cache` bounds the decoded chunks, in bytes.
+
+    With `allow_other` everybody may read everything in the mount.
+    """
+
+    allow_other: bool = False
+    uid: int | None = None
+    gid: int | None = None
+    cache: int = 96 << 20
