@@ -49,7 +49,7 @@ class Catalog:
 
     def _read(self, name: str) -> None:
         try:
-            stored = self._repository._read_snapshot(Kind.SNAPSHOT, name)
+            stored = self._repository.read_snapshot(Kind.SNAPSHOT, name)
         except FileNotFoundError:
             return  # removed since it was listed
         except RepositoryError as error:

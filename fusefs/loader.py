@@ -7,7 +7,6 @@ read in one go: a 64 KiB chunk takes some 25 KB there, far below what a disk wan
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 from holdfast.fusefs.bridge import Bridge, Flight, Result
@@ -15,8 +14,9 @@ from holdfast.repo.errors import Damaged
 from holdfast.repo.index import Location
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
+from holdfast.repo.runs import Run, group_runs
 from holdfast.repo.store import Kind
-from holdfast.repo.types import ChunkID, PackID, RecordType
+from holdfast.repo.types import ChunkID, RecordType
 
 _RUN = 1 << 20
 """Bytes of a pack that one job reads: large enough for the disk, small enough that all threads get some."""
@@ -24,16 +24,6 @@ _GAP = 64 << 10
 """Unwanted bytes that are read rather than seeked over."""
 
 Decoded = dict[ChunkID, Result[bytes]]
-
-
-@dataclass(slots=True)
-class _Run:
-    """Neighbouring records of a pack."""
-
-    pack: PackID
-    start: int
-    end: int
-    records: list[tuple[Location, ChunkID]]
 
 
 class ChunkLoader:
@@ -95,7 +85,8 @@ class ChunkLoader:
             return {ids[0]: self._slowly(ids[0])}
         found = Result(lambda: self._repository.index.lookup(ids))
         locations = found.get() if found.error is None else [None] * len(ids)
-        runs = _runs([(place, id_) for place, id_ in zip(locations, ids, strict=True) if place is not None])
+        placed = [(place, id_) for place, id_ in zip(locations, ids, strict=True) if place is not None]
+        runs = list(group_runs(placed, longest=_RUN, gap=_GAP))
         for run in runs[1:]:
             self._bridge.post(partial(self._read_run, run), self._land, urgent=urgent)
         done = self._read_run(runs[0]) if runs else {}
@@ -104,7 +95,7 @@ class ChunkLoader:
                 done[id_] = self._slowly(id_)
         return done
 
-    def _read_run(self, run: _Run) -> Decoded:
+    def _read_run(self, run: Run[ChunkID]) -> Decoded:
         """Thread: read a run and decode its chunks. Never raises."""
         read = Result(
             lambda: self._repository.store.read(Kind.PACK, run.pack, run.start, run.end - run.start)
@@ -112,10 +103,7 @@ class ChunkLoader:
         if read.error is not None:
             return {id_: self._slowly(id_) for _, id_ in run.records}
         data = memoryview(read.get())
-        return {
-            id_: self._open(location, data[location.offset - run.start :][: location.length], id_)
-            for location, id_ in run.records
-        }
+        return {id_: self._open(location, run.cut(data, location), id_) for location, id_ in run.records}
 
     def _open(self, location: Location, record: memoryview, id_: ChunkID) -> Result[bytes]:
         chunk = Result(lambda: self._reader.open(location, record, id_, RecordType.DATA))
@@ -125,20 +113,3 @@ class ChunkLoader:
 
     def _slowly(self, id_: ChunkID) -> Result[bytes]:
         return Result(lambda: self._reader.read_record(id_, RecordType.DATA))
-
-
-def _runs(placed: list[tuple[Location, ChunkID]]) -> list[_Run]:
-    """Group records into runs of neighbours, in pack order."""
-    placed.sort()
-    runs: list[_Run] = []
-    for location, id_ in placed:
-        end = location.offset + location.length
-        if runs:
-            last = runs[-1]
-            near = last.pack == location.pack and location.offset - last.end <= _GAP
-            if near and end - last.start <= _RUN:
-                last.end = max(last.end, end)
-                last.records.append((location, id_))
-                continue
-        runs.append(_Run(location.pack, location.offset, end, [(location, id_)]))
-    return runs

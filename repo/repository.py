@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Repository:
         self._cache = cache / config.hex_id
         self._index: Index | None = None
         self._index_place = 0
+        self._refreshing = threading.Lock()
 
     @staticmethod
     def create(
@@ -181,20 +183,22 @@ class Repository:
 
         An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
         """
-        packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
-        while True:
-            folder = self.index_folder
-            try:
-                if self._index is None:
-                    self._index = Index(folder, self.config.id)
-                synced = self._index.sync(packs, self._directory, progress)
-                self._notify(synced)
-                return synced
-            except StoreError as error:
-                if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
-                    raise
-                self.close()
-                self._index_place += 1
+        with self._refreshing:
+            packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
+            while True:
+                folder = self.index_folder
+                try:
+                    if self._index is None:
+                        self._index = Index(folder, self.config.id)
+                    synced = self._index.sync(packs, self._directory, progress)
+                except StoreError as error:
+                    if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
+                        raise
+                    self.close()
+                    self._index_place += 1
+                else:
+                    self._notify(synced)
+                    return synced
 
     def _directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, what its records say of themselves."""
@@ -238,7 +242,7 @@ class Repository:
         damaged: list[RepositoryError] = []
         for name in pair_names(self.store, kind, trashed=trashed):
             try:
-                good.append(self._read_snapshot(kind, name))
+                good.append(self.read_snapshot(kind, name))
             except (Damaged, Unsupported) as error:
                 damaged.append(error)
             except FileNotFoundError:
@@ -246,7 +250,8 @@ class Repository:
         good.sort(key=lambda stored: (stored.snapshot.time, stored.id))
         return Snapshots(tuple(good), tuple(damaged))
 
-    def _read_snapshot(self, kind: Kind, name: str) -> StoredSnapshot:
+    def read_snapshot(self, kind: Kind, name: str) -> StoredSnapshot:
+        """One snapshot, from whichever copy is good. Raises FileNotFoundError, Damaged or Unsupported."""
         return read_pair(self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name))
 
     def parse_snapshot(self, data: bytes, where: str, name: str) -> StoredSnapshot:

@@ -23,6 +23,7 @@ _TEMPORARY = ".tmp-"
 _TRASH = "trash"
 _LOCK = "lock"
 _OPEN_FILES = 128
+_BUFFER = 512 << 10
 _WRITE_PIECE = 8 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
@@ -36,6 +37,7 @@ class LocalStore:
         self._dirty_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._files = OpenFiles(_OPEN_FILES)
+        self._local = threading.local()
 
     @staticmethod
     def create(root: Path) -> LocalStore:
@@ -98,7 +100,7 @@ class LocalStore:
                         yield Entry(entry.name, status.st_size, status.st_mtime)
 
     def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        with self._translate("read", self._path(kind, name)), self._opened(kind, name) as fd:
+        with self._reading(kind, name) as fd:
             if length is None:
                 length = max(0, os.fstat(fd).st_size - offset)
             data = os.pread(fd, length, offset)
@@ -110,19 +112,22 @@ class LocalStore:
             return data
 
     def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
-        with (
-            self._translate("read", self._path(kind, name)),
-            self._opened(kind, name) as fd,
-            # Anonymous mmap: page aligned. Zen 3 reads five times slower into a malloc'ed buffer.
-            mmap.mmap(-1, max(length, 1)) as buffer,
-        ):
+        buffer = self._aligned(length)
+        with self._reading(kind, name) as fd:
             try:
                 count = os.preadv(fd, [buffer], offset, os.RWF_NOWAIT)
             except OSError as error:
                 if error.errno in (errno.EAGAIN, errno.EOPNOTSUPP):
                     return None
                 raise
-            return buffer[:length] if count >= length else None
+            return bytes(buffer) if count >= length else None
+
+    def _aligned(self, length: int) -> memoryview:
+        """This thread's page-aligned buffer: Zen 3 reads five times slower into malloc'ed memory."""
+        buffer: mmap.mmap | None = getattr(self._local, "buffer", None)
+        if buffer is None or len(buffer) < length:
+            buffer = self._local.buffer = mmap.mmap(-1, max(length, _BUFFER))
+        return memoryview(buffer)[:length]
 
     def put(self, kind: Kind, name: str, data: Buffer) -> bool:
         path = self._path(kind, name)
@@ -258,6 +263,17 @@ class LocalStore:
             finally:
                 os.close(fd)
         raise AssertionError("unreachable")
+
+    @contextmanager
+    def _reading(self, kind: Kind, name: str) -> Iterator[int]:
+        """`_opened` with errors translated; makes a path only for an error, for this is a hot path."""
+        try:
+            with self._opened(kind, name) as fd:
+                yield fd
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError.wrap("read", self.describe(kind, name), error) from error
 
     @contextmanager
     def _opened(self, kind: Kind, name: str) -> Iterator[int]:
