@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, Form, recognise
+from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import CommandSource, FileSource, Source
 from holdfast.repo.errors import HoldfastError, Refused, StreamFailed
 from holdfast.repo.reader import Reader
@@ -132,6 +132,8 @@ def _form(source: Source, kind: SubjectKind | None) -> Form:
         return RAW_DISK
     if kind is None or found.subject is kind:
         return found
+    if kind is SubjectKind.VM and (source.size or 0) % SECTOR:
+        return found  # no disk, whatever the user calls the whole: a definition
     return _FORMS[kind]
 
 
@@ -160,6 +162,8 @@ def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) ->
     if form.item is ItemKind.DISK and kind is SubjectKind.VM:
         stem = source.name.rsplit(".", 1)[0] if "." in source.name.strip(".") else source.name
         return f"disks/{stem}.raw"
+    if kind is SubjectKind.VM:
+        return f"definition/{source.name}"
     if form.item is ItemKind.DUMP and alone and form.file_name:
         return form.file_name
     return source.name

@@ -11,8 +11,8 @@ from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.types import ChunkID
 
 _PAUSE = 16
-"""Units without guesses after a unit where less than half held: behind an insertion in a dump nothing is
-where it was, and hashing for nothing costs as much as hashing for something."""
+"""Units without guesses after a unit where less than half of them held: behind an insertion in a dump
+nothing is where it was, and hashing for nothing costs as much as hashing for something."""
 
 
 class Guess(NamedTuple):
@@ -50,7 +50,7 @@ class Guide:
         ]
 
     def report(self, held: int, tried: int) -> None:
-        """How many bytes of a unit held."""
+        """How many of the guessed bytes of a unit held."""
         if held * 2 < tried:
             self._pause = _PAUSE
 

@@ -56,6 +56,7 @@ class _Unit:
     last: bool
     buffer: mmap.mmap | None = None
     scan: Future[dict[int, Guess]] | None = None
+    guessed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +166,7 @@ class _Run:
         guesses = self._guide.guesses(start, start + count)
         if guesses:
             unit.scan = self._pool.submit(self._scan, view, start, guesses)
+            unit.guessed = sum(guess.length for guess in guesses)
         return unit
 
     def _take_buffer(self) -> mmap.mmap:
@@ -197,7 +199,7 @@ class _Run:
         assert unit.buffer is not None
         known = unit.scan.result() if unit.scan else {}
         if unit.scan:
-            self._guide.report(sum(guess.length for guess in known.values()), unit.length)
+            self._guide.report(sum(guess.length for guess in known.values()), unit.guessed)
         begin = unit.start - len(self._carry)
         first = self._headroom - len(self._carry)
         whole = memoryview(unit.buffer)

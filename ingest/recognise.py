@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from holdfast.repo.cutter import BLOCK, DISK, DUMP, STREAM, CutterSpec
 from holdfast.repo.snapshot import ItemKind, SubjectKind
 
-_SECTOR = 512
+SECTOR = 512
 _DISK_SUFFIXES = (".raw", ".img", ".dd")
 
 
@@ -60,9 +60,9 @@ def recognise(head: bytes, name: str, size: int | None) -> Form:
     for pattern, form in _DUMPS:
         if pattern.search(head):
             return form
-    if size is not None and size % _SECTOR == 0 and size >= BLOCK and name.lower().endswith(_DISK_SUFFIXES):
+    if size is not None and size % SECTOR == 0 and size >= BLOCK and name.lower().endswith(_DISK_SUFFIXES):
         return RAW_DISK
-    whole_sectors = size is None or (size % _SECTOR == 0 and size >= 1 << 20)
+    whole_sectors = size is None or (size % SECTOR == 0 and size >= 1 << 20)
     if whole_sectors and _has_partition_table(head):
         return RAW_DISK
     if name.lower().endswith(".sql"):
@@ -72,9 +72,9 @@ def recognise(head: bytes, name: str, size: int | None) -> Form:
 
 def _has_partition_table(head: bytes) -> bool:
     """A GPT header in the second sector, or an MBR whose four entries make sense."""
-    if head[_SECTOR : _SECTOR + 8] == b"EFI PART":
+    if head[SECTOR : SECTOR + 8] == b"EFI PART":
         return True
-    if len(head) < _SECTOR or head[510:512] != b"\x55\xaa":
+    if len(head) < SECTOR or head[510:512] != b"\x55\xaa":
         return False
     entries = [head[446 + 16 * n : 462 + 16 * n] for n in range(4)]
     return all(e[0] in (0, 0x80) for e in entries) and any(e[4] and any(e[12:16]) for e in entries)

@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -39,6 +40,7 @@ _READERS = 512
 _LOCK_SIZE = 36 << 10
 """Bytes of LMDB's lock file with that many readers, 64 each, rounded up."""
 _BATCH = 20_000
+_SMALL_BATCH = 512
 
 T = TypeVar("T")
 Directory = Sequence[tuple[int, RecordHeader]]
@@ -93,6 +95,7 @@ class Index:
             max_dbs=3,
             mode=0o600,
             readahead=False,
+            metasync=False,  # after a power cut the last commit may be gone: `sync` makes up for it
             max_readers=_READERS,
         )
         try:
@@ -168,26 +171,38 @@ class Index:
         return Synced(len(new), len(known) - len(same), not known and bool(new), tuple(damaged))
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
-        """Enter packs that are in the store: (pack, size, directory). Known packs are passed over."""
+        """Enter packs that are in the store: (pack, size, directory). Known packs are passed over.
+
+        A pack becomes known in its last transaction: what a crash leaves before that is of a number
+        nobody knows. Transactions are small because each copies the pages it touches, and a copy cannot
+        be used again for two more: with 512 entries that is 4 MB at most, whatever the index's size.
+        """
         for pack, size, directory in packs:
-            places = sorted(
-                (header.id[:_PREFIX], offset // ALIGN, header.size // ALIGN) for offset, header in directory
-            )
+            found = self._read(partial(self._number_of, pack))
+            if found is None:
+                number = self._write(self._next_number)
+                places = sorted((header.id[:_PREFIX], offset, header.size) for offset, header in directory)
+                for at in range(0, len(places), _SMALL_BATCH):
+                    self._write(partial(self._enter, number, places[at : at + _SMALL_BATCH]))
+                found = self._write(partial(self._register, pack, number, size))
+            self._live[found] = pack
 
-            def enter(txn: Any, pack: PackID = pack, size: int = size, places: list[Any] = places) -> int:
-                key = bytes.fromhex(pack)
-                found = txn.get(key, db=self._packs)
-                if found:
-                    return int(_PACK.unpack(found)[0])
-                number = self._next_number(txn)
-                txn.put(key, _PACK.pack(number, size), db=self._packs)
-                for prefix, offset, length in places:
-                    place = _PLACE.pack(number, offset, length)
-                    if not txn.put(prefix, place, db=self._chunks, overwrite=False):
-                        txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
-                return number
+    def _number_of(self, pack: PackID, txn: Any) -> int | None:
+        found = txn.get(bytes.fromhex(pack), db=self._packs)
+        return int(_PACK.unpack(found)[0]) if found else None
 
-            self._live[self._write(enter)] = pack
+    def _enter(self, number: int, places: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
+        for prefix, offset, length in places:
+            place = _PLACE.pack(number, offset // ALIGN, length // ALIGN)
+            if not txn.put(prefix, place, db=self._chunks, overwrite=False):
+                txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
+
+    def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
+        """The pack's number: when another process was faster, the one it gave."""
+        txn.put(bytes.fromhex(pack), _PACK.pack(number, size), db=self._packs, overwrite=False)
+        found = self._number_of(pack, txn)
+        assert found is not None
+        return found
 
     def _next_number(self, txn: Any) -> int:
         """Numbers are never used twice: an entry of a pack long gone must not point into a new one."""

@@ -19,7 +19,10 @@ from holdfast.repo.errors import Ambiguous, Damaged, NotFound, Refused, Unsuppor
 from holdfast.repo.pairs import delete_pair, pair_names, put_pair, read_pair
 from holdfast.repo.store import Kind, Store
 
-_RECOVERY_PREFIX = "HOLDFAST-"
+_RECOVERY_PREFIX = "HOLDFAST"
+_LETTERS, _GROUP = 56, 7
+_MISCOUNT = 4
+"""Letters too many or too few that still look like a recovery key; else it is a passphrase like any other."""
 _CHECK_SIZE = 3
 _SALT_SIZE = 32
 
@@ -44,8 +47,8 @@ class KeySlot:
 def new_recovery_key() -> str:
     """A fresh recovery key as people write it down: 56 base32 letters in groups, checksum included."""
     key = secrets.token_bytes(KEY_SIZE)
-    letters = base64.b32encode(key + _checksum(key)).decode().rstrip("=")
-    return _RECOVERY_PREFIX + "-".join(letters[i : i + 7] for i in range(0, len(letters), 7))
+    letters = base64.b32encode(key + _checksum(key)).decode()
+    return "-".join([_RECOVERY_PREFIX, *(letters[n : n + _GROUP] for n in range(0, len(letters), _GROUP))])
 
 
 def _checksum(key: bytes) -> bytes:
@@ -54,11 +57,12 @@ def _checksum(key: bytes) -> bytes:
 
 def _parse_recovery_key(text: str) -> bytes | None:
     """The key; None when the text is not a recovery key at all. Raises WrongPassword for a misspelt one."""
-    letters = text.strip().upper()
-    if not letters.startswith(_RECOVERY_PREFIX):
+    letters = text.upper().replace("-", "").replace(" ", "").strip()
+    count = len(letters) - len(_RECOVERY_PREFIX)
+    if not letters.startswith(_RECOVERY_PREFIX) or abs(count - _LETTERS) > _MISCOUNT:
         return None
     try:
-        raw = base64.b32decode(letters.removeprefix(_RECOVERY_PREFIX).replace("-", "").replace(" ", ""))
+        raw = base64.b32decode(letters.removeprefix(_RECOVERY_PREFIX))
     except ValueError:  # binascii.Error is one; letters outside ASCII raise a plain one
         raw = b""
     key = raw[:KEY_SIZE]
@@ -75,7 +79,7 @@ def _key_encryption_key(secret: str, cost: Argon2Cost | None, salt: bytes) -> by
     if recovery is not None:
         return derive(recovery + salt, "holdfast 1 recovery key slot")
     assert cost is not None
-    return cost.derive(secret.encode(), salt)
+    return cost.derive(secret.encode(errors="surrogateescape"), salt)
 
 
 def add_slot(
@@ -162,7 +166,7 @@ def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
 
 
 def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
-    """Remove a slot by (a unique start of) its ID, unless it is the one in use or the last passphrase."""
+    """Remove a slot by (a unique start of) its ID, unless it is the one in use or the only one."""
     slots = [slot for slot in list_slots(store) if isinstance(slot, KeySlot)]
     found = [slot for slot in slots if slot.id.startswith(slot_id)]
     if not found:

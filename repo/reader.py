@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from holdfast.repo.cache import ByteCache
-from holdfast.repo.errors import Damaged, MissingChunk
+from holdfast.repo.errors import Damaged, MissingChunk, StoreError
 from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
 from holdfast.repo.recipe import Extent, Node, Recipe, decode_node
@@ -90,9 +90,9 @@ class Reader:
     def read_record(self, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record, from any of the packs that hold it.
 
-        Raises MissingChunk when no listed pack has it, Damaged when every copy is bad.
+        Raises MissingChunk when no listed pack has it, Damaged or StoreError when no copy can be read.
         """
-        failure: Damaged | None = None
+        failure: Damaged | StoreError | None = None
         for attempt in (1, 2):
             for location in self._repository.index.locations(id_):
                 try:
@@ -102,7 +102,7 @@ class Reader:
                     return self.open(location, data, id_, kind)
                 except FileNotFoundError:
                     continue
-                except Damaged as error:
+                except (Damaged, StoreError) as error:
                     failure = failure or error
             if failure is not None:
                 raise failure

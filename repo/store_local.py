@@ -35,6 +35,7 @@ class LocalStore:
         self.root = root
         self._dirty: set[Path] = set()
         self._dirty_lock = threading.Lock()
+        self._sync_failure: StoreError | None = None
         self._sync_lock = threading.Lock()
         self._files = OpenFiles(_OPEN_FILES)
         self._local = threading.local()
@@ -148,12 +149,19 @@ class LocalStore:
         return not taken
 
     def sync(self) -> None:
+        """After one failure every further call fails: the kernel may call lost names durable then."""
         with self._sync_lock:  # whoever comes second waits: the first may hold names of the second's
             with self._dirty_lock:
                 folders, self._dirty = self._dirty, set()
-            for folder in folders:
-                with self._translate("sync", folder):
-                    _sync_folder(folder)
+            try:
+                if self._sync_failure is not None:
+                    raise self._sync_failure
+                for folder in folders:
+                    with self._translate("sync", folder):
+                        _sync_folder(folder)
+            except StoreError as error:
+                self._sync_failure = error
+                raise
 
     def trash(self, kind: Kind, name: str) -> None:
         self._move(self._path(kind, name), self._path(kind, name, trashed=True))

@@ -140,7 +140,12 @@ class Writer:
         name = SnapshotID(content_hash(data))
         put_pair(store, Kind.PENDING, name, data)
         self._protect(snapshot)
-        put_pair(store, Kind.SNAPSHOT, name, data)
+        try:
+            put_pair(store, Kind.SNAPSHOT, name, data)
+        except BaseException:
+            with suppress(StoreError):  # one copy may be there already, and would count
+                delete_pair(store, Kind.SNAPSHOT, name)
+            raise
         with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
             delete_pair(store, Kind.PENDING, name)
         return StoredSnapshot(name, snapshot)

@@ -1,0 +1,167 @@
+"""Sealing: what was sealed opens at its place and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.repo.crypto import (
+    Argon2Cost,
+    Keys,
+    Suite,
+    content_hash,
+    derive,
+    new_cipher,
+    open_cipher,
+    open_object,
+    seal_object,
+    unwrap_root,
+    wrap_root,
+)
+from holdfast.repo.errors import Damaged, Unsupported
+from holdfast.repo.format import HEAD_SIZE, TAG, Domain, ObjectType
+
+ROOT = bytes(range(32))
+REPOSITORY = b"0123456789abcdef"
+KEYS = {suite: Keys.from_root(ROOT, REPOSITORY, suite) for suite in Suite}
+suites = st.sampled_from(Suite)
+kinds = st.sampled_from(ObjectType)
+domains = st.sampled_from(Domain)
+offsets = st.integers(0, 1 << 40)
+places = st.tuples(domains, offsets)
+plains = st.binary(max_size=300)
+
+
+@given(suites, kinds, domains, offsets, plains)
+def test_sealed_parts_open_at_their_place(
+    suite: Suite, kind: ObjectType, domain: Domain, offset: int, plain: bytes
+) -> None:
+    cipher = new_cipher(KEYS[suite], kind)
+    sealed = cipher.seal(domain, offset, plain)
+    out = bytearray(len(plain) + TAG)
+    cipher.seal_into(domain, offset, plain, memoryview(out))
+    assert sealed == out
+    assert len(sealed) == len(plain) + TAG
+    again = open_cipher(KEYS[suite], kind, cipher.head.pack(), "here")
+    assert again.open(domain, offset, sealed, "here") == plain
+
+
+@given(suites, places, places, plains)
+def test_sealed_parts_open_nowhere_else(
+    suite: Suite, place: tuple[Domain, int], other_place: tuple[Domain, int], plain: bytes
+) -> None:
+    (domain, offset), (other, elsewhere) = place, other_place
+    cipher = new_cipher(KEYS[suite], ObjectType.PACK)
+    sealed = cipher.seal(domain, offset, plain)
+    if (other, elsewhere) != (domain, offset):
+        with pytest.raises(Damaged, match="not authentic") as caught:
+            cipher.open(other, elsewhere, sealed, "here")
+        assert caught.value.offset == elsewhere
+
+
+@given(suites, plains, st.data())
+def test_a_flipped_or_missing_byte_does_not_open(suite: Suite, plain: bytes, data: st.DataObject) -> None:
+    sealed = bytearray(seal_object(KEYS[suite], ObjectType.SNAPSHOT, plain))
+    at = data.draw(st.integers(0, len(sealed) - 1))
+    short = bytes(sealed[:at])
+    sealed[at] ^= data.draw(st.integers(1, 255))
+    for bad in (bytes(sealed), short):
+        with pytest.raises((Damaged, Unsupported)):
+            open_object(KEYS[suite], ObjectType.SNAPSHOT, bad, "here")
+
+
+@given(suites, kinds, kinds, plains)
+def test_objects_survive_and_keep_their_type(
+    suite: Suite, kind: ObjectType, other: ObjectType, plain: bytes
+) -> None:
+    sealed = seal_object(KEYS[suite], kind, plain)
+    assert open_object(KEYS[suite], kind, sealed, "here") == plain
+    if other is not kind:
+        with pytest.raises(Damaged, match="not a"):
+            open_object(KEYS[suite], other, sealed, "here")
+        forged = bytearray(sealed)
+        forged[10] = other
+        with pytest.raises(Damaged):
+            open_object(KEYS[suite], other, bytes(forged), "here")
+
+
+@pytest.mark.parametrize("suite", Suite)
+def test_files_of_another_repository_or_root_key_do_not_open(suite: Suite) -> None:
+    sealed = seal_object(KEYS[suite], ObjectType.SNAPSHOT, b"content")
+    copied = Keys.from_root(ROOT, b"another repo 16b", suite)
+    with pytest.raises(Damaged, match="not authentic"):
+        open_object(copied, ObjectType.SNAPSHOT, sealed, "here")
+    stranger = Keys.from_root(bytes(32), REPOSITORY, suite)
+    with pytest.raises(Damaged, match="another key"):
+        open_object(stranger, ObjectType.SNAPSHOT, sealed, "here")
+
+
+def test_a_file_says_by_which_suite_it_was_sealed_and_an_unknown_one_is_unsupported() -> None:
+    for suite in Suite:
+        sealed = seal_object(KEYS[suite], ObjectType.SNAPSHOT, b"content")
+        for keys in KEYS.values():
+            assert open_object(keys, ObjectType.SNAPSHOT, sealed, "here") == b"content"
+        with pytest.raises(Unsupported, match="suite 77"):
+            open_object(keys, ObjectType.SNAPSHOT, sealed[:9] + b"\x4d" + sealed[10:], "here")
+
+
+def test_two_seals_of_the_same_bytes_have_nothing_in_common() -> None:
+    one, two = (seal_object(KEYS[Suite.AES_256_GCM], ObjectType.SNAPSHOT, bytes(64)) for _ in range(2))
+    assert one[16:HEAD_SIZE] != two[16:HEAD_SIZE]
+    assert one[HEAD_SIZE:] != two[HEAD_SIZE:]
+
+
+def test_every_purpose_has_a_key_of_its_own() -> None:
+    keys = KEYS[Suite.AES_256_GCM]
+    assert len({keys.data_id, keys.node_id, keys.cut, keys.pack, keys.meta, ROOT}) == 6
+    assert keys.data_chunk_id(b"x") != keys.node_chunk_id(b"x")
+    assert keys.data_chunk_id(b"x") != Keys.from_root(bytes(32), REPOSITORY, keys.suite).data_chunk_id(b"x")
+    assert derive(ROOT, "one") != derive(ROOT, "two")
+
+
+def test_keys_are_not_printed() -> None:
+    keys = KEYS[Suite.AES_256_GCM]
+    for secret in (keys.pack, keys.meta, keys.cut):
+        assert secret.hex() not in repr(keys)
+        assert repr(secret) not in repr(keys)
+
+
+def test_content_hashes_do_not_depend_on_threads() -> None:
+    data = bytes(3 << 20)
+    assert content_hash(data) == content_hash(memoryview(bytearray(data)))
+    assert len(content_hash(b"")) == 64
+
+
+@given(plains)
+def test_a_wrapped_root_key_opens_with_its_key_and_public_part_only(public: bytes) -> None:
+    kek = b"k" * 32
+    wrapped = wrap_root(kek, ROOT, public)
+    assert unwrap_root(kek, wrapped, public, "here") == ROOT
+    assert unwrap_root(bytes(32), wrapped, public, "here") is None
+    for bad, part in ((wrapped, public + b"x"), (wrapped[:20] + b"?" + wrapped[21:], public)):
+        if bad != wrapped or part != public:
+            with pytest.raises(Damaged, match="key slot is damaged"):
+                unwrap_root(kek, bad, part, "here")
+    with pytest.raises(Damaged, match="wrong length"):
+        unwrap_root(kek, wrapped[:-1], public, "here")
+
+
+@given(st.integers(-1, 1 << 40), st.integers(-1, 1 << 40), st.integers(-1, 1 << 40))
+def test_absurd_argon2_costs_are_refused_before_they_are_paid(memory: int, passes: int, lanes: int) -> None:
+    cost = Argon2Cost(memory, passes, lanes)
+    try:
+        cost.check("here")
+    except Damaged:
+        return
+    assert memory <= 2 << 20
+    assert passes * lanes <= 20 * 64
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 64])
+def test_every_accepted_argon2_cost_can_be_computed(lanes: int) -> None:
+    cost = Argon2Cost(8 * lanes, 1, lanes)
+    cost.check("here")
+    assert len(cost.derive(b"password", bytes(32))) == 32
+    with pytest.raises(Damaged, match="absurd"):
+        Argon2Cost(8 * lanes - 1, 1, lanes).check("here")
