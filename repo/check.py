@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from holdfast.repo.crypto import content_hash
-from holdfast.repo.errors import Damaged, Unsupported
+from holdfast.repo.errors import Damaged, StoreError, Unsupported
 from holdfast.repo.format import PACK_LIMIT
-from holdfast.repo.index import IdSet
+from holdfast.repo.idset import IdSet
 from holdfast.repo.keyslots import parse_slot
 from holdfast.repo.packs import open_record, read_directory
 from holdfast.repo.pairs import copies, pair_names, read_small
@@ -78,7 +78,7 @@ def check(
     progress: ProgressFunction = lambda count: None,
     announce: Callable[[int], None] = lambda total: None,
 ) -> Report:
-    """Look for damage. Damage is reported, not raised; StoreError still is.
+    """Look for damage. Damage is reported, not raised; of StoreErrors those of single packs.
 
     The index is rebuilt on the way, so nothing here rests on it; records found bad are left out of it, so
     that the next backup stores those chunks anew if it meets them. `announce` is told once how many bytes
@@ -187,6 +187,8 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
         data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT + 1))
     except FileNotFoundError:
         return [], []
+    except StoreError as error:
+        return [Finding(where, str(error), advice=_PACK_ADVICE)], []
     findings: list[Finding] = []
     if content_hash(data) != pack:
         findings.append(Finding(where, "content does not match its name", advice=_PACK_ADVICE))

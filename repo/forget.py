@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.index import IdSet
+from holdfast.repo.idset import IdSet
 from holdfast.repo.pairs import trash_pair, untrash_pair
 from holdfast.repo.prune_plan import mark_all
 from holdfast.repo.repository import Repository

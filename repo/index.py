@@ -6,18 +6,16 @@ packs: two writers may store it at once, and one of the packs may go later.
 
 Nothing is believed present because the index says so: `sync` is given this run's listing of packs, and
 places in packs that are not listed do not exist. Transactions are short and none is held between calls.
-This module alone imports lmdb.
+Only this module, `idset` and `environment` import lmdb.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 import struct
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import lmdb
 
+from holdfast.repo.environment import Gate, reserve
 from holdfast.repo.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.repo.format import ALIGN, RecordHeader
 from holdfast.repo.types import ChunkID, PackID
@@ -70,8 +69,9 @@ class Index:
 
     def __init__(self, folder: Path, repository: bytes) -> None:
         self._folder = folder
-        self._gate = _Gate()
+        self._gate = Gate()
         self._live: dict[int, PackID] = {}
+        self._resting: dict[int, PackID] = {}
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -88,7 +88,7 @@ class Index:
             raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
 
     def _open(self, repository: bytes) -> None:
-        _reserve(self._folder / "lock.mdb", _LOCK_SIZE)
+        reserve(self._folder / "lock.mdb", _LOCK_SIZE)
         self._env: Any = lmdb.open(
             str(self._folder),
             map_size=_FIRST_MAP,
@@ -130,11 +130,14 @@ class Index:
         listing: Iterable[tuple[PackID, int]],
         read_directory: Callable[[PackID, int], Directory],
         progress: Callable[[int, int], None] | None = None,
+        *,
+        trashed: Collection[PackID] = (),
     ) -> Synced:
         """Make the index agree with the packs that are there.
 
         `listing` gives (pack, size). Packs that are new to the index have their directories read;
         `progress` is called with (packs done, packs to do). Entries of packs that are gone are removed.
+        Those of `trashed` packs stay, for readers that began before the prune, and nobody else.
         A pack whose directory cannot be read counts as empty and is reported: its chunks are missing, so
         the next backup stores them again.
         """
@@ -142,7 +145,8 @@ class Index:
         known = self._read(self._known_packs)
         # A pack of another size was cut short or damaged since: it is read anew, like one never seen.
         same = {pack: number for pack, (number, size) in known.items() if there.get(pack) == size}
-        gone = {number for pack, (number, _) in known.items() if pack not in same}
+        self._resting = {known[pack][0]: pack for pack in trashed if pack in known and pack not in there}
+        gone = {number for _, (number, _) in known.items()} - set(same.values()) - self._resting.keys()
         new = sorted((pack, size) for pack, size in there.items() if pack not in same)
         self._live = {number: pack for pack, number in same.items()}
         if any(pack in known for pack, _ in new):
@@ -168,7 +172,9 @@ class Index:
         if gone:
             with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
                 self._forget_packs(gone)
-        return Synced(len(new), len(known) - len(same), not known and bool(new), tuple(damaged))
+        return Synced(
+            len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
+        )
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
         """Enter packs that are in the store: (pack, size, directory). Known packs are passed over.
@@ -221,6 +227,12 @@ class Index:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
             return list(self._live_places(value)) if value else []
 
+    def last_places(self, id_: ChunkID) -> list[Location]:
+        """Where a reader may still find a chunk that is in no listed pack: in the trash."""
+        with self._read_txn() as txn:
+            value = txn.get(id_[:_PREFIX], db=self._chunks)
+            return list(_places_in(self._resting, value)) if value else []
+
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Forget that the chunk is in that pack, because it was found damaged there.
 
@@ -242,10 +254,7 @@ class Index:
         return next(self._live_places(value), None) if value else None
 
     def _live_places(self, value: bytes) -> Iterator[Location]:
-        for number, offset, length in _PLACE.iter_unpack(value):
-            pack = self._live.get(number)
-            if pack is not None:
-                yield Location(pack, offset * ALIGN, length * ALIGN)
+        return _places_in(self._live, value)
 
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
         """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
@@ -349,96 +358,11 @@ class Index:
                 raise StoreError.wrap("write the index in", str(self._folder), cause) from error
 
 
-class _Gate:
-    """Transactions pass side by side; whoever resizes the map passes alone.
-
-    `set_mapsize` ends every transaction of the process, other threads' lookups among them.
-    """
-
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._inside = 0
-        self._waiting = 0
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        with self._condition:
-            while self._waiting:
-                self._condition.wait()
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._condition:
-                self._inside -= 1
-                self._condition.notify_all()
-
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        with self._condition:
-            self._waiting += 1
-            while self._inside:
-                self._condition.wait()
-            try:
-                yield
-            finally:
-                self._waiting -= 1
-                self._condition.notify_all()
-
-
-class IdSet:
-    """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        with _translated("write to", folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._env: Any = lmdb.open(
-                str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
-            )
-
-    def __enter__(self) -> IdSet:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._env.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def add(self, ids: Iterable[bytes]) -> list[bytes]:
-        """Add IDs (their first 16 bytes count); returns those that were new, in order, once each."""
-        wanted = list(dict.fromkeys(ids))
-        while True:
-            try:
-                with _translated("write to", self._folder), self._env.begin(write=True) as txn:
-                    return [id_ for id_ in wanted if txn.put(id_[:_PREFIX], b"", overwrite=False)]
-            except lmdb.MapFullError:
-                self._env.set_mapsize(self._env.info()["map_size"] * 2)
-
-    def contains(self, ids: Sequence[bytes]) -> list[bool]:
-        with self._env.begin() as txn:
-            return [txn.get(id_[:_PREFIX]) is not None for id_ in ids]
-
-
-def _reserve(file: Path, size: int) -> None:
-    """Have the blocks of a file that will be written through a map: where a full disk has none left, that
-    would end the process by SIGBUS."""
-    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        os.posix_fallocate(fd, 0, size)
-    finally:
-        os.close(fd)
-
-
-@contextmanager
-def _translated(action: str, folder: Path) -> Iterator[None]:
-    """LMDB's errors and the system's as StoreError; a full map passes: its owner makes it larger."""
-    try:
-        yield
-    except lmdb.MapFullError:
-        raise
-    except (OSError, lmdb.Error) as error:
-        code = errno.ENOSPC if "No space" in str(error) else errno.EIO
-        raise StoreError.wrap(action, str(folder), OSError(code, str(error))) from error
+def _places_in(packs: dict[int, PackID], value: bytes) -> Iterator[Location]:
+    for number, offset, length in _PLACE.iter_unpack(value):
+        pack = packs.get(number)
+        if pack is not None:
+            yield Location(pack, offset * ALIGN, length * ALIGN)
 
 
 def remove_index(folder: Path) -> None:

@@ -9,7 +9,8 @@ from datetime import timedelta
 
 from holdfast.repo.errors import Damaged, NoSpace, Refused
 from holdfast.repo.format import PACK_LIMIT
-from holdfast.repo.index import Directory, IdSet
+from holdfast.repo.idset import IdSet
+from holdfast.repo.index import Directory
 from holdfast.repo.pack_writer import PackWriter, Record
 from holdfast.repo.packs import open_payload, read_directory
 from holdfast.repo.pairs import delete_pair, pair_names, put_pair, read_pair, untrash_pair
@@ -23,6 +24,10 @@ from holdfast.repo.walk import Broken, mark
 
 _BATCH = 4 << 20
 """Bytes of records copied at a time."""
+
+
+_UNEXPLAINED = timedelta(days=7)
+"""Quarantine of packs when there is no snapshot at all, not even a forgotten one."""
 
 
 @dataclass(slots=True)
@@ -82,6 +87,9 @@ def execute(
         if not _bring_back_claimed(repository):
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _mend_pairs(repository)
+        if not plan.snapshots and not any(repository.store.listing(Kind.SNAPSHOT, trashed=True)):
+            # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
+            quarantine = max(quarantine, _UNEXPLAINED)
         _empty_trash(repository, now() - quarantine.total_seconds(), result)
         repository.store.clean()
         for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left

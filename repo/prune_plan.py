@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.repo.errors import Damaged, MissingChunk, Refused
-from holdfast.repo.index import IdSet, Location
+from holdfast.repo.idset import IdSet
+from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository

@@ -94,7 +94,8 @@ class Reader:
         """
         failure: Damaged | StoreError | None = None
         for attempt in (1, 2):
-            for location in self._repository.index.locations(id_):
+            index = self._repository.index
+            for location in index.locations(id_) or index.last_places(id_):
                 try:
                     data = self._repository.store.read(
                         Kind.PACK, location.pack, location.offset, location.length

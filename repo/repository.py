@@ -184,13 +184,15 @@ class Repository:
         An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
         """
         with self._refreshing:
+            # The trash second: a pack that moves there meanwhile is seen twice, not missed.
             packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
+            trashed = [PackID(entry.name) for entry in self.store.listing(Kind.PACK, trashed=True)]
             while True:
                 folder = self.index_folder
                 try:
                     if self._index is None:
                         self._index = Index(folder, self.config.id)
-                    synced = self._index.sync(packs, self._directory, progress)
+                    synced = self._index.sync(packs, self._directory, progress, trashed=trashed)
                 except StoreError as error:
                     if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
                         raise

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.repo.errors import Damaged
-from holdfast.repo.index import IdSet
+from holdfast.repo.idset import IdSet
 from holdfast.repo.reader import Reader
 from holdfast.repo.snapshot import StoredSnapshot
 from holdfast.repo.types import ChunkID

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from holdfast.repo import index as index_module
 from holdfast.repo.errors import Damaged, StoreError
 from holdfast.repo.format import HEAD_SIZE, RecordHeader
-from holdfast.repo.index import Directory, IdSet, Index, Location, remove_index
+from holdfast.repo.idset import IdSet
+from holdfast.repo.index import Directory, Index, Location, remove_index
 from holdfast.repo.types import ChunkID, Codec, PackID, RecordType
 
 REPOSITORY = bytes(16)
