@@ -35,7 +35,6 @@ class LocalStore:
         self.root = root
         self._dirty: set[Path] = set()
         self._dirty_lock = threading.Lock()
-        self._sync_failure: StoreError | None = None
         self._sync_lock = threading.Lock()
         self._files = OpenFiles(_OPEN_FILES)
         self._local = threading.local()
@@ -149,18 +148,16 @@ class LocalStore:
         return not taken
 
     def sync(self) -> None:
-        """After one failure every further call fails: the kernel may call lost names durable then."""
         with self._sync_lock:  # whoever comes second waits: the first may hold names of the second's
             with self._dirty_lock:
                 folders, self._dirty = self._dirty, set()
             try:
-                if self._sync_failure is not None:
-                    raise self._sync_failure
                 for folder in folders:
                     with self._translate("sync", folder):
                         _sync_folder(folder)
-            except StoreError as error:
-                self._sync_failure = error
+            except StoreError:
+                with self._dirty_lock:  # not durable, and not forgotten
+                    self._dirty |= folders
                 raise
 
     def trash(self, kind: Kind, name: str) -> None:

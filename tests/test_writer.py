@@ -117,6 +117,7 @@ def test_the_order_of_a_commit_makes_every_crash_harmless(tmp_path: Path) -> Non
         store_file(repository, [b"content"])
     assert store.did("put", "sync", "list", "delete") == [
         ("list", Kind.PACK),  # which packs are there
+        ("list", Kind.PACK),  # and which are in the trash
         ("put", Kind.PACK),
         ("sync", None),
         ("put", Kind.PENDING),
