@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from holdfast.ingest.guide import Parent
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import CommandSource, FileSource, Source
+from holdfast.repo.cutter import CutterKind
 from holdfast.repo.errors import HoldfastError, Refused, StreamFailed
 from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Recipe
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import (
     Consistency,
@@ -87,10 +88,12 @@ def back_up(
         parent = find_parent(repository, subject)
         reader = Reader(repository)
         pipeline = Pipeline(writer, repository.keys, progress)
-        done = [
-            _ingest(pipeline, source, form, path, _guide(reader, parent, place, path, form))
-            for place, (source, form, path) in enumerate(zip(request.sources, forms, paths, strict=True))
-        ]
+        present = parent is not None and repository.index.vouches_for(parent.id)
+        done: list[_Done] = []
+        for place, (source, form, path) in enumerate(zip(request.sources, forms, paths, strict=True)):
+            old = _parent_item(parent, place, path, form)
+            guide = Parent(reader.recipe(old), present) if old and _guide_pays(form) else None
+            done.append(_ingest(pipeline, source, form, path, guide))
         consistency = max((d.consistency for d in done), key=list(Consistency).index)
         if not consistency.satisfies(request.required):
             raise LessConsistent(
@@ -169,8 +172,8 @@ def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) ->
     return source.name
 
 
-def _guide(reader: Reader, parent: StoredSnapshot | None, place: int, path: str, form: Form) -> Recipe | None:
-    """The recipe of the same item in the parent, if it was cut by the same rule.
+def _parent_item(parent: StoredSnapshot | None, place: int, path: str, form: Form) -> Item | None:
+    """The same item in the parent, if it was cut by the same rule.
 
     The same is the one at the same path, else (an export names its files anew each day) at the same place.
     """
@@ -178,10 +181,16 @@ def _guide(reader: Reader, parent: StoredSnapshot | None, place: int, path: str,
     old = next((item for item in items if item.path == path), None)
     if old is None and place < len(items) and items[place].kind is form.item:
         old = items[place]
-    return reader.recipe(old) if old and old.cutter == form.cutter else None
+    return old if old and old.cutter == form.cutter else None
 
 
-def _ingest(pipeline: Pipeline, source: Source, form: Form, path: str, guide: Recipe | None) -> _Done:
+def _guide_pays(form: Form) -> bool:
+    """Disks are cut at 30 GB/s: following the parent takes longer than cutting anew (0.2 s of 1.2 s for 2 GB
+    of data). Dumps are cut at 4 GB/s, in many more chunks that need no look-up then: 20 % less CPU."""
+    return form.cutter.kind is CutterKind.GEAR
+
+
+def _ingest(pipeline: Pipeline, source: Source, form: Form, path: str, guide: Parent | None) -> _Done:
     result = pipeline.ingest(source, form.cutter, guide)
     note = source.finish()
     item = Item(

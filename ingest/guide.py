@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from holdfast.repo.errors import Damaged
-from holdfast.repo.recipe import Extent, Recipe
+from holdfast.repo.recipe import Node, Recipe
 from holdfast.repo.types import ChunkID
 
 _PAUSE = 16
@@ -23,11 +24,20 @@ class Guess(NamedTuple):
     id: ChunkID
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The same item in the previous snapshot. `present`: all its chunks are known to be in the repository."""
+
+    recipe: Recipe
+    present: bool
+
+
 class Guide:
     """Guesses out of a parent's recipe; none without one, or when the parent is damaged."""
 
-    def __init__(self, parent: Recipe | None) -> None:
-        self._parent = parent
+    def __init__(self, parent: Parent | None) -> None:
+        self._parent = parent.recipe if parent else None
+        self.present = parent is not None and parent.present
         self._pause = 0
 
     def guesses(self, start: int, end: int) -> Sequence[Guess]:
@@ -38,16 +48,16 @@ class Guide:
             self._pause -= 1
             return ()
         try:
-            # One byte more: whether the last chunk is followed by another decides whether it counts.
-            extents = list(self._parent.extents(start, end + 1))
+            # One byte more: whether another chunk follows the last one decides whether it counts.
+            leaves = list(self._parent.leaves(start, end + 1))
         except Damaged:
             self._parent = None
             return ()
-        return [
-            Guess(extent.start, extent.length, extent.id)
-            for extent, after in pairwise(extents)
-            if extent.id is not None and after.id is not None and _lies_in(extent, start, end)
-        ]
+        found: list[Guess] = []
+        for n, (base, leaf) in enumerate(leaves):
+            follower = leaves[n + 1][1].ids[0] if n + 1 < len(leaves) else None
+            found += _natural_chunks(leaf, base, start, end, follower)
+        return found
 
     def report(self, held: int, tried: int) -> None:
         """How many of the guessed bytes of a unit held."""
@@ -55,5 +65,13 @@ class Guide:
             self._pause = _PAUSE
 
 
-def _lies_in(extent: Extent, start: int, end: int) -> bool:
-    return start <= extent.start and extent.start + extent.length <= end
+def _natural_chunks(leaf: Node, base: int, start: int, end: int, follower: ChunkID | None) -> Iterator[Guess]:
+    """The leaf's chunks that lie in [start, end) and are followed by a chunk; `follower` follows the last."""
+    starts, ids = leaf.starts, leaf.ids
+    first = bisect_left(starts, start - base)
+    last = bisect_right(starts, end - base) - 1
+    next_ids = (*ids[1:], follower)
+    for at in range(first, last):
+        id_ = ids[at]
+        if id_ is not None and next_ids[at] is not None:
+            yield Guess(base + starts[at], starts[at + 1] - starts[at], id_)

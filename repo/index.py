@@ -27,10 +27,12 @@ import lmdb
 from holdfast.repo.environment import Gate, reserve
 from holdfast.repo.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.repo.format import ALIGN, RecordHeader
-from holdfast.repo.types import ChunkID, PackID
+from holdfast.repo.types import ChunkID, PackID, SnapshotID
 
 _LAYOUT = b"1"
 _PREFIX = 16
+_WHOLE = b"whole "
+_LOSSES = b"losses"
 _PLACE = struct.Struct("<III")
 _PACK = struct.Struct("<IQ")
 _PACK_NAME = re.compile("[0-9a-f]{64}")
@@ -72,6 +74,7 @@ class Index:
         self._gate = Gate()
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
+        self._unswept = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             try:
@@ -169,9 +172,11 @@ class Index:
             if progress:
                 progress(done + 1, len(new))
         self.add(batch)
+        self._unswept = bool(gone)
         if gone:
             with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
                 self._forget_packs(gone)
+                self._unswept = False
         return Synced(
             len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
         )
@@ -248,6 +253,7 @@ class Index:
             else:
                 txn.delete(id_[:_PREFIX], db=self._chunks)
 
+        self._write(_lose)
         self._write(remove)
 
     def _first_live(self, value: bytes | None) -> Location | None:
@@ -273,6 +279,20 @@ class Index:
                 return
             after = page[-1][0]
 
+    def vouch(self, snapshot: SnapshotID, losses: int) -> None:
+        """Note that every chunk of the snapshot was here when `losses` was what `losses` says."""
+        self._write(lambda txn: txn.put(_WHOLE + bytes.fromhex(snapshot), str(losses).encode()))
+
+    def vouches_for(self, snapshot: SnapshotID) -> bool:
+        """Whether all chunks of the snapshot are in listed packs: they were, and nothing was lost since."""
+        found = self._read(lambda txn: txn.get(_WHOLE + bytes.fromhex(snapshot)))
+        return found is not None and int(found) == self.losses()
+
+    def losses(self) -> int:
+        """A number that changes whenever entries go, or packs that are not listed any more are noticed."""
+        stored = self._read(_losses)
+        return stored if not self._resting and not self._unswept else -1
+
     def __len__(self) -> int:
         """Number of distinct chunks."""
         with self._read_txn() as txn:
@@ -289,6 +309,7 @@ class Index:
 
     def _forget_packs(self, gone: set[int]) -> None:
         """Remove packs and their entries, some thousand keys a transaction."""
+        self._write(_lose)
         after: bytes | None = None
         more = True
         while more:
@@ -356,6 +377,14 @@ class Index:
                 code = errno.ENOSPC if "No space" in str(error) else errno.EIO
                 cause = OSError(code, str(error))
                 raise StoreError.wrap("write the index in", str(self._folder), cause) from error
+
+
+def _losses(txn: Any) -> int:
+    return int(txn.get(_LOSSES, b"0"))
+
+
+def _lose(txn: Any) -> None:
+    txn.put(_LOSSES, str(_losses(txn) + 1).encode())
 
 
 def _places_in(packs: dict[int, PackID], value: bytes) -> Iterator[Location]:

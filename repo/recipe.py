@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from holdfast.repo.errors import Damaged
 from holdfast.repo.types import ChunkID
@@ -152,8 +153,7 @@ def _ends_node(id_: ChunkID | None) -> bool:
     return id_ is not None and int.from_bytes(id_[-2:], "little") % (_NODE_AVERAGE - _NODE_MINIMUM) == 0
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """A run of a stored file: a chunk, or a hole when `id` is None."""
 
     start: int
@@ -175,29 +175,45 @@ class Recipe:
     def extents(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
         """The extents that overlap [start, end), whole, in order. Raises Damaged for a malformed tree."""
         end = self.size if end is None else min(end, self.size)
+        for base, leaf in self.leaves(start, end):
+            starts = leaf.starts
+            for at in range(leaf.find(start - base) if start > base else 0, len(leaf.ids)):
+                first = starts[at]
+                if base + first >= end:
+                    return
+                yield Extent(base + first, starts[at + 1] - first, leaf.ids[at])
+
+    def leaves(self, start: int, end: int) -> Iterator[tuple[int, Node]]:
+        """(offset in the file, leaf) of every leaf that overlaps [start, end), in order."""
+        end = min(end, self.size)
         if start >= end:
             return
-        yield from self._walk(self._root, 0, start, end, None)
+        root = self._load(self._root)
+        if root.size != self.size:
+            raise Damaged(f"recipe {self._root.hex()}", f"describes {root.size} bytes, not {self.size}")
+        yield from self._descend(root, 0, start, end)
 
     def find(self, offset: int) -> Extent:
         """The extent that holds the byte at `offset` (0 <= offset < size)."""
         return next(self.extents(offset, offset + 1))
 
-    def _walk(self, id_: ChunkID, base: int, start: int, end: int, level: int | None) -> Iterator[Extent]:
-        node = self._load(id_)
-        if level is None and node.size != self.size:
-            raise Damaged(f"recipe {id_.hex()}", f"describes {node.size} bytes, not {self.size}")
-        if level is not None and node.level != level:  # levels fall: no loop, no endless descent
-            raise Damaged(f"recipe node {id_.hex()}", f"is at level {node.level}, not {level}")
-        at = node.find(start - base) if start > base else 0
-        while at < len(node.ids) and base + node.starts[at] < end:
+    def _descend(self, node: Node, base: int, start: int, end: int) -> Iterator[tuple[int, Node]]:
+        if node.level == 0:
+            yield base, node
+            return
+        for at in range(node.find(start - base) if start > base else 0, len(node.ids)):
             first = base + node.starts[at]
-            length = node.starts[at + 1] - node.starts[at]
-            child = node.ids[at]
-            if node.level == 0 or child is None:
-                yield Extent(first, length, child)
-            else:
-                if self._load(child).size != length:
-                    raise Damaged(f"recipe node {child.hex()}", "its size is not what its parent says")
-                yield from self._walk(child, first, start, end, node.level - 1)
-            at += 1
+            if first >= end:
+                return
+            yield from self._descend(self._child(node, at), first, start, end)
+
+    def _child(self, node: Node, at: int) -> Node:
+        """Checked against its parent: sizes fit, and levels fall, so there is no endless descent."""
+        id_ = node.ids[at]
+        assert id_ is not None  # decode_node lets holes pass in leaves only
+        child = self._load(id_)
+        if child.level != node.level - 1:
+            raise Damaged(f"recipe node {id_.hex()}", f"is at level {child.level}, not {node.level - 1}")
+        if child.size != node.starts[at + 1] - node.starts[at]:
+            raise Damaged(f"recipe node {id_.hex()}", "its size is not what its parent says")
+        return child

@@ -83,7 +83,8 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the backup cost. All bytes; `stored` is the growth of the packs."""
+    """What the backup cost. Bytes, but for the counts: `chunks` were looked up, `new_chunks` of them stored.
+    `stored` is the growth of the packs."""
 
     read: int = 0
     chunks: int = 0

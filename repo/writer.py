@@ -60,6 +60,7 @@ class Writer:
         with ExitStack() as stack:
             stack.enter_context(repository.store.lock(LockMode.SHARED, self._lock_timeout))
             repository.refresh()
+            self._losses = repository.index.losses()
             self._packs = PackWriter(repository.store, repository.keys, self._flushed)
             self._stack = stack.pop_all()
         return self
@@ -148,7 +149,15 @@ class Writer:
             raise
         with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
             delete_pair(store, Kind.PENDING, name)
+        self._vouch(name)
         return StoredSnapshot(name, snapshot)
+
+    def _vouch(self, snapshot: SnapshotID) -> None:
+        """All its chunks are in the index, unless something was lost meanwhile or could not be entered."""
+        index = self._repository.index
+        with suppress(StoreError):
+            if not self._claimed and self._losses >= 0 and index.losses() == self._losses:
+                index.vouch(snapshot, self._losses)
 
     def _protect(self, snapshot: Snapshot) -> None:
         """Every pack this backup relies on must be listed after `pending` was written."""

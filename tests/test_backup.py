@@ -12,8 +12,9 @@ import pytest
 
 from holdfast.ingest.backup import LessConsistent, find_parent
 from holdfast.ingest.source import CommandSource, FileSource, Source
+from holdfast.repo.check import Depth, check
 from holdfast.repo.cutter import DISK, DUMP, STREAM
-from holdfast.repo.errors import Refused, SourceError, StreamFailed
+from holdfast.repo.errors import MissingChunk, Refused, SourceError, StreamFailed
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import BadRange, Consistency, Item, ItemKind, SubjectKind
@@ -335,3 +336,22 @@ def test_a_reader_of_the_parent_shares_nothing_with_later_readers(repository: Re
         items += outcome.stored.snapshot.items
     reader = Reader(repository)
     assert {reader.read(reader.recipe(item), 0, item.size) for item in items} == {IMAGE}
+
+
+# ---- what was lost comes back -------------------------------------------------------------------------
+
+
+def test_the_next_backup_of_a_dump_heals_what_was_lost(local_store: LocalStore, tmp_path: Path) -> None:
+    """The parent is relied on without look-ups only while nothing was lost."""
+    content = random_bytes(3 << 20, 4)
+    with new_repository(local_store, tmp_path / "cache") as repository:
+        first = backup(repository, MemorySource(content, "a.sql")).stored.snapshot
+        assert backup(repository, MemorySource(content, "a.sql")).stored.snapshot.stats.chunks < 30
+        for entry in list(local_store.listing(Kind.PACK)):
+            if entry.size > 1 << 20:
+                local_store.delete(Kind.PACK, entry.name)
+        with pytest.raises(MissingChunk):
+            read_item(repository, first.items[0])
+        assert backup(repository, MemorySource(content, "a.sql")).stored.snapshot.stats.new > 2 << 20
+        assert read_item(repository, first.items[0]) == content
+        assert check(repository, Depth.READ_DATA).findings == []

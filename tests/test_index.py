@@ -15,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.repo import idset as idset_module
 from holdfast.repo import index as index_module
 from holdfast.repo.errors import Damaged, StoreError
 from holdfast.repo.format import HEAD_SIZE, RecordHeader
 from holdfast.repo.idset import IdSet
 from holdfast.repo.index import Directory, Index, Location, remove_index
-from holdfast.repo.types import ChunkID, Codec, PackID, RecordType
+from holdfast.repo.types import ChunkID, Codec, PackID, RecordType, SnapshotID
 
 REPOSITORY = bytes(16)
 
@@ -67,7 +68,8 @@ def sync(index: Index, packs: dict[int, list[int]]) -> index_module.Synced:
 
 @pytest.fixture
 def small_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_module, "_FIRST_MAP", 256 << 10)
+    for module in (index_module, idset_module):
+        monkeypatch.setattr(module, "_FIRST_MAP", 256 << 10)
 
 
 packs_of_chunks = st.dictionaries(
@@ -310,3 +312,52 @@ def test_a_set_of_ids_grows_and_removes_itself(tmp_path: Path) -> None:
         assert len(ids.add([chunk(n) for n in range(20_000)])) == 20_000
         assert ids.add([chunk(n) for n in range(20_000)]) == []
     assert not (tmp_path / "set").exists()
+
+
+# ---- vouching for snapshots ---------------------------------------------------------------------------
+
+
+SNAPSHOT = SnapshotID("5a" * 32)
+
+
+def test_the_index_vouches_for_a_snapshot_until_something_is_lost(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2], 2: [3]})
+        assert not index.vouches_for(SNAPSHOT)
+        index.vouch(SNAPSHOT, index.losses())
+        sync(index, {1: [1, 2], 2: [3], 4: [5]})
+        assert index.vouches_for(SNAPSHOT)
+        sync(index, {1: [1, 2], 4: [5]})
+        assert not index.vouches_for(SNAPSHOT)
+        sync(index, {1: [1, 2], 2: [3], 4: [5]})
+        assert not index.vouches_for(SNAPSHOT)
+
+
+def test_a_chunk_found_damaged_ends_the_vouching(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2]})
+        index.vouch(SNAPSHOT, index.losses())
+        index.discard(chunk(2), pack_id(1))
+        assert not index.vouches_for(SNAPSHOT)
+
+
+def test_nothing_is_vouched_for_while_packs_lie_in_the_trash(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2], 2: [3]})
+        index.vouch(SNAPSHOT, index.losses())
+        index.sync([(pack_id(1), 1001)], lambda pack, size: [], trashed=[pack_id(2)])
+        assert not index.vouches_for(SNAPSHOT)
+        assert index.lookup([chunk(3)]) == [None]
+        assert [place.pack for place in index.last_places(chunk(3))] == [pack_id(2)]
+        sync(index, {1: [1, 2], 2: [3]})
+        assert index.vouches_for(SNAPSHOT)
+
+
+def test_an_index_that_was_rebuilt_vouches_for_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1]})
+        index.vouch(SNAPSHOT, index.losses())
+    remove_index(tmp_path)
+    with opened(tmp_path) as index:
+        sync(index, {1: [1]})
+        assert not index.vouches_for(SNAPSHOT)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.ingest import guide as guide_module
 from holdfast.ingest import pipeline as pipeline_module
+from holdfast.ingest.guide import Parent
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.source import FileSource, Source, StreamSource
 from holdfast.repo.crypto import Keys, Suite
@@ -68,9 +69,16 @@ class MemoryWriter:
         )
 
 
-def ingest(writer: MemoryWriter, source: Source, spec: CutterSpec, parent: Recipe | None = None) -> Ingested:
+def ingest(
+    writer: MemoryWriter,
+    source: Source,
+    spec: CutterSpec,
+    parent: Recipe | None = None,
+    *,
+    present: bool = False,
+) -> Ingested:
     pipeline = Pipeline(writer, KEYS, ignore, threads=2)  # type: ignore[arg-type]  # all that is used of a Writer
-    return pipeline.ingest(source, spec, parent)
+    return pipeline.ingest(source, spec, Parent(parent, present) if parent else None)
 
 
 def cut_directly(content: bytes, spec: CutterSpec) -> Ingested:
@@ -154,8 +162,9 @@ def test_the_recipe_is_the_same_with_a_parent_without_one_and_cut_directly(
     writer = MemoryWriter()
     before = ingest(writer, MemorySource(old), spec)
     assert same_recipe(before, cut_directly(old, spec))
-    for parent in (None, writer.recipe(before)):
-        found = ingest(writer, MemorySource(new), spec, parent)
+    for parent, present in ((None, False), (writer.recipe(before), False), (writer.recipe(before), True)):
+        found = ingest(writer, MemorySource(new), spec, parent, present=present)
+        assert writer.content(found) == new
         assert same_recipe(found, expected)
         assert found.tail[-100:] == new[-100:]
         assert writer.content(found) == new
@@ -353,6 +362,17 @@ def test_a_chunk_that_the_parent_has_is_still_put_so_that_damage_heals() -> None
     parent = writer.recipe(before)
     writer.chunks.clear()
     assert writer.content(ingest(writer, MemorySource(content), GEAR, parent)) == content
+
+
+def test_what_the_parent_is_known_to_have_is_neither_cut_nor_looked_up() -> None:
+    content = random_bytes(10 * UNIT, 1)
+    writer = MemoryWriter()
+    before = ingest(writer, MemorySource(content), GEAR)
+    parent = writer.recipe(before)
+    writer.chunks.clear()
+    assert same_recipe(ingest(writer, MemorySource(content), GEAR, parent, present=True), before)
+    put_again = sum(map(len, writer.chunks.values()))
+    assert put_again < len(content) / 2  # only what lies across the borders of the small units
 
 
 def test_an_error_of_the_repository_ends_it() -> None:
