@@ -12,6 +12,7 @@ from holdfast.cli.context import Settings
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, escape
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
+from holdfast.repo.index import Synced
 from holdfast.repo.repository import Repository
 
 
@@ -45,7 +46,7 @@ def mount_command(
     place = Path(mountpoint).absolute()
 
     def open_repository() -> Repository:
-        return Repository.open(store, settings.password, cache=settings.cache)
+        return Repository.open(store, settings.password, cache=settings.cache, notify=_log_damage)
 
     if foreground:
         _log_to_stderr(settings)
@@ -87,6 +88,12 @@ def umount_command(settings: Settings, *, mountpoint: str, timeout: float) -> No
     unmount(place, state=_state(settings), timeout=timeout)
     settings.output.document({"unmounted": str(place)})
     settings.output.summary(f"{escape(str(place))} is unmounted")
+
+
+def _log_damage(synced: Synced) -> None:
+    """To the mount's log: nobody is at a terminal when packs are listed again."""
+    for error in synced.damaged:
+        logging.getLogger("holdfast.fusefs").warning("%s", error)
 
 
 def _state(settings: Settings) -> Path:

@@ -31,6 +31,9 @@ from holdfast.repo.writer import Writer
 
 UNIT = 4 << 20
 """Bytes read at a time; a multiple of 4 KiB."""
+_MOST_THREADS = 8
+"""Each brings two units of memory; eight of them seal what one disk writes."""
+_TAIL = 4096
 _GAP_UNIT = 4
 """Maximal chunks that are cut at a time between two chunks of the parent."""
 
@@ -76,15 +79,12 @@ class Pipeline:
     writer: Writer
     keys: Keys
     progress: ProgressFunction
-    threads: int = field(default_factory=lambda: max(2, os.cpu_count() or 1))
+    threads: int = field(default_factory=lambda: min(_MOST_THREADS, max(2, os.cpu_count() or 1)))
 
     def ingest(self, source: Source, spec: CutterSpec, parent: Parent | None) -> Ingested:
         """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
         with ThreadPoolExecutor(self.threads, "holdfast-ingest") as pool:
             return _Run(self, pool, source, spec, parent).run()
-
-
-_TAIL = 4096
 
 
 class _Run:
