@@ -24,6 +24,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from holdfast.repo.errors import Damaged, Unsupported
 from holdfast.repo.types import Buffer, ChunkID, Codec, RecordType
@@ -46,6 +47,10 @@ HEAD_SIZE = _HEAD.size  # 64
 #   16  32  chunk ID
 _RECORD = struct.Struct("<BB2xII4x32s")
 RECORD_HEADER = _RECORD.size + TAG  # 64
+
+_TYPES = {int(kind): kind for kind in RecordType}
+_CODECS = {int(codec): codec for codec in Codec}
+_NONCE = struct.Struct("<BQ3x")
 
 #   directory entry, plaintext: the header again, without its zeros; offsets follow from the lengths
 _ENTRY = struct.Struct("<32sIIBB")
@@ -100,8 +105,7 @@ class Head:
         return _HEAD.pack(MAGIC, VERSION, self.suite, self.type, self.salt, self.commitment)
 
 
-@dataclass(frozen=True, slots=True)
-class RecordHeader:
+class RecordHeader(NamedTuple):
     """What a record says of itself. `encoded` is the payload's length before sealing."""
 
     type: RecordType
@@ -140,9 +144,9 @@ def parse_head(data: Buffer, where: str, expected: ObjectType) -> Head:
 
 def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
     try:
-        header = RecordHeader(RecordType(kind), Codec(codec), raw, encoded, ChunkID(id_))
-    except ValueError as error:
-        raise Damaged(where, f"record of unknown kind: {error}") from error
+        header = RecordHeader(_TYPES[kind], _CODECS[codec], raw, encoded, ChunkID(id_))
+    except KeyError:
+        raise Damaged(where, f"record of unknown type {kind} or codec {codec}") from None
     if raw > CHUNK_LIMIT or encoded > CHUNK_LIMIT:
         raise Damaged(where, f"record claims {max(raw, encoded)} bytes")
     return header
@@ -188,4 +192,4 @@ def parse_foot(plain: bytes, where: str, pack_size: int) -> tuple[int, int]:
 
 def nonce(domain: Domain, offset: int) -> bytes:
     """12 bytes: domain, then the offset. Unique because every file has a key of its own."""
-    return bytes([domain]) + offset.to_bytes(11, "little")
+    return _NONCE.pack(domain, offset)
