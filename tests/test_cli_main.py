@@ -228,7 +228,8 @@ def test_an_interrupted_backup_is_code_130_and_leaves_no_snapshot(
     )
     options = ["--json"] if json_too else []
     process = place.process(
-        "backup", *options, "--name", "slow", "--stdin-from-command", "--", *python(script)
+        *("backup", *options, "--name", "slow", "--stdin-from-command", "--", *python(script)),
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a job in the background ignores SIGINT
     )
     while not started.exists():
         assert process.poll() is None
