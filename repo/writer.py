@@ -98,7 +98,8 @@ class Writer:
                     mine.append(n)
             self.written.chunks += len(ids)
             self.written.new_chunks += len(mine)
-            self.written.new += sum(len(chunks[n]) for n in mine)
+            if kind is RecordType.DATA:  # nodes are overhead: they count in what is stored
+                self.written.new += sum(len(chunks[n]) for n in mine)
         if mine:
             level = self._repository.config.compression
             self._packs.add([_encode(kind, ids[n], chunks[n], level) for n in mine])
