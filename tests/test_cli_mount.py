@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -12,19 +11,14 @@ from pathlib import Path
 import pytest
 
 from cli_support import Place, pg_dump
+from fuse_support import need_fuse
 
-POSSIBLE = Path("/dev/fuse").exists() and shutil.which("fusermount3") is not None
-
-pytestmark = [
-    pytest.mark.fuse,
-    pytest.mark.skipif(
-        not POSSIBLE and not os.environ.get("HOLDFAST_CI"), reason="needs /dev/fuse and fusermount3"
-    ),
-]
+pytestmark = pytest.mark.fuse
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
+    need_fuse()
     place = Place.make(tmp_path)
     place.ok("backup", place.disk(), "--time", "2026-11-22T02:00:00")
     place.ok("backup", place.dump())

@@ -13,6 +13,7 @@ import pytest
 from cli_support import Place, files, flip_byte
 from holdfast.repo.errors import Refused
 from holdfast.repo.targets import PARTIAL_SUFFIX, DeviceTarget, FileTarget, TargetError, check_free, is_device
+from support import need
 
 
 def names(folder: Path) -> list[str]:
@@ -116,9 +117,11 @@ def device(tmp_path: Path) -> Iterator[Path]:
         done = subprocess.run(
             ["/sbin/losetup", "--find", "--show", str(backing)], capture_output=True, text=True, check=True
         )
+        device = done.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs root and loop devices")
-    path = Path(done.stdout.strip())
+        device = ""
+    need(device, "root and loop devices")
+    path = Path(device)
     yield path
     subprocess.run(["/sbin/losetup", "--detach", str(path)], check=True)
 
