@@ -20,7 +20,6 @@ from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.types import Buffer, ChunkID, ProgressFunction
 
 PARTIAL_SUFFIX: Final = ".holdfast-partial"
-_BLKGETSIZE64: Final = 0x80081272
 _BLKZEROOUT: Final = 0x127F
 _SECTOR: Final = 512
 _ZEROS: Final = 1 << 20
@@ -206,7 +205,7 @@ class DeviceTarget:
             if not stat.S_ISBLK(os.fstat(self._fd).st_mode):
                 raise Refused(f"{self.path} is not a block device")
             with _translate("open", self.path):
-                self.capacity = int.from_bytes(fcntl.ioctl(self._fd, _BLKGETSIZE64, bytes(8)), "little")
+                self.capacity = os.lseek(self._fd, 0, os.SEEK_END)
             if self.capacity < self._size:
                 raise Refused(
                     f"{self.path} has {self.capacity} bytes, {self._size} are needed; nothing was written"
