@@ -1,0 +1,74 @@
+"""The seam between image formats and everybody else: files in, a disk with extents out.
+
+A reader gets open files and can open none: what an image says of other files is a wish, put to
+`Companions`, which knows what the user named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from enum import Enum
+from typing import NamedTuple, Protocol, TypeAlias
+
+
+class ExtentKind(Enum):
+    """What a run of a disk is."""
+
+    DATA = "data"
+    ZERO = "zero"
+    """Said to be zeros."""
+    HOLE = "hole"
+    """Never written, or given back: reads as zeros."""
+
+
+class ImageExtent(NamedTuple):
+    """A run of a disk, in bytes."""
+
+    start: int
+    length: int
+    kind: ExtentKind
+
+
+class ImageFile(Protocol):
+    """A file that somebody opened for a reader: random access, a fixed size, a name for messages."""
+
+    name: str
+    size: int
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill the buffer from `offset`; fewer bytes only at the end of the file. Raises OSError."""
+        ...
+
+    def holes(self) -> Iterator[tuple[int, int]]:
+        """(start, end) of holes of the file itself, in order; none where they cannot be believed."""
+        ...
+
+
+Companions: TypeAlias = Callable[[str], ImageFile]
+"""Hands out a file that an image names (an extent, a backing file, a parent), by the name as it stands in
+the image. Raises ImageRefused when the user did not name that file."""
+
+
+class Image(Protocol):
+    """An open disk image. One thread at a time; `extents` and `read_into` may be mixed at will.
+
+    What the format can tell of damage is told before or when the bytes concerned are read, as ImageDamaged
+    with the file and the offset; nothing is ever shortened or padded.
+    """
+
+    format: str
+    """`raw`, `qcow2`, `vmdk`, `vhdx`, `vhd`, `vdi`."""
+    size: int
+    """Bytes of the disk that the guest sees."""
+
+    def extents(self) -> Iterator[ImageExtent]:
+        """All of [0, size) in order; neighbours differ in kind, or are far apart in the file.
+
+        Takes memory for one table of the format at a time, not for the disk.
+        """
+        ...
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the whole buffer with the disk's bytes from `offset`; [offset, offset + len) is inside the
+        disk. Holes and zeros are filled with zeros. Raises ImageDamaged, or OSError from the file."""
+        ...
