@@ -1,0 +1,69 @@
+"""Hyper-V: the folder that `Export-VM` writes.
+
+It holds `Virtual Machines/GUID.vmcx` (binary; `.xml` before Windows Server 2016), `Virtual Hard Disks` and
+`Snapshots`. The binary configuration is taken along and not read: which disks are the VM's follows from where
+they lie.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+from typing import Final
+
+from holdfast.disks.errors import ImageRefused
+from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.names import canonical_uuid
+from holdfast.ingest.exports.opened import Folder, read_small
+from holdfast.ingest.exports.safe_xml import XML_LIMIT, parse_xml, text_of
+from holdfast.repo.errors import Refused, SourceError
+
+MACHINES: Final = "Virtual Machines"
+_DISKS: Final = "Virtual Hard Disks"
+_SNAPSHOTS: Final = "Snapshots"
+_DEFINITIONS: Final = (".vmcx", ".xml", ".vmgs")
+_DELTAS: Final = (".avhdx", ".avhd")
+
+
+def machine_files(folder: Folder) -> list[str]:
+    """The configurations of VMs in an export's `Virtual Machines`, of which there should be one."""
+    machines = folder.folder(MACHINES)
+    names = machines.files() if machines else []
+    return [n for n in names if n.lower().endswith((".vmcx", ".xml")) and canonical_uuid(PurePath(n).stem)]
+
+
+def read_hyperv(path: Path, builder: ExportBuilder) -> Export:
+    """Raises SourceError; Refused for several VMs or for checkpoints, whose disks hold differences only."""
+    folder = Folder(path, builder.opened)
+    machines, disks = folder.folder(MACHINES), folder.folder(_DISKS)
+    found = machine_files(folder)
+    guids = {canonical_uuid(PurePath(name).stem) for name in found}
+    if machines is None or not guids:
+        raise SourceError(f"{path} has no configuration of a VM in {MACHINES!r}")
+    if len(guids) > 1:
+        raise Refused(f"{path} holds {len(guids)} VMs ({', '.join(sorted(guids))}); export them one by one")
+    guid = guids.pop()
+    for place in (disks, folder.folder(_SNAPSHOTS)):
+        for name in place.files() if place else ():
+            if name.lower().endswith(_DELTAS):
+                raise ImageRefused(
+                    name,
+                    "holds only what changed since a checkpoint; delete the VM's checkpoints in Hyper-V "
+                    "(which merges them) and export again",
+                )
+    for name in machines.files():
+        if name.lower().endswith(_DEFINITIONS) and canonical_uuid(PurePath(name).stem) == guid:
+            builder.add_definition_file(machines, name)
+    for name in disks.files() if disks else ():
+        assert disks
+        if name.lower().endswith((".vhdx", ".vhd")):
+            builder.add_disk_file(disks, name, None)
+    return builder.finish("hyper-v", _name(machines, found) or path.resolve().name, guid)
+
+
+def _name(machines: Folder, found: list[str]) -> str:
+    """The VM's name where the configuration is XML; "" where it is binary."""
+    for name in found:
+        if name.lower().endswith(".xml"):
+            root = parse_xml(read_small(machines.open(name), XML_LIMIT, "a VM's configuration"), name)
+            return text_of(root, "properties", "name")
+    return ""

@@ -1,0 +1,137 @@
+"""The files an export was read from, and the only ways to open one.
+
+A definition's word is no reason to open a path. A file is opened because it lies directly in a folder of the
+export, as a plain regular file, or because the user named it.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from holdfast.disks.errors import ImageRefused
+from holdfast.disks.files import OpenFile, read_exactly
+from holdfast.ingest.exports.names import base_name, is_plain
+from holdfast.repo.errors import SourceError
+
+FOLDER_LIMIT: Final = 10_000
+"""Entries of an export's folder that are looked at."""
+
+
+class OpenedFiles:
+    """Everything that is open for one export or image, to be closed together."""
+
+    def __init__(self) -> None:
+        self._files: list[OpenFile] = []
+
+    def add(self, file: OpenFile) -> OpenFile:
+        self._files.append(file)
+        return file
+
+    def changed(self) -> list[str]:
+        """Names of the files that were written to since they were opened."""
+        return [file.name for file in self._files if file.changed()]
+
+    def close(self) -> None:
+        while self._files:
+            self._files.pop().close()
+
+
+class Folder:
+    """A folder whose plain regular files may be opened. Holds no descriptor."""
+
+    def __init__(self, path: Path, opened: OpenedFiles) -> None:
+        self.path = path
+        self._opened = opened
+
+    def names(self) -> list[str]:
+        """The entries, sorted. Raises SourceError."""
+        try:
+            names = sorted(entry.name for entry in self.path.iterdir())
+        except OSError as error:
+            raise SourceError(f"cannot read {self.path}: {error.strerror}") from error
+        if len(names) > FOLDER_LIMIT:
+            raise SourceError(f"{self.path} has {len(names)} entries: that is no export of a VM")
+        return names
+
+    def files(self) -> list[str]:
+        """Names of the plain regular files; symbolic links are none."""
+        return [name for name in self.names() if stat.S_ISREG(self._mode(name))]
+
+    def folder(self, name: str) -> Folder | None:
+        """A sub-folder by its name, case aside; None when there is none. A link to one is none."""
+        for found in self.names():
+            if found.casefold() == name.casefold() and stat.S_ISDIR(self._mode(found)):
+                return Folder(self.path / found, self._opened)
+        return None
+
+    def holds(self, name: str) -> bool:
+        """Whether anything of that name is there, links among it."""
+        return is_plain(name) and self._mode(name) != 0
+
+    def open(self, name: str) -> OpenFile:
+        """Open a plain regular file of this folder, to be closed with the rest.
+
+        Raises ImageRefused for a name that is a path, a link or no regular file, SourceError when it
+        cannot be read.
+        """
+        if not is_plain(name):
+            raise ImageRefused(self.path.name, f"it names {name!r}, which is no plain file name")
+        if stat.S_ISLNK(self._mode(name)):
+            raise ImageRefused(name, f"is a symbolic link in {self.path}; links are not followed")
+        file = OpenFile(self.path / name, follow_links=False)
+        if not stat.S_ISREG(file.status.st_mode):
+            file.close()
+            raise ImageRefused(name, "is no regular file")
+        return self._opened.add(file)
+
+    def peek(self, name: str, limit: int) -> bytes | None:
+        """The whole of a file of at most `limit` bytes, which is closed again; None for a larger one."""
+        alone = OpenedFiles()
+        try:
+            file = Folder(self.path, alone).open(name)
+            return read_small(file, limit, "a definition") if file.size <= limit else None
+        finally:
+            alone.close()
+
+    def _mode(self, name: str) -> int:
+        try:
+            return (self.path / name).lstat().st_mode
+        except OSError:
+            return 0
+
+
+class NamedFiles:
+    """Files that the user named besides the export itself; links are followed, for the user chose them."""
+
+    def __init__(self, paths: Sequence[Path], opened: OpenedFiles) -> None:
+        self._opened = opened
+        self._paths: dict[str, Path] = {}
+        for path in paths:
+            if self._paths.setdefault(path.name, path) != path:
+                raise SourceError(f"{self._paths[path.name]} and {path} have the same name: name one of them")
+
+    def holds(self, name: str) -> bool:
+        return name in self._paths
+
+    def open(self, location: str) -> OpenFile | None:
+        """The named file whose name is the last part of `location`, opened; None when none is."""
+        path = self._paths.get(base_name(location))
+        return self._opened.add(OpenFile(path)) if path else None
+
+
+def open_chosen(path: Path, opened: OpenedFiles) -> OpenFile:
+    """Open a file that the user named, to be closed with the rest. Raises SourceError."""
+    return opened.add(OpenFile(path))
+
+
+def read_small(file: OpenFile, limit: int, what: str) -> bytes:
+    """The whole of a file of at most `limit` bytes. Raises SourceError."""
+    if file.size > limit:
+        raise SourceError(f"{file.name} has {file.size} bytes: too much for {what} ({limit} at most)")
+    try:
+        return read_exactly(file, 0, file.size, what)
+    except OSError as error:
+        raise SourceError(f"cannot read {file.name}: {error.strerror}") from error

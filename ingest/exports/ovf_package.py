@@ -1,0 +1,229 @@
+"""OVF packages: a descriptor with its files, in a folder or in one tar archive (`.ova`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Final, Protocol
+from urllib.parse import unquote
+
+from holdfast.disks.errors import ImageRefused
+from holdfast.disks.files import FilePart, OpenFile, read_exactly
+from holdfast.disks.image import ImageFile
+from holdfast.disks.open import suffix_format
+from holdfast.ingest.exports.companions import EXTENT_LIMIT
+from holdfast.ingest.exports.export import DEFINITION_LIMIT, Export, ExportBuilder
+from holdfast.ingest.exports.joined import JoinedFile
+from holdfast.ingest.exports.manifest import MANIFEST_LIMIT, parse_manifest, verify
+from holdfast.ingest.exports.names import is_plain
+from holdfast.ingest.exports.opened import Folder, open_chosen
+from holdfast.ingest.exports.ovf import OvfDisk, OvfFile, parse_ovf
+from holdfast.ingest.exports.safe_xml import XML_LIMIT
+from holdfast.ingest.exports.tar_index import tar_members
+from holdfast.ingest.exports.unpacked import unpack
+from holdfast.repo.errors import Refused, SourceError
+
+_CHUNK_LIMIT: Final = 512
+_SMALL_SUFFIXES: Final = (".nvram", ".cert", ".vmsd", ".vmxf", ".xml")
+"""Files of a package that describe the VM; others that are no disks (install media) are left out."""
+
+
+class Package(Protocol):
+    """The files of a package by plain name."""
+
+    def names(self) -> Sequence[str]: ...
+
+    def file(self, name: str) -> ImageFile:
+        """Open the file of a name that is there. Raises SourceError, ImageRefused."""
+        ...
+
+    def mtime(self, name: str) -> int:
+        """Time of the last change in ns, of a file that was opened."""
+        ...
+
+
+class FolderPackage:
+    """The plain files of a folder."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._names = folder.names()
+        self._files: dict[str, OpenFile] = {}
+
+    def names(self) -> Sequence[str]:
+        return self._names
+
+    def file(self, name: str) -> ImageFile:
+        if name not in self._files:
+            self._files[name] = self._folder.open(name)
+        return self._files[name]
+
+    def mtime(self, name: str) -> int:
+        return self._files[name].status.st_mtime_ns
+
+
+class TarPackage:
+    """The members of an archive, read in place."""
+
+    def __init__(self, archive: OpenFile) -> None:
+        self._archive = archive
+        self._members = {member.name: member for member in tar_members(archive)}
+
+    def names(self) -> Sequence[str]:
+        return list(self._members)
+
+    def file(self, name: str) -> ImageFile:
+        member = self._members[name]
+        return FilePart(self._archive, member.start, member.size, f"{self._archive.name}:{name}")
+
+    def mtime(self, name: str) -> int:
+        return self._members[name].mtime
+
+
+def read_ova(path: Path, builder: ExportBuilder) -> Export:
+    """Raises SourceError for a damaged archive or a mismatch with its manifest, ImageRefused for an archive
+    that holds anything but plain files."""
+    package = TarPackage(open_chosen(path, builder.opened))
+    descriptors = [name for name in package.names() if name.lower().endswith(".ovf")]
+    if len(descriptors) != 1:
+        raise SourceError(f"{path.name} holds {len(descriptors)} OVF descriptors; an OVA has one")
+    return _Reader(package, descriptors[0], builder).read("ova")
+
+
+def read_ovf(path: Path, builder: ExportBuilder) -> Export:
+    """A descriptor and its files in the same folder. Raises as `read_ova`."""
+    package = FolderPackage(Folder(path.parent, builder.opened))
+    return _Reader(package, path.name, builder).read("ovf")
+
+
+class _Reader:
+    def __init__(self, package: Package, descriptor: str, builder: ExportBuilder) -> None:
+        self._package = package
+        self._descriptor = descriptor
+        self._builder = builder
+        self._names = set(package.names())
+        self._digests: dict[str, tuple[str, str]] = {}
+
+    def read(self, kind: str) -> Export:
+        data = self._definition(self._descriptor, XML_LIMIT)
+        descriptor = parse_ovf(data, self._descriptor)
+        stem = PurePath(self._descriptor).stem
+        self._verify(f"{stem}.mf")
+        if f"{stem}.cert" in self._names:
+            self._definition(f"{stem}.cert", DEFINITION_LIMIT)
+        for warning in descriptor.warnings:
+            self._builder.warn(warning)
+        for disk in descriptor.disks:
+            self._add_disk(disk)
+        for other in descriptor.others:
+            self._add_other(other)
+        return self._builder.finish(kind, descriptor.name or stem, descriptor.uuid)
+
+    def _definition(self, name: str, limit: int) -> bytes:
+        file = self._package.file(name)
+        if file.size > limit:
+            raise SourceError(f"{file.name} has {file.size} bytes, more than the {limit} that are read of it")
+        data = read_exactly(file, 0, file.size, "the file")
+        self._builder.add_definition(name, data, self._package.mtime(name))
+        return data
+
+    def _verify(self, manifest: str) -> None:
+        """Every file of the manifest is there and is what it says: before anything is believed."""
+        if manifest not in self._names:
+            return
+        self._digests = parse_manifest(self._definition(manifest, MANIFEST_LIMIT), manifest)
+        for name, (algorithm, digest) in self._digests.items():
+            if name not in self._names:
+                raise SourceError(f"{manifest} lists {name!r}, which is not there")
+            verify(self._package.file(name), algorithm, digest, self._builder.permissions.progress)
+        if self._descriptor not in self._digests:
+            self._builder.warn(f"{manifest} has no digest of {self._descriptor}")
+
+    def _add_disk(self, disk: OvfDisk) -> None:
+        names = self._file_names(disk.file)
+        for name in names:
+            if self._digests and name not in self._digests:
+                self._builder.warn(f"the manifest has no digest of {name}")
+        title, file = self._unpacked(disk.file, names)
+        companions = _Extents(self._package, self._builder.source)
+        image = self._builder.add_disk(
+            title,
+            file,
+            companions,
+            # A name that says it is checked against the content; URIs say "vhd" for VHDX and worse.
+            None if suffix_format(file.name) else disk.format,
+            mtime=self._package.mtime(names[0]),
+            files=lambda: (*names, *companions.files),
+            bus=disk.bus,
+        )
+        if disk.capacity is not None and disk.capacity != image.size:
+            self._builder.warn(
+                f"the disk {disk.file.href} has {image.size} bytes, not the {disk.capacity} of its descriptor"
+            )
+
+    def _unpacked(self, entry: OvfFile, names: Sequence[str]) -> tuple[str, ImageFile]:
+        """The file that an entry stands for, put together and unpacked, and its name."""
+        parts = [self._package.file(name) for name in names]
+        size = sum(part.size for part in parts)
+        if entry.size is not None and entry.size != size:
+            self._builder.warn(f"{entry.href} has {size} bytes, not the {entry.size} of its descriptor")
+        title = unquote(entry.href)
+        file = parts[0] if len(parts) == 1 else JoinedFile(parts, f"{self._builder.source}:{title}")
+        if not entry.packing:
+            return title, file
+        title = title.removesuffix(".gz")
+        permissions = self._builder.permissions
+        unpacked = unpack(file, entry.packing, permissions.scratch, title, permissions.progress)
+        return title, self._builder.opened.add(unpacked)
+
+    def _file_names(self, file: OvfFile) -> list[str]:
+        """The files of the package that an entry stands for. Raises SourceError for one that is not there."""
+        base = next((name for name in (file.href, unquote(file.href)) if is_plain(name)), None)
+        if base is None:
+            raise ImageRefused(
+                self._descriptor, f"it names the file {file.href!r}, which is no plain file name"
+            )
+        if file.chunk_size is None:
+            found = next((name for name in (file.href, unquote(file.href)) if name in self._names), None)
+            if found is None:
+                raise SourceError(f"{self._descriptor} names the file {file.href!r}, which is not there")
+            return [found]
+        chunks: list[str] = []
+        while (name := f"{base}.{len(chunks):09d}") in self._names:
+            chunks.append(name)
+            if len(chunks) > _CHUNK_LIMIT:
+                raise Refused(f"{self._descriptor}: {file.href!r} is in more than {_CHUNK_LIMIT} chunks")
+        sizes = [self._package.file(name).size for name in chunks]
+        whole = bool(sizes) and set(sizes[:-1]) <= {file.chunk_size} and sizes[-1] <= file.chunk_size
+        if not whole or (file.size is not None and sum(sizes) != file.size):
+            raise SourceError(
+                f"{self._descriptor}: the {len(chunks)} chunks of {file.href!r} that are here are not all"
+            )
+        return chunks
+
+    def _add_other(self, file: OvfFile) -> None:
+        name = unquote(file.href)
+        if is_plain(name) and name in self._names and name.lower().endswith(_SMALL_SUFFIXES):
+            self._definition(name, DEFINITION_LIMIT)
+        else:
+            self._builder.warn(f"{file.href!r} is no disk of the VM and was left out")
+
+
+class _Extents:
+    """The companions of a disk in a package: a VMDK's extents among its files, and nothing else."""
+
+    def __init__(self, package: Package, source: str) -> None:
+        self._package = package
+        self._source = source
+        self.files: list[str] = []
+
+    def __call__(self, name: str) -> ImageFile:
+        if not is_plain(name) or not name.lower().endswith(".vmdk") or name not in self._package.names():
+            raise ImageRefused(
+                self._source, f"a disk wants the file {name!r}, which is no part of the export"
+            )
+        if name not in self.files:
+            self.files.append(name)
+        if len(self.files) > EXTENT_LIMIT:
+            raise ImageRefused(self._source, f"a disk wants more than {EXTENT_LIMIT} further files")
+        return self._package.file(name)

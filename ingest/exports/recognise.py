@@ -1,0 +1,122 @@
+"""Telling which hypervisor's export a path is, and opening it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePath
+from typing import Final
+
+from holdfast.disks.open import suffix_format
+from holdfast.ingest.exports.companions import extent_stem
+from holdfast.ingest.exports.export import Export, ExportBuilder, Permissions
+from holdfast.ingest.exports.hyperv import machine_files, read_hyperv
+from holdfast.ingest.exports.libvirt import parse_domain, read_libvirt
+from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles
+from holdfast.ingest.exports.ovf_package import read_ova, read_ovf
+from holdfast.ingest.exports.safe_xml import XML_LIMIT
+from holdfast.ingest.exports.virtualbox import read_vbox
+from holdfast.ingest.exports.vmx import read_vmx
+from holdfast.ingest.exports.vzdump import is_vzdump, read_vzdump
+from holdfast.repo.errors import Refused, SourceError
+from holdfast.repo.types import ProgressFunction
+
+_READERS: Final[dict[str, Callable[[Path, ExportBuilder], Export | None]]] = {
+    ".ova": read_ova,
+    ".ovf": read_ovf,
+    ".vmx": read_vmx,
+    ".vbox": read_vbox,
+    ".xml": read_libvirt,
+}
+_DISK_SUFFIXES: Final = (".img", ".bin", ".image")
+"""Of disk images, besides those that promise a format."""
+_NAMES_SHOWN: Final = 10
+
+
+def _no_progress(count: int) -> None: ...
+
+
+def find_export(
+    path: Path,
+    *,
+    follow_backing: bool = False,
+    named: Sequence[Path] = (),
+    disk_format: str | None = None,
+    scratch: Path | None = None,
+    progress: ProgressFunction = _no_progress,
+) -> Export | None:
+    """Open the export at a path: a folder, or one of the files that define a VM. None for any other file.
+
+    `named` are files that the user named besides, `follow_backing` allows backing files in the export's own
+    folder, `disk_format` is the format of the disks where the user says it, `scratch` is a folder that
+    compressed archives are unpacked into. `progress` counts bytes that are read ahead, for checksums or
+    to unpack. The caller closes the export.
+
+    Raises SourceError for what is damaged, incomplete or no export; Refused for what would need a file that
+    nobody named, or is several VMs; ImageDamaged and ImageRefused from the disks.
+    """
+    opened = OpenedFiles()
+    try:
+        permissions = Permissions(NamedFiles(named, opened), follow_backing, disk_format, scratch, progress)
+        export = _find(path, ExportBuilder(path.name, permissions, opened))
+    except OSError as error:
+        opened.close()
+        raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    except BaseException:
+        opened.close()
+        raise
+    if export is None:
+        opened.close()
+    return export
+
+
+def _find(path: Path, builder: ExportBuilder) -> Export | None:
+    if path.is_dir():
+        return _read_folder(path, builder)
+    if is_vzdump(path.name):
+        return read_vzdump(path, builder)
+    reader = _READERS.get(path.suffix.lower())
+    return reader(path, builder) if reader else None
+
+
+def _read_folder(path: Path, builder: ExportBuilder) -> Export | None:
+    folder = Folder(path, builder.opened)
+    files = [name for name in folder.files() if not name.startswith(".")]
+    definitions = [name for name in files if _is_definition(folder, name)]
+    machines = machine_files(folder)
+    if len(definitions) + bool(machines) > 1:
+        them = ", ".join((definitions + machines[:1])[:_NAMES_SHOWN])
+        raise Refused(f"{path} holds the definitions of several VMs ({them}); name one of them")
+    if machines:
+        return read_hyperv(path, builder)
+    if definitions:
+        return _find(path / definitions[0], builder)
+    return _read_disks(path, folder, files, builder)
+
+
+def _is_definition(folder: Folder, name: str) -> bool:
+    suffix = PurePath(name).suffix.lower()
+    if suffix != ".xml":
+        return suffix in _READERS or is_vzdump(name)
+    data = folder.peek(name, XML_LIMIT)
+    return data is not None and parse_domain(data, name) is not None
+
+
+def _read_disks(path: Path, folder: Folder, files: Sequence[str], builder: ExportBuilder) -> Export:
+    """Nothing but disk images: all of them are one VM's."""
+    disks = [name for name in files if _is_disk(name)]
+    others = [name for name in folder.names() if not name.startswith(".") and name not in disks]
+    if not disks or others:
+        what = f"besides disk images it holds {others[0]!r}" if disks else "it holds no disk images"
+        raise SourceError(
+            f"{path} is no export of a VM that is known here: there is no .ovf, .ova, .vmx, .vbox, .vma, "
+            f"libvirt XML or Hyper-V export in it, and {what}. Name the files to back up one by one"
+        )
+    stems = {PurePath(name).stem.casefold() for name in disks if suffix_format(name) == "vmdk"}
+    for name in disks:
+        if (extent_stem(name) or "").casefold() not in stems:
+            builder.add_disk_file(folder, name, None)
+    return builder.finish("folder", path.resolve().name)
+
+
+def _is_disk(name: str) -> bool:
+    return suffix_format(name) is not None or name.lower().endswith(_DISK_SUFFIXES)

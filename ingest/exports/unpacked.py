@@ -1,0 +1,241 @@
+"""Compressed files, unpacked into a temporary file that has no name."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+import zstandard
+
+from holdfast.disks.errors import ImageDamaged
+from holdfast.disks.files import OpenFile
+from holdfast.disks.image import ImageFile
+from holdfast.repo.errors import Refused, SourceError
+from holdfast.repo.types import ProgressFunction
+
+_READ: Final = 1 << 20
+_WINDOW: Final = 128 << 20
+"""The largest window of a zstd frame, as in the zstd program itself without --long=31."""
+_PIECE: Final = 1 << 10
+"""zstd is fed in pieces: a block of 4 bytes can stand for 128 KiB, so that one piece makes 32 MiB at most."""
+_RESERVE: Final = 256 << 20
+"""Bytes that are left free in the scratch folder."""
+_CHECK_ROOM: Final = 64 << 20
+
+
+class UnpackedFile(OpenFile):
+    """A temporary file that was unlinked when it was made; closing it frees its room."""
+
+    def __init__(self, scratch: Path, name: str) -> None:
+        try:
+            handle, path = tempfile.mkstemp(prefix=".holdfast-unpacked-", dir=scratch)
+        except OSError as error:
+            raise SourceError(f"cannot unpack into {scratch}: {error.strerror}") from error
+        self._handle = handle
+        self._scratch = scratch
+        self._room_checked = 0
+        self.written = 0
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        try:
+            super().__init__(Path(path), name=name, follow_links=False)
+        except SourceError:
+            os.close(handle)
+            raise
+        finally:
+            Path(path).unlink()
+
+    def write(self, data: bytes) -> None:
+        """Append; small pieces are collected. Raises SourceError when the scratch folder is full, or would
+        be."""
+        self._pending.append(data)
+        self._pending_size += len(data)
+        if self._pending_size >= _READ:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
+        data = b"".join(self._pending)
+        self._pending.clear()
+        self._pending_size = 0
+        if self.written + len(data) >= self._room_checked:
+            room = os.fstatvfs(self._handle)
+            if room.f_bavail * room.f_frsize < _RESERVE + _CHECK_ROOM + len(data):
+                raise SourceError(
+                    f"{self.name} cannot be unpacked: {self._scratch} has too little room after "
+                    f"{self.written >> 20} MiB; name a larger scratch folder"
+                )
+            self._room_checked = self.written + len(data) + _CHECK_ROOM
+        view = memoryview(data)
+        while view:
+            try:
+                count = os.write(self._handle, view)
+            except OSError as error:
+                raise SourceError(f"cannot unpack into {self._scratch}: {error.strerror}") from error
+            view = view[count:]
+        self.written += len(data)
+
+    def finish(self) -> None:
+        """Write what is left; then the file can be read."""
+        self._write_pending()
+        self.size = self.written
+        self.status = os.fstat(self._handle)
+        os.close(self._handle)
+        self._handle = -1
+
+    def close(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1
+        super().close()
+
+
+def unpack(
+    file: ImageFile, packing: str, scratch: Path | None, name: str, progress: ProgressFunction
+) -> UnpackedFile:
+    """Unpack a whole file (`gz`, `zst`, `lzo`) into `scratch`; progress counts bytes of the packed file.
+
+    Raises Refused without a scratch folder, ImageDamaged for a file that is damaged or cut off, SourceError
+    when there is no room or no `lzop`. The caller closes what is returned.
+    """
+    if scratch is None:
+        raise Refused(f"{file.name} is compressed, and there is no folder to unpack it into")
+    unpacked = UnpackedFile(scratch, name)
+    try:
+        _UNPACKERS[packing](file, unpacked.write, progress)
+        unpacked.finish()
+    except BaseException:
+        unpacked.close()
+        raise
+    return unpacked
+
+
+def _gunzip(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFunction) -> None:
+    stream = zlib.decompressobj(wbits=31)
+    at = 0
+    for data in _pieces(file, progress):
+        left = data
+        while left:
+            if stream.eof:
+                stream = zlib.decompressobj(wbits=31)
+            try:
+                write(stream.decompress(left, _READ))
+            except zlib.error as error:
+                raise ImageDamaged(file.name, f"gzip: {error}", offset=at) from error
+            left = stream.unused_data if stream.eof else stream.unconsumed_tail
+        at += len(data)
+    # What fits into no more than the last buffer may still be inside.
+    while not stream.eof and (rest := _flushed(file, stream, at)):
+        write(rest)
+    if not stream.eof:
+        raise ImageDamaged(file.name, "the gzip stream is cut off", offset=at)
+
+
+def _flushed(file: ImageFile, stream: zlib._Decompress, at: int) -> bytes:
+    try:
+        return stream.decompress(b"", _READ)
+    except zlib.error as error:
+        raise ImageDamaged(file.name, f"gzip: {error}", offset=at) from error
+
+
+def _unzstd(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFunction) -> None:
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_WINDOW)
+    stream = decompressor.decompressobj()
+    at = 0
+    for data in _pieces(file, progress):
+        for start in range(0, len(data), _PIECE):
+            left = data[start : start + _PIECE]
+            while left:
+                if stream.eof:
+                    stream = decompressor.decompressobj()
+                try:
+                    write(stream.decompress(left))
+                except zstandard.ZstdError as error:
+                    raise ImageDamaged(file.name, str(error), offset=at + start) from error
+                left = stream.unused_data if stream.eof else b""
+        at += len(data)
+    if not stream.eof:
+        raise ImageDamaged(file.name, "the zstd frame is cut off", offset=at)
+
+
+def _unlzo(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFunction) -> None:
+    """Through `lzop`, the only program that knows its file format; it is given bytes and no path."""
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(
+                ["lzop", "--decompress", "--stdout"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        except OSError as error:
+            raise SourceError(
+                f"{file.name} needs the program lzop, which cannot be run: {error.strerror}"
+            ) from error
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):  # more than this user may have
+                fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, _READ)
+        trouble: list[SourceError] = []
+        feeder = threading.Thread(target=_feed, args=(file, process.stdin, progress, trouble))
+        feeder.start()
+        try:
+            _drain(process.stdout, write)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            feeder.join()
+            process.stdout.close()
+            process.wait()
+        if trouble:
+            raise trouble[0]
+        if process.returncode:
+            errors.seek(0)
+            said = errors.read(1000).decode(errors="replace").strip()
+            raise ImageDamaged(file.name, f"lzop exited with {process.returncode}: {said}", offset=0)
+
+
+def _feed(file: ImageFile, pipe: IO[bytes], progress: ProgressFunction, trouble: list[SourceError]) -> None:
+    """Runs in a thread of its own, for lzop reads and writes at once; what went wrong is put in `trouble`."""
+    try:
+        # A reader that ended early has its reasons, and its exit status says so.
+        with suppress(BrokenPipeError), pipe:
+            for data in _pieces(file, progress):
+                pipe.write(data)
+    except SourceError as error:
+        trouble.append(error)
+
+
+def _drain(stream: IO[bytes], write: Callable[[bytes], None]) -> None:
+    while data := stream.read(_READ):
+        write(data)
+
+
+def _pieces(file: ImageFile, progress: ProgressFunction) -> Iterator[bytes]:
+    for start in range(0, file.size, _READ):
+        buffer = bytearray(min(_READ, file.size - start))
+        try:
+            count = file.read_into(memoryview(buffer), start)
+        except OSError as error:
+            raise SourceError(f"cannot read {file.name}: {error.strerror}") from error
+        if count != len(buffer):
+            raise ImageDamaged(file.name, "the file ended early: it shrank", offset=start + count)
+        yield bytes(buffer)
+        progress(count)
+
+
+_UNPACKERS: Final[dict[str, Callable[[ImageFile, Callable[[bytes], None], ProgressFunction], None]]] = {
+    "gz": _gunzip,
+    "zst": _unzstd,
+    "lzo": _unlzo,
+}
+PACKINGS: Final = tuple(_UNPACKERS)

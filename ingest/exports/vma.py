@@ -1,0 +1,194 @@
+"""Reading the disks of a VMA archive in place.
+
+Clusters stand in the order in which the guest was read and written, so reading at an offset needs an index: 8
+bytes a cluster (128 MiB for a disk of 1 TiB), twice that while it is built. It is made by hopping from extent
+header to extent header, and its size follows from what is really there, never from what a header claims.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterator
+from typing import Final
+
+from holdfast.disks.errors import ImageDamaged
+from holdfast.disks.files import fill_exactly, read_exactly
+from holdfast.disks.image import ExtentKind, ImageExtent, ImageFile
+from holdfast.ingest.exports.vma_format import (
+    BLOCK,
+    CLUSTER,
+    CLUSTERS,
+    EXTENT_HEADER,
+    VmaDevice,
+    VmaHeader,
+    extent_clusters,
+    read_header,
+)
+
+_ALL: Final = 0xFFFF
+_STORED: Final = bytes(mask.bit_count() for mask in range(1 << 16))
+"""Blocks of a mask."""
+_MASK_BITS: Final = 16
+_UNIT: Final = 512
+"""Everything in an archive begins at a multiple of this."""
+VMSTATE: Final = "vmstate"
+"""The device that holds the VM's memory; it is written as a stream, and its size is a guess."""
+
+
+class VmaArchive:
+    """The index of an archive: for each device but `vmstate` one word a cluster, its place in the file in
+    units of 512 bytes above its mask of stored blocks."""
+
+    def __init__(self, file: ImageFile) -> None:
+        self.file = file
+        self.header: VmaHeader = read_header(file)
+        if not any(device.name != VMSTATE for device in self.header.devices):
+            raise ImageDamaged(file.name, "the archive has no disk", offset=4096)
+        places, fields = self._walk()
+        self._index = self._sort(places, fields)
+
+    def image(self, device: VmaDevice) -> VmaImage:
+        return VmaImage(self.file, device, self._index[device.id])
+
+    def _walk(self) -> tuple[array[int], array[int]]:
+        """The places of all extents, and the fields of their clusters one after the other."""
+        places, fields = array("Q"), array("Q")
+        limit = sum(device.clusters for device in self.header.devices)
+        at = self.header.size
+        while at < self.file.size:
+            header = read_exactly(self.file, at, EXTENT_HEADER, "an extent's header")
+            blocks, clusters = extent_clusters(header, self.header.uuid, self.file.name, at)
+            end = at + EXTENT_HEADER + blocks * BLOCK
+            if len(places) >= limit:
+                raise ImageDamaged(self.file.name, "more extents than its devices have clusters", offset=at)
+            if blocks > CLUSTERS * 16 or end > self.file.size:
+                raise ImageDamaged(
+                    self.file.name,
+                    f"an extent reaches to {end}, the file ends at {self.file.size}",
+                    offset=at,
+                )
+            places.append(at)
+            fields.frombytes(clusters)
+            at = end
+        if sys.byteorder == "little":
+            fields.byteswap()
+        return places, fields
+
+    def _sort(self, places: array[int], fields: array[int]) -> dict[int, array[int]]:
+        name = self.file.name
+        devices = {device.id: device for device in self.header.devices}
+        present = [0] * 256
+        for field in fields:
+            present[field >> 32 & 0xFF] += 1
+        index: dict[int, array[int]] = {}
+        for device in self.header.devices:
+            if device.name == VMSTATE:
+                continue
+            if present[device.id] != device.clusters:
+                raise ImageDamaged(
+                    name,
+                    f"{device.name} has {present[device.id]} clusters of {device.clusters}: the archive is "
+                    "cut off or was never finished",
+                    offset=self.file.size,
+                )
+            index[device.id] = array("Q", bytes(8)) * device.clusters
+        for number, at in enumerate(places):
+            data = at + EXTENT_HEADER
+            for field in fields[number * CLUSTERS : (number + 1) * CLUSTERS]:
+                device_id, cluster, mask = field >> 32 & 0xFF, field & 0xFFFFFFFF, field >> 48
+                if not device_id:
+                    if mask:
+                        raise ImageDamaged(name, "blocks of no device", offset=at)
+                    continue
+                table = index.get(device_id)
+                if table is not None:
+                    if cluster >= len(table) or table[cluster]:
+                        what = "twice" if cluster < len(table) else "behind its end"
+                        raise ImageDamaged(
+                            name, f"cluster {cluster} of {devices[device_id].name} is there {what}", offset=at
+                        )
+                    table[cluster] = data // _UNIT << _MASK_BITS | mask
+                elif device_id not in devices:
+                    raise ImageDamaged(
+                        name, f"a cluster of device {device_id}, which is not listed", offset=at
+                    )
+                data += _STORED[mask] * BLOCK
+            end = places[number + 1] if number + 1 < len(places) else self.file.size
+            if data != end:
+                raise ImageDamaged(name, "an extent's blocks are not as many as its clusters say", offset=at)
+        return index
+
+
+class VmaImage:
+    """One disk of an archive."""
+
+    format = "vma"
+
+    def __init__(self, file: ImageFile, device: VmaDevice, table: array[int]) -> None:
+        self._file = file
+        self._what = f"a cluster of {device.name}"
+        self._table = table
+        self.size = device.size
+
+    def extents(self) -> Iterator[ImageExtent]:
+        start, kind = 0, ExtentKind.ZERO
+        for number, word in enumerate(self._table):
+            mask = word & _ALL
+            if mask in (0, _ALL):
+                here = ExtentKind.DATA if mask else ExtentKind.ZERO
+                if here is not kind:
+                    yield from self._run(start, number * CLUSTER, kind)
+                    start, kind = number * CLUSTER, here
+                continue
+            for block in range(16):
+                here = ExtentKind.DATA if mask >> block & 1 else ExtentKind.ZERO
+                if here is not kind:
+                    edge = number * CLUSTER + block * BLOCK
+                    yield from self._run(start, edge, kind)
+                    start, kind = edge, here
+        yield from self._run(start, self.size, kind)
+
+    def _run(self, start: int, end: int, kind: ExtentKind) -> Iterator[ImageExtent]:
+        end = min(end, self.size)
+        if end > start:
+            yield ImageExtent(start, end - start, kind)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        """Runs of blocks that follow one another in the disk and in the file are read at once."""
+        end = offset + len(buffer)
+        start, place = (
+            offset,
+            -1,
+        )  # the run being collected: where in the disk, where in the file, -1 for zeros
+        for at, here in self._blocks(offset, end):
+            if here == (place + at - start if place >= 0 else -1):
+                continue
+            self._fill(buffer[start - offset : at - offset], place)
+            start, place = at, here
+        self._fill(buffer[start - offset :], place)
+
+    def _blocks(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
+        """(disk offset, file offset or -1 for zeros) of the pieces of [offset, end), in order."""
+        for number in range(offset // CLUSTER, -(-end // CLUSTER)):
+            word = self._table[number]
+            mask, place = word & _ALL, (word >> _MASK_BITS) * _UNIT
+            if mask in (0, _ALL):
+                first = max(offset, number * CLUSTER)
+                yield first, place + first - number * CLUSTER if mask else -1
+                continue
+            for block in range(16):
+                at = number * CLUSTER + block * BLOCK
+                stored = mask >> block & 1
+                first = max(offset, at)
+                if first < min(at + BLOCK, end):
+                    yield first, place + first - at if stored else -1
+                place += BLOCK * stored
+
+    def _fill(self, buffer: memoryview, place: int) -> None:
+        if not buffer:
+            return
+        if place < 0:
+            buffer[:] = bytes(len(buffer))
+        else:
+            fill_exactly(self._file, buffer, place, self._what)
