@@ -1,0 +1,216 @@
+"""Holding a source still while it is read: commands before and after, and what their success is worth."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import IO, Protocol
+
+from holdfast.repo.errors import StreamFailed
+from holdfast.repo.snapshot import Consistency
+
+_LAST_WORDS = 1000
+"""Bytes of a command's output that an error quotes."""
+_BREATH = 5.0
+"""Seconds that a command gets to end after SIGTERM."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How still a source was held: the consistency this gives it, why, and sentences for the user."""
+
+    grade: Consistency
+    evidence: str
+    warnings: tuple[str, ...] = ()
+
+
+class Freeze(Protocol):
+    """One way to hold a source still."""
+
+    def start(self) -> None:
+        """Freeze. Raises StreamFailed, with everything let go again, when that fails."""
+        ...
+
+    def end(self) -> Ended:
+        """Let go. Does its utmost before anything is raised, KeyboardInterrupt included."""
+        ...
+
+
+@dataclass(slots=True)
+class Frozen:
+    """The freezes of one backup, and what became of them: complete after `thaw`."""
+
+    ended: list[Ended] = field(default_factory=list)
+    _started: ExitStack = field(default_factory=ExitStack)
+
+    def start(self, freeze: Freeze) -> None:
+        freeze.start()
+        self._started.callback(lambda: self.ended.append(freeze.end()))
+
+    def thaw(self) -> None:
+        """End what was started, last things first; again, it does nothing."""
+        self._started.close()
+
+    @property
+    def grade(self) -> Consistency:
+        """The worst of them, CRASH without any."""
+        return max((end.grade for end in self.ended), key=list(Consistency).index, default=Consistency.CRASH)
+
+    @property
+    def evidence(self) -> str:
+        return "; ".join(dict.fromkeys(end.evidence for end in self.ended if end.evidence))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(warning for end in self.ended for warning in end.warnings)
+
+
+@contextmanager
+def frozen(freezes: Sequence[Freeze]) -> Iterator[Frozen]:
+    """Start the freezes in order, and end all that were started at the end of the block, whatever happens.
+
+    Raises what a `start` raises. What the block raises comes through after all were ended, with their
+    warnings as notes (`__notes__`): something may still be frozen.
+    """
+    held = Frozen()
+    try:
+        try:
+            for freeze in freezes:
+                held.start(freeze)
+            yield held
+        finally:
+            held.thaw()
+    except BaseException as error:
+        for warning in held.warnings:
+            error.add_note(warning)
+        raise
+
+
+# ---- commands -----------------------------------------------------------------------------------------
+
+
+class CommandHooks:
+    """A command before and one after, either may be "". Run without a shell, with nothing to read.
+
+    They stand in process groups of their own: a Ctrl-C at the terminal must not kill the command that
+    thaws. Their output is kept for messages. `limit` is in seconds, for each.
+    """
+
+    def __init__(self, before: str, after: str, *, limit: float = 300.0) -> None:
+        """Raises StreamFailed when a command line cannot be split into words."""
+        self._before = _split(before)
+        self._after = _split(after)
+        self._limit = limit
+
+    def start(self) -> None:
+        """`after` runs too when `before` was started and failed: half a freeze may need a thaw."""
+        if not self._before:
+            return
+        try:
+            process, output = _launch(self._before)
+        except OSError as error:
+            raise StreamFailed(
+                f"cannot run {self._before[0]}: {error.strerror}; nothing was committed"
+            ) from error
+        with output:
+            try:
+                fault = _outcome(self._before, process, output, self._limit)
+            except BaseException:
+                _stop(process)
+                self._run_after()
+                raise
+        if fault:
+            after = self._run_after()
+            raise StreamFailed("; ".join([fault, *([after] if after else []), "nothing was committed"]))
+
+    def end(self) -> Ended:
+        fault = self._run_after()
+        name = f"`{(self._before or self._after or [''])[0]}`"
+        if fault:
+            left = ": what it should have let go may still be held" if self._before else ""
+            return Ended(Consistency.CRASH, f"frozen by {name}, but not thawed", (fault + left,))
+        if not self._before:
+            return Ended(Consistency.CRASH, f"{name} was run afterwards" if self._after else "")
+        thawed = ", thawed after" if self._after else ""
+        return Ended(Consistency.FILESYSTEM, f"frozen by {name}{thawed}")
+
+    def _run_after(self) -> str:
+        """What went wrong, "" for nothing. An interrupt waits until the command is done, or out of time."""
+        if not self._after:
+            return ""
+        try:
+            process, output = _launch(self._after)
+        except OSError as error:
+            return f"cannot run {self._after[0]}: {error.strerror}"
+        with output:
+            return uninterrupted(lambda: _outcome(self._after, process, output, self._limit))
+
+
+def uninterrupted(action: Callable[[], str]) -> str:
+    """The action's result; begun again after a KeyboardInterrupt, which is raised when it is done."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            result = action()
+        except KeyboardInterrupt as error:
+            interrupt = error
+            continue
+        if interrupt is not None:
+            raise interrupt
+        return result
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise StreamFailed(f"cannot understand the command {command!r}: {error}") from None
+
+
+def _launch(argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
+    output = tempfile.TemporaryFile()  # noqa: SIM115  the caller closes it
+    try:
+        process = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+        )
+    except OSError:
+        output.close()
+        raise
+    return process, output
+
+
+def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[bytes], limit: float) -> str:
+    """Wait for a command and say what went wrong, "" for nothing. May be called again."""
+    try:
+        code = process.wait(limit)
+    except subprocess.TimeoutExpired:
+        _stop(process)
+        return f"`{argv[0]}` took longer than {limit:g} s and was stopped{_last_words(output)}"
+    if not code:
+        return ""
+    how = f"exited with {code}" if code > 0 else f"was killed by signal {-code}"
+    return f"`{argv[0]}` {how}{_last_words(output)}"
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the command and what it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_BREATH)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _last_words(output: IO[bytes]) -> str:
+    size = output.seek(0, os.SEEK_END)
+    output.seek(max(0, size - _LAST_WORDS))
+    said = output.read().decode(errors="replace").strip()
+    return f": {said}" if said else ""
