@@ -1,0 +1,1 @@
+"""What is inside a guest's disk: partitions, volumes, file systems, parsed in a process without rights."""

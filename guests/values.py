@@ -1,0 +1,87 @@
+"""What a guest's disk holds, as values that both sides of the process border know. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from holdfast.repo.errors import HoldfastError
+
+
+class NodeType(Enum):
+    """What a name in a guest stands for."""
+
+    FOLDER = "folder"
+    FILE = "file"
+    LINK = "link"
+    FIFO = "fifo"
+    SOCKET = "socket"
+    CHARACTER = "character device"
+    BLOCK = "block device"
+
+
+class FileExtent(NamedTuple):
+    """A run of a guest file. `disk` is its offset on the disk in bytes, -1 where it is zeros."""
+
+    start: int
+    length: int
+    disk: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What a guest's file system says of one inode.
+
+    Sizes in bytes, times in ns since 1970, `mode` the permission bits (0o7777). `inode` names the node in
+    its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the data lies on the disk as
+    it is; None when only the parser can read it (compressed, encrypted, inside the inode).
+    """
+
+    inode: int
+    type: NodeType
+    mode: int
+    uid: int
+    gid: int
+    links: int
+    size: int
+    allocated: int
+    mtime: int
+    ctime: int
+    atime: int
+    device: int = 0
+    extents: tuple[FileExtent, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A part of a disk: a partition, a logical volume, or the whole disk when it has no table.
+
+    `path` is where it stands below files/DISK: `p1`, `lvm/VG/LV`; the whole disk is `p0`; a subvolume of
+    btrfs is a folder in its volume. `file_system` is "" when no file system was recognised in it: then
+    `text` says what it is (swap, LUKS without a passphrase, unknown, damaged) in words for the user.
+    `offset` is that of its first byte on the disk, -1 when it is in several pieces.
+    """
+
+    path: str
+    size: int
+    offset: int
+    file_system: str
+    label: str
+    text: str
+
+
+class GuestError(HoldfastError):
+    """Something inside a guest could not be read."""
+
+
+class GuestDamaged(GuestError):
+    """The guest's file system is damaged there, or is something the parser does not know."""
+
+
+class GuestMissing(GuestError):
+    """No such volume, inode or name."""
+
+
+class WorkerFailed(GuestError):
+    """The parser's process died, hung or answered nonsense; the next call gets a fresh one."""
