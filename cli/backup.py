@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
 
 import click
 
 from holdfast import __version__
+from holdfast.cli.backup_inputs import ImageOptions, Stream, open_paths, open_stream
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, snapshot_document
 from holdfast.cli.exits import ExitCode
@@ -20,23 +19,17 @@ from holdfast.cli.options import KINDS, command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import duration, escape, rate, size
 from holdfast.cli.snapshots import describe_subject
+from holdfast.disks.open import FORMATS
+from holdfast.ingest.agent import AgentFreeze
 from holdfast.ingest.backup import Outcome, Request, back_up
-from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
-from holdfast.repo.errors import Refused
+from holdfast.ingest.hooks import CommandHooks, Freeze, frozen
+from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.repo.select import TIME_FORMAT
 from holdfast.repo.snapshot import Consistency, SubjectKind
 
 _INTERRUPTED = "no snapshot was made; the same command again goes on with what is stored already"
 _NAME_LIMIT = 200
 _GRADES = [grade.value for grade in Consistency if grade is not Consistency.UNKNOWN]
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """Where a stream comes from, and its name. `command` empty: standard input."""
-
-    name: str
-    command: tuple[str, ...] = ()
 
 
 @command("backup")
@@ -50,6 +43,14 @@ class _Stream:
 @click.option(
     "--lock-timeout", type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="Default: 60."
 )
+@click.option("--disk-format", type=click.Choice(list(FORMATS)), help="Default: by name and content.")
+@click.option("--backing", multiple=True, metavar="FILE", help="A file that an image refers to (repeatable).")
+@click.option("--follow-backing", is_flag=True, help="Read backing files that lie in an image's own folder.")
+@click.option("--bitmap", metavar="NAME", help="Of a live disk: the dirty bitmap that tells what changed.")
+@click.option("--checkpoint", metavar="NAME", help="The dirty bitmap that began when this data is from.")
+@click.option("--before", metavar="COMMAND", help="Run it first: freeze, make a snapshot. No shell.")
+@click.option("--after", metavar="COMMAND", help="Run it when all is read, whatever happened.")
+@click.option("--agent", metavar="SOCKET", help="Freeze the guest through QEMU's guest agent.")
 @click.option("--stdin", is_flag=True, help="Back up what comes in through a pipe.")
 @click.option("--stdin-filename", metavar="FILE", help="Its name in the snapshot.")
 @click.option("--stdin-from-command", is_flag=True, help="Run COMMAND and back up what it prints.")
@@ -65,40 +66,65 @@ def backup_command(
     host: str,
     time: str | None,
     lock_timeout: float,
+    disk_format: str | None,
+    backing: tuple[str, ...],
+    follow_backing: bool,
+    bitmap: str | None,
+    checkpoint: str | None,
+    before: str | None,
+    after: str | None,
+    agent: str | None,
     stdin: bool,
     stdin_filename: str | None,
     stdin_from_command: bool,
 ) -> ExitCode:
-    r"""Back up disk images, block devices, dumps or files into one snapshot.
+    r"""Back up virtual machines, disk images, block devices, dumps or files into one snapshot.
 
     \b
-    holdfast backup web01.raw --name web01
+    holdfast backup /exports/web01/
+    holdfast backup web01.ova
+    holdfast backup web01.qcow2 --name web01
+    holdfast backup nbd+unix:///vda?socket=/run/web01.sock --name web01
     pg_dump shop | holdfast backup --stdin --name shop
     holdfast backup --name shop --stdin-from-command -- pg_dump shop
 
     With --stdin-from-command nothing is kept unless the command exits with 0; with --stdin nobody can
     tell whether the command before the pipe failed, except by the end of a dump.
+
+    Disks are stored as the guest sees them, so a VM deduplicates against itself whatever it was exported
+    as. A VM whose export says its UUID is known by that, also when it was renamed or moved.
     """
     stream = _stream(paths, stdin=stdin, from_command=stdin_from_command, filename=stdin_filename)
     if not paths and stream is None:
         raise click.UsageError("nothing to back up: give files, --stdin or --stdin-from-command")
-    if stream is None:
-        _refuse_folders(paths)
-    label = _subject_name(name, None if stream else paths[0], stdin_filename)
+    label = _label(name, None if stream else paths[0], stdin_filename)
     when = _parse_time(time) if time else None
+    images = ImageOptions(
+        disk_format, tuple(map(Path, backing)), follow_backing, bitmap or "", checkpoint or ""
+    )
+    freezes = _freezes(before, after, agent)
+    wanted = SubjectKind(kind) if kind else None
     settings.if_interrupted = _INTERRUPTED
-    with settings.opened(index=True) as repository, _sources(paths, stream) as sources:
+    with settings.opened(index=True) as repository, ExitStack() as stack:
+        held = stack.enter_context(frozen(freezes))
+        opened = stack.enter_context(ExitStack())
+        inputs = open_stream(opened, stream, wanted) if stream else open_paths(opened, paths, wanted, images)
         request = Request(
-            sources,
-            label,
+            inputs.parts,
+            _subject_name(name or inputs.name or label),
             host,
             f"holdfast {__version__}",
-            kind=SubjectKind(kind) if kind else None,
+            kind=inputs.kind,
+            uuid=inputs.uuid,
+            origin=inputs.origin,
             tags=tags,
             required=Consistency(require) if require else Consistency.UNKNOWN,
+            held=held,
+            close=opened.close,
+            warnings=inputs.warnings,
             **({"time": when} if when else {}),
         )
-        sizes = [source.size for source in sources]
+        sizes = [part.source.size for part in inputs.parts]
         total = None if None in sizes else sum(size or 0 for size in sizes)
         with progress(settings.output, "backup", total) as meter:
             outcome = back_up(repository, request, progress=meter.add, lock_timeout=lock_timeout)
@@ -108,7 +134,7 @@ def backup_command(
 
 def _stream(
     paths: tuple[str, ...], *, stdin: bool, from_command: bool, filename: str | None
-) -> _Stream | None:
+) -> Stream | None:
     """The stream asked for, if one was. Raises UsageError for options that contradict each other."""
     if stdin and from_command:
         raise click.UsageError("--stdin and --stdin-from-command exclude each other")
@@ -117,7 +143,7 @@ def _stream(
     if from_command:
         if not paths:
             raise click.UsageError("which command? Put it at the end: --stdin-from-command -- pg_dump shop")
-        return _Stream(filename or PurePath(paths[0]).name or "stdin", paths)
+        return Stream(filename or PurePath(paths[0]).name or "stdin", paths)
     if stdin:
         if paths:
             raise click.UsageError("--stdin reads no files: back up a pipe and files one after the other")
@@ -125,26 +151,34 @@ def _stream(
             raise click.UsageError(
                 "--stdin: standard input is a terminal; put a command and a pipe before it"
             )
-        return _Stream(filename or "stdin")
+        return Stream(filename or "stdin")
     return None
 
 
-def _refuse_folders(paths: Sequence[str]) -> None:
-    for path in paths:
-        if Path(path).is_dir():
-            raise Refused(
-                f"{path} is a directory: only raw disk images, block devices, dumps and single files can be "
-                f"backed up as yet; `tar -C {path} -c . | holdfast backup --stdin --stdin-filename files.tar "
-                "--name NAME` keeps a whole one"
-            )
+def _label(name: str | None, first: str | None, filename: str | None) -> str:
+    """The name given, or the first file's; what an export says goes before the latter."""
+    if name is not None:
+        return _subject_name(name)
+    if first is None and filename is None:
+        raise click.UsageError("a stream needs a name: --name NAME")
+    if first is not None and is_nbd_uri(first):
+        raise click.UsageError("a live disk needs a name: --name NAME")
+    path = PurePath(first or filename or "")
+    return path.name if Path(path).is_dir() else path.stem
 
 
-def _subject_name(name: str | None, first: str | None, filename: str | None) -> str:
-    """The name given, or the first file's. Raises UsageError for one that could not be selected later."""
-    if name is None:
-        if first is None and filename is None:
-            raise click.UsageError("a stream needs a name: --name NAME")
-        name = PurePath(first or filename or "").stem
+def _freezes(before: str | None, after: str | None, agent: str | None) -> tuple[Freeze, ...]:
+    """What holds the source still. The commands come first and last, around the agent."""
+    found: list[Freeze] = []
+    if before or after:
+        found.append(CommandHooks(before or "", after or ""))
+    if agent:
+        found.append(AgentFreeze(agent))
+    return tuple(found)
+
+
+def _subject_name(name: str) -> str:
+    """Raises UsageError for a name that could not be selected later."""
     reason = _name_fault(name)
     if reason:
         raise click.UsageError(f"{escape(name)!r} cannot be a name: {reason}; give another with --name")
@@ -170,22 +204,6 @@ def _parse_time(text: str) -> datetime:
             continue
         return (time if time.tzinfo else time.replace(tzinfo=UTC)).astimezone(UTC)
     raise click.UsageError(f"--time: {text!r} is not a time; write 2026-11-22T02:00:00")
-
-
-@contextmanager
-def _sources(paths: Sequence[str], stream: _Stream | None) -> Iterator[list[Source]]:
-    """Open what is to be read; a command starts only now, when the repository is known to be there."""
-    with ExitStack() as stack:
-        if stream is None:
-            yield [stack.enter_context(FileSource(Path(path))) for path in paths]
-            return
-        source = (
-            CommandSource(stream.command, stream.name)
-            if stream.command
-            else StreamSource(sys.stdin.buffer, stream.name)
-        )
-        stack.callback(source.close)
-        yield [source]
 
 
 def _tell(settings: Settings, outcome: Outcome) -> None:

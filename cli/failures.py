@@ -18,13 +18,18 @@ def report(error: BaseException, settings: Settings) -> ExitCode:
     """Say what happened, to what, what is safe and what to type next; returns the exit code."""
     code = code_for(error)
     message, advice = _words(error, code, settings)
+    notes = list(getattr(error, "__notes__", ()))  # what went wrong besides, such as a thaw
     if settings.output.json:
         document = {"message_type": "exit_error", "code": int(code), "message": message}
-        click.echo(json.dumps(document | ({"advice": advice} if advice else {})), err=True)
+        optional = {"advice": advice, "notes": notes}
+        document |= {name: value for name, value in optional.items() if value}
+        click.echo(json.dumps(document), err=True)
         return code
     if code is ExitCode.INTERRUPTED and sys.stderr.isatty():
         click.echo(err=True)  # behind the ^C
     click.echo(escape_lines(f"holdfast: {message}"), err=True)
+    for note in notes:
+        click.echo(escape_lines(f"  {note}"), err=True)
     if advice:
         click.echo(escape_lines(f"  {advice}"), err=True)
     if settings.output.verbose and _is_unexpected(error):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from holdfast.ingest.changes import ingest_changes
+from holdfast.ingest.changes_plan import tie
 from holdfast.ingest.guide import Parent
+from holdfast.ingest.hooks import Frozen
+from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
-from holdfast.ingest.source import CommandSource, FileSource, Source
+from holdfast.ingest.plan import Part
+from holdfast.ingest.recognise import Form
+from holdfast.ingest.source import CommandSource, Source
 from holdfast.repo.cutter import CutterKind
-from holdfast.repo.errors import HoldfastError, Refused, StreamFailed
+from holdfast.repo.errors import Damaged, HoldfastError, StreamFailed
 from holdfast.repo.reader import Reader
+from holdfast.repo.recipe import Recipe
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import (
     Consistency,
@@ -24,12 +31,9 @@ from holdfast.repo.snapshot import (
     StoredSnapshot,
     Subject,
     SubjectKind,
-    check_item_path,
 )
 from holdfast.repo.types import ProgressFunction
 from holdfast.repo.writer import Writer
-
-_FORMS = {SubjectKind.VM: RAW_DISK, SubjectKind.DATABASE: OTHER_DUMP, SubjectKind.FILES: PLAIN_FILE}
 
 
 class LessConsistent(HoldfastError):
@@ -38,13 +42,24 @@ class LessConsistent(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to back up and how to label it. `kind` None: recognised from the first source."""
+    """What to back up and how to label it. `kind` None: what the first part is of.
 
-    sources: Sequence[Source]
+    `uuid` is the subject's identity when it has one of its own; `origin` says where all of it comes from
+    when that is one thing (an export), else the sources' names do. `held` are the freezes that hold
+    it still: they are let go when all is read, after `close`, which closes the sources:
+    a snapshot volume that is open cannot be removed. `warnings` were found before.
+    """
+
+    parts: Sequence[Part]
     name: str
     host: str
     program: str
     kind: SubjectKind | None = None
+    uuid: str = ""
+    origin: str = ""
+    held: Frozen | None = None
+    close: Callable[[], None] = lambda: None
+    warnings: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     required: Consistency = Consistency.UNKNOWN
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -81,20 +96,14 @@ def back_up(
     `lock_timeout` seconds.
     """
     began = clock()
-    forms = [_form(source, request.kind) for source in request.sources]
-    paths = _item_paths(request.sources, forms, request.kind or forms[0].subject)
     with Writer(repository, lock_timeout=lock_timeout) as writer:
-        subject = _subject(request, forms[0])
+        subject = _subject(request)
         parent = find_parent(repository, subject)
-        reader = Reader(repository)
-        pipeline = Pipeline(writer, repository.keys, progress)
-        present = parent is not None and repository.index.vouches_for(parent.id)
-        done: list[_Done] = []
-        for place, (source, form, path) in enumerate(zip(request.sources, forms, paths, strict=True)):
-            old = _parent_item(parent, place, path, form)
-            guide = Parent(reader.recipe(old), present) if old and _guide_pays(form) else None
-            done.append(_ingest(pipeline, source, form, path, guide))
-        consistency = max((d.consistency for d in done), key=list(Consistency).index)
+        done = _ingest_all(repository, request, Pipeline(writer, repository.keys, progress), parent)
+        request.close()
+        if request.held:
+            request.held.thaw()
+        consistency, evidence = _grade(done, request.held)
         if not consistency.satisfies(request.required):
             raise LessConsistent(
                 f"this backup is {consistency.value}-consistent, {request.required.value} was required; "
@@ -104,9 +113,9 @@ def back_up(
             subject=subject,
             time=request.time,
             host=request.host,
-            source=", ".join(source.name for source in request.sources),
+            source=request.origin or ", ".join(part.source.name for part in request.parts),
             consistency=consistency,
-            evidence="; ".join(dict.fromkeys(d.evidence for d in done)),
+            evidence=evidence,
             items=tuple(d.item for d in done),
             program=request.program,
             parent=parent.id if parent else None,
@@ -120,7 +129,58 @@ def back_up(
             return replace(snapshot, stats=stats)
 
         stored = writer.commit(snapshot, finish=finish)
-    return Outcome(stored, tuple(w for d in done for w in d.warnings))
+    thawed = request.held.warnings if request.held else ()
+    return Outcome(stored, (*request.warnings, *thawed, *(w for d in done for w in d.warnings)))
+
+
+def _ingest_all(
+    repository: Repository, request: Request, pipeline: Pipeline, parent: StoredSnapshot | None
+) -> list[_Done]:
+    reader = Reader(repository)
+    present = parent is not None and repository.index.vouches_for(parent.id)
+    done: list[_Done] = []
+    for place, part in enumerate(request.parts):
+        changes, why_all = _changes(part, parent, reader, present=present)
+        if changes is not None:
+            result = ingest_changes(pipeline, part.source, part.form.cutter, *changes)
+        else:
+            old = _parent_item(parent, place, part)
+            guide = Parent(reader.recipe(old), present) if old and _guide_pays(part.form) else None
+            result = pipeline.ingest(part.source, part.form.cutter, guide)
+        done.append(_finish(part, result, why_all))
+    return done
+
+
+def _changes(
+    part: Part, parent: StoredSnapshot | None, reader: Reader, *, present: bool
+) -> tuple[tuple[Recipe, Iterator[tuple[int, int]]] | None, str]:
+    """The parent's recipe and what changed since, when a dirty bitmap tells; else why all must be read."""
+    source = part.source
+    if not part.bitmap or not isinstance(source, NbdSource):
+        return None, ""
+    tied = tie(parent, part.path, part.bitmap, source.size or 0, present, spec=part.form.cutter)
+    if tied.item is None:
+        return None, f"{source.name}: {tied.reason}"
+    recipe = reader.recipe(tied.item)
+    try:
+        deque(recipe.leaves(0, recipe.size), maxlen=0)
+    except Damaged as error:
+        return None, f"{source.name}: the parent's recipe cannot be read ({error}): reading all of it"
+    return (recipe, source.dirty_extents()), ""
+
+
+def _grade(done: Sequence[_Done], held: Frozen | None) -> tuple[Consistency, str]:
+    """The worst grade, and all evidence. A machine's definition has no say where there are disks; freezes
+    make more of disks that are as they were found."""
+    disks = [d for d in done if d.item.kind is ItemKind.DISK]
+    judged = disks or done
+    worst = max((d.consistency for d in judged), key=list(Consistency).index)
+    evidence = [d.evidence for d in judged]
+    if held is not None and held.ended:
+        if worst is Consistency.CRASH:
+            worst = held.grade
+        evidence.append(held.evidence)
+    return worst, "; ".join(dict.fromkeys(text for text in evidence if text))
 
 
 def find_parent(repository: Repository, subject: Subject) -> StoredSnapshot | None:
@@ -129,59 +189,23 @@ def find_parent(repository: Repository, subject: Subject) -> StoredSnapshot | No
     return same[-1] if same else None
 
 
-def _form(source: Source, kind: SubjectKind | None) -> Form:
-    found = recognise(source.head, source.name, source.size)
-    if isinstance(source, FileSource) and source.is_device and kind is None:
-        return RAW_DISK
-    if kind is None or found.subject is kind:
-        return found
-    if kind is SubjectKind.VM and (source.size or 0) % SECTOR:
-        return found  # no disk, whatever the user calls the whole: a definition
-    return _FORMS[kind]
+def _subject(request: Request) -> Subject:
+    form = request.parts[0].form
+    kind = request.kind or form.subject
+    engine = form.engine if kind is SubjectKind.DATABASE else ""
+    return Subject(kind, request.name, uuid=request.uuid, engine=engine)
 
 
-def _subject(request: Request, first: Form) -> Subject:
-    kind = request.kind or first.subject
-    return Subject(kind, request.name, engine=first.engine if kind is SubjectKind.DATABASE else "")
-
-
-def _item_paths(sources: Sequence[Source], forms: Sequence[Form], kind: SubjectKind) -> list[str]:
-    """Where each item stands in its snapshot. Raises Refused when two would be the same."""
-    paths = [
-        _item_path(source, form, kind, alone=len(sources) == 1)
-        for source, form in zip(sources, forms, strict=True)
-    ]
-    for path in paths:
-        try:
-            check_item_path(path)
-        except ValueError as error:
-            raise Refused(str(error)) from None
-        if paths.count(path) > 1:
-            raise Refused(f"two sources would both be {path} in the snapshot; back them up one by one")
-    return paths
-
-
-def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) -> str:
-    if form.item is ItemKind.DISK and kind is SubjectKind.VM:
-        stem = source.name.rsplit(".", 1)[0] if "." in source.name.strip(".") else source.name
-        return f"disks/{stem}.raw"
-    if kind is SubjectKind.VM:
-        return f"definition/{source.name}"
-    if form.item is ItemKind.DUMP and alone and form.file_name:
-        return form.file_name
-    return source.name
-
-
-def _parent_item(parent: StoredSnapshot | None, place: int, path: str, form: Form) -> Item | None:
+def _parent_item(parent: StoredSnapshot | None, place: int, part: Part) -> Item | None:
     """The same item in the parent, if it was cut by the same rule.
 
     The same is the one at the same path, else (an export names its files anew each day) at the same place.
     """
     items = parent.snapshot.items if parent else ()
-    old = next((item for item in items if item.path == path), None)
-    if old is None and place < len(items) and items[place].kind is form.item:
+    old = next((item for item in items if item.path == part.path), None)
+    if old is None and place < len(items) and items[place].kind is part.form.item:
         old = items[place]
-    return old if old and old.cutter == form.cutter else None
+    return old if old and old.cutter == part.form.cutter else None
 
 
 def _guide_pays(form: Form) -> bool:
@@ -190,11 +214,12 @@ def _guide_pays(form: Form) -> bool:
     return form.cutter.kind is CutterKind.GEAR
 
 
-def _ingest(pipeline: Pipeline, source: Source, form: Form, path: str, guide: Parent | None) -> _Done:
-    result = pipeline.ingest(source, form.cutter, guide)
+def _finish(part: Part, result: Ingested, warning: str) -> _Done:
+    """The item of a source that was read, and how consistent it is."""
+    source, form = part.source, part.form
     note = source.finish()
     item = Item(
-        path=path,
+        path=part.path,
         kind=form.item,
         size=result.size,
         allocated=result.allocated,
@@ -202,8 +227,11 @@ def _ingest(pipeline: Pipeline, source: Source, form: Form, path: str, guide: Pa
         cutter=form.cutter,
         recipe=result.recipe,
         bad=tuple(source.bad),
+        source_format=part.source_format,
+        checkpoint=part.checkpoint,
     )
     consistency, evidence, warnings = _judge(source, form, result, note)
+    warnings += [warning] if warning else []
     warnings += [f"{source.name}: {b.length} bytes at offset {b.offset}: {b.reason}" for b in source.bad]
     return _Done(item, consistency, evidence, tuple(warnings))
 

@@ -6,29 +6,27 @@ zero-filled and listed in `bad`, and the snapshot becomes partial. It raises onl
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
+from holdfast.disks.files import OpenFile
+from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.repo.cutter import BLOCK
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.filesystems import reports_holes_honestly
+from holdfast.repo.errors import StreamFailed
 from holdfast.repo.snapshot import BadRange
 
 HEAD_SIZE = 64 << 10
 """Bytes at the start of a source that recognition may look at."""
 _PIPE_SIZE = 1 << 20
-_BAD_LIMIT = 10_000
-"""Bad ranges that are listed; a source with more of them is not worth calling read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,11 @@ class Source(Protocol):
     size: int | None
     mtime: int
     head: bytes
-    bad: list[BadRange]
+
+    @property
+    def bad(self) -> list[BadRange]:
+        """What could not be read so far."""
+        ...
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
         """The runs in order, holes at 4 KiB edges; one run of data when `holes` is false."""
@@ -70,26 +72,14 @@ class FileSource:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.name = path.name
-        self.bad: list[BadRange] = []
-        try:
-            # O_NONBLOCK: opening a named pipe would wait for its writer; files do not care.
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise SourceError(f"cannot read {path}: {error.strerror}") from error
-        try:
-            self._status = os.fstat(self._fd)
-            self.size: int | None = self._find_size()
-            self.mtime = self._status.st_mtime_ns
-            self.head = b""
-            with suppress(OSError):  # `read_into` will say which blocks cannot be read
-                self.head = os.pread(self._fd, HEAD_SIZE, 0)
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        except OSError as error:
-            os.close(self._fd)
-            raise SourceError(f"cannot read {path}: {error.strerror}") from error
-        except SourceError:
-            os.close(self._fd)
-            raise
+        self._file = OpenFile(path)
+        self.size: int | None = self._file.size
+        self.mtime = self._file.status.st_mtime_ns
+        self.head = b""
+        with suppress(OSError):  # `read_into` will say which blocks cannot be read
+            self.head = self._read_head()
+        self._file.read_ahead()
+        self._reader = TolerantReader(str(path), self._file.read_once)
 
     def __enter__(self) -> FileSource:
         return self
@@ -98,101 +88,57 @@ class FileSource:
         self.close()
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
+
+    def _read_head(self) -> bytes:
+        head = bytearray(min(HEAD_SIZE, self._file.size))
+        return bytes(head[: self._file.read_into(memoryview(head), 0)])
+
+    @property
+    def bad(self) -> list[BadRange]:
+        return self._reader.bad
 
     @property
     def is_device(self) -> bool:
-        return stat.S_ISBLK(self._status.st_mode)
-
-    def _find_size(self) -> int:
-        if stat.S_ISREG(self._status.st_mode):
-            return self._status.st_size
-        if stat.S_ISBLK(self._status.st_mode):
-            return os.lseek(self._fd, 0, os.SEEK_END)
-        raise SourceError(
-            f"{self.path} is neither a file nor a block device; a pipe can be read with --stdin"
-        )
+        return self._file.is_device
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
         """Holes are believed only where the file system is known to report them honestly; elsewhere all
         is data, and the cutter finds the zeros."""
-        assert self.size is not None
-        if not holes or self.is_device or not reports_holes_honestly(self.path):
-            if self.size:
-                yield SourceExtent(0, self.size, is_hole=False)
-            return
-        at = 0
-        for start, end in self._holes():
-            start, end = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK  # noqa: PLW2901  inward to 4 KiB edges
-            if end > start:
-                if start > at:
-                    yield SourceExtent(at, start - at, is_hole=False)
-                yield SourceExtent(start, end - start, is_hole=True)
-                at = end
-        if at < self.size:
-            yield SourceExtent(at, self.size - at, is_hole=False)
-
-    def _holes(self) -> Iterator[tuple[int, int]]:
-        assert self.size is not None
-        at = 0
-        while at < self.size:
-            try:
-                hole = os.lseek(self._fd, at, os.SEEK_HOLE)
-            except OSError:
-                return
-            if hole >= self.size:
-                return
-            try:
-                at = os.lseek(self._fd, hole, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data behind this hole; what the file lost is no hole
-                    yield hole, max(hole, min(self.size, os.fstat(self._fd).st_size))
-                return
-            yield hole, min(at, self.size)
+        yield from extents_between(self._file.holes() if holes else (), self._file.size)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        done = 0
-        while done < len(buffer):
-            try:
-                count = os.preadv(self._fd, [buffer[done:]], offset + done)
-            except OSError as error:
-                done += self._read_around(buffer[done:], offset + done, error)
-                continue
-            if count == 0:
-                missing = len(buffer) - done
-                self._mark_bad(offset + done, missing, "the source ended early: it shrank while it was read")
-                buffer[done:] = bytes(missing)
-                break
-            done += count
-        return len(buffer)
-
-    def _read_around(self, buffer: memoryview, offset: int, error: OSError) -> int:
-        """After a read error: one block at a time, so that only what cannot be read is lost."""
-        length = min(BLOCK - offset % BLOCK, len(buffer))
-        try:
-            count = os.preadv(self._fd, [buffer[:length]], offset)
-        except OSError:
-            count = 0
-        if not count:
-            self._mark_bad(offset, length, error.strerror or str(error))
-            buffer[:length] = bytes(length)
-            return length
-        return count
-
-    def _mark_bad(self, offset: int, length: int, reason: str) -> None:
-        if self.bad and self.bad[-1].reason == reason and self.bad[-1].offset + self.bad[-1].length == offset:
-            self.bad[-1] = BadRange(self.bad[-1].offset, self.bad[-1].length + length, reason)
-        elif len(self.bad) < _BAD_LIMIT:
-            self.bad.append(BadRange(offset, length, reason))
-        else:
-            raise SourceError(f"{self.path}: more than {_BAD_LIMIT} separate ranges cannot be read")
+        return self._reader.fill(buffer, offset)
 
     def finish(self) -> str:
-        now = os.fstat(self._fd)
-        changed = (now.st_size, now.st_mtime_ns) != (self._status.st_size, self._status.st_mtime_ns)
-        if stat.S_ISREG(now.st_mode) and changed:
-            return f"{self.path} was written to while it was read"
-        return ""
+        return f"{self.path} was written to while it was read" if self._file.changed() else ""
+
+
+def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[SourceExtent]:
+    """The runs of a source of `size` bytes that has holes at these (start, end), in order. Holes that touch
+    are one; each is taken inward to 4 KiB edges."""
+    at = 0
+    for start, end in _joined(holes):
+        first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK
+        if last > first:
+            if first > at:
+                yield SourceExtent(at, first - at, is_hole=False)
+            yield SourceExtent(first, last - first, is_hole=True)
+            at = last
+    if at < size:
+        yield SourceExtent(at, size - at, is_hole=False)
+
+
+def _joined(holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    start = end = 0
+    for hole in holes:
+        if hole[0] != end:
+            if end > start:
+                yield start, end
+            start = hole[0]
+        end = hole[1]
+    if end > start:
+        yield start, end
 
 
 class StreamSource:

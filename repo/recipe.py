@@ -183,6 +183,21 @@ class Recipe:
                     return
                 yield Extent(base + first, starts[at + 1] - first, leaf.ids[at])
 
+    def data_runs(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """(start, length) of the runs of chunks that overlap [start, end), in order, not clipped at the
+        edges of chunks; what lies between is holes."""
+        first = last = -1
+        for extent in self.extents(start, end):
+            if extent.id is None:
+                continue
+            if extent.start != last:
+                if last > first:
+                    yield first, last - first
+                first = extent.start
+            last = extent.start + extent.length
+        if last > first:
+            yield first, last - first
+
     def leaves(self, start: int, end: int) -> Iterator[tuple[int, Node]]:
         """(offset in the file, leaf) of every leaf that overlaps [start, end), in order."""
         end = min(end, self.size)

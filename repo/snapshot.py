@@ -69,7 +69,11 @@ class BadRange:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One stored file. `size` and `allocated` (bytes that are not holes) are in bytes, `mtime` in ns."""
+    """One stored file. `size` and `allocated` (bytes that are not holes) are in bytes, `mtime` in ns.
+
+    `source_format` is the disk image format that a disk was read from, "" for anything else; `checkpoint`
+    names the dirty bitmap that began to record when this disk was read.
+    """
 
     path: str
     kind: ItemKind
@@ -79,6 +83,8 @@ class Item:
     cutter: CutterSpec
     recipe: ChunkID
     bad: tuple[BadRange, ...] = ()
+    source_format: str = ""
+    checkpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +167,7 @@ def encode(snapshot: Snapshot) -> bytes:
 
 
 def _encode_item(item: Item) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "path": item.path,
         "kind": item.kind.value,
         "size": item.size,
@@ -171,6 +177,8 @@ def _encode_item(item: Item) -> dict[str, Any]:
         "recipe": item.recipe.hex(),
         "bad": [[bad.offset, bad.length, bad.reason] for bad in item.bad],
     }
+    optional = {"source_format": item.source_format, "checkpoint": item.checkpoint}
+    return document | {name: value for name, value in optional.items() if value}
 
 
 def decode(data: bytes, where: str) -> Snapshot:
@@ -217,6 +225,8 @@ def _decode_item(d: dict[str, Any]) -> Item:
         cutter=CutterSpec.from_json(d["cutter"]),
         recipe=ChunkID(recipe),
         bad=tuple(BadRange(int(o), int(n), str(reason)) for o, n, reason in d["bad"]),
+        source_format=str(d.get("source_format", "")),
+        checkpoint=str(d.get("checkpoint", "")),
     )
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from holdfast.ingest.backup import Outcome, Request, back_up
+from holdfast.ingest.plan import plan_parts
 from holdfast.ingest.source import Source
 from holdfast.repo import pack_writer
 from holdfast.repo.check import Depth, Finding, check
@@ -77,10 +78,11 @@ def backup(
     sources: Sequence[Source] = (),
 ) -> Outcome:
     """Back `content` up (or `sources`); item paths are its keys when there are several."""
+    everything = list(sources) or [MemorySource(plain, path) for path, plain in content.items()]
     return back_up(
         repository,
         Request(
-            sources=list(sources) or [MemorySource(plain, path) for path, plain in content.items()],
+            parts=plan_parts(everything, kind),
             name=name,
             host="host",
             program="test",

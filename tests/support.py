@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.ingest.backup import Outcome, Request, back_up
+from holdfast.ingest.plan import plan_parts
 from holdfast.ingest.source import Source, SourceExtent
 from holdfast.repo.crypto import Argon2Cost
 from holdfast.repo.cutter import STREAM, CutterSpec
@@ -122,7 +123,8 @@ def backup(repository: Repository, *sources: Source, **changes: object) -> Outco
         "program": "test",
         "time": NOW,
     } | changes
-    request = Request(sources=sources, **settings)  # type: ignore[arg-type]  # fields by name
+    parts = plan_parts(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
+    request = Request(parts=parts, **settings)  # type: ignore[arg-type]  # fields by name
     return back_up(repository, request, progress=ignore, clock=lambda: 0.0)
 
 

@@ -185,7 +185,8 @@ def test_a_source_that_shrinks_is_partial_and_code_3(place: Place, monkeypatch: 
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (["{root}"], 1, "is a directory"),
+        (["{root}"], 1, "is no export of a VM"),
+        (["{disk}", "{root}"], 1, "is a directory"),
         (["{root}/missing"], 1, "No such file"),
         (["/dev/null"], 1, "--stdin"),
         ([], 2, "nothing to back up"),

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.ingest import source as source_module
+from holdfast.disks import files as files_module
+from holdfast.ingest import bad_ranges as bad_ranges_module
 from holdfast.ingest.source import HEAD_SIZE, CommandSource, FileSource, Source, SourceExtent, StreamSource
 from holdfast.repo.cutter import BLOCK
 from holdfast.repo.errors import SourceError, StreamFailed
@@ -101,7 +102,7 @@ def test_holes_are_found_where_the_file_system_is_believed(tmp_path: Path) -> No
 
 
 def test_elsewhere_holes_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source_module, "reports_holes_honestly", lambda path: False)
+    monkeypatch.setattr(files_module, "reports_holes_honestly", lambda path: False)
     path = tmp_path / "disk"
     with path.open("wb") as file:
         file.truncate(1 << 20)
@@ -162,13 +163,9 @@ def test_only_blocks_that_cannot_be_read_are_lost(
 
 
 def test_a_bad_first_block_does_not_stop_a_backup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def pread(fd: int, length: int, offset: int) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     path = write(tmp_path / "a", b"x" * 10_000)
-    monkeypatch.setattr(os, "pread", pread)
+    monkeypatch.setattr(os, "preadv", failing_preadv([(0, 4096)]))
     with FileSource(path) as source:
-        monkeypatch.setattr(os, "preadv", failing_preadv([(0, 4096)]))
         assert source.head == b""
         assert read_all(source) == bytes(4096) + b"x" * 5904
         assert [b.offset for b in source.bad] == [0]
@@ -177,7 +174,7 @@ def test_a_bad_first_block_does_not_stop_a_backup(tmp_path: Path, monkeypatch: p
 def test_a_source_with_too_many_bad_ranges_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source_module, "_BAD_LIMIT", 10)
+    monkeypatch.setattr(bad_ranges_module, "_BAD_LIMIT", 10)
     with FileSource(write(tmp_path / "a", random_bytes(40 * 8192, 1))) as source:
         monkeypatch.setattr(os, "preadv", failing_preadv([(n * 8192, n * 8192 + 4096) for n in range(40)]))
         with pytest.raises(SourceError, match="more than 10 separate ranges"):

@@ -1,0 +1,139 @@
+"""What `holdfast backup` was given, opened: exports, disk images, live disks, files, pipes, commands."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from holdfast.disks.files import OpenFile
+from holdfast.disks.open import image_format, open_image
+from holdfast.ingest.exports.companions import companions_for
+from holdfast.ingest.exports.recognise import find_export
+from holdfast.ingest.image_source import ImageSource
+from holdfast.ingest.nbd_source import NbdSource
+from holdfast.ingest.nbd_wire import is_nbd_uri
+from holdfast.ingest.plan import Part, plan_export, plan_parts
+from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
+from holdfast.repo.errors import Refused
+from holdfast.repo.snapshot import SubjectKind
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """Where a stream comes from, and its name. `command` empty: standard input."""
+
+    name: str
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """What the user said of disk images. `backing` are further files that images may refer to."""
+
+    disk_format: str | None = None
+    backing: tuple[Path, ...] = ()
+    follow_backing: bool = False
+    bitmap: str = ""
+    checkpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them."""
+
+    parts: tuple[Part, ...]
+    name: str = ""
+    uuid: str = ""
+    origin: str = ""
+    kind: SubjectKind | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+def open_stream(stack: ExitStack, stream: Stream, kind: SubjectKind | None) -> Inputs:
+    """A pipe, or a command that starts now."""
+    source = (
+        CommandSource(stream.command, stream.name)
+        if stream.command
+        else StreamSource(sys.stdin.buffer, stream.name)
+    )
+    stack.callback(source.close)
+    return Inputs(plan_parts([source], kind), kind=kind)
+
+
+def open_paths(
+    stack: ExitStack, paths: Sequence[str], kind: SubjectKind | None, options: ImageOptions
+) -> Inputs:
+    """One export as a whole, or any number of images, live disks and files.
+
+    Raises SourceError, Refused and what their classes raise.
+    """
+    if len(paths) == 1 and kind in (None, SubjectKind.VM) and not is_nbd_uri(paths[0]):
+        found = _open_export(stack, Path(paths[0]), options)
+        if found is not None:
+            return found
+    sources = [_open(stack, path, kind, options) for path in paths]
+    if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
+        raise Refused("--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored")
+    parts = plan_parts(sources, kind, bitmap=options.bitmap, checkpoint=options.checkpoint)
+    return Inputs(parts, kind=kind)
+
+
+def _open_export(stack: ExitStack, path: Path, options: ImageOptions) -> Inputs | None:
+    export = find_export(
+        path,
+        follow_backing=options.follow_backing,
+        named=options.backing,
+        disk_format=options.disk_format,
+        scratch=Path(tempfile.gettempdir()),
+    )
+    if export is None:
+        return None
+    stack.enter_context(export)
+    return Inputs(
+        plan_export(export),
+        name=export.name,
+        uuid=export.uuid,
+        origin=path.name or str(path),
+        kind=SubjectKind.VM,
+        warnings=export.warnings,
+    )
+
+
+def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageOptions) -> Source:
+    if is_nbd_uri(path):
+        return stack.enter_context(NbdSource(path, bitmap=options.bitmap))
+    if Path(path).is_dir():
+        raise Refused(
+            f"{path} is a directory, and a virtual machine's export is backed up by itself; "
+            f"`tar -C {path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME` keeps "
+            "any other one whole"
+        )
+    if kind in (None, SubjectKind.VM):
+        image = _open_image(stack, Path(path), options)
+        if image is not None:
+            return image
+    return stack.enter_context(FileSource(Path(path)))
+
+
+def _open_image(stack: ExitStack, path: Path, options: ImageOptions) -> ImageSource | None:
+    """The disk in an image; None for what is stored as it is, raw disks among it."""
+    with ExitStack() as attempt:
+        file = attempt.enter_context(OpenFile(path))
+        format_ = options.disk_format
+        if format_ is None:
+            format_ = None if file.is_device else image_format(file)
+            if format_ in (None, "raw"):
+                return None
+        companions = attempt.enter_context(companions_for(path, options.backing, options.follow_backing))
+        image = open_image(file, companions, format_)
+        stack.push(attempt.pop_all())
+    mtime = file.status.st_mtime_ns
+
+    def changed() -> list[str]:
+        return [path.name] * file.changed() + companions.changed()
+
+    return ImageSource(image, path.name, mtime=mtime, changed=changed)

@@ -1,0 +1,120 @@
+"""What a backup will hold: each source with what it is taken for and where it stands. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.ingest.nbd_source import NbdSource
+
+from holdfast.ingest.exports.export import Export
+from holdfast.ingest.image_source import BytesSource, ImageSource
+from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
+from holdfast.ingest.source import FileSource, Source
+from holdfast.repo.errors import Refused
+from holdfast.repo.snapshot import ItemKind, SubjectKind, check_item_path
+
+_FORMS = {SubjectKind.VM: RAW_DISK, SubjectKind.DATABASE: OTHER_DUMP, SubjectKind.FILES: PLAIN_FILE}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A source, its form and its path in the snapshot.
+
+    `bitmap` names the dirty bitmap of a live disk that tells what changed since the parent snapshot,
+    `checkpoint` the one that began to record when this backup's data is from; "" for none.
+    """
+
+    source: Source
+    form: Form
+    path: str
+    source_format: str = ""
+    bitmap: str = ""
+    checkpoint: str = ""
+
+
+def plan_parts(
+    sources: Sequence[Source], kind: SubjectKind | None, *, bitmap: str = "", checkpoint: str = ""
+) -> tuple[Part, ...]:
+    """One part for each source, recognised by its first bytes unless `kind` says more.
+
+    Raises Refused when two of them would stand at one path.
+    """
+    forms = [_form(source, kind) for source in sources]
+    paths = _item_paths(sources, forms, kind or forms[0].subject)
+    return tuple(
+        Part(
+            source,
+            form,
+            path,
+            source_format=_source_format(source, form),
+            bitmap=bitmap if isinstance(source, NbdSource) else "",
+            checkpoint=checkpoint if form.item is ItemKind.DISK else "",
+        )
+        for source, form, path in zip(sources, forms, paths, strict=True)
+    )
+
+
+def plan_export(export: Export) -> tuple[Part, ...]:
+    """The disks of an export and its definition files."""
+    disks = [
+        Part(
+            ImageSource(disk.image, disk.name, mtime=disk.mtime, changed=export.changed),
+            RAW_DISK,
+            f"disks/{disk.name}.raw",
+            source_format=disk.image.format,
+        )
+        for disk in export.disks
+    ]
+    definitions = [
+        Part(BytesSource(each.data, each.name, mtime=each.mtime), PLAIN_FILE, f"definition/{each.name}")
+        for each in export.definitions
+    ]
+    return (*disks, *definitions)
+
+
+def _source_format(source: Source, form: Form) -> str:
+    if isinstance(source, ImageSource):
+        return source.format
+    if isinstance(source, NbdSource):
+        return "nbd"
+    return "raw" if form.item is ItemKind.DISK else ""
+
+
+def _form(source: Source, kind: SubjectKind | None) -> Form:
+    if isinstance(source, ImageSource | NbdSource):
+        return RAW_DISK
+    found = recognise(source.head, source.name, source.size)
+    if isinstance(source, FileSource) and source.is_device and kind is None:
+        return RAW_DISK
+    if kind is None or found.subject is kind:
+        return found
+    if kind is SubjectKind.VM and (source.size or 0) % SECTOR:
+        return found  # no disk, whatever the user calls the whole: a definition
+    return _FORMS[kind]
+
+
+def _item_paths(sources: Sequence[Source], forms: Sequence[Form], kind: SubjectKind) -> list[str]:
+    paths = [
+        _item_path(source, form, kind, alone=len(sources) == 1)
+        for source, form in zip(sources, forms, strict=True)
+    ]
+    for path in paths:
+        try:
+            check_item_path(path)
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        if paths.count(path) > 1:
+            raise Refused(f"two sources would both be {path} in the snapshot; back them up one by one")
+    return paths
+
+
+def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) -> str:
+    if form.item is ItemKind.DISK and kind is SubjectKind.VM:
+        stem = source.name.rsplit(".", 1)[0] if "." in source.name.strip(".") else source.name
+        return f"disks/{stem}.raw"
+    if kind is SubjectKind.VM:
+        return f"definition/{source.name}"
+    if form.item is ItemKind.DUMP and alone and form.file_name:
+        return form.file_name
+    return source.name
