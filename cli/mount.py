@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from holdfast.cli.context import Settings
+from holdfast.cli.guest_options import luks_option
 from holdfast.cli.options import command, pass_settings
+from holdfast.cli.passwords import from_file
 from holdfast.cli.render import count, escape
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
 from holdfast.repo.index import Synced
@@ -22,6 +24,7 @@ from holdfast.repo.repository import Repository
 @click.option("--allow-other", is_flag=True, help="Let other users see it (see fuse.conf: user_allow_other).")
 @click.option("--uid", type=click.IntRange(0), help="Owner of all that is shown; default: you.")
 @click.option("--gid", type=click.IntRange(0), help="Group of all that is shown; default: yours.")
+@luks_option
 @pass_settings
 def mount_command(
     settings: Settings,
@@ -31,18 +34,21 @@ def mount_command(
     allow_other: bool,
     uid: int | None,
     gid: int | None,
+    luks: tuple[str, ...],
 ) -> None:
     r"""Show all snapshots as files and folders under DIR, an empty directory.
 
     \b
-    DIR/vms/web01/latest/disks/web01.raw
+    DIR/vms/web01/latest/disks/web01.raw (.qcow2, .vmdk, .vhdx: the same disk)
+    DIR/vms/web01/latest/files/web01/p1/etc/fstab
     DIR/databases/postgresql/shop/2026-11-22_02-00-00/dump.sql
 
     Read-only. Snapshots that are made meanwhile appear. Returns when the mount answers; `holdfast umount
     DIR` ends it.
     """
     store = settings.store()
-    options = MountOptions(allow_other=allow_other, uid=uid, gid=gid)
+    passphrases = tuple(from_file(Path(file)) for file in luks)
+    options = MountOptions(allow_other=allow_other, uid=uid, gid=gid, passphrases=passphrases)
     place = Path(mountpoint).absolute()
 
     def open_repository() -> Repository:

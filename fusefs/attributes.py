@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pyfuse3
 
-from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile
+from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Link, Node, StoredFile, ViewFile
+from holdfast.guests.values import Entry, NodeType
 
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""
@@ -18,15 +19,22 @@ _TIME_LIMIT = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Who owns the files, and whether others may read them."""
+    """Who owns the files, and whether others may read them.
+
+    `faithful`: files inside guests are shown with the guest's owners and permissions. Only root can use
+    them then; for anybody else they belong to `uid` and can be read by it.
+    """
 
     uid: int
     gid: int
     everybody: bool
+    faithful: bool = False
 
 
 def attributes_of(node: Node, number: int, owner: Ownership) -> pyfuse3.EntryAttributes:
     """Link counts of folders are 1, as in btrfs: "not counted", which tree walkers understand."""
+    if isinstance(node, GuestRoot):
+        return attributes_of_entry(node.entry, node.number, owner)
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(number)
     entry.st_mode = pyfuse3.ModeT(_mode(node, owner))
@@ -40,10 +48,45 @@ def attributes_of(node: Node, number: int, owner: Ownership) -> pyfuse3.EntryAtt
     return entry
 
 
+_TYPES = {
+    NodeType.FOLDER: stat.S_IFDIR,
+    NodeType.FILE: stat.S_IFREG,
+    NodeType.LINK: stat.S_IFLNK,
+    NodeType.FIFO: stat.S_IFIFO,
+    NodeType.SOCKET: stat.S_IFSOCK,
+    NodeType.CHARACTER: stat.S_IFCHR,
+    NodeType.BLOCK: stat.S_IFBLK,
+}
+_ID_LIMIT = 2**32 - 1
+
+
+def attributes_of_entry(guest: Entry, number: int, owner: Ownership) -> pyfuse3.EntryAttributes:
+    """What a guest's file system says, as far as the host can show it. Harmless: the mount is `nosuid` and
+    `nodev`."""
+    entry = pyfuse3.EntryAttributes()
+    entry.st_ino = pyfuse3.InodeT(number)
+    mode = guest.mode & 0o7777
+    if owner.faithful:
+        entry.st_uid, entry.st_gid = min(guest.uid, _ID_LIMIT), min(guest.gid, _ID_LIMIT)
+    else:
+        entry.st_uid, entry.st_gid = owner.uid, owner.gid
+        mode |= 0o500 if guest.type is NodeType.FOLDER else 0o400
+    entry.st_mode = pyfuse3.ModeT(_TYPES[guest.type] | mode)
+    entry.st_nlink = 1 if guest.type is NodeType.FOLDER else max(1, min(guest.links, _ID_LIMIT))
+    entry.st_size = guest.size
+    entry.st_blocks = -(-guest.allocated // 512)
+    entry.st_rdev = guest.device & _ID_LIMIT
+    entry.st_mtime_ns = max(-_TIME_LIMIT, min(guest.mtime, _TIME_LIMIT))
+    entry.st_ctime_ns = max(-_TIME_LIMIT, min(guest.ctime, _TIME_LIMIT))
+    entry.st_atime_ns = max(-_TIME_LIMIT, min(guest.atime, _TIME_LIMIT))
+    entry.attr_timeout = entry.entry_timeout = _FOREVER
+    return entry
+
+
 def _mode(node: Node, owner: Ownership) -> int:
     if isinstance(node, Link):
         return stat.S_IFLNK | 0o777
-    if isinstance(node, Folder):
+    if isinstance(node, Folder | DiskFiles):
         return stat.S_IFDIR | (0o555 if owner.everybody else 0o500)
     return stat.S_IFREG | (0o444 if owner.everybody else 0o400)
 
@@ -52,6 +95,9 @@ def _size(node: Node) -> tuple[int, int]:
     """(st_size, st_blocks); holes of stored files take no blocks."""
     if isinstance(node, StoredFile):
         return node.item.size, -(-node.item.allocated // 512)
+    if isinstance(node, ViewFile):
+        tables = max(0, node.size - node.item.size)
+        return node.size, -(-(node.item.allocated + tables) // 512)
     if isinstance(node, Document):
         return len(node.data), -(-len(node.data) // 512)
     if isinstance(node, Link):

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
-from holdfast.repo.errors import RepositoryError
+from holdfast.repo.errors import HoldfastError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +53,9 @@ def handler(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
             return await function(*args, **kwargs)
         except pyfuse3.FUSEError:
             raise
-        except RepositoryError as error:  # damage, or the store's trouble: the message has path or ID
+        except (
+            HoldfastError
+        ) as error:  # damage, or trouble of the store or a guest's: the message has path or ID
             if _repeats.is_news(str(error)):
                 _log.error("%s: answered EIO: %s", function.__name__, error)
             raise pyfuse3.FUSEError(errno.EIO) from None

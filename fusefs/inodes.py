@@ -11,6 +11,8 @@ from holdfast.fusefs.tree import Tree
 ROOT = 1
 _FIRST = 1 << 32
 """Numbers below are left free, for the root and whatever else the kernel reserves."""
+_END = 1 << 62
+"""Numbers from here on are those of files inside guests (`guest_inodes`)."""
 
 
 class Inodes:
@@ -33,7 +35,7 @@ class Inodes:
         if number is None:
             number = self._first_choice(node.key)
             while number in self._nodes:
-                number = _FIRST + (number + 1 - _FIRST) % (2**63 - _FIRST)
+                number = _FIRST + (number + 1 - _FIRST) % (_END - _FIRST)
             self._numbers[node.key] = number
             self._nodes[number] = node
         return number
@@ -71,4 +73,4 @@ class Inodes:
 def number_of(key: str) -> int:
     """The number that a key has unless another one has it already."""
     value = int.from_bytes(blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest(), "little")
-    return _FIRST + value % (2**63 - _FIRST)
+    return _FIRST + value % (_END - _FIRST)

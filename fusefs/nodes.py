@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast.guests.values import Entry
 from holdfast.repo.snapshot import Item
+from holdfast.repo.types import SnapshotID
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,46 @@ class StoredFile:
     @property
     def mtime(self) -> int:
         return self.item.mtime
+
+
+@dataclass(frozen=True, slots=True)
+class ViewFile:
+    """A disk seen as an image of another format; `size` is the made-up file's, in bytes."""
+
+    key: str
+    item: Item
+    format: str
+    size: int
+
+    @property
+    def mtime(self) -> int:
+        return self.item.mtime
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFiles:
+    """The folder of what is inside a disk: its volumes, known only once the disk was looked into."""
+
+    key: str
+    snapshot: SnapshotID
+    item: Item
+
+    @property
+    def mtime(self) -> int:
+        return self.item.mtime
+
+
+@dataclass(frozen=True, slots=True)
+class GuestRoot:
+    """The top folder of a guest's file system; `number` is its inode number in the mount."""
+
+    key: str
+    number: int
+    entry: Entry
+
+    @property
+    def mtime(self) -> int:
+        return self.entry.mtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +112,7 @@ class Folder:
         return list(self._children.values()) if self._children is not None else []
 
 
-Node: TypeAlias = StoredFile | Document | Link | Folder
+Node: TypeAlias = StoredFile | ViewFile | DiskFiles | GuestRoot | Document | Link | Folder
 
 
 def growing_nodes(folder: Folder) -> Iterator[tuple[Folder, str, Node]]:

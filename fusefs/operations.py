@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
 
-from holdfast.fusefs.attributes import Ownership, attributes_of
+from holdfast.fusefs.attributes import Ownership, attributes_of, attributes_of_entry
 from holdfast.fusefs.guard import handler
+from holdfast.fusefs.guest_inodes import is_guest
+from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.live_tree import LiveTree
-from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile
-from holdfast.repo.snapshot import Item
+from holdfast.fusefs.nodes import (
+    DiskFiles,
+    Document,
+    Folder,
+    GuestRoot,
+    Link,
+    Node,
+    StoredFile,
+    ViewFile,
+)
+from holdfast.guests.values import Entry
 from holdfast.repo.types import Buffer
 
 _BLOCK = 4096
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+_Name = tuple[bytes, int, Node | Entry]
+"""A name in a listing, its inode number, and what it stands for."""
 
 
 class OpenFile(Protocol):
@@ -27,6 +42,14 @@ class OpenFile(Protocol):
     async def read(self, offset: int, length: int) -> Buffer: ...
 
     def close(self) -> None: ...
+
+
+class Opener(Protocol):
+    """Opens what is stored."""
+
+    def open_file(self, node: StoredFile) -> OpenFile: ...
+
+    def open_view(self, node: ViewFile) -> OpenFile: ...
 
 
 class OpenDocument:
@@ -61,38 +84,44 @@ class HoldfastOperations(ReadOnly):
         self,
         live: LiveTree,
         owner: Ownership,
-        open_item: Callable[[Item], OpenFile],
+        opener: Opener,
+        guests: GuestTree,
         stored_bytes: Callable[[], int],
     ) -> None:
         super().__init__()
         self._live = live
         self._inodes = live.inodes
         self._owner = owner
-        self._open_item = open_item
+        self._opener = opener
+        self._guests = guests
         self._stored_bytes = stored_bytes
         self._attributes: dict[int, EntryAttributes] = {}
         self._generation = live.generation
         self._files: dict[int, OpenFile] = {}
-        self._listings: dict[int, list[tuple[bytes, Node]]] = {}
+        self._listings: dict[int, Sequence[_Name]] = {}
         self._next_handle = 1
 
     @handler
     async def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
-        folder = await self._folder(parent_inode)
-        child = folder.children.get(name.decode(errors="surrogateescape"))
+        if is_guest(parent_inode):
+            number, entry = await self._guests.lookup(parent_inode, name)
+            return attributes_of_entry(entry, number, self._owner)
+        children = await self._children(parent_inode)
+        child = children.get(name.decode(errors="surrogateescape"))
         if child is None:
             raise FUSEError(errno.ENOENT)
         return self._stat(child)
 
     @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
-        node = self._node(inode)
-        if isinstance(node, Folder) and node.growing:
-            node = await self._folder(inode)
-        return self._stat(node)
+        if is_guest(inode):
+            return attributes_of_entry(await self._guests.entry(inode), inode, self._owner)
+        return self._stat(await self._current(inode))
 
     @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
+        if is_guest(inode):
+            return FileNameT(await self._guests.readlink(inode))
         await self._live.look()
         node = self._node(inode)
         if not isinstance(node, Link):
@@ -101,17 +130,26 @@ class HoldfastOperations(ReadOnly):
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        folder = await self._folder(inode)
+        listing: Sequence[_Name]
+        if is_guest(inode):
+            listing = await self._guests.listing(inode)
+        else:
+            children = await self._children(inode)
+            listing = [(name.encode(), self._number(node), node) for name, node in children.items()]
         handle = self._handle()
-        self._listings[handle] = [(name.encode(), node) for name, node in folder.children.items()]
+        self._listings[handle] = listing
         return handle
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         listing = self._listings[fh]
         for n in range(start_id, len(listing)):
-            name, node = listing[n]
-            if not pyfuse3.readdir_reply(token, FileNameT(name), self._stat(node), n + 1):
+            name, number, what = listing[n]
+            if isinstance(what, Entry):
+                attributes = attributes_of_entry(what, number, self._owner)
+            else:
+                attributes = self._stat(what)
+            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, n + 1):
                 return
 
     @handler
@@ -120,15 +158,9 @@ class HoldfastOperations(ReadOnly):
 
     @handler
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:
-        node = self._node(inode)
         if flags & _WRITING:
             raise FUSEError(errno.EROFS)
-        if isinstance(node, StoredFile):
-            file = self._open_item(node.item)
-        elif isinstance(node, Document):
-            file = OpenDocument(node)
-        else:
-            raise FUSEError(errno.EISDIR)
+        file = await self._guests.open(inode) if is_guest(inode) else self._open(self._node(inode))
         handle = self._handle()
         self._files[handle] = file
         return FileInfo(fh=handle, keep_cache=True)
@@ -154,11 +186,18 @@ class HoldfastOperations(ReadOnly):
 
     @handler
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
-        raise FUSEError(pyfuse3.ENOATTR)
+        found = None
+        if is_guest(inode) and name.startswith(b"user."):
+            found = (await self._guests.xattrs(inode)).get(name)
+        if found is None:
+            raise FUSEError(pyfuse3.ENOATTR)
+        return found
 
     @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[pyfuse3.XAttrNameT]:
-        return []
+        if not is_guest(inode):
+            return []
+        return [pyfuse3.XAttrNameT(name) for name in await self._guests.xattrs(inode)]
 
     @handler
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -176,21 +215,40 @@ class HoldfastOperations(ReadOnly):
             raise FUSEError(errno.ESTALE)
         return node
 
-    async def _folder(self, inode: int) -> Folder:
-        """The folder as it is now."""
+    async def _current(self, inode: int) -> Node:
+        """The node as it is now."""
         node = self._node(inode)
         if isinstance(node, Folder) and node.growing:
             await self._live.look()
             node = self._node(inode)
+        return node
+
+    async def _children(self, inode: int) -> Mapping[str, Node]:
+        """What is in a folder now."""
+        node = await self._current(inode)
+        if isinstance(node, DiskFiles):
+            return await self._guests.volumes(node)
         if not isinstance(node, Folder):
             raise FUSEError(errno.ENOTDIR)
-        return node
+        return node.children
+
+    def _open(self, node: Node) -> OpenFile:
+        if isinstance(node, StoredFile):
+            return self._opener.open_file(node)
+        if isinstance(node, ViewFile):
+            return self._opener.open_view(node)
+        if isinstance(node, Document):
+            return OpenDocument(node)
+        raise FUSEError(errno.EISDIR)
+
+    def _number(self, node: Node) -> int:
+        return node.number if isinstance(node, GuestRoot) else self._inodes.number(node)
 
     def _stat(self, node: Node) -> EntryAttributes:
         if self._generation != self._live.generation:
             self._attributes.clear()
             self._generation = self._live.generation
-        number = self._inodes.number(node)
+        number = self._number(node)
         found = self._attributes.get(number)
         if found is None:
             found = self._attributes[number] = attributes_of(node, number, self._owner)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """`uid` and `gid` None: those of this process. `cache` bounds the decoded chunks, in bytes.
 
-    With `allow_other` everybody may read everything in the mount.
+    With `allow_other` everybody may read everything in the mount. `passphrases` are tried on LUKS volumes
+    inside guests.
     """
 
     allow_other: bool = False
     uid: int | None = None
     gid: int | None = None
     cache: int = 96 << 20
+    passphrases: tuple[str, ...] = field(default=(), repr=False)

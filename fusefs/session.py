@@ -7,22 +7,30 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyfuse3
 import trio
 
+from holdfast.disks.stored_view import stored_view
 from holdfast.fusefs.attributes import Ownership
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.catalog import Catalog
 from holdfast.fusefs.errors import MountFailed
+from holdfast.fusefs.guest_disks import GuestDisks
+from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.mountpoint import mounted_at
-from holdfast.fusefs.operations import HoldfastOperations
+from holdfast.fusefs.nodes import StoredFile, ViewFile
+from holdfast.fusefs.operations import HoldfastOperations, OpenFile
 from holdfast.fusefs.options import MountOptions
+from holdfast.fusefs.view_file import OpenView
+from holdfast.guests.guest import GuestDisk
+from holdfast.guests.stored import StoredDisk
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import IndexProgress, Repository
 from holdfast.repo.snapshot import Item
@@ -55,21 +63,52 @@ def run_session(
     streams = Streams(options.cache // _AHEAD_SHARE)
     answer = AnswerBuffer()
 
-    def open_item(item: Item) -> StoredFileHandle:
+    def open_disk(item: Item) -> StoredFileHandle:
         return StoredFileHandle(item, reader, loader=loader, bridge=bridge, streams=streams, answer=answer)
 
-    uid = os.getuid() if options.uid is None else options.uid
-    gid = os.getgid() if options.gid is None else options.gid
-    owner = Ownership(uid, gid, everybody=options.allow_other)
-    operations = HoldfastOperations(live, owner, open_item, lambda: catalog.stored_bytes)
+    def open_guest(disk: StoredDisk, name: str) -> GuestDisk:
+        return GuestDisk(disk, name=name, passphrases=options.passphrases)
+
+    guests = GuestDisks(reader, open_guest, clock=time.monotonic)
+    operations = HoldfastOperations(
+        live,
+        _ownership(options),
+        _Opener(reader, bridge, open_disk),
+        GuestTree(guests, open_disk),
+        lambda: catalog.stored_bytes,
+    )
     try:
         pyfuse3.init(operations, str(mountpoint), _fuse_options(options))
     except RuntimeError as error:
         raise MountFailed(f"cannot mount at {mountpoint}: {error}; see the lines above or the log") from None
     try:
-        trio.run(_serve, bridge, mountpoint, ready)
+        trio.run(_serve, bridge, guests, mountpoint, ready)
     finally:
         pyfuse3.close(unmount=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opener:
+    """What `HoldfastOperations` opens files with."""
+
+    reader: Reader
+    bridge: Bridge
+    open_disk: Callable[[Item], StoredFileHandle]
+
+    def open_file(self, node: StoredFile) -> OpenFile:
+        return self.open_disk(node.item)
+
+    def open_view(self, node: ViewFile) -> OpenFile:
+        view = stored_view(node.item, self.reader.recipe(node.item), node.format)
+        return OpenView(view, self.open_disk(node.item), self.bridge)
+
+
+def _ownership(options: MountOptions) -> Ownership:
+    """Guests' owners are shown to root, unless told otherwise: nobody else could read those files then."""
+    uid = os.getuid() if options.uid is None else options.uid
+    gid = os.getgid() if options.gid is None else options.gid
+    faithful = os.geteuid() == 0 and options.uid is None and options.gid is None
+    return Ownership(uid, gid, everybody=options.allow_other, faithful=faithful)
 
 
 def _fuse_options(options: MountOptions) -> set[str]:
@@ -85,8 +124,8 @@ def _invalidate(folder: int, name: str) -> None:
     )
 
 
-async def _serve(bridge: Bridge, mountpoint: Path, ready: Callable[[], None]) -> None:
-    with bridge:
+async def _serve(bridge: Bridge, guests: GuestDisks, mountpoint: Path, ready: Callable[[], None]) -> None:
+    with bridge, closing(guests):
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)
             nursery.start_soon(_announce, bridge, mountpoint, ready)

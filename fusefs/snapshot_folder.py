@@ -6,9 +6,12 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
+from holdfast.disks.views import MOUNTED
 from holdfast.fusefs.names import unique_name
-from holdfast.fusefs.nodes import Document, Folder, Node, StoredFile
-from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
+from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Node, StoredFile, ViewFile
+from holdfast.fusefs.view_file import view_size
+from holdfast.guests.naming import FILES, disk_name
+from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot, SubjectKind
 
 
 def snapshot_folder(stored: StoredSnapshot) -> Folder:
@@ -46,12 +49,40 @@ def _children(stored: StoredSnapshot, key: str) -> dict[str, Node]:
         siblings = folder(above)
         name = unique_name(name, item.path, siblings)
         siblings[name] = StoredFile(f"{key}/{above}/{name}", item)
+    _add_views(stored, folders)
+    _add_insides(stored, key, top)
     is_vm = stored.snapshot.subject.kind is SubjectKind.VM
     names = ["vm.json", "snapshot.json"] if is_vm else ["snapshot.json"]
     free = next((name for name in names if name not in top), None)
     if free is not None:
         top[free] = Document(f"{key} document", _document(stored), mtime)
     return top
+
+
+def _add_views(stored: StoredSnapshot, folders: dict[str, dict[str, Node]]) -> None:
+    """Beside each disk the same as images of other formats, where the names are free."""
+    for children in folders.values():
+        for node in [node for node in children.values() if isinstance(node, StoredFile)]:
+            if node.item.kind is not ItemKind.DISK:
+                continue
+            for format_ in MOUNTED:
+                name = f"{disk_name(node.item)}.{format_}"
+                size = view_size(node.item, format_)
+                if size is not None and name not in children:
+                    children[name] = ViewFile(f"{node.key} as {format_}", node.item, format_, size)
+
+
+def _add_insides(stored: StoredSnapshot, key: str, top: dict[str, Node]) -> None:
+    """`files/DISK` for each disk, unless the snapshot has something else of that name."""
+    disks = [item for item in stored.snapshot.items if item.kind is ItemKind.DISK]
+    if not disks or FILES in top:
+        return
+    children: dict[str, Node] = {}
+    for item in disks:
+        name = unique_name(disk_name(item), item.path, children)
+        children[name] = DiskFiles(f"{key}/{FILES}/{name}", stored.id, item)
+    mtime = nanoseconds(stored.snapshot.time)
+    top[FILES] = Folder(f"{key}/{FILES}/", mtime, lambda: children, growing=False)
 
 
 def _document(stored: StoredSnapshot) -> bytes:
@@ -84,6 +115,8 @@ def _item(item: Item) -> dict[str, Any]:
         "allocated": item.allocated,
         "mtime_ns": item.mtime,
     }
+    if item.source_format:
+        document["source_format"] = item.source_format
     if item.bad:
         document["unreadable"] = [
             {"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad

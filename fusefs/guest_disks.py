@@ -1,0 +1,87 @@
+"""The guests' disks that are being looked into: a parser's process and a thread of ours for each.
+
+A parser that hangs keeps its own thread waiting and no other: the rest of the mount goes on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from holdfast.fusefs.bridge import Bridge
+from holdfast.guests.inside import Guest, OpenGuest
+from holdfast.guests.naming import disk_name
+from holdfast.guests.stored import StoredDisk
+from holdfast.repo.reader import Reader
+from holdfast.repo.snapshot import Item
+from holdfast.repo.types import SnapshotID
+
+T = TypeVar("T")
+
+_MOST = 8
+"""Processes that stay, 50 to 120 MB each; with more disks than this in use at once there are more."""
+_IDLE = 300.0
+"""Seconds after which a process that nobody asks anything ends."""
+
+DiskKey = tuple[SnapshotID, str]
+"""Snapshot and path of the disk's item."""
+
+
+@dataclass(slots=True)
+class _Open:
+    guest: Guest
+    bridge: Bridge
+    stack: ExitStack
+    used: float
+    busy: int = 0
+
+
+class GuestDisks:
+    """Event loop only. `open_guest` makes this side of a parser; its process starts with the first question.
+
+    `reader` should keep decoded chunks.
+    """
+
+    def __init__(self, reader: Reader, open_guest: OpenGuest, *, clock: Callable[[], float]) -> None:
+        self._reader = reader
+        self._open_guest = open_guest
+        self._clock = clock
+        self._open: OrderedDict[DiskKey, _Open] = OrderedDict()
+
+    async def run(self, key: DiskKey, item: Item, work: Callable[[Guest], T]) -> T:
+        """The result of `work`, run on the disk's own thread. Raises what it raises."""
+        disk = self._open.get(key)
+        if disk is None:
+            disk = self._open[key] = self._start(item)
+        self._open.move_to_end(key)
+        disk.busy += 1
+        try:
+            return await disk.bridge.run(lambda: work(disk.guest))
+        finally:
+            disk.busy -= 1
+            disk.used = self._clock()
+            self._tidy()
+
+    def _start(self, item: Item) -> _Open:
+        stack = ExitStack()
+        bridge = stack.enter_context(Bridge(1))
+        stored = stack.enter_context(StoredDisk(self._reader, item))
+        guest = self._open_guest(stored, disk_name(item))
+        stack.callback(guest.close)  # before the bridge: it ends what the thread waits for
+        return _Open(guest, bridge, stack, self._clock())
+
+    def _tidy(self) -> None:
+        """End what has been idle for long, and the oldest idle ones when there are many."""
+        now = self._clock()
+        for key, disk in list(self._open.items()):
+            if disk.busy == 0 and (len(self._open) > _MOST or now - disk.used > _IDLE):
+                del self._open[key]
+                disk.stack.close()
+
+    def close(self) -> None:
+        """End all processes, those that hang too."""
+        while self._open:
+            self._open.popitem()[1].stack.close()

@@ -1,0 +1,165 @@
+"""What is inside guests, for the event loop: volumes, folders, files, by inode number.
+
+Entries that were shown are kept for a while, so that a file that a listing showed is opened without asking
+the parser again; how many is fixed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import pyfuse3
+
+from holdfast.fusefs.guest_disks import GuestDisks
+from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
+from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
+from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Node
+from holdfast.guests.inside import Guest
+from holdfast.guests.naming import layout, text_document
+from holdfast.guests.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
+from holdfast.repo.snapshot import Item
+
+T = TypeVar("T")
+
+_ENTRIES = 32_768
+"""Entries that are kept, some 700 bytes each: a folder of 20,000 files can be listed, then copied."""
+_ATTRIBUTES = 4096
+"""Inodes whose extended attributes are kept: programs ask for the list, then for each."""
+
+Opened = MappedFile | ParsedFile
+
+
+class GuestTree:
+    """Event loop only. `open_disk` opens a disk's raw bytes."""
+
+    def __init__(self, disks: GuestDisks, open_disk: Callable[[Item], OpenDisk]) -> None:
+        self._disks = disks
+        self._open_disk = open_disk
+        self._slots = Slots()
+        self._items: dict[int, Item] = {}
+        self._folders: dict[str, dict[str, Node]] = {}
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
+        self._xattrs: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
+
+    async def volumes(self, folder: DiskFiles) -> dict[str, Node]:
+        """The children of `files/DISK`. Raises GuestError when the disk cannot be looked into."""
+        found = self._folders.get(folder.key)
+        if found is None:
+            key = folder.snapshot, folder.item.path
+            looked = await self._disks.run(key, folder.item, _look)
+            found = self._folders[folder.key] = self._build(folder, looked)
+        return found
+
+    def _build(self, disk: DiskFiles, looked: dict[Volume, Entry | None]) -> dict[str, Node]:
+        folders: dict[tuple[str, ...], dict[str, Node]] = {(): {}}
+        for place, volume in layout(looked).items():
+            for depth in range(1, len(place)):
+                if place[:depth] not in folders:
+                    children: dict[str, Node] = {}
+                    folders[place[:depth]] = children
+                    folders[place[: depth - 1]][place[depth - 1]] = _folder(disk, place[:depth], children)
+            folders[place[:-1]][place[-1]] = self._volume_node(disk, place, volume, looked[volume])
+        return folders[()]
+
+    def _volume_node(
+        self, disk: DiskFiles, place: tuple[str, ...], volume: Volume, root: Entry | None
+    ) -> Node:
+        key = f"{disk.key}/{'/'.join(place)}"
+        if root is None:
+            return Document(key, text_document(volume), disk.mtime)
+        slot = self._slots.slot(VolumeKey(disk.snapshot, disk.item.path, volume.path))
+        self._items[slot] = disk.item
+        return GuestRoot(key, guest_number(slot, root.inode), root)
+
+    async def entry(self, number: int) -> Entry:
+        """What stat says of an inode. Raises FUSEError or GuestError, as all of these."""
+        entry = self._entries.get(number)
+        if entry is None:
+            entry = await self._ask(number, lambda guest, volume, inode: guest.entry(volume, inode))
+            self._keep(number, entry)
+        return entry
+
+    async def lookup(self, number: int, name: bytes) -> tuple[int, Entry]:
+        """A name in a folder: its inode number and entry."""
+        entry = await self._ask(number, lambda guest, volume, inode: guest.lookup(volume, inode, name))
+        child = guest_number(split_number(number)[0], entry.inode)
+        self._keep(child, entry)
+        return child, entry
+
+    async def listing(self, number: int) -> list[tuple[bytes, int, Entry]]:
+        """All names of a folder with their inode numbers and entries."""
+        slot, _ = split_number(number)
+        found = await self._ask(number, lambda guest, volume, inode: list(guest.list(volume, inode)))
+        listing = [(name, guest_number(slot, entry.inode), entry) for name, entry in found]
+        for _, child, entry in listing[:_ENTRIES]:
+            self._keep(child, entry)
+        return listing
+
+    async def readlink(self, number: int) -> bytes:
+        return await self._ask(number, lambda guest, volume, inode: guest.readlink(volume, inode))
+
+    async def xattrs(self, number: int) -> dict[bytes, bytes]:
+        """Those of `user.`: the others mean something to the host's kernel."""
+        found = self._xattrs.get(number)
+        if found is None:
+            every = await self._ask(number, lambda guest, volume, inode: guest.xattrs(volume, inode))
+            found = {name: value for name, value in every.items() if name.startswith(b"user.")}
+            self._xattrs[number] = found
+            if len(self._xattrs) > _ATTRIBUTES:
+                self._xattrs.popitem(last=False)
+        return found
+
+    async def open(self, number: int) -> Opened:
+        """A regular file, open for reading; anything else that is opened is an empty file."""
+        entry = await self.entry(number)
+        slot, inode = split_number(number)
+        if entry.type is not NodeType.FILE:
+            raise pyfuse3.FUSEError(errno.EISDIR if entry.type is NodeType.FOLDER else errno.ENXIO)
+        if entry.extents is not None:
+            item = self._items[slot]
+            return MappedFile(entry.extents, entry.size, self._open_disk(item), item.bad)
+
+        async def read(offset: int, length: int) -> bytes:
+            return await self._ask(number, lambda guest, volume, _: guest.read(volume, inode, offset, length))
+
+        return ParsedFile(read, entry.size)
+
+    async def _ask(self, number: int, work: Callable[[Guest, str, int], T]) -> T:
+        slot, inode = split_number(number)
+        key = self._slots.key(slot)
+        disk = key.snapshot, key.disk
+        try:
+            return await self._disks.run(
+                disk, self._items[slot], lambda guest: work(guest, key.volume, inode)
+            )
+        except GuestMissing:
+            raise pyfuse3.FUSEError(errno.ENOENT) from None
+
+    def _keep(self, number: int, entry: Entry) -> None:
+        self._entries[number] = entry
+        self._entries.move_to_end(number)
+        if len(self._entries) > _ENTRIES:
+            self._entries.popitem(last=False)
+
+
+def _folder(disk: DiskFiles, place: tuple[str, ...], children: dict[str, Node]) -> Folder:
+    return Folder(f"{disk.key}/{'/'.join(place)}/", disk.mtime, lambda: children, growing=False)
+
+
+def _look(guest: Guest) -> dict[Volume, Entry | None]:
+    """Thread: a disk's volumes, each with its top folder. One that is damaged is shown as a text that says
+    so, and hides no other."""
+    found: dict[Volume, Entry | None] = {}
+    for volume in guest.volumes():
+        if not volume.file_system:
+            found[volume] = None
+            continue
+        try:
+            found[volume] = guest.root(volume.path)
+        except GuestDamaged as error:
+            found[replace(volume, file_system="", text=f"{volume.file_system}, damaged: {error}")] = None
+    return found

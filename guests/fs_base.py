@@ -1,0 +1,140 @@
+"""What the file systems have in common: folders made of names and inode numbers, names that are safe, times
+that fit."""
+
+from __future__ import annotations
+
+import stat
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from holdfast.guests.blocks import CachedDevice
+from holdfast.guests.filesystem import BlockDevice
+from holdfast.guests.fs_content import Content, ContentCache
+from holdfast.guests.values import Entry, GuestDamaged, GuestError, GuestMissing, NodeType
+
+PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, OverflowError)
+"""What a parser raises on damaged bytes."""
+MAX_INODE = 1 << 44
+"""Inode numbers must be below: the mount adds the number of the disk and the volume."""
+MAX_SIZE = (1 << 63) - 1
+_MAX_NAMES = 4_000_000
+_MAX_NAME = 1024
+"""Bytes of a name: 255 UTF-16 units take up to 765."""
+_MAX_TIME = (1 << 63) - 1
+
+Child = TypeVar("Child")
+
+_TYPES = {
+    stat.S_IFREG: NodeType.FILE,
+    stat.S_IFDIR: NodeType.FOLDER,
+    stat.S_IFLNK: NodeType.LINK,
+    stat.S_IFIFO: NodeType.FIFO,
+    stat.S_IFSOCK: NodeType.SOCKET,
+    stat.S_IFCHR: NodeType.CHARACTER,
+    stat.S_IFBLK: NodeType.BLOCK,
+}
+
+
+class TreeFileSystem(ABC):
+    """A file system whose folders hold names and inode numbers."""
+
+    kind: str
+    label: str
+    root: int
+
+    def __init__(self, device: BlockDevice) -> None:
+        self.device = device
+        self.tables = CachedDevice(device)
+        self._contents = ContentCache()
+
+    @abstractmethod
+    def entry(self, inode: int) -> Entry: ...
+
+    @abstractmethod
+    def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
+        """The names in a folder as they are stored, and the inode numbers they stand for."""
+
+    @abstractmethod
+    def content(self, inode: int) -> Content:
+        """What a file holds. Raises GuestDamaged for what is no file."""
+
+    @abstractmethod
+    def readlink(self, inode: int) -> bytes: ...
+
+    @abstractmethod
+    def xattrs(self, inode: int) -> dict[bytes, bytes]: ...
+
+    def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
+        """Damaged inodes are left out: names and inodes are separate tables. So are names that lead back to
+        this folder or to the top."""
+        for name, child in safe_names(self.names(inode)):
+            if child in (inode, self.root):
+                continue
+            try:
+                entry = self.entry(child)
+            except PARSE_ERRORS:
+                continue
+            yield name, entry
+
+    def lookup(self, inode: int, name: bytes) -> Entry:
+        if is_safe(name):
+            for found, child in self.names(inode):
+                if found == name:
+                    return self.entry(child)
+        raise GuestMissing(f"no {name!r} in folder {inode}")
+
+    def read(self, inode: int, offset: int, length: int) -> bytes:
+        content = self._contents.get(inode)
+        if content is None:
+            content = self.content(inode)
+            self._contents.put(inode, content)
+        return content.read(offset, length)
+
+
+def node_type(mode: int, inode: int) -> NodeType:
+    """From the upper bits of st_mode."""
+    found = _TYPES.get(mode & 0o170000)
+    if found is None:
+        raise GuestDamaged(f"inode {inode}: mode {mode:o} is of no type")
+    return found
+
+
+def is_safe(name: bytes) -> bool:
+    """Whether a name can be shown: not empty, no `.` or `..`, no slash or NUL, not too long."""
+    return 0 < len(name) <= _MAX_NAME and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def safe_names(names: Iterable[tuple[bytes, Child]]) -> Iterator[tuple[bytes, Child]]:
+    """Leave out names that cannot be shown, and those that were there before."""
+    seen: set[bytes] = set()
+    for name, child in names:
+        if name in seen or not is_safe(name):
+            continue
+        if len(seen) >= _MAX_NAMES:
+            raise GuestDamaged(f"a folder with more than {_MAX_NAMES} names")
+        seen.add(name)
+        yield name, child
+
+
+def nanoseconds(seconds: int, fraction: int) -> int:
+    """A time in ns since 1970, as near as a signed 64-bit number comes."""
+    return clamp(seconds * 1_000_000_000 + (fraction if 0 <= fraction < 1_000_000_000 else 0))
+
+
+def clamp(time: int) -> int:
+    return max(-_MAX_TIME - 1, min(_MAX_TIME, time))
+
+
+def utf8(name: bytes) -> bytes:
+    """UTF-16LE to UTF-8; lone surrogates as their three bytes."""
+    return name.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
+
+
+def label_text(label: bytes) -> str:
+    """A volume's name out of a field of fixed length."""
+    return label.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+
+
+utf8(b"a\0")  # loads the codec: no file can be opened later

@@ -1,0 +1,188 @@
+"""XFS, versions 4 and 5."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from collections.abc import Iterator
+
+from holdfast.guests import fs_acls as acls
+from holdfast.guests.filesystem import BlockDevice
+from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, TreeFileSystem, node_type
+from holdfast.guests.fs_content import Content, Inline, Pieces, Unreadable, file_extents, read_pieces
+from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.guests.xfs_attributes import ROOT, attributes
+from holdfast.guests.xfs_inode import FLAG_REALTIME, FORMAT_LOCAL, Inode, fork_pieces, parse_inode
+from holdfast.guests.xfs_super import Super
+
+_BLOCK_MAGIC = (b"XD2B", b"XDB3")
+_DATA_MAGIC = (b"XD2D", b"XDD3")
+_LEAF_START = 1 << 35
+"""Offset in a folder's fork from which its blocks are indexes of names and no entries."""
+_FREE = b"\xff\xff"
+_MAX_LINK = 1024
+_LINK_MAGIC = b"XSLM"
+_LINK_HEAD = 56
+_ENTRY = struct.Struct(">QB")
+
+
+class XfsFileSystem(TreeFileSystem):
+    """One XFS file system. Raises GuestDamaged when its superblock cannot be used."""
+
+    kind = "xfs"
+
+    def __init__(self, device: BlockDevice) -> None:
+        super().__init__(device)
+        self._super = Super(self.tables)
+        self.label = self._super.label
+        self.root = self._super.root
+        self._load(self.root)
+
+    def entry(self, inode: int) -> Entry:
+        node = self._load(inode)
+        type_ = node_type(node.mode, inode)
+        device = 0
+        extents: tuple[FileExtent, ...] | None = None
+        if type_ is NodeType.FILE:
+            extents = self._extents(node)
+        elif type_ in (NodeType.CHARACTER, NodeType.BLOCK):
+            (number,) = struct.unpack_from(">I", node.fork.data)
+            device = os.makedev(number >> 18, number & 0x3FFFF)
+        return Entry(
+            inode,
+            type_,
+            node.mode & 0o7777,
+            node.uid,
+            node.gid,
+            node.links,
+            node.size,
+            node.blocks * self._super.block_size,
+            node.mtime,
+            node.ctime,
+            node.atime,
+            device,
+            extents,
+        )
+
+    def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
+        node = self._load(inode)
+        if not stat.S_ISDIR(node.mode):
+            raise GuestMissing(f"xfs: inode {inode} is no folder")
+        if node.fork.format == FORMAT_LOCAL:
+            yield from self._short_names(node.fork.data, inode)
+            return
+        size = self._super.directory_block
+        pieces = fork_pieces(self.tables, self._super, node.fork, inode)
+        end = min(node.size, _LEAF_START)
+        if end > self.device.size:
+            raise GuestDamaged(f"xfs: folder {inode} of {node.size} bytes")
+        for start, length, place in pieces:
+            if place < 0 or start >= end:
+                continue
+            # A folder block may be made of several pieces: it is read where it starts.
+            for offset in range(-(-start // size) * size, min(start + length, end), size):
+                yield from self._block_names(read_pieces(self.tables, pieces, end, offset, size), inode)
+
+    def content(self, inode: int) -> Content:
+        node = self._load(inode)
+        if not stat.S_ISREG(node.mode):
+            raise GuestMissing(f"xfs: inode {inode} is no file")
+        if node.flags & FLAG_REALTIME:
+            return Unreadable(f"xfs: inode {inode} lies on the real-time device")
+        if node.fork.format == FORMAT_LOCAL:
+            return Inline(node.fork.data[: node.size])
+        return Pieces(self.device, fork_pieces(self.tables, self._super, node.fork, inode), node.size)
+
+    def readlink(self, inode: int) -> bytes:
+        node = self._load(inode)
+        if not stat.S_ISLNK(node.mode):
+            raise GuestMissing(f"xfs: inode {inode} is no symbolic link")
+        if node.size > _MAX_LINK:
+            raise GuestDamaged(f"xfs: the link {inode} is of {node.size} bytes")
+        is_local = node.fork.format == FORMAT_LOCAL
+        target = node.fork.data[: node.size] if is_local else self._remote_link(node)
+        if len(target) < node.size:
+            raise GuestDamaged(f"xfs: the link {inode} ends early")
+        return target
+
+    def xattrs(self, inode: int) -> dict[bytes, bytes]:
+        found = {}
+        for namespace, name, value in attributes(self.tables, self._super, self._load(inode)):
+            if namespace != ROOT:
+                found[b"user." + name] = value
+            elif name == b"SGI_ACL_FILE":
+                found[acls.ACCESS] = acls.from_xfs(value)
+            elif name == b"SGI_ACL_DEFAULT":
+                found[acls.DEFAULT] = acls.from_xfs(value)
+        return found
+
+    def _load(self, inode: int) -> Inode:
+        if inode >= MAX_INODE:
+            raise GuestDamaged(f"xfs: the inode number {inode} is too large to be shown")
+        place = self._super.inode_offset(inode)
+        return parse_inode(self.tables.read(place, self._super.inode_size), inode)
+
+    def _extents(self, node: Inode) -> tuple[FileExtent, ...] | None:
+        if node.flags & FLAG_REALTIME or node.fork.format == FORMAT_LOCAL:
+            return None
+        try:
+            pieces = fork_pieces(self.tables, self._super, node.fork, node.number)
+            return file_extents(self.device, pieces, node.size)
+        except PARSE_ERRORS:
+            return None  # reading it will say what is wrong
+
+    def _short_names(self, data: bytes, inode: int) -> Iterator[tuple[bytes, int]]:
+        count, wide = data[0], data[1]
+        width = 8 if wide else 4
+        typed = 1 if self._super.has_types else 0
+        place = 2 + width
+        for _ in range(count):
+            length = data[place]
+            end = place + 3 + length + typed + width
+            if end > len(data):
+                raise GuestDamaged(f"xfs: folder {inode}: an entry reaches to {end} of {len(data)}")
+            name = data[place + 3 : place + 3 + length]
+            yield name, int.from_bytes(data[end - width : end], "big")
+            place = end
+
+    def _block_names(self, block: bytes, inode: int) -> Iterator[tuple[bytes, int]]:
+        magic = block[:4]
+        end = len(block)
+        if magic in _BLOCK_MAGIC:
+            (count,) = struct.unpack_from(">I", block, end - 8)
+            end -= 8 + count * 8
+        elif magic not in _DATA_MAGIC:
+            raise GuestDamaged(f"xfs: folder {inode}: a block of it is damaged")
+        place = 64 if self._super.version == 5 else 16
+        if end < place:
+            raise GuestDamaged(f"xfs: folder {inode}: a block with {count} entries")
+        typed = 1 if self._super.has_types else 0
+        while place < end:
+            if block[place : place + 2] == _FREE:
+                (size,) = struct.unpack_from(">H", block, place + 2)
+                if size == 0 or size % 8:
+                    raise GuestDamaged(f"xfs: folder {inode}: free space of {size} bytes")
+            else:
+                child, length = _ENTRY.unpack_from(block, place)
+                size = (length + typed + 18) & ~7
+                yield block[place + 9 : place + 9 + length], child
+            place += size
+        if place != end:
+            raise GuestDamaged(f"xfs: folder {inode}: an entry reaches to {place} of {end}")
+
+    def _remote_link(self, node: Inode) -> bytes:
+        pieces = fork_pieces(self.tables, self._super, node.fork, node.number)
+        size = self._super.block_size
+        if self._super.version == 4:
+            return read_pieces(self.tables, pieces, node.size, 0, node.size)
+        found = b""
+        number = 0
+        end = pieces[-1][0] + pieces[-1][1] if pieces else 0
+        while len(found) < node.size:
+            block = read_pieces(self.tables, pieces, end, number * size, size)
+            if block[:4] != _LINK_MAGIC:
+                raise GuestDamaged(f"xfs: block {number} of the link {node.number} is damaged")
+            found += block[_LINK_HEAD : _LINK_HEAD + node.size - len(found)]
+            number += 1
+        return found
