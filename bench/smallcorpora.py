@@ -58,10 +58,10 @@ def make_disks(folder: Path) -> None:
             disk = copy
 
 
-def partition(disk: Path) -> int:
+def partition(disk: Path, size: int = DISK_SIZE) -> int:
     """Makes an empty GPT disk and returns the byte offset of its root partition."""
     with disk.open("wb") as file:
-        file.truncate(DISK_SIZE)
+        file.truncate(size)
     table = "label: gpt\nsize=64MiB, type=uefi, name=EFI\ntype=linux, name=root\n"
     tool("sfdisk", "-q", disk, stdin=table)
     partitions = json.loads(tool("sfdisk", "-J", disk))["partitiontable"]["partitions"]
