@@ -195,7 +195,7 @@ run 'holdfast snapshots'
 title "Mount: every backup is a folder"
 mkdir mnt
 run 'holdfast mount mnt'
-run "find mnt -mindepth 1 | sort"
+run "find mnt -mindepth 1 -path '*/files/*/*' -prune -o -print | sort"
 
 title "Copy the disk out, as it is now and as it was"
 run 'cp --sparse=always mnt/vms/web01/latest/disks/web01.raw restored.raw'
@@ -204,17 +204,24 @@ first=$(find mnt/vms/web01 -mindepth 1 -maxdepth 1 -type d | sort | head -1)
 run "cmp $first/disks/web01.raw '$before'"
 note "byte for byte, both of them: what is on the disk now, and what was on it before the change"
 
+title "Files inside the guest, and what changed in it"
+run 'ls -l mnt/vms/web01/latest/files/web01/'
 if [ -n "$EXT" ]; then
-  title "One file from inside the disk, straight out of the mount"
-  inside=${EXT#web01.raw}
+  run 'holdfast diff web01'
   if [ -z "$IMAGE" ]; then
     note "/srv/contract.txt was deleted; the first backup has it"
-    run "debugfs -R 'dump /srv/contract.txt contract.txt' '$first/disks/web01.raw$inside' 2>debugfs.log"
+    run "cp $first/files/web01/*/srv/contract.txt contract.txt"
     run 'cat contract.txt'
     grep -q 'backups are tested' contract.txt || fail "the file that was copied out is not the one that was backed up"
   fi
-  run "debugfs -R 'dump /holdfast-demo.txt pulled.txt' 'mnt/vms/web01/latest/disks/web01.raw$inside' 2>debugfs.log"
-  run 'cmp pulled.txt written.txt && cat pulled.txt'
+  run 'cmp mnt/vms/web01/latest/files/web01/*/holdfast-demo.txt written.txt && cat written.txt'
+fi
+
+if command -v qemu-img >/dev/null; then
+  title "The same disk as qcow2: out of the mount, and in again"
+  run 'qemu-img check mnt/vms/web01/latest/disks/web01.qcow2'
+  run 'qemu-img convert -O qcow2 mnt/vms/web01/latest/disks/web01.qcow2 web01.qcow2'
+  run 'holdfast backup web01.qcow2 --name web01'
 fi
 
 title "Load the dump into another database"
