@@ -78,7 +78,7 @@ day_ends() { # IMAGE DAY
 make_vm() {
   local image=$WORK/disk.raw day
   truncate -s $DISK "$image"
-  sgdisk -q --disk-guid=6F1D5A10-0000-4000-8000-000000000001 \
+  quietly sgdisk --disk-guid=6F1D5A10-0000-4000-8000-000000000001 \
     -n 1:$ESP_START:+64M -t 1:ef00 -u 1:6F1D5A10-0000-4000-8000-000000000002 \
     -n 2:$ROOT_START:$((ROOT_START + ROOT_SECTORS - 1)) -t 2:8300 -u 2:6F1D5A10-0000-4000-8000-000000000003 "$image"
   LOOP=$(loop "$image" $ESP_START $ESP_SECTORS)

@@ -26,6 +26,7 @@ from holdfast.ingest.hooks import CommandHooks, Freeze, frozen
 from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.repo.select import TIME_FORMAT
 from holdfast.repo.snapshot import Consistency, SubjectKind
+from holdfast.repo.store import LockMode
 
 _INTERRUPTED = "no snapshot was made; the same command again goes on with what is stored already"
 _NAME_LIMIT = 200
@@ -78,7 +79,7 @@ def backup_command(
     stdin_filename: str | None,
     stdin_from_command: bool,
 ) -> ExitCode:
-    r"""Back up virtual machines, disk images, block devices, dumps or files into one snapshot.
+    """Back up virtual machines, disk images, block devices, dumps or files into one snapshot.
 
     \b
     holdfast backup /exports/web01/
@@ -102,10 +103,16 @@ def backup_command(
     images = ImageOptions(
         disk_format, tuple(map(Path, backing)), follow_backing, bitmap or "", checkpoint or ""
     )
+    if stream and images != ImageOptions():
+        raise click.UsageError(
+            "--disk-format, --backing, --follow-backing, --bitmap and --checkpoint say nothing of a stream"
+        )
     freezes = _freezes(before, after, agent)
     wanted = SubjectKind(kind) if kind else None
     settings.if_interrupted = _INTERRUPTED
     with settings.opened(index=True) as repository, ExitStack() as stack:
+        # Before anything freezes or a dump begins: neither shall wait for a prune.
+        stack.enter_context(repository.store.lock(LockMode.SHARED, lock_timeout))
         held = stack.enter_context(frozen(freezes))
         opened = stack.enter_context(ExitStack())
         inputs = open_stream(opened, stream, wanted) if stream else open_paths(opened, paths, wanted, images)

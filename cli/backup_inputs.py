@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from holdfast.disks.files import OpenFile
 from holdfast.disks.open import image_format, open_image
@@ -20,6 +21,8 @@ from holdfast.ingest.plan import Part, plan_export, plan_parts
 from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import SubjectKind
+
+_NO_BITMAP: Final = "--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def open_paths(
             return found
     sources = [_open(stack, path, kind, options) for path in paths]
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
-        raise Refused("--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored")
+        raise Refused(_NO_BITMAP)
     parts = plan_parts(sources, kind, bitmap=options.bitmap, checkpoint=options.checkpoint)
     return Inputs(parts, kind=kind)
 
@@ -93,11 +96,13 @@ def _open_export(stack: ExitStack, path: Path, options: ImageOptions) -> Inputs 
     if export is None:
         return None
     stack.enter_context(export)
+    if options.bitmap:
+        raise Refused(_NO_BITMAP)
     return Inputs(
-        plan_export(export),
+        plan_export(export, checkpoint=options.checkpoint),
         name=export.name,
         uuid=export.uuid,
-        origin=path.name or str(path),
+        origin=path.name or path.resolve().name or str(path),
         kind=SubjectKind.VM,
         warnings=export.warnings,
     )

@@ -15,7 +15,7 @@ _VARIABLE = "_HOLDFAST_COMPLETE"
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    r"""Print a script that completes commands and options in SHELL.
+    """Print a script that completes commands and options in SHELL.
 
     \b
     bash:  holdfast completion bash > ~/.local/share/bash-completion/completions/holdfast

@@ -4,31 +4,51 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import click
 
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
+from holdfast.cli.guest_options import leads_inside, luks_option
 from holdfast.cli.options import command
-from holdfast.repo.errors import Refused
+from holdfast.disks.stored_view import stored_view, stream
+from holdfast.disks.views import VIEWS
+from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
 from holdfast.repo.select import find_items
 from holdfast.repo.snapshot import Item, Snapshot
+from holdfast.repo.types import Buffer
 
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 """What a terminal obeys or chokes on; tabs and ends of lines are text."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """Something that can be dumped. `lost`: bytes that could not be read when it was backed up."""
+
+    name: str
+    data: Iterable[Buffer]
+    lost: int = 0
+
+
 @command("dump")
 @click.argument("snapshot", metavar="SNAPSHOT[:PATH]")
 @click.option("--force", is_flag=True, help="Write to a terminal whatever it is.")
+@luks_option
 @click.pass_context
-def dump_command(context: click.Context, *, snapshot: str, force: bool) -> ExitCode:
-    r"""Write a stored file to standard output, in order.
+def dump_command(context: click.Context, *, snapshot: str, force: bool, luks: Sequence[str]) -> ExitCode:
+    """Write a stored file to standard output, in order.
 
     \b
     holdfast dump shop@latest:dump.sql | psql shop
+    holdfast dump web01:files/web01/p1/etc/passwd
+    holdfast dump web01:disks/web01.qcow2 | ssh host 'cat > web01.qcow2'
 
     PATH may be left out when the snapshot holds one thing only.
     """
@@ -39,27 +59,53 @@ def dump_command(context: click.Context, *, snapshot: str, force: bool) -> ExitC
     out = sys.stdout.buffer
     with settings.opened(index=True) as repository:
         stored, path = settings.pick(repository, snapshot)
-        item = _the_one(stored.snapshot, path)
-        reader = Reader(repository)
-        for data in Restorer(repository, reader).in_order(reader.recipe(item)):
-            if guard and _NOT_TEXT.search(data):
-                raise Refused(
-                    f"{item.path} is not text, and this is a terminal; send it into a file or a pipe"
-                )
-            out.write(data)
+        with _content(repository, stored.snapshot, path, luks) as content:
+            for data in content.data:
+                if guard and _NOT_TEXT.search(data):
+                    raise Refused(
+                        f"{content.name} is not text, and this is a terminal; send it into a file or a pipe"
+                    )
+                out.write(data)
     out.flush()
-    if item.bad:
-        lost = sum(bad.length for bad in item.bad)
+    if content.lost:
         settings.output.warn(
-            f"{item.path}: {lost} bytes could not be read when this was backed up, and are zeros"
+            f"{content.name}: {content.lost} bytes could not be read when this was backed up, and are zeros"
         )
         return ExitCode.PARTIAL
     return ExitCode.DONE
 
 
-def _the_one(snapshot: Snapshot, path: str) -> Item:
+@contextmanager
+def _content(
+    repository: Repository, snapshot: Snapshot, path: str, luks: Sequence[str]
+) -> Iterator[_Content]:
+    if leads_inside(path) and all(item.path != path for item in snapshot.items):
+        from holdfast.cli.guests import Guests, explained  # noqa: PLC0415  dumps need no parsers
+
+        guests = Guests.of(repository, luks)
+        with explained(), guests.inside(snapshot) as inside:
+            yield _Content(path, *guests.content(inside, path))
+        return
+    reader = Reader(repository)
+    restorer = Restorer(repository, reader)
+    item, format_ = _the_one(snapshot, path)
+    recipe = reader.recipe(item)
+    data = (
+        stream(stored_view(item, recipe, format_), recipe, restorer) if format_ else restorer.in_order(recipe)
+    )
+    yield _Content(path or item.path, data, sum(bad.length for bad in item.bad))
+
+
+def _the_one(snapshot: Snapshot, path: str) -> tuple[Item, str]:
+    """(item, format of disks that it is wanted in, "" for as it is)."""
+    stem, _, suffix = path.rpartition(".")
+    if suffix in VIEWS and all(item.path != path for item in snapshot.items):
+        disk = next((item for item in snapshot.items if item.path == f"{stem}.raw"), None)
+        if disk is None:
+            raise NotFound(f"nothing at {path!r} in this snapshot, and no disk {stem}.raw either")
+        return disk, suffix
     items = find_items(snapshot, path)
     if len(items) > 1:
         there = ", ".join(item.path for item in items[:5])
         raise Refused(f"that is more than one file ({there}); put :PATH behind the snapshot")
-    return items[0]
+    return items[0], ""

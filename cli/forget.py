@@ -70,7 +70,7 @@ def forget_command(
     prune: bool,
     allow_empty: bool,
 ) -> ExitCode:
-    r"""Take snapshots out of use: those named, or by policy those that no --keep rule keeps.
+    """Take snapshots out of use: those named, or by policy those that no --keep rule keeps.
 
     \b
     holdfast forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run

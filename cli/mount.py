@@ -36,7 +36,7 @@ def mount_command(
     gid: int | None,
     luks: tuple[str, ...],
 ) -> None:
-    r"""Show all snapshots as files and folders under DIR, an empty directory.
+    """Show all snapshots as files and folders under DIR, an empty directory.
 
     \b
     DIR/vms/web01/latest/disks/web01.raw (.qcow2, .vmdk, .vhdx: the same disk)

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import click
 
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
+from holdfast.cli.guest_options import leads_inside, luks_option
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
-from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.repo.errors import HoldfastError, Refused
-from holdfast.repo.reader import Reader
+from holdfast.cli.restore_image import ImageOptions, Job, plan, refuse_early, restore_items, tell
+from holdfast.disks.views import VIEWS
+from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
 from holdfast.repo.select import find_items
-from holdfast.repo.snapshot import Item
-from holdfast.repo.targets import DeviceTarget, FileTarget, check_free, gaps, is_device, read_back
-from holdfast.repo.types import ProgressFunction
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    force: bool
-    overwrite: bool
-    sparse: bool
-    verify: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """An item and where it goes."""
-
-    item: Item
-    path: Path
+from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
 
 
 @command("restore")
 @click.argument("snapshot", metavar="SNAPSHOT[:PATH]")
 @click.option("--target", required=True, metavar="FILE|DIR|DEVICE", help="Where to write.")
+@click.option("--format", "format_", type=click.Choice(["raw", *VIEWS]), help="Of disks; default: raw.")
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @click.option("--force", is_flag=True, help="Write to a block device, whatever is on it.")
 @click.option("--sparse/--no-sparse", default=True, help="Leave holes as holes (default), or write zeros.")
 @click.option("--verify", is_flag=True, help="Read everything back from the disk and compare.")
+@click.option("--no-owner", is_flag=True, help="Of a guest's files: leave them to you, without ACLs.")
+@click.option("--setuid", is_flag=True, help="Of a guest's files: keep setuid and setgid bits.")
+@click.option("--special", is_flag=True, help="Of a guest's files: make FIFOs, sockets and devices too.")
+@luks_option
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
 def restore_command(
@@ -54,134 +41,102 @@ def restore_command(
     *,
     snapshot: str,
     target: str,
+    format_: str | None,
     overwrite: bool,
     force: bool,
     sparse: bool,
     verify: bool,
+    no_owner: bool,
+    setuid: bool,
+    special: bool,
+    luks: Sequence[str],
     no_progress: bool,
 ) -> ExitCode:
-    r"""Write what a snapshot holds to a file, a folder or a block device.
+    """Write what a snapshot holds to a file, a folder or a block device.
 
     \b
     holdfast restore web01@latest:disks/web01.raw --target /var/lib/images/web01.raw
-    holdfast restore web01 --target /srv/restored/
+    holdfast restore web01:disks/web01.qcow2 --target web01.qcow2
+    holdfast restore web01 --format vmdk --target /srv/restored/
+    holdfast restore web01:files/web01/p1/etc --target /tmp/etc
 
     One item goes to a file of that name, or into a folder that is there (or ends in /). A whole snapshot
     goes into a folder, each item under its path. Every chunk is checked before it is written. A file is
     called NAME.holdfast-partial until all of it is there.
+
+    What is in a guest's folder goes into the target folder: with modes, times, links and user.*
+    attributes; for root also with owners and ACLs. Nothing is written outside of it, whatever links the
+    guest holds. What cannot be restored is told, and the rest goes on (exit code 3).
     """
-    settings.if_interrupted = "files that were not complete have been removed; run it again"
-    options = _Options(force, overwrite, sparse, verify)
-    began = time.monotonic()
+    options = ImageOptions(force, overwrite, sparse, verify)
     with settings.opened(index=True) as repository:
         stored, path = settings.pick(repository, snapshot)
-        jobs = _plan(find_items(stored.snapshot, path), path, target)
-        _refuse_early(settings, jobs, options)
-        total = sum(job.item.size for job in jobs) * (2 if verify else 1)
-        with progress(settings.output, "restore", total, shown=not no_progress) as meter:
-            for job in jobs:
-                if job.item.path != path:
-                    job.path.parent.mkdir(parents=True, exist_ok=True)
-                _restore(settings, repository, job, options, meter.add)
-    _tell(settings, jobs, time.monotonic() - began, options)
+        if leads_inside(path) and not _is_stored(stored, path):
+            if format_ or verify or force:
+                raise click.UsageError("--format, --verify and --force are for items, not for guests' files")
+            # Here and not above: disks need no parsers.
+            from holdfast.cli.restore_guest import restore_guest  # noqa: PLC0415
+            from holdfast.guests.extract import ExtractOptions  # noqa: PLC0415
+
+            extract = ExtractOptions(
+                owners=os.geteuid() == 0 and not no_owner,
+                setuid=setuid,
+                special=special,
+                overwrite=overwrite,
+                sparse=sparse,
+            )
+            return restore_guest(
+                *(settings, repository, stored, path),
+                target=target,
+                options=extract,
+                luks=luks,
+                shown=not no_progress,
+            )
+        items, path, format_ = _items(stored, path, format_)
+        jobs = plan(items, path, target, format_)
+        folders = {job.path.parent for job in jobs if job.item.path != path}
+        _restore(settings, repository, jobs, options, folders=folders, shown=not no_progress)
     return ExitCode.PARTIAL if any(job.item.bad for job in jobs) else ExitCode.DONE
 
 
-def _plan(items: Sequence[Item], path: str, target: str) -> list[_Job]:
-    """What goes where. Raises Refused when several things would go to one place that is no folder."""
-    place = Path(target)
-    if len(items) == 1 and items[0].path == path:
-        if target.endswith("/") or place.is_dir():
-            place /= PurePosixPath(path).name
-        return [_Job(items[0], place)]
-    if place.exists() and not place.is_dir():
-        one = f"`SNAPSHOT:{items[0].path}` names a single one"
-        raise Refused(f"{target} is no folder, and a whole snapshot needs one; {one}; nothing was written")
-    return [_Job(item, place / item.path) for item in items]
-
-
-def _refuse_early(settings: Settings, jobs: Sequence[_Job], options: _Options) -> None:
-    """Everything that can be told before the first byte is written."""
-    root = settings.root.resolve()
-    for job in jobs:
-        if is_device(job.path):
-            if not options.force:
-                raise Refused(f"{job.path} is a block device: --force writes over all that is on it")
-            continue
-        if job.path.resolve().is_relative_to(root):
-            raise Refused(f"{job.path} is inside the repository; nothing was written")
-        if job.path.is_file() and not options.overwrite:
-            raise Refused(f"{job.path} exists already; --overwrite replaces it; nothing was written")
-        check_free(job.path, overwrite=True)
-
-
 def _restore(
-    settings: Settings, repository: Repository, job: _Job, options: _Options, add: ProgressFunction
+    settings: Settings,
+    repository: Repository,
+    jobs: Sequence[Job],
+    options: ImageOptions,
+    *,
+    folders: Iterable[Path],
+    shown: bool,
 ) -> None:
-    reader = Reader(repository)
-    recipe = reader.recipe(job.item)
-    if is_device(job.path):
-        with DeviceTarget(job.path, job.item.size) as device:
-            settings.if_interrupted = f"{job.path} is written in part; run it again"
-            try:
-                for offset, length in gaps(recipe, repository.keys):
-                    device.clear(offset, length)
-                Restorer(repository, reader).to_target(recipe, device, add)
-            except HoldfastError:
-                settings.output.warn(f"{job.path} is written in part")
-                raise
-            if options.verify:
-                read_back(recipe, repository.keys, device, add)
-        if device.capacity > job.item.size:
-            left = size(device.capacity - job.item.size)
-            settings.output.note(
-                f"{job.path} is {left} larger than the image; what was there is as it was. "
-                "A GPT disk wants its second table moved to the end: `sgdisk -e`"
-            )
-        return
-    with FileTarget(
-        job.path,
-        job.item.size,
-        sparse=options.sparse,
-        overwrite=options.overwrite,
-        mtime=job.item.mtime,
-    ) as file:
-        Restorer(repository, reader).to_target(recipe, file, add)
-        if options.verify:
-            read_back(recipe, repository.keys, file, add)
+    settings.if_interrupted = "files that were not complete have been removed; run it again"
+    began = time.monotonic()
+    refuse_early(settings, jobs, options)
+    total = sum(job.item.size for job in jobs) * (2 if options.verify else 1)
+    with progress(settings.output, "restore", total, shown=shown) as meter:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        restore_items(settings, repository, jobs, options, meter.add)
+    tell(settings, jobs, time.monotonic() - began, options)
 
 
-def _tell(settings: Settings, jobs: Sequence[_Job], seconds: float, options: _Options) -> None:
-    total = sum(job.item.size for job in jobs)
-    allocated = sum(job.item.allocated for job in jobs)
-    settings.output.message(
-        "summary",
-        action="restore",
-        files=[
-            {
-                "path": job.item.path,
-                "target": str(job.path),
-                "size": job.item.size,
-                "partial": bool(job.item.bad),
-            }
-            for job in jobs
-        ],
-        size=total,
-        allocated=allocated,
-        seconds=round(seconds, 3),
-        verified=options.verify,
-    )
-    for job in jobs:
-        settings.output.summary(f"{escape(job.item.path)} -> {escape(str(job.path))}")
-    settings.output.summary(
-        f"restored {size(total)} ({size(allocated)} of it data) in {count(len(jobs), 'file')}, "
-        f"{duration(seconds)} ({rate(allocated, seconds)})"
-        f"{'; read back and compared' if options.verify else ''}"
-    )
-    for job in jobs:
-        if job.item.bad:
-            lost = sum(bad.length for bad in job.item.bad)
-            settings.output.warn(
-                f"{job.path}: {lost} bytes could not be read when this was backed up and are zeros now; "
-                "`holdfast info` of the snapshot lists them"
-            )
+def _is_stored(stored: StoredSnapshot, path: str) -> bool:
+    return any(f"{item.path}/".startswith(path + "/") for item in stored.snapshot.items)
+
+
+def _items(stored: StoredSnapshot, path: str, format_: str | None) -> tuple[Sequence[Item], str, str]:
+    """(items, path of the one item if one was named, format). `disks/sda.qcow2` names disk and format."""
+    try:
+        items = find_items(stored.snapshot, path)
+    except NotFound:
+        stem, _, suffix = path.rpartition(".")
+        if suffix not in VIEWS:
+            raise
+        items = tuple(i for i in stored.snapshot.items if i.path == f"{stem}.raw")
+        if not items:
+            raise
+        if format_ not in (None, suffix):
+            raise click.UsageError(f"--format {format_} contradicts {path}") from None
+        path, format_ = items[0].path, suffix
+    if format_ not in (None, "raw") and not any(item.kind is ItemKind.DISK for item in items):
+        raise Refused(f"--format {format_} is for disks, and there is none at {path!r}")
+    return items, path, format_ or "raw"

@@ -94,7 +94,15 @@ class BlockImage:
             yield Run(run_start, run_length, run_place)
 
     def extents(self) -> Iterator[ImageExtent]:
-        yield from merged(self._block_extents())
+        left = self._file.size
+        for extent in merged(self._block_extents()):
+            if extent.kind is ExtentKind.DATA:
+                # One block that is pointed to over and over would make a disk without end.
+                left -= extent.length
+                if left < 0:
+                    where = self._table.entry_offset(extent.start // self.block_size)
+                    raise ImageDamaged(self._file.name, "more blocks than the file has", offset=where)
+            yield extent
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         for run in self.runs(offset, offset + len(buffer)):

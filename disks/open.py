@@ -82,9 +82,10 @@ def image_format(file: ImageFile) -> str | None:
     Raises ImageRefused when they contradict each other in a way that only the user can settle, ImageDamaged
     when the name promises a format that the content is not.
     """
-    promised, found = suffix_format(file.name), magic_format(file)
+    promised = suffix_format(file.name)
     if promised == "raw":
-        return "raw"
+        return "raw"  # unread: its first sector may be a bad one
+    found = magic_format(file)
     if promised is not None:
         if found != promised:
             it_is = f"it looks like {found}" if found else f"it has no {promised} header"

@@ -77,7 +77,7 @@ class Qcow2Tables:
         self._head = head
         self._span_bits = head.cluster_bits + head.l2_bits
         self._size_shift = 62 - (head.cluster_bits - 8)
-        self._cache: OrderedDict[int, array[int]] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
         self._cache_room = max(2, _CACHE // head.cluster)
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
@@ -123,7 +123,9 @@ class Qcow2Tables:
         return where, index + 1
 
     def _table(self, offset: int, entries: int) -> array[int]:
-        table = self._cache.get(offset)
+        # By length too: the L1 table of a crafted image can be an L2 table as well.
+        place = offset, entries
+        table = self._cache.get(place)
         if table is None:
             table = array("Q")
             table.frombytes(read_exactly(self._file, offset, 8 * entries, "a table"))
@@ -131,9 +133,9 @@ class Qcow2Tables:
                 table.byteswap()
             while len(self._cache) >= self._cache_room:
                 self._cache.popitem(last=False)
-            self._cache[offset] = table
+            self._cache[place] = table
         else:
-            self._cache.move_to_end(offset)
+            self._cache.move_to_end(place)
         return table
 
     def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:

@@ -40,6 +40,9 @@ _LOG_LIMIT: Final = 4 << 20
 """Bytes of a log that is replayed. Hyper-V's have 1 MiB; one of this size made of nothing but descriptors,
 which no machine writes, takes seconds to sort out."""
 _FILE_LIMIT: Final = 1 << 62
+_GROWTH_LIMIT: Final = 64 << 30
+"""Bytes that a file may lack of the length that its log gives it, which read as zeros: some hundred of the largest
+blocks, and little enough to be read."""
 
 
 class Write(NamedTuple):

@@ -119,7 +119,9 @@ def open_vmdk(file: ImageFile, companions: Companions) -> VmdkImage:
                 file.name, f"a {line.kind} extent in a {descriptor.create_type} disk", offset=line.at
             )
         _check_name(line.name, file.name)
-    return VmdkImage([_open_part(line, file, companions) for line in descriptor.extents])
+    parts = [_open_part(line, file, companions) for line in descriptor.extents]
+    _refuse_repeats(descriptor, file)
+    return VmdkImage(parts)
 
 
 def _open_alone(file: ImageFile) -> VmdkImage:

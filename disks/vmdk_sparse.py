@@ -66,15 +66,23 @@ class SparseExtent:
     def extents(self) -> Iterator[ImageExtent]:
         """All of [0, size) in order, as runs of a kind within a table."""
         span = self._layout.entries * self._grain
+        left = self._file.size
         for index in range(self._layout.table_count):
             start = index * span
             table = self._table(index)
             if table is None:
                 yield ImageExtent(start, min(span, self.size - start), ExtentKind.HOLE)
                 continue
+            left -= 4 * len(table)
             for run in self._runs(table, 0, len(table)):
                 at = start + run.first * self._grain
-                yield ImageExtent(at, min(run.grains * self._grain, self.size - at), run.kind)
+                length = min(run.grains * self._grain, self.size - at)
+                if run.kind is ExtentKind.DATA and self._compressed is None:
+                    left -= length
+                if left < 0:  # one table or grain, pointed to over and over, would make a disk without end
+                    where = self._layout.directory * SECTOR + 4 * index
+                    raise ImageDamaged(self._file.name, "more tables or grains than the file has", offset=where)
+                yield ImageExtent(at, length, run.kind)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         span = self._layout.entries * self._grain

@@ -25,8 +25,8 @@ from holdfast.repo.snapshot import Item
 
 T = TypeVar("T")
 
-_ENTRIES = 32_768
-"""Entries that are kept, some 700 bytes each: a folder of 20,000 files can be listed, then copied."""
+_ENTRIES = 16_384
+"""Entries that are kept, some 1,700 bytes each: what a listing showed can be copied without asking again."""
 _ATTRIBUTES = 4096
 """Inodes whose extended attributes are kept: programs ask for the list, then for each."""
 

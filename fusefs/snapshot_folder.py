@@ -98,8 +98,13 @@ def _document(stored: StoredSnapshot) -> bytes:
         "partial": s.partial,
         "program": s.program,
         "tags": list(s.tags),
-        "disks" if s.subject.kind is SubjectKind.VM else "items": [_item(item) for item in s.items],
     }
+    if s.subject.kind is SubjectKind.VM:
+        definition = [item for item in s.items if item.path.startswith("definition/")]
+        document["disks"] = [_item(item) for item in s.items if item not in definition]
+        document["definition"] = [_item(item) for item in definition]
+    else:
+        document["items"] = [_item(item) for item in s.items]
     if s.subject.uuid:
         document["subject"]["uuid"] = s.subject.uuid
     if s.subject.engine:

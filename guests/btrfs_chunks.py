@@ -104,7 +104,7 @@ class Chunks:
         if not known:
             self._starts.insert(index, start)
             self._chunks.insert(index, _Chunk(start, length, tuple(places)))
-        return _CHUNK_HEAD.size + count * _STRIPE.size
+        return int(_CHUNK_HEAD.size + count * _STRIPE.size)
 
     def places(self, logical: int, length: int) -> Iterator[int]:
         """Where the copies of a run inside one chunk lie on the device."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections.abc import Sequence
 
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_content import Piece, add_piece
@@ -14,105 +15,90 @@ _EXTENT_MAGIC = 0xF30A
 _MAX_DEPTH = 5
 _UNWRITTEN = 0x8000
 _DIRECT = 12
-_LEVELS = 3
 
 _HEAD = struct.Struct("<HHHH")
 _RECORD = struct.Struct("<III")
 
 
-def extent_pieces(device: BlockDevice, root: bytes, block_size: int, inode: int) -> list[Piece]:
-    """The pieces of a file with extents; `root` is the 60 bytes in the inode. Unwritten ones are zeros."""
-    pieces: list[Piece] = []
-    _add_extents(device, root, block_size, inode, None, pieces)
-    return pieces
+class BlockReader:
+    """Finds the blocks of one file. `pieces` grow while its trees are walked."""
 
+    def __init__(self, device: BlockDevice, block_size: int, inode: int) -> None:
+        self.pieces: list[Piece] = []
+        self._device = device
+        self._size = block_size
+        self._inode = inode
+        self._count = 0
+        self._seen: set[int] = set()
 
-def _add_extents(
-    device: BlockDevice, node: bytes, block_size: int, inode: int, level: int | None, pieces: list[Piece]
-) -> None:
-    magic, count, _, depth = _HEAD.unpack_from(node)
-    is_root = level is None
-    if magic != _EXTENT_MAGIC or count > len(node) // 12 - 1:
-        raise GuestDamaged(f"ext: inode {inode}: an extent block is damaged")
-    # Only a root may be empty: trees of empty leaves would be walked without end and without a result.
-    if depth > _MAX_DEPTH or depth != (depth if is_root else level) or not (count or is_root):
-        raise GuestDamaged(f"ext: inode {inode}: an extent tree of depth {depth}")
-    if depth:
-        for _, low, high in _RECORD.iter_unpack(node[12 : 12 + count * 12]):
-            block = low | (high & 0xFFFF) << 32
-            child = device.read(block * block_size, block_size)
-            _add_extents(device, child, block_size, inode, depth - 1, pieces)
-        return
-    for logical, middle, low in _RECORD.iter_unpack(node[12 : 12 + count * 12]):
-        length = middle & 0xFFFF
-        place = (low | (middle >> 16) << 32) * block_size
-        if length > _UNWRITTEN:
-            length -= _UNWRITTEN
-            place = -1
-        if length:
-            add_piece(pieces, logical * block_size, length * block_size, place)
+    def by_extents(self, root: bytes) -> list[Piece]:
+        """The pieces of a file with extents; `root` is what is in the inode. Unwritten ones are zeros."""
+        (_, _, _, depth) = _HEAD.unpack_from(root)
+        if depth > _MAX_DEPTH:
+            raise GuestDamaged(f"ext: inode {self._inode}: an extent tree of depth {depth}")
+        self._add_extents(root, depth, is_root=True)
+        return self.pieces
 
+    def by_map(self, root: bytes, size: int) -> list[Piece]:
+        """The pieces of a file of `size` bytes with a block map: 12 blocks and three levels of indirect
+        ones."""
+        numbers = struct.unpack("<15I", root)
+        self._count = -(-size // self._size)
+        position = self._add_blocks(numbers[:_DIRECT], 0)
+        for level, block in enumerate(numbers[_DIRECT:], 1):
+            if position < self._count:
+                position = self._add_indirect(block, level, position)
+        return self.pieces
 
-def mapped_pieces(device: BlockDevice, root: bytes, block_size: int, size: int, inode: int) -> list[Piece]:
-    """The pieces of a file of `size` bytes with a block map: 12 blocks and three levels of indirect ones."""
-    pieces: list[Piece] = []
-    numbers = struct.unpack("<15I", root)
-    count = -(-size // block_size)
-    position = _add_blocks(pieces, numbers[:_DIRECT], 0, count, block_size)
-    seen: set[int] = set()
-    for level in range(1, _LEVELS + 1):
-        if position >= count:
-            break
-        position = _add_indirect(
-            device, pieces, numbers[_DIRECT + level - 1], level, position, count, block_size, seen, inode
-        )
-    return pieces
+    def _add_extents(self, node: bytes, level: int, *, is_root: bool = False) -> None:
+        magic, count, _, depth = _HEAD.unpack_from(node)
+        # Only a root may be empty: trees of empty leaves would be walked without end and without a result.
+        if magic != _EXTENT_MAGIC or count > len(node) // 12 - 1 or depth != level or not (count or is_root):
+            raise GuestDamaged(f"ext: inode {self._inode}: an extent block is damaged")
+        size = self._size
+        for logical, low, high in _RECORD.iter_unpack(node[12 : 12 + count * 12]):
+            if depth:
+                block = low | (high & 0xFFFF) << 32
+                self._add_extents(self._device.read(block * size, size), depth - 1)
+                continue
+            length, place = low & 0xFFFF, (high | low >> 16 << 32) * size
+            if length > _UNWRITTEN:
+                length -= _UNWRITTEN
+                place = -1
+            if length:
+                add_piece(self.pieces, logical * size, length * size, place)
 
+    def _add_indirect(self, block: int, level: int, position: int) -> int:
+        """Add what is below an indirect block; returns the number of the block after it."""
+        if block == 0:
+            return int(position + (self._size // 4) ** level)
+        if block in self._seen:
+            raise GuestDamaged(f"ext: inode {self._inode}: indirect block {block} is there twice")
+        self._seen.add(block)
+        numbers = array("I", self._device.read(block * self._size, self._size))
+        if sys.byteorder == "big":
+            numbers.byteswap()
+        if level == 1:
+            return self._add_blocks(numbers, position)
+        for number in numbers:
+            if position >= self._count:
+                break
+            position = self._add_indirect(number, level - 1, position)
+        return position
 
-def _add_indirect(
-    device: BlockDevice,
-    pieces: list[Piece],
-    block: int,
-    level: int,
-    position: int,
-    count: int,
-    block_size: int,
-    seen: set[int],
-    inode: int,
-) -> int:
-    """Add what is below an indirect block; returns the number of the block after it."""
-    if block == 0:
-        return int(position + (block_size // 4) ** level)
-    if block in seen:
-        raise GuestDamaged(f"ext: inode {inode}: indirect block {block} is there twice")
-    seen.add(block)
-    numbers = array("I", device.read(block * block_size, block_size))
-    if sys.byteorder == "big":
-        numbers.byteswap()
-    if level == 1:
-        return _add_blocks(pieces, numbers, position, count, block_size)
-    for number in numbers:
-        if position >= count:
-            break
-        position = _add_indirect(device, pieces, number, level - 1, position, count, block_size, seen, inode)
-    return position
-
-
-def _add_blocks(
-    pieces: list[Piece], numbers: tuple[int, ...] | array[int], position: int, count: int, block_size: int
-) -> int:
-    """Add blocks by their numbers, 0 being a hole; returns the number of the block after them."""
-    first = start = position
-    begin = 0
-    for number in numbers[: max(count - position, 0)]:
-        if begin and number == begin + position - start:
-            position += 1
-            continue
-        if begin:
-            add_piece(pieces, start * block_size, (position - start) * block_size, begin * block_size)
-        begin = number
+    def _add_blocks(self, numbers: Sequence[int], position: int) -> int:
+        """Add blocks by their numbers, 0 being a hole; returns the number of the block after them."""
+        size = self._size
+        end = position + len(numbers)
+        begin = 0
         start = position
-        position += 1
-    if begin:
-        add_piece(pieces, start * block_size, (position - start) * block_size, begin * block_size)
-    return first + len(numbers)
+        for number in numbers[: max(self._count - position, 0)]:
+            if not begin or number != begin + position - start:
+                if begin:
+                    add_piece(self.pieces, start * size, (position - start) * size, begin * size)
+                begin = number
+                start = position
+            position += 1
+        if begin:
+            add_piece(self.pieces, start * size, (position - start) * size, begin * size)
+        return end

@@ -113,7 +113,7 @@ class Super:
         else:  # the descriptors of a meta group stand in its first group
             first = block * per_block
             place = self._first_block + first * self._blocks_per_group + self._has_super(first)
-        return place * self.block_size + index * self._descriptor_size
+        return int(place * self.block_size + index * self._descriptor_size)
 
     def _has_super(self, group: int) -> bool:
         if group == 0:

@@ -66,11 +66,11 @@ class FatTable:
         self,
         device: BlockDevice,
         offset: int,
+        *,
         bits: int,
         clusters: int,
         first: int,
         cluster_size: int,
-        *,
         mask: int = 0xFFFFFFFF,
     ) -> None:
         self._device = device

@@ -64,7 +64,12 @@ class ExfatFileSystem(TreeFileSystem):
         self._heap = heap << sector_shift
         active = table + table_length if tables == 2 and flags & 1 else table
         self._table = FatTable(
-            self.tables, active << sector_shift, 32, clusters, self._heap, self._cluster_size
+            self.tables,
+            active << sector_shift,
+            bits=32,
+            clusters=clusters,
+            first=self._heap,
+            cluster_size=self._cluster_size,
         )
         self.root = ROOT
         self.label = ""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from holdfast.guests import fs_acls as acls
-from holdfast.guests.ext_blocks import extent_pieces, mapped_pieces
+from holdfast.guests.ext_blocks import BlockReader
 from holdfast.guests.ext_super import Super
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_base import MAX_SIZE, PARSE_ERRORS, TreeFileSystem, nanoseconds, node_type
@@ -184,10 +184,10 @@ class ExtFileSystem(TreeFileSystem):
         )
 
     def _pieces(self, node: _Inode) -> tuple[Piece, ...]:
-        block_size = self._super.block_size
+        reader = BlockReader(self.tables, self._super.block_size, node.number)
         if node.flags & _FLAG_EXTENTS:
-            return tuple(extent_pieces(self.tables, node.block, block_size, node.number))
-        return tuple(mapped_pieces(self.tables, node.block, block_size, node.size, node.number))
+            return tuple(reader.by_extents(node.block))
+        return tuple(reader.by_map(node.block, node.size))
 
     def _extents(self, node: _Inode) -> tuple[FileExtent, ...] | None:
         if node.flags & (_FLAG_INLINE | _FLAG_ENCRYPTED | _FLAG_COMPRESSED):

@@ -49,10 +49,10 @@ class FatFileSystem(TreeFileSystem):
         self._table = FatTable(
             self.tables,
             boot.table_offset,
-            boot.bits,
-            boot.clusters,
-            boot.data_offset,
-            boot.cluster_size,
+            bits=boot.bits,
+            clusters=boot.clusters,
+            first=boot.data_offset,
+            cluster_size=boot.cluster_size,
             mask=0x0FFFFFFF,
         )
         self.kind = f"fat{boot.bits}"

@@ -169,10 +169,11 @@ class NtfsFileSystem(TreeFileSystem):
         record = self._load(inode)
         found = {}
         for attribute in record.attributes:
-            if attribute.type == DATA and attribute.name and attribute.lowest == 0:
-                if attribute.size <= _MAX_XATTR and not attribute.flags & ENCRYPTED:
-                    stream = self._stream(self._parts(record, attribute.name), inode)
-                    found[b"user." + utf8(attribute.name)] = stream.read(0, attribute.size)
+            if attribute.type != DATA or not attribute.name or attribute.lowest:
+                continue
+            if attribute.size <= _MAX_XATTR and not attribute.flags & ENCRYPTED:
+                stream = self._stream(self._parts(record, attribute.name), inode)
+                found[b"user." + utf8(attribute.name)] = stream.read(0, attribute.size)
         return found
 
     def _load(self, inode: int) -> Record:

@@ -138,11 +138,9 @@ def _merge(area: bytes, size: int, stripes: int, name: str) -> bytes:
         stripe = area[number * size : (number + 1) * size]
         block = (int.from_bytes(block) ^ int.from_bytes(stripe)).to_bytes(size)
         if number < stripes - 1:
+            cut = [block[at : at + width] for at in range(0, size, width)]
             parts = [
-                hashlib.new(
-                    name, struct.pack(">I", index) + block[index * width : (index + 1) * width]
-                ).digest()
-                for index in range(-(-size // width))
+                hashlib.new(name, struct.pack(">I", index) + part).digest() for index, part in enumerate(cut)
             ]
             parts[-1] = parts[-1][: size - (len(parts) - 1) * width]
             block = b"".join(parts)
@@ -158,7 +156,7 @@ def _header1(device: BlockDevice) -> Header:
         active, slot_rounds, slot_salt, offset, stripes = _SLOT1.unpack_from(raw, 208 + number * _SLOT1.size)
         if active == _ENABLED:
             kdf = _Kdf(_hash(_word(hash_)), slot_salt, _rounds(slot_rounds))
-            slots.append(_slot(kdf, cipher, key, key, offset * 512, stripes, _word(hash_)))
+            slots.append(_checked(_Slot(kdf, cipher, key, key, offset * 512, stripes, _hash(_word(hash_)))))
     return Header(
         1,
         tuple(slots),
@@ -234,21 +232,23 @@ def _slot2(slot: dict[str, Any]) -> _Slot:
         derive = _Kdf(_hash(kdf["hash"]), salt, _rounds(int(kdf["iterations"])))
     else:
         derive = _Kdf(str(kdf["type"]), salt, int(kdf["time"]), int(kdf["memory"]), int(kdf["cpus"]))
-    return _slot(
-        derive,
-        str(area["encryption"]),
-        int(area["key_size"]),
-        int(slot["key_size"]),
-        int(area["offset"]),
-        int(split["stripes"]),
-        split["hash"],
+    return _checked(
+        _Slot(
+            derive,
+            str(area["encryption"]),
+            int(area["key_size"]),
+            int(slot["key_size"]),
+            int(area["offset"]),
+            int(split["stripes"]),
+            _hash(split["hash"]),
+        )
     )
 
 
-def _slot(kdf: _Kdf, cipher: str, area_key: int, key: int, offset: int, stripes: int, hash_: str) -> _Slot:
-    if not 0 < key <= 128 or not 0 < area_key <= 128 or not 0 < stripes <= _MAX_STRIPES:
-        raise GuestDamaged(f"a key slot with a key of {key} bytes in {stripes} stripes")
-    return _Slot(kdf, cipher, area_key, key, offset, stripes, _hash(hash_))
+def _checked(slot: _Slot) -> _Slot:
+    if not 0 < slot.key <= 128 or not 0 < slot.area_key <= 128 or not 0 < slot.stripes <= _MAX_STRIPES:
+        raise GuestDamaged(f"a key slot with a key of {slot.key} bytes in {slot.stripes} stripes")
+    return slot
 
 
 def _rounds(count: int) -> int:

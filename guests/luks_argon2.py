@@ -1,8 +1,8 @@
 """Argon2 without threads, for LUKS2.
 
-cryptography computes several lanes in as many threads and says "not enough memory" where none may be started,
-as in the worker. libargon2, which cryptsetup brings along, computes them one after the other when asked to; it
-is used when it is installed.
+cryptography computes several lanes in as many threads and says "not enough memory" where none may be
+started, as in the worker. libargon2, which cryptsetup brings along, computes them one after the other when
+asked to; it is used when it is installed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from holdfast.guests.values import GuestDamaged
 
 _VERSION = 0x13
 _TYPES = {"argon2d": 0, "argon2i": 1, "argon2id": 2}
+_DERIVERS: dict[str, type[Argon2d] | type[Argon2i] | type[Argon2id]] = {
+    "argon2d": Argon2d,
+    "argon2i": Argon2i,
+    "argon2id": Argon2id,
+}
 _OUT_OF_MEMORY = -22
 _MIN_KIB, _MAX_KIB = 8, 4 << 20
 _MAX_LANES = 16
@@ -62,7 +67,7 @@ _argon2_ctx = _find_library()
 def argon2(
     kind: str, passphrase: bytes, salt: bytes, *, passes: int, kib: int, lanes: int, length: int
 ) -> bytes:
-    """A key. Raises GuestDamaged for parameters out of range, MemoryError when `kib` KiB are not to be had."""
+    """A key. GuestDamaged for parameters out of range, MemoryError when `kib` KiB are not to be had."""
     if (
         kind not in _TYPES
         or not 1 <= passes <= _MAX_PASSES
@@ -72,7 +77,7 @@ def argon2(
     ):
         raise GuestDamaged(f"luks: {kind} with {passes} passes over {kib} KiB in {lanes} lanes")
     if _argon2_ctx is None or lanes == 1:
-        type_ = {"argon2d": Argon2d, "argon2i": Argon2i, "argon2id": Argon2id}[kind]
+        type_ = _DERIVERS[kind]
         return type_(salt=salt, length=length, iterations=passes, lanes=lanes, memory_cost=kib).derive(
             passphrase
         )

@@ -136,13 +136,13 @@ def parse_text(text: str) -> Section:
 def _value(tokens: list[tuple[str, str]], place: int) -> tuple[Value, int]:
     if place >= len(tokens):
         raise GuestDamaged("lvm: a value is missing")
-    kind, token = tokens[place]
+    kind, word = tokens[place]
     if kind == "number":
-        return int(token[:20]), place + 1
+        return int(word[:20]), place + 1
     if kind == "string":
-        return token[1:-1].replace('\\"', '"').replace("\\\\", "\\"), place + 1
-    if token != "[":
-        raise GuestDamaged(f"lvm: {token!r} where a value was expected")
+        return word[1:-1].replace('\\"', '"').replace("\\\\", "\\"), place + 1
+    if word != "[":
+        raise GuestDamaged(f"lvm: {word!r} where a value was expected")
     found: list[Value] = []
     place += 1
     while place < len(tokens) and tokens[place][1] != "]":

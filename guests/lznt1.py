@@ -1,4 +1,4 @@
-"""LZNT1, the compression of NTFS: chunks of 4 KiB, each a literal or a list of copies (MS-XCA, section 2.5)."""
+"""LZNT1, the compression of NTFS: chunks of 4 KiB, each stored or a list of copies (MS-XCA, section 2.5)."""
 
 from __future__ import annotations
 

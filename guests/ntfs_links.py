@@ -12,12 +12,6 @@ from holdfast.guests.values import GuestDamaged, NodeType
 _MOUNT_POINT = 0xA0000003
 _SYMLINK = 0xA000000C
 _LX_SYMLINK = 0xA000001D
-_AF_UNIX = 0x80000023
-_LX_FIFO = 0x80000024
-_LX_CHARACTER = 0x80000025
-_LX_BLOCK = 0x80000026
-_DEDUP = 0x80000013
-_WOF = 0x80000017
 _CLOUD = 0x9000001A
 _CLOUD_MASK = 0xFFFF0FFF
 
@@ -35,6 +29,17 @@ class Special(NamedTuple):
     reason: str = ""
 
 
+_OTHERS = {
+    0x80000023: Special(NodeType.SOCKET),
+    0x80000024: Special(NodeType.FIFO),
+    0x80000025: Special(NodeType.CHARACTER),
+    0x80000026: Special(NodeType.BLOCK),
+    0x80000017: Special(NodeType.FILE, reason="is compressed by Windows itself (CompactOS)"),
+    0x80000013: Special(NodeType.FILE, reason="was deduplicated by Windows"),
+}
+"""Those of WSL, then those whose data is elsewhere: what the file holds itself are zeros."""
+
+
 def from_reparse_point(data: bytes, *, offline: bool) -> Special | None:
     """None for tags that change nothing about the file's own data."""
     (tag, length) = struct.unpack_from("<IH", data)
@@ -43,18 +48,8 @@ def from_reparse_point(data: bytes, *, offline: bool) -> Special | None:
         return Special(NodeType.LINK, _windows_target(value, tag))
     if tag == _LX_SYMLINK:
         return Special(NodeType.LINK, value[4:])
-    if tag == _AF_UNIX:
-        return Special(NodeType.SOCKET)
-    if tag == _LX_FIFO:
-        return Special(NodeType.FIFO)
-    if tag == _LX_CHARACTER:
-        return Special(NodeType.CHARACTER)
-    if tag == _LX_BLOCK:
-        return Special(NodeType.BLOCK)
-    if tag == _WOF:
-        return Special(NodeType.FILE, reason="is compressed by Windows itself (CompactOS)")
-    if tag == _DEDUP:
-        return Special(NodeType.FILE, reason="was deduplicated by Windows")
+    if tag in _OTHERS:
+        return _OTHERS[tag]
     if tag & _CLOUD_MASK == _CLOUD and offline:
         return Special(NodeType.FILE, reason="is not on this disk, only in the cloud")
     return None

@@ -41,7 +41,7 @@ _LIST_ENTRY = struct.Struct("<IHBBQQH")
 
 
 class Attribute(NamedTuple):
-    """`data` is the value of a resident attribute; otherwise `runs` is what maps it, from cluster `lowest`."""
+    """`data` is the value of a resident attribute; otherwise `runs` map it, from cluster `lowest` on."""
 
     type: int
     name: bytes

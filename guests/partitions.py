@@ -119,8 +119,8 @@ def _mbr(disk: BlockDevice, sector: int) -> list[Partition] | None:
 
 
 def _logical(disk: BlockDevice, first: int, sector: int) -> list[tuple[int, int]]:
-    """(start, size) of the logical partitions: a chain of tables with one partition and a link each. A link is
-    counted from the first table, a partition from its own."""
+    """(start, size) of the logical partitions: a chain of tables with one partition and a link each. A link
+    is counted from the first table, a partition from its own."""
     found: list[tuple[int, int]] = []
     seen: set[int] = set()
     here: int | None = first

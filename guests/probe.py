@@ -57,7 +57,7 @@ _MAGICS = (
     _Magic(0x10040, b"_BHRfS_M", Kind.BTRFS, ""),
     *(_Magic(page - 10, b"SWAPSPACE2", Kind.OTHER, "Linux swap") for page in _PAGES),
     *(_Magic(page - 10, b"SWAP-SPACE", Kind.OTHER, "Linux swap, old format") for page in _PAGES),
-    *(_Magic(page - 10, b"S1SUSPEND\0", Kind.OTHER, "Linux swap holding a suspended system") for page in _PAGES),
+    *(_Magic(page - 10, b"S1SUSPEND\0", Kind.OTHER, "Linux swap, suspended system") for page in _PAGES),
     _Magic(4096, b"\xfc\x4e\x2b\xa9", Kind.OTHER, "member of a Linux software RAID (md)"),
     _Magic(0, b"\xfc\x4e\x2b\xa9", Kind.OTHER, "member of a Linux software RAID (md)"),
     _Magic(1024 + 56, b"\x53\xef", Kind.EXT, ""),

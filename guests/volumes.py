@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
 
 from holdfast.guests.blocks import Part
 from holdfast.guests.filesystem import BlockDevice, FileSystem, OpenVolume
@@ -30,8 +30,10 @@ _MAX_NESTING = 3
 """Containers in containers, and volume groups in logical volumes."""
 _MAX_LVS = 1024
 _MAX_TEXT = 400
+_BROKEN = (*PARSE_ERRORS, ArithmeticError, AttributeError, TypeError, RuntimeError, MemoryError)
+"""What a parser may raise when a volume is opened; not what the channel to the disk raises when it ends."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9+_.-]")
-_GIVE_PASSPHRASE = "encrypted; give its passphrase at mount (--luks-passphrase-file)"
+_LOCKED = "encrypted; give its passphrase at mount (--luks-passphrase-file)"
 
 _OPENERS: dict[Kind, Callable[[BlockDevice], FileSystem]] = {
     Kind.EXT: ExtFileSystem,
@@ -49,7 +51,9 @@ def open_volumes(disk: BlockDevice, passphrases: Sequence[str]) -> list[OpenVolu
     opening = _Opening(passphrases)
     if disk.size == 0:
         return []
-    partitions = None if has_file_system_in_sector_0(disk) else read_partitions(disk, _Known(disk))
+    partitions = (
+        None if has_file_system_in_sector_0(disk) else read_partitions(disk, partial(_holds_something, disk))
+    )
     if partitions is None:
         opening.open("p0", disk)
     for partition in partitions or ():
@@ -64,18 +68,14 @@ def open_volumes(disk: BlockDevice, passphrases: Sequence[str]) -> list[OpenVolu
     return opening.volumes
 
 
-class _Known(NamedTuple):
+def _holds_something(disk: BlockDevice, start: int, size: int) -> bool:
     """Whether anything known starts at a place of a disk."""
-
-    disk: BlockDevice
-
-    def __call__(self, start: int, size: int) -> bool:
-        if size <= 0 or start + size > self.disk.size:
-            return False
-        try:
-            return probe(Part(self.disk, start, size)).kind is not Kind.UNKNOWN
-        except PARSE_ERRORS:
-            return False
+    if size <= 0 or start + size > disk.size:
+        return False
+    try:
+        return probe(Part(disk, start, size)).kind is not Kind.UNKNOWN
+    except PARSE_ERRORS:
+        return False
 
 
 class _Opening:
@@ -99,8 +99,8 @@ class _Opening:
                 self._open_file_system(path, device, kind)
             else:
                 self.add(path, device, text, label=name)
-        except PARSE_ERRORS as error:
-            self.add(path, device, f"damaged: {error}", label=name)
+        except _BROKEN as error:
+            self.add(path, device, f"damaged: {str(error) or type(error).__name__}", label=name)
 
     def add(
         self, path: str, device: BlockDevice | None, text: str, *, label: str = "", size: int = 0
@@ -129,8 +129,9 @@ class _Opening:
         try:
             file_system = _OPENERS[kind](device)
             file_system.entry(file_system.root)
-        except PARSE_ERRORS as error:
-            self.add(path, device, f"damaged or unknown {kind.value} file system: {error}")
+        except _BROKEN as error:
+            reason = str(error) or type(error).__name__
+            self.add(path, device, f"damaged or unknown {kind.value} file system: {reason}")
             return
         volume = Volume(path, device.size, _offset(device), file_system.kind, file_system.label, "")
         self.volumes.append(OpenVolume(volume, file_system))
@@ -147,7 +148,7 @@ class _Opening:
         what = f"LUKS{header.version}"
         try:
             if not self._passphrases:
-                self.add(path, device, f"{what} {_GIVE_PASSPHRASE}", label=name)
+                self.add(path, device, f"{what} {_LOCKED}", label=name)
             elif depth >= _MAX_NESTING:
                 self.add(path, device, f"{what} inside of {depth} others; it is not opened", label=name)
             else:

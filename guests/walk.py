@@ -84,7 +84,7 @@ class FolderGuard:
 def walk(guest: Lister, volume: str, top: Entry) -> Iterator[Found | Unread]:
     """Everything below a folder, depth first, names in order; what cannot be read is told and passed over.
 
-    Raises GuestError or RepositoryError when the top itself cannot be read, and when the parser keeps failing.
+    Raises GuestError or RepositoryError when the top cannot be read, and when the parser keeps failing.
     """
     guard = FolderGuard()
     guard.enter(top.inode, 0)

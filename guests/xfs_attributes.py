@@ -33,7 +33,7 @@ def attributes(device: BlockDevice, super_: Super, inode: Inode) -> Iterator[tup
         return
     if fork.format == FORMAT_LOCAL:
         yield from _short(fork.data, inode.number)
-    elif fork.count:
+    elif fork.extents:
         yield from _Blocks(device, super_, inode).attributes()
 
 

@@ -28,10 +28,10 @@ _UNWRITTEN = 1 << 63
 
 
 class Fork(NamedTuple):
-    """`format` says what is in `data`: the content, extents, or the root of a tree of `count` extents."""
+    """`format` says what is in `data`: the content, `extents` of them, or the root of a tree of as many."""
 
     format: int
-    count: int
+    extents: int
     data: bytes
 
 
@@ -95,48 +95,58 @@ def parse_inode(raw: bytes, number: int) -> Inode:
 
 def fork_pieces(device: BlockDevice, super_: Super, fork: Fork, inode: int) -> list[Piece]:
     """Where the bytes of a fork lie; unwritten extents are zeros."""
-    pieces: list[Piece] = []
-    if fork.format == FORMAT_EXTENTS:
-        if fork.count * 16 > len(fork.data):
-            raise GuestDamaged(f"xfs: inode {inode}: {fork.count} extents in {len(fork.data)} bytes")
-        _add_records(super_, fork.data[: fork.count * 16], pieces)
-    elif fork.format == FORMAT_BTREE:
-        level, count = struct.unpack_from(">HH", fork.data)
-        first = 4 + (len(fork.data) - 4) // 16 * 8
-        if not 1 <= level <= _MAX_LEVEL or first + count * 8 > len(fork.data):
-            raise GuestDamaged(f"xfs: inode {inode}: a tree of level {level} with {count} entries")
-        for block in struct.unpack_from(f">{count}Q", fork.data, first):
-            _add_node(device, super_, block, level - 1, inode, pieces)
-    else:
-        raise GuestDamaged(f"xfs: inode {inode}: a fork of format {fork.format} has no blocks")
-    return pieces
+    return _ForkReader(device, super_, inode).read(fork)
 
 
-def _add_node(
-    device: BlockDevice, super_: Super, block: int, level: int, inode: int, pieces: list[Piece]
-) -> None:
-    node = device.read(super_.block_offset(block), super_.block_size)
-    magic, head = (b"BMA3", 72) if super_.version == 5 else (b"BMAP", 24)
-    found, count = struct.unpack_from(">HH", node, 4)
-    capacity = (super_.block_size - head) // 16
-    # No empty nodes: trees of them would be walked without end and without a result.
-    if node[:4] != magic or found != level or not 0 < count <= capacity:
-        raise GuestDamaged(f"xfs: inode {inode}: block {block:#x} of its extents is damaged")
-    if level == 0:
-        _add_records(super_, node[head : head + count * 16], pieces)
-        return
-    for child in struct.unpack_from(f">{count}Q", node, head + capacity * 8):
-        _add_node(device, super_, child, level - 1, inode, pieces)
+class _ForkReader:
+    """Finds the extents of one fork."""
 
+    def __init__(self, device: BlockDevice, super_: Super, inode: int) -> None:
+        self._device = device
+        self._super = super_
+        self._inode = inode
+        self._pieces: list[Piece] = []
 
-def _add_records(super_: Super, records: bytes, pieces: list[Piece]) -> None:
-    """128 bits each: unwritten (1), first block of the file (54), first on the disk (52), count (21)."""
-    size = super_.block_size
-    for high, low in _RECORD.iter_unpack(records):
-        start = (high & ~_UNWRITTEN) >> 9
-        count = low & 0x1FFFFF
-        place = -1 if high & _UNWRITTEN else super_.block_offset((high & 0x1FF) << 43 | low >> 21)
-        add_piece(pieces, start * size, count * size, place)
+    def read(self, fork: Fork) -> list[Piece]:
+        if fork.format == FORMAT_EXTENTS:
+            if fork.extents * 16 > len(fork.data):
+                raise GuestDamaged(f"xfs: inode {self._inode}: {fork.extents} extents do not fit in it")
+            self._add_records(fork.data[: fork.extents * 16])
+        elif fork.format == FORMAT_BTREE:
+            level, count = struct.unpack_from(">HH", fork.data)
+            first = 4 + (len(fork.data) - 4) // 16 * 8
+            if not 1 <= level <= _MAX_LEVEL or first + count * 8 > len(fork.data):
+                raise GuestDamaged(f"xfs: inode {self._inode}: a tree of level {level}, {count} entries")
+            for block in struct.unpack_from(f">{count}Q", fork.data, first):
+                self._add_node(block, level - 1)
+        else:
+            raise GuestDamaged(f"xfs: inode {self._inode}: a fork of format {fork.format} has no blocks")
+        return self._pieces
+
+    def _add_node(self, block: int, level: int) -> None:
+        size = self._super.block_size
+        node = self._device.read(self._super.block_offset(block), size)
+        magic, head = (b"BMA3", 72) if self._super.version == 5 else (b"BMAP", 24)
+        found, count = struct.unpack_from(">HH", node, 4)
+        capacity = (size - head) // 16
+        # No empty nodes: trees of them would be walked without end and without a result.
+        if node[:4] != magic or found != level or not 0 < count <= capacity:
+            raise GuestDamaged(f"xfs: inode {self._inode}: block {block:#x} of its extents is damaged")
+        if level == 0:
+            self._add_records(node[head : head + count * 16])
+            return
+        for child in struct.unpack_from(f">{count}Q", node, head + capacity * 8):
+            self._add_node(child, level - 1)
+
+    def _add_records(self, records: bytes) -> None:
+        """128 bits each: unwritten (1), first block of the file (54), first on the disk (52), count (21)."""
+        size = self._super.block_size
+        for high, low in _RECORD.iter_unpack(records):
+            start = (high & ~_UNWRITTEN) >> 9
+            count = low & 0x1FFFFF
+            block = (high & 0x1FF) << 43 | low >> 21
+            place = -1 if high & _UNWRITTEN else self._super.block_offset(block)
+            add_piece(self._pieces, start * size, count * size, place)
 
 
 def _time(value: int) -> int:

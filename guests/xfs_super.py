@@ -28,10 +28,12 @@ class Super:
         raw = device.read(0, _SIZE)
         if raw[:4] != MAGIC:
             raise GuestDamaged("xfs: no magic number at offset 0")
-        (self.block_size,) = struct.unpack_from(">I", raw, 4)
+        self.block_size: int = struct.unpack_from(">I", raw, 4)[0]
         (self.root,) = struct.unpack_from(">Q", raw, 56)
-        self._group_blocks, self._groups = struct.unpack_from(">II", raw, 84)
-        version, _, self.inode_size = struct.unpack_from(">HHH", raw, 100)
+        self._group_blocks: int = struct.unpack_from(">I", raw, 84)[0]
+        self._groups: int = struct.unpack_from(">I", raw, 88)[0]
+        version, _, size = struct.unpack_from(">HHH", raw, 100)
+        self.inode_size = int(size)
         self._log_inodes, self._log_group = raw[123], raw[124]
         log_directory = raw[192]
         (features2,) = struct.unpack_from(">I", raw, 200)

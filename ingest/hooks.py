@@ -122,8 +122,10 @@ class CommandHooks:
             try:
                 fault = _outcome(self._before, process, output, self._limit)
             except BaseException:
-                _stop(process)
-                self._run_after()
+                try:
+                    _stop(process)
+                finally:
+                    self._run_after()
                 raise
         if fault:
             after = self._run_after()
@@ -199,14 +201,13 @@ def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[b
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the command and what it started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(_BREATH)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    """End the command and what it started, as far as that can be done: what sudo runs takes no signals of
+    ours, and what hangs in the kernel takes none at all. The thaw must not wait for either."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_BREATH)
 
 
 def _last_words(output: IO[bytes]) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from holdfast.ingest.nbd_source import NbdSource
-
+from holdfast.disks.errors import ImageDamaged
+from holdfast.disks.open import suffix_format
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.image_source import BytesSource, ImageSource
+from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import FileSource, Source
 from holdfast.repo.errors import Refused
@@ -36,9 +37,9 @@ class Part:
 def plan_parts(
     sources: Sequence[Source], kind: SubjectKind | None, *, bitmap: str = "", checkpoint: str = ""
 ) -> tuple[Part, ...]:
-    """One part for each source, recognised by its first bytes unless `kind` says more.
+    """One part for each source, recognised by its name and first bytes unless `kind` says more.
 
-    Raises Refused when two of them would stand at one path.
+    Raises Refused when two of them would stand at one path, ImageDamaged for a raw disk that is cut off.
     """
     forms = [_form(source, kind) for source in sources]
     paths = _item_paths(sources, forms, kind or forms[0].subject)
@@ -55,14 +56,17 @@ def plan_parts(
     )
 
 
-def plan_export(export: Export) -> tuple[Part, ...]:
-    """The disks of an export and its definition files."""
+def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
+    """The disks of an export and its definition files. Raises ImageDamaged for a raw disk that is cut off."""
+    for disk in export.disks:
+        _check_sectors(disk.files[0], disk.image.size)
     disks = [
         Part(
             ImageSource(disk.image, disk.name, mtime=disk.mtime, changed=export.changed),
             RAW_DISK,
             f"disks/{disk.name}.raw",
             source_format=disk.image.format,
+            checkpoint=checkpoint,
         )
         for disk in export.disks
     ]
@@ -84,14 +88,28 @@ def _source_format(source: Source, form: Form) -> str:
 def _form(source: Source, kind: SubjectKind | None) -> Form:
     if isinstance(source, ImageSource | NbdSource):
         return RAW_DISK
+    if isinstance(source, FileSource) and kind is not SubjectKind.FILES:
+        if source.is_device and kind is None:
+            return RAW_DISK
+        # By its name alone: what it begins with is the guest's to write, a dump's first line among it.
+        if kind in (None, SubjectKind.VM) and suffix_format(source.name) == "raw":
+            _check_sectors(source.name, source.size or 0)
+            return RAW_DISK
     found = recognise(source.head, source.name, source.size)
-    if isinstance(source, FileSource) and source.is_device and kind is None:
-        return RAW_DISK
     if kind is None or found.subject is kind:
         return found
     if kind is SubjectKind.VM and (source.size or 0) % SECTOR:
         return found  # no disk, whatever the user calls the whole: a definition
     return _FORMS[kind]
+
+
+def _check_sectors(name: str, size: int) -> None:
+    """Only raw disks can have a size that no disk has."""
+    if not size or size % SECTOR:
+        whole = size // SECTOR * SECTOR
+        reason = f"the file has {size} bytes and ends inside a sector: a raw disk that is cut off"
+        reason = reason if size else "an empty file is no disk"
+        raise ImageDamaged(name, f"{reason}, or none (--kind files keeps it as it is)", offset=whole)
 
 
 def _item_paths(sources: Sequence[Source], forms: Sequence[Form], kind: SubjectKind) -> list[str]:

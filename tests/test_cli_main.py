@@ -19,7 +19,8 @@ from holdfast import __version__
 from holdfast.cli.main import VERBS, cli
 
 VERBS_OF_THE_DESIGN = (
-    *("init", "backup", "snapshots", "ls", "info", "stats", "mount", "umount", "restore", "dump"),
+    *("init", "backup", "snapshots", "ls", "find", "diff", "info", "stats", "mount", "umount"),
+    *("restore", "dump"),
     *("check", "forget", "undelete", "prune", "key", "completion", "version"),
 )
 ALIASES = {

@@ -70,7 +70,7 @@ class UnpackedFile(OpenFile):
             if room.f_bavail * room.f_frsize < _RESERVE + _CHECK_ROOM + len(data):
                 raise SourceError(
                     f"{self.name} cannot be unpacked: {self._scratch} has too little room after "
-                    f"{self.written >> 20} MiB; name a larger scratch folder"
+                    f"{self.written >> 20} MiB; TMPDIR can name a larger one"
                 )
             self._room_checked = self.written + len(data) + _CHECK_ROOM
         view = memoryview(data)

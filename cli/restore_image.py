@@ -1,0 +1,192 @@
+"""Restoring items: as they are stored, or disks in another format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from holdfast.cli.context import Settings
+from holdfast.cli.render import count, duration, escape, rate, size
+from holdfast.disks.stored_view import ViewTarget, stored_view
+from holdfast.repo.errors import HoldfastError, Refused
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.restore import Restorer
+from holdfast.repo.snapshot import Item, ItemKind
+from holdfast.repo.targets import DeviceTarget, FileTarget, check_free, gaps, is_device, read_back
+from holdfast.repo.types import ProgressFunction
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOptions:
+    """How items are restored."""
+
+    force: bool
+    overwrite: bool
+    sparse: bool
+    verify: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An item, where it goes, and the format that it gets there."""
+
+    item: Item
+    path: Path
+    format: str = "raw"
+
+
+def plan(items: Sequence[Item], path: str, target: str, format_: str) -> list[Job]:
+    """What goes where; disks in the format. Raises Refused when several things would go to one place that
+    is no folder."""
+    place = Path(target)
+    if len(items) == 1 and items[0].path == path:
+        if target.endswith("/") or place.is_dir():
+            place /= PurePosixPath(_renamed(items[0], format_)).name
+        return [Job(items[0], place, _format(items[0], format_))]
+    if place.exists() and not place.is_dir():
+        one = f"`SNAPSHOT:{items[0].path}` names a single one"
+        raise Refused(f"{target} is no folder, and a whole snapshot needs one; {one}; nothing was written")
+    return [Job(item, place / _renamed(item, format_), _format(item, format_)) for item in items]
+
+
+def _format(item: Item, format_: str) -> str:
+    return format_ if item.kind is ItemKind.DISK else "raw"
+
+
+def _renamed(item: Item, format_: str) -> str:
+    """The path of an item in a format: `disks/sda.raw` becomes `disks/sda.qcow2`."""
+    return item.path if _format(item, format_) == "raw" else f"{item.path.removesuffix('.raw')}.{format_}"
+
+
+def refuse_early(settings: Settings, jobs: Sequence[Job], options: ImageOptions) -> None:
+    """Everything that can be told before the first byte is written."""
+    root = settings.root.resolve()
+    for job in jobs:
+        if is_device(job.path):
+            if job.format != "raw":
+                raise Refused(f"{job.path} is a block device, which takes the disk itself: --format raw")
+            if not options.force:
+                raise Refused(f"{job.path} is a block device: --force writes over all that is on it")
+            continue
+        if job.path.resolve().is_relative_to(root):
+            raise Refused(f"{job.path} is inside the repository; nothing was written")
+        if job.path.is_file() and not options.overwrite:
+            raise Refused(f"{job.path} exists already; --overwrite replaces it; nothing was written")
+        check_free(job.path, overwrite=True)
+
+
+def restore_items(
+    settings: Settings,
+    repository: Repository,
+    jobs: Sequence[Job],
+    options: ImageOptions,
+    add: ProgressFunction,
+) -> None:
+    """Run the jobs. A file that is not complete in the end is removed."""
+    for job in jobs:
+        if is_device(job.path):
+            _to_device(settings, repository, job, options, add)
+        elif job.format == "raw":
+            _to_file(repository, job, options, add)
+        else:
+            _to_view(repository, job, options, add)
+
+
+def _to_device(
+    settings: Settings,
+    repository: Repository,
+    job: Job,
+    options: ImageOptions,
+    add: ProgressFunction,
+) -> None:
+    reader = Reader(repository)
+    recipe = reader.recipe(job.item)
+    with DeviceTarget(job.path, job.item.size) as device:
+        settings.if_interrupted = f"{job.path} is written in part; run it again"
+        try:
+            for offset, length in gaps(recipe, repository.keys):
+                device.clear(offset, length)
+            Restorer(repository, reader).to_target(recipe, device, add)
+        except HoldfastError:
+            settings.output.warn(f"{job.path} is written in part")
+            raise
+        if options.verify:
+            read_back(recipe, repository.keys, device, add)
+    if device.capacity > job.item.size:
+        left = size(device.capacity - job.item.size)
+        settings.output.note(
+            f"{job.path} is {left} larger than the image; what was there is as it was. "
+            "A GPT disk wants its second table moved to the end: `sgdisk -e`"
+        )
+
+
+def _to_file(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
+    reader = Reader(repository)
+    recipe = reader.recipe(job.item)
+    with FileTarget(
+        job.path,
+        job.item.size,
+        sparse=options.sparse,
+        overwrite=options.overwrite,
+        mtime=job.item.mtime,
+    ) as file:
+        Restorer(repository, reader).to_target(recipe, file, add)
+        if options.verify:
+            read_back(recipe, repository.keys, file, add)
+
+
+def _to_view(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
+    reader = Reader(repository)
+    recipe = reader.recipe(job.item)
+    with ViewTarget(
+        job.path,
+        stored_view(job.item, recipe, job.format),
+        sparse=options.sparse,
+        overwrite=options.overwrite,
+        mtime=job.item.mtime,
+    ) as file:
+        Restorer(repository, reader).to_target(recipe, file, add)
+        if options.verify:
+            read_back(recipe, repository.keys, file, add)
+            file.compare_tables()
+
+
+def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: ImageOptions) -> None:
+    """The summary, and a warning for what could not be read when it was backed up."""
+    total = sum(job.item.size for job in jobs)
+    allocated = sum(job.item.allocated for job in jobs)
+    settings.output.message(
+        "summary",
+        action="restore",
+        files=[_document(job) for job in jobs],
+        size=total,
+        allocated=allocated,
+        seconds=round(seconds, 3),
+        verified=options.verify,
+    )
+    for job in jobs:
+        settings.output.summary(f"{escape(job.item.path)} -> {escape(str(job.path))}")
+    settings.output.summary(
+        f"restored {size(total)} ({size(allocated)} of it data) in {count(len(jobs), 'file')}, "
+        f"{duration(seconds)} ({rate(allocated, seconds)})"
+        f"{'; read back and compared' if options.verify else ''}"
+    )
+    for job in jobs:
+        if job.item.bad:
+            lost = sum(bad.length for bad in job.item.bad)
+            settings.output.warn(
+                f"{job.path}: {lost} bytes could not be read when this was backed up and are zeros now; "
+                "`holdfast info` of the snapshot lists them"
+            )
+
+
+def _document(job: Job) -> dict[str, object]:
+    document: dict[str, object] = {
+        "path": job.item.path,
+        "target": str(job.path),
+        "size": job.item.size,
+        "partial": bool(job.item.bad),
+    }
+    return document if job.format == "raw" else document | {"format": job.format}
