@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
+from uuid import UUID
 
 import click
 
@@ -37,6 +38,9 @@ _GRADES = [grade.value for grade in Consistency if grade is not Consistency.UNKN
 @click.argument("paths", nargs=-1, metavar="PATH... | -- COMMAND...")
 @click.option("--name", help="What this is a backup of: a VM, a database. Default: the first file's name.")
 @click.option("--kind", type=KINDS, help="Default: what the first source looks like.")
+@click.option(
+    "--uuid", type=click.UUID, help="Of a VM, which keeps its history by it; default: what an export says."
+)
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A label (repeatable).")
 @click.option("--require", type=click.Choice(_GRADES), help="Fail (exit code 20) when less consistent.")
 @click.option("--host", default=platform.node, help="Default: this machine's name.")
@@ -62,6 +66,7 @@ def backup_command(
     paths: tuple[str, ...],
     name: str | None,
     kind: str | None,
+    uuid: UUID | None,
     tags: tuple[str, ...],
     require: str | None,
     host: str,
@@ -115,14 +120,18 @@ def backup_command(
         stack.enter_context(repository.store.lock(LockMode.SHARED, lock_timeout))
         held = stack.enter_context(frozen(freezes))
         opened = stack.enter_context(ExitStack())
-        inputs = open_stream(opened, stream, wanted) if stream else open_paths(opened, paths, wanted, images)
+        if stream:
+            inputs = open_stream(opened, stream, wanted)
+        else:  # an export may have to be unpacked or hashed first
+            with progress(settings.output, "open") as meter:
+                inputs = open_paths(opened, paths, wanted, images, meter.add)
         request = Request(
             inputs.parts,
             _subject_name(name or inputs.name or label),
             host,
             f"holdfast {__version__}",
             kind=inputs.kind,
-            uuid=inputs.uuid,
+            uuid=str(uuid) if uuid else inputs.uuid,
             origin=inputs.origin,
             tags=tags,
             required=Consistency(require) if require else Consistency.UNKNOWN,

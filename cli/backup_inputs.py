@@ -21,6 +21,7 @@ from holdfast.ingest.plan import Part, plan_export, plan_parts
 from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import SubjectKind
+from holdfast.repo.types import ProgressFunction
 
 _NO_BITMAP: Final = "--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored"
 
@@ -68,14 +69,19 @@ def open_stream(stack: ExitStack, stream: Stream, kind: SubjectKind | None) -> I
 
 
 def open_paths(
-    stack: ExitStack, paths: Sequence[str], kind: SubjectKind | None, options: ImageOptions
+    stack: ExitStack,
+    paths: Sequence[str],
+    kind: SubjectKind | None,
+    options: ImageOptions,
+    progress: ProgressFunction,
 ) -> Inputs:
     """One export as a whole, or any number of images, live disks and files.
 
-    Raises SourceError, Refused and what their classes raise.
+    `progress` counts bytes of an export that must be hashed or unpacked before anything else. Raises
+    SourceError, Refused and their like.
     """
     if len(paths) == 1 and kind in (None, SubjectKind.VM) and not is_nbd_uri(paths[0]):
-        found = _open_export(stack, Path(paths[0]), options)
+        found = _open_export(stack, Path(paths[0]), options, progress)
         if found is not None:
             return found
     sources = [_open(stack, path, kind, options) for path in paths]
@@ -85,13 +91,16 @@ def open_paths(
     return Inputs(parts, kind=kind)
 
 
-def _open_export(stack: ExitStack, path: Path, options: ImageOptions) -> Inputs | None:
+def _open_export(
+    stack: ExitStack, path: Path, options: ImageOptions, progress: ProgressFunction
+) -> Inputs | None:
     export = find_export(
         path,
         follow_backing=options.follow_backing,
         named=options.backing,
         disk_format=options.disk_format,
         scratch=Path(tempfile.gettempdir()),
+        progress=progress,
     )
     if export is None:
         return None

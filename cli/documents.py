@@ -44,6 +44,8 @@ def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str
 
 
 def item_document(item: Item) -> dict[str, Any]:
+    """All about an item; what is not known of it is left out."""
+    optional = {"source_format": item.source_format, "checkpoint": item.checkpoint}
     return {
         "path": item.path,
         "type": item.kind.value,
@@ -51,6 +53,7 @@ def item_document(item: Item) -> dict[str, Any]:
         "allocated": item.allocated,
         "mtime": iso(mtime(item)),
         "bad": [{"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad],
+        **{name: value for name, value in optional.items() if value},
     }
 
 

@@ -118,6 +118,8 @@ def _describe_item(item: Item) -> list[tuple[str, str]]:
         ("item", item.path),
         ("type", item.kind.value),
         ("size", f"{size(item.size)} ({item.size} bytes), {size(item.allocated)} of it data"),
+        ("read from", item.source_format),
+        ("checkpoint", item.checkpoint),
         ("changed", time_name(mtime(item))),
         ("recipe", item.recipe.hex()),
         ("unreadable", "\n".join(bad)),

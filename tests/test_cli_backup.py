@@ -350,6 +350,7 @@ def test_info_and_ls_of_a_snapshot(place: Place) -> None:
         "allocated": document["items"][0]["allocated"],
         "mtime": "",
         "bad": [],
+        "source_format": "raw",
     }
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from cli_support import Place, pg_dump
 from fuse_support import need_fuse
+from guest_volumes import PASSPHRASE, ext4_with, luks
 
 pytestmark = pytest.mark.fuse
 
@@ -86,3 +87,29 @@ def test_a_deleted_index_is_rebuilt_and_said_so(place: Place) -> None:
     done = place.execute("mount", str(mnt))
     assert done.code == 0
     assert "bringing the index up to date: 2 packs" in done.err
+
+
+def test_an_encrypted_volume_opens_with_its_passphrase(place: Place) -> None:
+    inner = ext4_with(place.root / "inner.img", 8 << 20, "secret.txt", b"only with the passphrase\n")
+    options = ("--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000")
+    disk = luks(place.root / "sealed.raw", inner.read_bytes(), *options, sector=4096)
+    place.ok("backup", disk, "--name", "sealed", "--kind", "vm")
+    files, mnt = place.root / "mnt/vms/sealed/latest/files/sealed", place.root / "mnt"
+    assert place.execute("mount", str(mnt)).code == 0
+    assert "LUKS2" in (files / "p0.txt").read_text()
+    assert place.execute("umount", str(mnt)).code == 0
+    wrong, right = place.write("wrong", "12345\n"), place.write("right", PASSPHRASE + "\n")
+    passphrases = [word for file in (wrong, right) for word in ("--luks-passphrase-file", str(file))]
+    assert place.execute("mount", str(mnt), *passphrases).code == 0
+    assert (files / "p0/secret.txt").read_bytes() == b"only with the passphrase\n"
+    assert PASSPHRASE not in Path(f"/proc/{_daemon(mnt)}/cmdline").read_text()
+
+
+def _daemon(mountpoint: Path) -> int:
+    found = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and str(mountpoint) in (process / "cmdline").read_text(errors="replace")
+    ]
+    assert found
+    return found[0]

@@ -390,3 +390,14 @@ def test_a_folder_that_is_no_export_says_what_would_be_one(place: Place) -> None
     (folder / "passwd").write_text("root")
     with nothing_committed(place):
         assert "no export of a VM" in told(place.run("backup", folder))
+
+
+def test_a_live_disk_and_an_export_of_one_vm_have_one_history(place: Place) -> None:
+    uuid = "6f1d5a10-0000-4000-8000-0000000000aa"
+    disk = place.disk()
+    place.ok("backup", disk, "--name", "web01", "--uuid", uuid.upper(), "--time", "2026-11-22T02:00:00")
+    place.ok("backup", disk, "--name", "renamed", "--uuid", uuid, "--time", "2026-11-23T02:00:00")
+    first, second = place.json("snapshots")["snapshots"]
+    assert second["parent"] == first["id"]
+    assert {first["uuid"], second["uuid"]} == {uuid}
+    assert place.run("backup", disk, "--name", "x", "--uuid", "no-uuid").exit_code == 2

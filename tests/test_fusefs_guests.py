@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fuse_support import Place, eventually, names, need_fuse
+from fuse_support import Place, eventually, is_running, names, need_fuse
 from holdfast.ingest.source import FileSource
 from holdfast.repo.store_local import LocalStore
 from support import backup, need, new_repository, random_bytes
@@ -48,6 +48,7 @@ def make_tree(tree: Path) -> None:
         file.write(b"the end")
     (tree / "empty").touch()
     (tree / "Grüße 🙂").write_text("hello\n")
+    os.setxattr(tree / "empty", "user.comment", b"for the test")
     os.mkfifo(tree / "fifo")
     (tree / "many").mkdir()
     for n in range(MANY):
@@ -126,6 +127,16 @@ def test_hard_links_are_one_inode_and_holes_take_no_room(files: Path) -> None:
     first, second = files / "p1/big", files / "p1/same as big"
     assert first.stat().st_ino == second.stat().st_ino
     assert (files / "p1/sparse").stat().st_blocks < 100
+
+
+def test_attributes_of_users_are_shown_and_no_others(files: Path) -> None:
+    assert os.listxattr(files / "p1/empty") == ["user.comment"]
+    assert os.getxattr(files / "p1/empty", "user.comment") == b"for the test"
+    assert os.listxattr(files / "p1/big") == []
+    for name in ("user.other", "security.capability", "trusted.x"):
+        with pytest.raises(OSError) as caught:  # noqa: PT011  the number is looked at
+            os.getxattr(files / "p1/empty", name)
+        assert caught.value.errno == errno.ENODATA
 
 
 def test_a_path_is_found_without_listing_its_folders(files: Path) -> None:
@@ -210,14 +221,15 @@ def test_unmounting_ends_the_parsers(place: Place) -> None:
     assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
 
-def test_an_unmount_does_not_wait_for_a_parser_that_hangs(place: Place) -> None:
+@pytest.mark.expects_warnings
+def test_the_daemon_ends_although_a_parser_hangs(place: Place) -> None:
     daemon = place.mount()
     names(place.mountpoint / "vms/web01/latest/files/sda/p1")
     (worker,) = workers(daemon)
     os.kill(worker, signal.SIGSTOP)
-    waiting = subprocess.Popen(
-        ["ls", place.mountpoint / "vms/web01/latest/files/sda/p1/etc"], stderr=subprocess.DEVNULL
-    )
-    subprocess.run(["fusermount3", "-u", "-z", place.mountpoint], check=True)
-    assert eventually(lambda: not Path(f"/proc/{worker}").exists())
+    etc = place.mountpoint / "vms/web01/latest/files/sda/p1/etc"
+    waiting = subprocess.Popen(["ls", etc], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.kill(daemon, signal.SIGTERM)
+    assert eventually(lambda: not is_running(daemon))
+    assert not Path(f"/proc/{worker}").exists()
     waiting.wait(60)
