@@ -94,15 +94,7 @@ class BlockImage:
             yield Run(run_start, run_length, run_place)
 
     def extents(self) -> Iterator[ImageExtent]:
-        left = self._file.size
-        for extent in merged(self._block_extents()):
-            if extent.kind is ExtentKind.DATA:
-                # One block that is pointed to over and over would make a disk without end.
-                left -= extent.length
-                if left < 0:
-                    where = self._table.entry_offset(extent.start // self.block_size)
-                    raise ImageDamaged(self._file.name, "more blocks than the file has", offset=where)
-            yield extent
+        yield from merged(self._block_extents())
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         for run in self.runs(offset, offset + len(buffer)):
@@ -129,12 +121,18 @@ class BlockImage:
 
     def _block_extents(self) -> Iterator[ImageExtent]:
         window, block_size = self._table.window, self.block_size
+        left = self._file.size + block_size  # the last block may end with the disk
         for first in range(0, self._blocks, window):
             self.place(first)
             places = self._places  # whatever window a `read_into` between two extents loads
             start, span = first * block_size, len(places) * block_size
+            stored = len(places) - sum(map(places.count, (HOLE, ZERO, BAD)))
+            left -= stored * block_size
+            if left < 0:  # one block that is pointed to over and over would make a disk without end
+                where = self._table.entry_offset(first)
+                raise ImageDamaged(self._file.name, "the table has more blocks than the file", offset=where)
             # Almost all windows of a large disk are all hole or all data.
-            if min(places) >= 0 or places.count(places[0]) == len(places):
+            if stored == len(places) or places.count(places[0]) == len(places):
                 yield self._extent(start, span, places[0])
                 continue
             for place in places:

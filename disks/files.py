@@ -53,7 +53,7 @@ class OpenFile:
     def read_into(self, buffer: memoryview, offset: int) -> int:
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._fd, [buffer[done:]], offset + done)
+            count = self.read_once(buffer[done:], offset + done)
             if count == 0:
                 break
             done += count
@@ -61,7 +61,11 @@ class OpenFile:
 
     def read_once(self, buffer: memoryview, offset: int) -> int:
         """One call of the system: what comes before a bad sector comes, then OSError is raised."""
-        return os.preadv(self._fd, [buffer], offset)
+        try:
+            return os.preadv(self._fd, [buffer], offset)
+        except OSError as error:
+            error.filename = self.name
+            raise
 
     def read_ahead(self) -> None:
         """Tell the kernel that it is read from front to back."""

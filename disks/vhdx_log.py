@@ -41,8 +41,8 @@ _LOG_LIMIT: Final = 4 << 20
 which no machine writes, takes seconds to sort out."""
 _FILE_LIMIT: Final = 1 << 62
 _GROWTH_LIMIT: Final = 64 << 30
-"""Bytes that a file may lack of the length that its log gives it, which read as zeros: some hundred of the largest
-blocks, and little enough to be read."""
+"""Bytes that a file may lack of the length that its log gives it: some hundred of the largest blocks. They
+are zeros, and a table can point to each of them once."""
 
 
 class Write(NamedTuple):
@@ -115,6 +115,9 @@ def replay_log(file: ImageFile, header: Header) -> ImageFile:
     newest = entries[-1]
     if newest.flushed > file.size:
         reason = f"the file was {newest.flushed} bytes long when its log was written, and is {file.size}"
+        raise ImageDamaged(file.name, reason, offset=offset + newest.position)
+    if newest.last > file.size + _GROWTH_LIMIT:
+        reason = f"the log wants a file of {newest.last} bytes, and this one has {file.size}"
         raise ImageDamaged(file.name, reason, offset=offset + newest.position)
     return ReplayedFile(file, newest.last, [write for entry in entries for write in entry.writes])
 

@@ -119,9 +119,8 @@ def open_vmdk(file: ImageFile, companions: Companions) -> VmdkImage:
                 file.name, f"a {line.kind} extent in a {descriptor.create_type} disk", offset=line.at
             )
         _check_name(line.name, file.name)
-    parts = [_open_part(line, file, companions) for line in descriptor.extents]
     _refuse_repeats(descriptor, file)
-    return VmdkImage(parts)
+    return VmdkImage([_open_part(line, file, companions) for line in descriptor.extents])
 
 
 def _open_alone(file: ImageFile) -> VmdkImage:
@@ -167,6 +166,17 @@ def _open_part(line: ExtentLine, descriptor: ImageFile, companions: Companions) 
             offset=line.at,
         )
     return extent
+
+
+def _refuse_repeats(descriptor: Descriptor, file: ImageFile) -> None:
+    """One file in many lines would make a disk without end. A flat one may be in some, each with a part."""
+    ends: dict[str, int] = {}
+    for line in descriptor.extents:
+        if line.kind == "ZERO":
+            continue
+        if line.offset < ends.get(line.name, 0) or (line.name in ends and line.kind in SPARSE_TYPES):
+            raise ImageDamaged(file.name, f"two extents have the same part of {line.name!r}", offset=line.at)
+        ends[line.name] = line.offset + line.sectors
 
 
 def _check_name(name: str, descriptor: str) -> None:

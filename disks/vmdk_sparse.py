@@ -81,7 +81,8 @@ class SparseExtent:
                     left -= length
                 if left < 0:  # one table or grain, pointed to over and over, would make a disk without end
                     where = self._layout.directory * SECTOR + 4 * index
-                    raise ImageDamaged(self._file.name, "more tables or grains than the file has", offset=where)
+                    reason = "more tables or grains than the file has"
+                    raise ImageDamaged(self._file.name, reason, offset=where)
                 yield ImageExtent(at, length, run.kind)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:

@@ -23,9 +23,10 @@ _BREATH = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How still a source was held: the consistency this gives it, why, and sentences for the user."""
+    """How still a source was held: the consistency this gives it (None: nobody claims to have held it), why,
+    and sentences for the user."""
 
-    grade: Consistency
+    grade: Consistency | None
     evidence: str
     warnings: tuple[str, ...] = ()
 
@@ -59,8 +60,9 @@ class Frozen:
 
     @property
     def grade(self) -> Consistency:
-        """The worst of them, CRASH without any."""
-        return max((end.grade for end in self.ended), key=list(Consistency).index, default=Consistency.CRASH)
+        """The worst of those claimed, CRASH without any."""
+        claimed = (end.grade for end in self.ended if end.grade is not None)
+        return max(claimed, key=list(Consistency).index, default=Consistency.CRASH)
 
     @property
     def evidence(self) -> str:
@@ -134,11 +136,12 @@ class CommandHooks:
     def end(self) -> Ended:
         fault = self._run_after()
         name = f"`{(self._before or self._after or [''])[0]}`"
-        if fault:
-            left = ": what it should have let go may still be held" if self._before else ""
-            return Ended(Consistency.CRASH, f"frozen by {name}, but not thawed", (fault + left,))
         if not self._before:
-            return Ended(Consistency.CRASH, f"{name} was run afterwards" if self._after else "")
+            told = f"{name} was run afterwards" if self._after and not fault else ""
+            return Ended(None, told, (fault,) if fault else ())
+        if fault:
+            left = f"{fault}: what it should have let go may still be held"
+            return Ended(Consistency.CRASH, f"frozen by {name}, but not thawed", (left,))
         thawed = ", thawed after" if self._after else ""
         return Ended(Consistency.FILESYSTEM, f"frozen by {name}{thawed}")
 

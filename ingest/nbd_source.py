@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from holdfast.ingest.bad_ranges import BadRanges
 from holdfast.ingest.nbd import Connection, Read
 from holdfast.ingest.nbd_protocol import STATE_DIRTY, STATE_ZERO, error_text
 from holdfast.ingest.nbd_wire import NbdAddress, parse_uri
 from holdfast.ingest.source import HEAD_SIZE, SourceExtent
 from holdfast.repo.cutter import BLOCK
-from holdfast.repo.errors import SourceError
 from holdfast.repo.snapshot import BadRange
 
 _REQUEST = 1 << 20
@@ -19,7 +19,6 @@ _AHEAD = 16 << 20
 """Bytes that are asked for before their reader comes."""
 _LEAST_HOLE = 64 << 10
 """Bytes: shorter holes are read, which costs less than a request for what is on either side."""
-_BAD_LIMIT = 10_000
 
 
 class NbdSource:
@@ -41,7 +40,7 @@ class NbdSource:
         self.address: NbdAddress = parse_uri(uri)
         self.name = _name(self.address.export)
         self.mtime = time.time_ns()
-        self.bad: list[BadRange] = []
+        self._lost = BadRanges(str(self.address))
         self._connection = Connection(self.address, bitmap=bitmap, timeout=timeout)
         export = self._connection.export
         self.size: int | None = export.size
@@ -64,6 +63,10 @@ class NbdSource:
 
     def close(self) -> None:
         self._connection.close()
+
+    @property
+    def bad(self) -> list[BadRange]:
+        return self._lost.found
 
     @property
     def received(self) -> int:
@@ -182,25 +185,14 @@ class NbdSource:
                 parts += [(middle, end), (start, middle)]
             elif error:
                 buffer[start - offset : end - offset] = bytes(end - start)
-                self._mark_bad(start, end, error_text(error))
+                # Blocks that are wider than a read are met twice.
+                self._lost.mark(start, end, error_text(error))
             if not parts:
                 return
             start, end = parts[-1]
             read = self._connection.submit(start, end - start, buffer[start - offset : end - offset])
             self._connection.wait(read)
             error = read.error
-
-    def _mark_bad(self, start: int, end: int, reason: str) -> None:
-        last = self.bad[-1] if self.bad else BadRange(0, 0, "")
-        start = max(start, last.offset + last.length)  # blocks wider than a read's are met twice
-        if start >= end:
-            return
-        if last.reason == reason and last.offset + last.length == start:
-            self.bad[-1] = BadRange(last.offset, end - last.offset, reason)
-        elif len(self.bad) < _BAD_LIMIT:
-            self.bad.append(BadRange(start, end - start, reason))
-        else:
-            raise SourceError(f"{self.address}: more than {_BAD_LIMIT} separate ranges cannot be read")
 
     def _read_head(self) -> bytes:
         """Nothing when it cannot be read: `read_into` will say which blocks."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import struct
 import time
@@ -42,8 +43,9 @@ def parse_uri(uri: str) -> NbdAddress:
     EXPORT may be empty and is percent-encoded. SourceError with the reason for anything else.
     https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md
     """
+    given, uri = uri, re.sub(r"//[^/]*@", "//...@", uri)  # a password has no place in a message
     try:
-        parts = urlsplit(uri)
+        parts = urlsplit(given)
         port = parts.port
     except ValueError as error:
         raise SourceError(f"{uri}: not an NBD URI: {error}") from None
@@ -100,6 +102,8 @@ class Wire:
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             raise SourceError(f"{self.where}: cannot connect: {_reason(error)}") from error
+        except UnicodeError as error:
+            raise SourceError(f"{self.where}: cannot connect: that is no name of a host") from error
         # The kernel's own time limits leave the socket blocking: one system call then fills a whole buffer.
         self._socket.settimeout(None)
         limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))

@@ -219,3 +219,10 @@ def pack(path: Path, packing: str) -> Path:
             [program, "-c", str(path)], stdout=out, check=True, env=dict(os.environ, ZSTD_CLEVEL="3")
         )
     return target
+
+
+def qcow2(path: Path, *options: str) -> None:
+    """A small image; names in the options are relative to its folder."""
+    need(shutil.which("qemu-img"), "qemu-img")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), "1M"]
+    subprocess.run(command, cwd=path.parent, check=True)

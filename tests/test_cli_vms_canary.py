@@ -13,11 +13,11 @@ import pytest
 
 from cli_support import Place
 from disk_support import run
-from export_support import MIB, tar
+from export_support import MIB, qcow2, tar
 from fuse_support import need_fuse
 from holdfast.disks import vhdx_format as vhdx
 from old_disk_support import write_vhd, write_vhdx
-from test_exports_hostile import CANARY, CRAFTED, backing, flat_vmdk, qcow2
+from test_exports_hostile import CANARY, CRAFTED, backing, flat_vmdk
 from vm_support import nothing_committed, restored, told
 
 SONG = b"the canary sings"

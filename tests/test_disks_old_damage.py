@@ -212,6 +212,7 @@ def test_a_large_disk_is_walked_and_read_with_one_window_of_its_table_in_memory(
         file.write((8 * MIB | 6).to_bytes(8, "little") * ((size // MIB) + 31))
         file.truncate(9 * MIB)
     with OpenFile(path) as opened:
+        opened.size = size + 9 * MIB  # as large as if they were not
         tracemalloc.start()
         disk = open_vhdx(opened, no_companions)
         assert [(e.length, e.kind) for e in disk.extents()] == [(size, ExtentKind.DATA)]
@@ -220,3 +221,23 @@ def test_a_large_disk_is_walked_and_read_with_one_window_of_its_table_in_memory(
             disk.read_into(memoryview(buffer), at)
         assert tracemalloc.get_traced_memory()[1] < MIB // 2
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["vhdx", "vhd", "vdi"])
+def test_a_block_that_is_pointed_to_over_and_over_is_told(tmp_path: Path, kind: str) -> None:
+    """A disk of exabytes out of one block would be read for years."""
+    path = tmp_path / "small"
+    if kind == "vhdx":
+        entry, table, count = (8 * MIB | 6).to_bytes(8, "little"), 3 * MIB, 4096
+        write_vhdx(path, size=count * MIB)
+    elif kind == "vhd":
+        entry, table, count = (64).to_bytes(4, "big"), 512 + 1024 + 8 * 512, 4096
+        write_vhd(path, {}, size=count << 16, unique_id=b"one".ljust(16))
+    else:
+        entry, table, count = bytes(4), 512, 256
+        run("qemu-img", "create", "-q", "-f", "vdi", path, "256M")
+    with path.open("r+b") as file:
+        file.seek(table)
+        file.write(entry * count)
+    with OpenFile(path) as opened, pytest.raises(ImageDamaged, match=r"offset .*more blocks than the file"):
+        list(OPENERS[kind](opened, no_companions).extents())

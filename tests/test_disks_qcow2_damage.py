@@ -271,6 +271,16 @@ def test_tables_that_are_pointed_to_over_and_over_are_told() -> None:
             list(in_memory(content).extents())
 
 
+def test_an_l1_table_that_is_its_own_l2_table_is_read_as_one() -> None:
+    cluster = 65536
+    head = encode_head(size=3 * cluster, cluster_bits=16, l1_offset=cluster, l1_entries=1,
+                       refcount_table_offset=0, refcount_table_clusters=0)  # fmt: skip
+    content = head.ljust(cluster, b"\0") + (COPIED | cluster).to_bytes(8, "big").ljust(cluster, b"\0")
+    image = in_memory(content)
+    assert [(e.start, e.kind.value) for e in image.extents()] == [(0, "data"), (cluster, "hole")]
+    assert read_disk(image, cluster) == content[cluster:] + bytes(2 * cluster)
+
+
 # ---- compressed clusters ------------------------------------------------------------------------------
 
 CLUSTER = 65536

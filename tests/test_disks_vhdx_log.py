@@ -228,6 +228,13 @@ def test_a_file_that_lost_what_the_log_relies_on_is_damage(image: Path) -> None:
         pass
 
 
+def test_a_log_that_wants_more_than_a_crash_can_have_lost_is_damage(image: Path) -> None:
+    """Zeros without end, for the table to point to."""
+    make_dirty(image, {0: log_entry(7, 0, [], flushed=END, last=1 << 50)})
+    with pytest.raises(ImageDamaged, match=rf"offset {MIB}: the log wants a file"), opened(image):
+        pass
+
+
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from holdfast.disks.files import BytesFile
 from holdfast.disks.image import ImageFile
 from holdfast.disks.open import no_companions
 from holdfast.disks.vmdk import open_vmdk
+from holdfast.disks.vmdk_sparse import open_sparse
 from vmdk_support import DISK, SECTORS, descriptor, esx_extent, opened, patched, qemu_disk, read_all, stream
 
 
@@ -26,6 +28,33 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
         "stream": stream(DISK),
         "esx": esx_extent(DISK, grain=128),
     }
+
+
+def test_a_grain_or_a_table_that_is_pointed_to_over_and_over_is_told(images: dict[str, bytes]) -> None:
+    """A disk of terabytes out of one grain would be read for days."""
+    image = images["esx"]
+    directory = int.from_bytes(image[20:24], "little") * SECTOR
+    table = int.from_bytes(image[directory : directory + 4], "little") * SECTOR
+    grain = next(entry for entry in struct.iter_unpack("<I", image[table : table + 4096]) if entry[0])
+    grains = patched(image, table, struct.pack("<I", *grain) * 4096)
+    grains = patched(grains, 12, struct.pack("<I", 4096 * 128))
+    with pytest.raises(ImageDamaged, match=r"offset .*more tables or grains"):
+        list(open_sparse(BytesFile(grains)).extents())
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ('RW 8 FLAT "a" 0', 'RW 8 FLAT "a" 0'),
+        ('RW 8 FLAT "a" 0', 'RW 8 FLAT "a" 7'),
+        ('RW 8 VMFS "a"', 'RW 8 VMFS "a"'),
+        ('RW 8 SPARSE "a"', 'RW 8 SPARSE "a"'),
+    ],
+)
+def test_no_part_of_a_file_is_two_parts_of_a_disk(lines: tuple[str, ...]) -> None:
+    image = BytesFile(descriptor(*lines).encode(), "disk.vmdk")
+    with pytest.raises(ImageDamaged, match="the same part of 'a'"):
+        open_vmdk(image, lambda name: BytesFile(bytes(16 * SECTOR), name))
 
 
 @pytest.mark.parametrize("kind", ["FLAT", "VMFS", "SPARSE"])

@@ -18,6 +18,7 @@ from export_support import (
     convert,
     manifest,
     ovf,
+    qcow2,
     raw_disk,
 )
 from holdfast.disks.errors import ImageRefused
@@ -29,7 +30,7 @@ from holdfast.ingest.exports.names import base_name, canonical_uuid, is_plain, s
 from holdfast.ingest.exports.opened import Folder, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.repo.errors import HoldfastError, SourceError
-from support import need, random_bytes
+from support import random_bytes
 
 CANARY = b"the canary sings " * 4096
 """A whole number of sectors, so that it can pass for a disk."""
@@ -48,11 +49,6 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "export"
     path.mkdir()
     return path
-
-
-def qcow2(path: Path, *options: str) -> None:
-    need(shutil.which("qemu-img"), "qemu-img")
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), "1M"], check=True)
 
 
 # ---- single images ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from export_support import MIB, UUID, content_of, convert, domain, domain_disk, 
 from holdfast.disks.errors import ImageDamaged, ImageRefused
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.exports.libvirt import parse_domain
+from holdfast.ingest.exports.opened import Folder, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.virtualbox import parse_vbox
 from holdfast.ingest.exports.vmx import parse_vmx, vmx_disks
@@ -183,6 +185,23 @@ def test_a_linked_sub_folder_is_not_entered(hyperv: Path, tmp_path: Path) -> Non
         find_export(hyperv)
 
 
+def test_a_sub_folder_that_becomes_a_link_is_left(hyperv: Path, tmp_path: Path) -> None:
+    """Between the look at it and the opening of a file whoever may write there can swap it."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    put_disk(elsewhere / "a.vhdx", "vhdx", 1)
+    put_disk(hyperv / "Virtual Hard Disks" / "a.vhdx", "vhdx", 2)
+    opened = OpenedFiles()
+    disks = Folder(hyperv, opened).folder("Virtual Hard Disks")
+    assert disks is not None
+    disks.open("a.vhdx")
+    disks.path.rename(tmp_path / "away")
+    disks.path.symlink_to(elsewhere)
+    with pytest.raises(ImageRefused, match="became a symbolic link"):
+        disks.open("a.vhdx")
+    opened.close()
+
+
 # ---- libvirt ------------------------------------------------------------------------------------------
 
 
@@ -229,6 +248,17 @@ def test_a_domain_says_the_format_and_the_content_does_not(folder: Path) -> None
     (folder / "a.xml").write_text(domain(domain_disk("/a.img", "qed")))
     with pytest.raises(ImageRefused, match="'qed'"):
         find_export(folder / "a.xml")
+
+
+def test_a_disk_that_is_a_slice_of_a_file_is_not_taken_for_the_whole(folder: Path) -> None:
+    raw_disk(folder / "data.img", 2)
+    text = domain(domain_disk("/srv/data.img", "raw"))
+    slices = "<slices><slice type='storage' offset='1048576' size='1048576'/></slices>"
+    text = re.sub("(<source file=[^>]*)/>", rf"\1>{slices}</source>", text)
+    assert slices in text
+    (folder / "web01.xml").write_text(text)
+    with pytest.raises(ImageRefused, match="slice"):
+        find_export(folder)
 
 
 def test_a_disk_that_lies_elsewhere_must_be_named(folder: Path, tmp_path: Path) -> None:

@@ -17,13 +17,14 @@ from export_support import (
     domain_disk,
     everything,
     ovf,
+    qcow2,
     raw_disk,
     tar,
 )
 from holdfast.disks.errors import ImageRefused
+from holdfast.ingest.exports.opened import Folder
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.repo.errors import HoldfastError
-from support import need
 
 CANARY = b"the canary sings " * 4096
 """A whole number of sectors, so that it can pass for a disk."""
@@ -42,11 +43,6 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "export"
     path.mkdir()
     return path
-
-
-def qcow2(path: Path, *options: str) -> None:
-    need(shutil.which("qemu-img"), "qemu-img")
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *options, str(path), "1M"], check=True)
 
 
 def flat_vmdk(path: Path, extent: str) -> None:
@@ -256,6 +252,26 @@ def test_the_canary_would_be_heard(folder: Path, canary: Path) -> None:
     with export:
         assert CANARY[:512] in everything(export)
         assert export.disks[0].files == ("a.qcow2", "canary.raw")
+
+
+def test_a_definition_that_becomes_a_link_once_it_was_found_is_not_followed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever may write to the export's folder can swap files while they are looked at."""
+    elsewhere = tmp_path / "elsewhere.vmx"
+    elsewhere.write_text("")
+    (folder / "a.vmx").write_text("")
+    names = Folder.files
+
+    def swap(self: Folder) -> list[str]:
+        found = names(self)
+        (folder / "a.vmx").unlink()
+        (folder / "a.vmx").symlink_to(elsewhere)
+        return found
+
+    monkeypatch.setattr(Folder, "files", swap)
+    with pytest.raises(ImageRefused, match="symbolic link"):
+        find_export(folder)
 
 
 def test_backing_files_beside_an_image_are_followed_only_when_allowed(folder: Path, canary: Path) -> None:

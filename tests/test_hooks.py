@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -138,6 +139,29 @@ def test_a_command_out_of_time_is_stopped_with_all_it_started(
     assert log() == ["before", "after"]
 
 
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_command_that_cannot_be_stopped_does_not_keep_the_one_after_from_running(
+    script: Script, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What sudo runs takes no signals of another user's; what hangs in the kernel takes none at all."""
+
+    groups = set()
+
+    def killpg(group: int, number: int) -> None:
+        groups.add(group)
+        raise PermissionError
+
+    monkeypatch.setattr("holdfast.ingest.hooks._BREATH", 0.1)
+    monkeypatch.setattr(os, "killpg", killpg)
+    hooks = CommandHooks(script("before", "time.sleep(600)"), script("after"), limit=2.0)
+    with pytest.raises(StreamFailed, match=r"took longer than 2 s"):
+        hooks.start()
+    assert log() == ["before", "after"]
+    (group,) = groups
+    os.kill(group, signal.SIGKILL)
+    os.waitpid(group, 0)
+
+
 def test_an_interrupt_of_the_command_before_stops_it_and_runs_the_one_after(script: Script, log: Log) -> None:
     hooks = CommandHooks(
         script("before", f"os.kill({os.getpid()}, signal.SIGINT); time.sleep(600)"), script("after")
@@ -197,6 +221,18 @@ def test_freezes_end_in_reverse_order_and_the_worst_of_them_counts() -> None:
         "command; agent",
         ("careful",),
     )
+
+
+@pytest.mark.parametrize(("code", "told"), [("", "run afterwards"), ("sys.exit(3)", "agent")])
+def test_a_command_that_only_runs_afterwards_takes_nothing_from_what_froze(
+    script: Script, code: str, told: str
+) -> None:
+    with frozen([CommandHooks("", script("after", code)), Fake([], "agent", FINE)]) as held:
+        pass
+    assert held.grade is Consistency.APPLICATION
+    assert told in held.evidence
+    assert "not thawed" not in held.evidence
+    assert len(held.warnings) == bool(code)
 
 
 def test_a_freeze_that_fails_lets_go_of_those_before_it() -> None:

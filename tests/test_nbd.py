@@ -93,11 +93,22 @@ def test_uris_that_cannot_be_followed_are_refused_with_the_reason(text: str, rea
     assert not is_nbd_uri("/dev/nbd0")
 
 
+@pytest.mark.parametrize(
+    "text", ["nbd://user:secret@host/", "nbds://user:secret@host/x", "nbd://a:secret@h:x/"]
+)
+def test_a_password_in_a_uri_is_not_repeated(text: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        NbdSource(text)
+    assert "secret" not in str(caught.value)
+
+
 def test_nobody_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="cannot connect: No such file"):
         NbdSource(uri(str(tmp_path / "none")))
     with pytest.raises(SourceError, match="cannot connect"):
         NbdSource("nbd://127.0.0.1:1/", timeout=5)
+    with pytest.raises(SourceError, match="no name of a host"):
+        NbdSource(f"nbd://{'a' * 80}/")
 
 
 # ---- whole disks --------------------------------------------------------------------------------------

@@ -90,8 +90,10 @@ class Permissions:
 class ExportBuilder:
     """Collects what an export consists of, under names that are unique and fit for a snapshot."""
 
-    def __init__(self, source: str, permissions: Permissions, opened: OpenedFiles) -> None:
-        self.source = source
+    def __init__(self, chosen: Path, permissions: Permissions, opened: OpenedFiles) -> None:
+        """`chosen` is the path that the user gave."""
+        self.source = chosen.name or str(chosen)
+        self._chosen = chosen
         self.permissions = permissions
         self.opened = opened
         self._disks: list[ExportDisk] = []
@@ -103,6 +105,13 @@ class ExportBuilder:
     def warn(self, sentence: str) -> None:
         if len(self._warnings) < _WARNINGS_LIMIT:
             self._warnings.append(sentence)
+
+    def open_definition(self, path: Path) -> OpenFile:
+        """Open the file that defines the VM: as it is where the user named it, else as a plain file of its
+        folder, for it may have become a link since it was found there. Raises SourceError, ImageRefused."""
+        if path == self._chosen:
+            return self.opened.add(OpenFile(path))
+        return Folder(path.parent, self.opened).open(path.name)
 
     def add_definition(self, name: str, data: bytes, mtime: int) -> None:
         """Raises SourceError when the definitions together are too large to be any."""

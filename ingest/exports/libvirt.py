@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import base_name, canonical_uuid
-from holdfast.ingest.exports.opened import Folder, open_chosen, read_small
+from holdfast.ingest.exports.opened import Folder, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, attribute, children, local, parse_xml, text_of
 
 _FORMATS: Final = {
@@ -29,11 +29,13 @@ _ROOT: Final = re.compile(rb"<domain[\s>]")
 @dataclass(frozen=True, slots=True)
 class DomainDisk:
     """A disk of a domain: `location` is a path, "" for what is no file (a network disk, a volume of a pool);
-    `driver` is the format as the domain says it: never a matter of what the image looks like."""
+    `is_slice`: the image is a part of that file; `driver` is the format as the domain says it: never a
+    matter of what the image looks like."""
 
     target: str
     location: str
     is_file: bool
+    is_slice: bool
     driver: str
 
 
@@ -69,13 +71,14 @@ def _disk(disk: Element) -> DomainDisk:
         target=attribute(target, "dev") if target is not None else "",
         location=path or device,
         is_file=bool(path),
+        is_slice=next(children(disk, "source", "slices", "slice"), None) is not None,
         driver=(attribute(driver, "type") if driver is not None else "") or "raw",
     )
 
 
 def read_libvirt(path: Path, builder: ExportBuilder) -> Export | None:
     """None for what is no domain. Raises SourceError, ImageRefused."""
-    file = open_chosen(path, builder.opened)
+    file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a domain") if file.size <= XML_LIMIT else b""
     domain = parse_domain(data, path.name)
     if domain is None:
@@ -87,6 +90,10 @@ def read_libvirt(path: Path, builder: ExportBuilder) -> Export | None:
             what = f"the device {disk.location}" if disk.location else "no file (network or storage pool)"
             builder.warn(f"the disk {disk.target} is {what} and was left out; it can be named besides")
             continue
+        if disk.is_slice:
+            raise ImageRefused(
+                path.name, f"the disk {disk.target} is a slice of a file, which is not known here"
+            )
         format_ = _FORMATS.get(disk.driver)
         if format_ is None:
             raise ImageRefused(

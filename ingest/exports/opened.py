@@ -6,6 +6,7 @@ export, as a plain regular file, or because the user named it.
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,9 +43,11 @@ class OpenedFiles:
 class Folder:
     """A folder whose plain regular files may be opened. Holds no descriptor."""
 
-    def __init__(self, path: Path, opened: OpenedFiles) -> None:
+    def __init__(self, path: Path, opened: OpenedFiles, *, follow_links: bool = True) -> None:
+        """`follow_links`: whether the path itself may be a link, as one that the user chose may."""
         self.path = path
         self._opened = opened
+        self._follow_links = follow_links
 
     def names(self) -> list[str]:
         """The entries, sorted. Raises SourceError."""
@@ -64,7 +67,7 @@ class Folder:
         """A sub-folder by its name, case aside; None when there is none. A link to one is none."""
         for found in self.names():
             if found.casefold() == name.casefold() and stat.S_ISDIR(self._mode(found)):
-                return Folder(self.path / found, self._opened)
+                return Folder(self.path / found, self._opened, follow_links=False)
         return None
 
     def holds(self, name: str) -> bool:
@@ -85,6 +88,9 @@ class Folder:
         if not stat.S_ISREG(file.status.st_mode):
             file.close()
             raise ImageRefused(name, "is no regular file")
+        if not self._follow_links and not self._has(name, file):
+            file.close()
+            raise ImageRefused(name, f"{self.path} became a symbolic link; links are not followed")
         return self._opened.add(file)
 
     def peek(self, name: str, limit: int) -> bytes | None:
@@ -95,6 +101,20 @@ class Folder:
             return read_small(file, limit, "a definition") if file.size <= limit else None
         finally:
             alone.close()
+
+    def _has(self, name: str, file: OpenFile) -> bool:
+        """Whether the file lies in the folder itself, not where a link leads that took the folder's place
+        after it was looked at."""
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=folder, follow_symlinks=False), file.status)
+        except OSError:
+            return False
+        finally:
+            os.close(folder)
 
     def _mode(self, name: str) -> int:
         try:
@@ -120,11 +140,6 @@ class NamedFiles:
         """The named file whose name is the last part of `location`, opened; None when none is."""
         path = self._paths.get(base_name(location))
         return self._opened.add(OpenFile(path)) if path else None
-
-
-def open_chosen(path: Path, opened: OpenedFiles) -> OpenFile:
-    """Open a file that the user named, to be closed with the rest. Raises SourceError."""
-    return opened.add(OpenFile(path))
 
 
 def read_small(file: OpenFile, limit: int, what: str) -> bytes:

@@ -16,7 +16,7 @@ from holdfast.ingest.exports.export import DEFINITION_LIMIT, Export, ExportBuild
 from holdfast.ingest.exports.joined import JoinedFile
 from holdfast.ingest.exports.manifest import MANIFEST_LIMIT, parse_manifest, verify
 from holdfast.ingest.exports.names import is_plain
-from holdfast.ingest.exports.opened import Folder, open_chosen
+from holdfast.ingest.exports.opened import Folder
 from holdfast.ingest.exports.ovf import OvfDisk, OvfFile, parse_ovf
 from holdfast.ingest.exports.safe_xml import XML_LIMIT
 from holdfast.ingest.exports.tar_index import tar_members
@@ -83,7 +83,7 @@ class TarPackage:
 def read_ova(path: Path, builder: ExportBuilder) -> Export:
     """Raises SourceError for a damaged archive or a mismatch with its manifest, ImageRefused for an archive
     that holds anything but plain files."""
-    package = TarPackage(open_chosen(path, builder.opened))
+    package = TarPackage(builder.open_definition(path))
     descriptors = [name for name in package.names() if name.lower().endswith(".ovf")]
     if len(descriptors) != 1:
         raise SourceError(f"{path.name} holds {len(descriptors)} OVF descriptors; an OVA has one")

@@ -57,7 +57,7 @@ def find_export(
     opened = OpenedFiles()
     try:
         permissions = Permissions(NamedFiles(named, opened), follow_backing, disk_format, scratch, progress)
-        export = _find(path, ExportBuilder(path.name, permissions, opened))
+        export = _find(path, ExportBuilder(path, permissions, opened))
     except OSError as error:
         opened.close()
         raise SourceError(f"cannot read {path}: {error.strerror}") from error

@@ -26,6 +26,8 @@ _WINDOW: Final = 128 << 20
 """The largest window of a zstd frame, as in the zstd program itself without --long=31."""
 _PIECE: Final = 1 << 10
 """zstd is fed in pieces: a block of 4 bytes can stand for 128 KiB, so that one piece makes 32 MiB at most."""
+_MEMBERS: Final = 16 << 10
+"""gzip is: an empty member has 20 bytes, and what follows each in its piece is copied."""
 _RESERVE: Final = 256 << 20
 """Bytes that are left free in the scratch folder."""
 _CHECK_ROOM: Final = 64 << 20
@@ -121,15 +123,16 @@ def _gunzip(file: ImageFile, write: Callable[[bytes], None], progress: ProgressF
     stream = zlib.decompressobj(wbits=31)
     at = 0
     for data in _pieces(file, progress):
-        left = data
-        while left:
-            if stream.eof:
-                stream = zlib.decompressobj(wbits=31)
-            try:
-                write(stream.decompress(left, _READ))
-            except zlib.error as error:
-                raise ImageDamaged(file.name, f"gzip: {error}", offset=at) from error
-            left = stream.unused_data if stream.eof else stream.unconsumed_tail
+        for start in range(0, len(data), _MEMBERS):
+            left = data[start : start + _MEMBERS]
+            while left:
+                if stream.eof:
+                    stream = zlib.decompressobj(wbits=31)
+                try:
+                    write(stream.decompress(left, _READ))
+                except zlib.error as error:
+                    raise ImageDamaged(file.name, f"gzip: {error}", offset=at + start) from error
+                left = stream.unused_data if stream.eof else stream.unconsumed_tail
         at += len(data)
     # What fits into no more than the last buffer may still be inside.
     while not stream.eof and (rest := _flushed(file, stream, at)):

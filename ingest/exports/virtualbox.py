@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
-from holdfast.ingest.exports.opened import Folder, open_chosen, read_small
+from holdfast.ingest.exports.opened import Folder, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, attribute, children, local, parse_xml
 from holdfast.repo.errors import SourceError
 
@@ -85,7 +85,7 @@ def _attached(machine: Element) -> Iterator[tuple[str, str]]:
 def read_vbox(path: Path, builder: ExportBuilder) -> Export:
     """Raises SourceError, ImageRefused."""
     folder = Folder(path.parent, builder.opened)
-    file = open_chosen(path, builder.opened)
+    file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a machine")
     machine = parse_vbox(data, path.name)
     builder.add_definition(path.name, data, file.status.st_mtime_ns)

@@ -11,7 +11,7 @@ from typing import Final
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import base_name, canonical_uuid
-from holdfast.ingest.exports.opened import Folder, open_chosen, read_small
+from holdfast.ingest.exports.opened import Folder, read_small
 from holdfast.repo.errors import SourceError
 
 VMX_LIMIT: Final = 1 << 20
@@ -77,7 +77,7 @@ def vmx_disks(settings: Mapping[str, str]) -> list[VmxDisk]:
 def read_vmx(path: Path, builder: ExportBuilder) -> Export:
     """Raises Refused for encrypted VMs and for disks that are a snapshot's delta."""
     folder = Folder(path.parent, builder.opened)
-    file = open_chosen(path, builder.opened)
+    file = builder.open_definition(path)
     data = read_small(file, VMX_LIMIT, "a VM's configuration")
     settings = parse_vmx(data, path.name)
     if "encryption.keysafe" in settings:

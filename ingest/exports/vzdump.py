@@ -10,7 +10,6 @@ from typing import Final
 from holdfast.disks.image import ImageFile
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
-from holdfast.ingest.exports.opened import open_chosen
 from holdfast.ingest.exports.unpacked import PACKINGS, unpack
 from holdfast.ingest.exports.vma import VMSTATE, VmaArchive
 
@@ -55,7 +54,7 @@ def read_vzdump(path: Path, builder: ExportBuilder) -> Export:
     """Raises SourceError for a damaged or unfinished archive, Refused for a packed one without scratch."""
     match = _NAME.fullmatch(path.name)
     assert match
-    packed = open_chosen(path, builder.opened)
+    packed = builder.open_definition(path)
     file: ImageFile = packed
     if match["packing"]:
         permissions = builder.permissions
