@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import stat
 from collections.abc import Iterator
@@ -134,6 +135,20 @@ class BytesFile:
 
     def holes(self) -> Iterator[tuple[int, int]]:
         yield from ()
+
+
+class Scratch:
+    """Page-aligned memory for what is read and unpacked: into a large bytearray reading is five times slower
+    on Zen 3."""
+
+    def __init__(self) -> None:
+        self._space: mmap.mmap | None = None
+
+    def take(self, length: int) -> memoryview:
+        """So many bytes, good until the next call."""
+        if self._space is None or len(self._space) < length:
+            self._space = mmap.mmap(-1, max(1, length))
+        return memoryview(self._space)[:length]
 
 
 def read_exactly(file: ImageFile, offset: int, length: int, what: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 import zstandard
 
 from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import fill_exactly
+from holdfast.disks.files import Scratch, fill_exactly
 from holdfast.disks.image import ImageFile
 from holdfast.disks.qcow2_format import Compression, Qcow2Head
 from holdfast.disks.qcow2_tables import Run
@@ -56,6 +56,7 @@ class Unpacker:
         self._threads = min(_THREADS, len(os.sched_getaffinity(0))) if head.cluster >= _SMALL else 1
         # Ends with this object: its threads hold no reference to it.
         self._pool: ThreadPoolExecutor | None = None
+        self._scratch = Scratch()
         self._kept_at = -1
         self._kept = memoryview(b"")
 
@@ -64,7 +65,7 @@ class Unpacker:
         whole = [packed for packed in wanted if packed.run.length == self._cluster]
         for group in _groups(whole):
             start = group[0].run.host
-            data = memoryview(bytearray(max(run.host + run.stored for run, _ in group) - start))
+            data = self._scratch.take(max(run.host + run.stored for run, _ in group) - start)
             fill_exactly(self._file, data, start, "compressed clusters")
             self._decompress(group, data, start)
         for run, target in wanted:

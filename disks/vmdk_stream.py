@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import read_exactly
+from holdfast.disks.files import Scratch, fill_exactly, read_exactly
 from holdfast.disks.image import ImageFile
 from holdfast.disks.vmdk_format import GRAIN_MARKER, SECTOR, SparseLayout
 
@@ -42,6 +42,7 @@ class CompressedGrains:
         self._grain_sectors = layout.grain
         self._capacity = layout.capacity * SECTOR
         self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._scratch = Scratch()
 
     def read_into(self, buffer: memoryview, first: int, sectors: array[int], skip: int) -> None:
         """Fill the buffer from byte `skip` of grain `first` on; the grains that it takes are at `sectors`,
@@ -83,7 +84,8 @@ class CompressedGrains:
         base = batch[0].at
         # How long the last grain is stands in its marker; hardly one is longer than what it holds.
         end = min(batch[-1].at + self._grain + SECTOR, self._file.size)
-        packed = memoryview(read_exactly(self._file, base, end - base, "compressed grains"))
+        packed = self._scratch.take(end - base)
+        fill_exactly(self._file, packed, base, "compressed grains")
         sources = [self._find(packed, base, piece) for piece in batch]
         if len(batch) < _WORTH_THREADS or _THREADS == 1:
             done = list(map(self._unpack, batch, sources))
