@@ -103,7 +103,7 @@ class _Report:
         change = difference.change
         self._counts[change] += 1
         if change is Change.UNREAD:
-            self._output.warn(f"{difference.path}: not compared: {difference.reason}")
+            self._output.warn(f"{escape(difference.path)}: not compared: {difference.reason}")
             return
         state = difference.after or difference.before
         if state and state.entry:

@@ -141,7 +141,7 @@ def _sum_up(
             settings.output.note(f"not searched, because no file system is seen there: {places}")
         for failure in found.not_searched:
             when = time_name(failure.snapshot.snapshot.time)
-            settings.output.warn(f"{when}: {failure.path}: not searched: {failure.reason}")
+            settings.output.warn(f"{when}: {escape(failure.path)}: not searched: {failure.reason}")
     paths = sum(len(found.paths) for found in findings)
     failures = sum(len(found.not_searched) for found in findings)
     settings.output.message("summary", paths=paths, snapshots=len(snapshots), not_searched=failures)

@@ -14,6 +14,7 @@ from holdfast.guests.inside import FolderNode, GuestNode, Inside, TextNode
 from holdfast.guests.naming import to_text
 from holdfast.guests.values import Entry, GuestError, NodeType
 from holdfast.guests.walk import Found, Unread, listed, told, walk
+from holdfast.repo.errors import RepositoryError
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import StoredSnapshot
 
@@ -90,7 +91,7 @@ class GuestListing:
             return ""
         try:
             return to_text(node.disk.guest.readlink(node.volume, entry.inode))
-        except GuestError as error:
+        except (GuestError, RepositoryError) as error:
             self._tell(path, error)
             return "?"
 
@@ -104,7 +105,7 @@ class GuestListing:
                 volume = inside.volume_at(path)
                 if recursive:
                     self._below(inside, path)
-            except GuestError as error:
+            except (GuestError, RepositoryError) as error:
                 self._tell(path, error)
                 continue
             if volume is None:
@@ -134,4 +135,4 @@ class GuestListing:
 
     def _tell(self, path: str, error: Exception) -> None:
         self._unread += 1
-        self._output.warn(f"{path}: {error}")
+        self._output.warn(f"{escape(path)}: {error}")

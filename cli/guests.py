@@ -57,7 +57,7 @@ class Guests:
             return self.contents.stream(node.disk, node.volume, node.entry), zeros
         if isinstance(node, GuestNode) and node.entry.type is NodeType.LINK:
             target = to_text(node.disk.guest.readlink(node.volume, node.entry.inode))
-            raise Refused(f"{path} is a symbolic link to {target}; links of a guest are not followed")
+            raise Refused(f"{path} is a symbolic link to {target!r}; links of a guest are not followed")
         if isinstance(node, GuestNode) and node.entry.type is not NodeType.FOLDER:
             raise Refused(f"{path} is a {node.entry.type.value}: it has no content")
         raise Refused(

@@ -102,7 +102,7 @@ class _Report:
         self._bytes += event.size
         if event.outcome is Outcome.RESTORED:
             return
-        path, kind = to_text(event.path), event.outcome.value
+        path, kind = to_text(event.path) or ".", event.outcome.value
         if self._output.json:
             self._output.message(kind, path=path, type=event.type.value, reason=event.reason)
             return
@@ -112,7 +112,7 @@ class _Report:
         tell = self._output.note if event.outcome is Outcome.SKIPPED else self._output.warn
         words = "" if event.outcome is Outcome.FLAWED else "not restored: "
         more = "; there may be more: -v shows all" if told == _TOLD and not self._output.verbose else ""
-        tell(f"{path}: {words}{event.reason}{more}")
+        tell(f"{escape(path)}: {words}{event.reason}{more}")
 
     def end(self, bits_dropped: int) -> ExitCode:
         """The summary. FAILED when there was nothing that could be restored."""

@@ -13,8 +13,8 @@ from holdfast.guests.values import Entry, NodeType
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""
 _GROWING = 1.0
-_TIME_LIMIT = 2**62
-"""Nanoseconds; times come from sources and may be anything."""
+_TIME_LIMIT = 2**63 - 1
+"""Nanoseconds, of the year 2262; times come from sources and may be anything."""
 
 
 @dataclass(frozen=True, slots=True)

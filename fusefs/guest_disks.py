@@ -5,13 +5,17 @@ A parser that hangs keeps its own thread waiting and no other: the rest of the m
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from holdfast.fusefs.bridge import Bridge
+import trio
+
+from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.guests.inside import Guest, OpenGuest
 from holdfast.guests.naming import disk_name
 from holdfast.guests.stored import StoredDisk
@@ -21,35 +25,49 @@ from holdfast.repo.types import SnapshotID
 
 T = TypeVar("T")
 
+_log = logging.getLogger("holdfast.fusefs")
 _MOST = 8
 """Processes that stay, 50 to 120 MB each; with more disks than this in use at once there are more."""
 _IDLE = 300.0
 """Seconds after which a process that nobody asks anything ends."""
+_LOOK = 30.0
+"""Seconds between two looks for such."""
 
 DiskKey = tuple[SnapshotID, str]
 """Snapshot and path of the disk's item."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Open:
     guest: Guest
     bridge: Bridge
     stack: ExitStack
     used: float
     busy: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def close(self) -> None:
+        """From any thread, and more than once."""
+        with self.lock:
+            self.stack.close()
 
 
 class GuestDisks:
     """Event loop only. `open_guest` makes this side of a parser; its process starts with the first question.
 
-    `reader` should keep decoded chunks.
+    `reader` should keep decoded chunks. Disks are closed on a thread of `bridge`: a process is waited for,
+    and chunks that are being decoded ahead.
     """
 
-    def __init__(self, reader: Reader, open_guest: OpenGuest, *, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, reader: Reader, open_guest: OpenGuest, bridge: Bridge, *, clock: Callable[[], float]
+    ) -> None:
         self._reader = reader
         self._open_guest = open_guest
+        self._bridge = bridge
         self._clock = clock
         self._open: OrderedDict[DiskKey, _Open] = OrderedDict()
+        self._closing: set[_Open] = set()
 
     async def run(self, key: DiskKey, item: Item, work: Callable[[Guest], T]) -> T:
         """The result of `work`, run on the disk's own thread. Raises what it raises."""
@@ -65,6 +83,12 @@ class GuestDisks:
             disk.used = self._clock()
             self._tidy()
 
+    async def watch(self) -> None:
+        """End what is idle, for as long as the mount lasts."""
+        while True:
+            await trio.sleep(_LOOK)
+            self._tidy()
+
     def _start(self, item: Item) -> _Open:
         stack = ExitStack()
         bridge = stack.enter_context(Bridge(1))
@@ -78,10 +102,19 @@ class GuestDisks:
         now = self._clock()
         for key, disk in list(self._open.items()):
             if disk.busy == 0 and (len(self._open) > _MOST or now - disk.used > _IDLE):
-                del self._open[key]
-                disk.stack.close()
+                self._close(self._open.pop(key))
+
+    def _close(self, disk: _Open) -> None:
+        def closed(result: Result[None]) -> None:
+            self._closing.discard(disk)
+            if result.error is not None:
+                _log.error("a guest's disk could not be closed: %s", result.error)
+
+        self._closing.add(disk)
+        self._bridge.post(disk.close, closed, urgent=True)
 
     def close(self) -> None:
         """End all processes, those that hang too."""
-        while self._open:
-            self._open.popitem()[1].stack.close()
+        for disk in (*self._open.values(), *self._closing):
+            disk.close()
+        self._open.clear()

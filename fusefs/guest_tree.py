@@ -7,8 +7,7 @@ the parser again; how many is fixed.
 from __future__ import annotations
 
 import errno
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -16,21 +15,29 @@ import pyfuse3
 
 from holdfast.fusefs.guest_disks import GuestDisks
 from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
+from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Node
+from holdfast.fusefs.recent import Recent
 from holdfast.guests.inside import Guest
-from holdfast.guests.naming import layout, text_document
+from holdfast.guests.naming import Place, layout, text_document
 from holdfast.guests.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
 from holdfast.repo.snapshot import Item
 
 T = TypeVar("T")
 
-_ENTRIES = 16_384
-"""Entries that are kept, some 1,700 bytes each: what a listing showed can be copied without asking again."""
-_ATTRIBUTES = 4096
-"""Inodes whose extended attributes are kept: programs ask for the list, then for each."""
+_ENTRIES = 32 << 20
+"""Bytes of entries that are kept: what a listing showed can be copied without asking again."""
+_ENTRY, _EXTENT = 1400, 200
+"""Bytes that an entry takes, and each of its extents."""
+_ATTRIBUTES = 8 << 20
+"""Bytes of extended attributes that are kept: programs ask for the list, then for each."""
+_ATTRIBUTE = 300
+"""Bytes that one takes besides its value."""
 
 Opened = MappedFile | ParsedFile
+_Volume = tuple[Volume, Entry | None]
+"""A volume and the top folder of its file system, if it has one."""
 
 
 class GuestTree:
@@ -41,33 +48,30 @@ class GuestTree:
         self._open_disk = open_disk
         self._slots = Slots()
         self._items: dict[int, Item] = {}
-        self._folders: dict[str, dict[str, Node]] = {}
-        self._entries: OrderedDict[int, Entry] = OrderedDict()
-        self._xattrs: OrderedDict[int, dict[bytes, bytes]] = OrderedDict()
+        self._entries: Recent[Entry] = Recent(_ENTRIES)
+        self._xattrs: Recent[dict[bytes, bytes]] = Recent(_ATTRIBUTES)
 
     async def volumes(self, folder: DiskFiles) -> dict[str, Node]:
         """The children of `files/DISK`. Raises GuestError when the disk cannot be looked into."""
-        found = self._folders.get(folder.key)
-        if found is None:
+        if folder.volumes is None:
             key = folder.snapshot, folder.item.path
             looked = await self._disks.run(key, folder.item, _look)
-            found = self._folders[folder.key] = self._build(folder, looked)
-        return found
+            if folder.volumes is None:  # somebody else may have asked too
+                folder.volumes = self._build(folder, looked)
+        return folder.volumes
 
-    def _build(self, disk: DiskFiles, looked: dict[Volume, Entry | None]) -> dict[str, Node]:
-        folders: dict[tuple[str, ...], dict[str, Node]] = {(): {}}
-        for place, volume in layout(looked).items():
+    def _build(self, disk: DiskFiles, looked: Mapping[Place, _Volume]) -> dict[str, Node]:
+        folders: dict[Place, dict[str, Node]] = {(): {}}
+        for place, (volume, root) in looked.items():
             for depth in range(1, len(place)):
                 if place[:depth] not in folders:
                     children: dict[str, Node] = {}
                     folders[place[:depth]] = children
                     folders[place[: depth - 1]][place[depth - 1]] = _folder(disk, place[:depth], children)
-            folders[place[:-1]][place[-1]] = self._volume_node(disk, place, volume, looked[volume])
+            folders[place[:-1]][place[-1]] = self._volume_node(disk, place, volume, root)
         return folders[()]
 
-    def _volume_node(
-        self, disk: DiskFiles, place: tuple[str, ...], volume: Volume, root: Entry | None
-    ) -> Node:
+    def _volume_node(self, disk: DiskFiles, place: Place, volume: Volume, root: Entry | None) -> Node:
         key = f"{disk.key}/{'/'.join(place)}"
         if root is None:
             return Document(key, text_document(volume), disk.mtime)
@@ -90,27 +94,42 @@ class GuestTree:
         self._keep(child, entry)
         return child, entry
 
-    async def listing(self, number: int) -> list[tuple[bytes, int, Entry]]:
-        """All names of a folder with their inode numbers and entries."""
+    def folder(self, number: int) -> GuestFolder:
+        """A folder, open to have its names read.
+
+        The first names of a large one stay among the entries: whoever copies it begins with those, when they
+        would be the first to have been dropped.
+        """
         slot, _ = split_number(number)
-        found = await self._ask(number, lambda guest, volume, inode: list(guest.list(volume, inode)))
-        listing = [(name, guest_number(slot, entry.inode), entry) for name, entry in found]
-        for _, child, entry in listing[:_ENTRIES]:
-            self._keep(child, entry)
-        return listing
+        room = self._entries.room
+
+        async def load(position: int) -> Page:
+            nonlocal room
+            found, is_last = await self._ask(
+                number, lambda guest, volume, inode: guest.page(volume, inode, position)
+            )
+            names = [(name, guest_number(slot, entry.inode), entry) for name, entry in found]
+            for _, child, entry in names:
+                room -= _cost(entry)
+                if room > 0:
+                    self._keep(child, entry)
+            return names, is_last
+
+        return GuestFolder(load)
 
     async def readlink(self, number: int) -> bytes:
         return await self._ask(number, lambda guest, volume, inode: guest.readlink(volume, inode))
 
     async def xattrs(self, number: int) -> dict[bytes, bytes]:
         """Those of `user.`: the others mean something to the host's kernel."""
+        entry = self._entries.get(number)
+        if entry is not None and entry.plain:
+            return {}
         found = self._xattrs.get(number)
         if found is None:
             every = await self._ask(number, lambda guest, volume, inode: guest.xattrs(volume, inode))
             found = {name: value for name, value in every.items() if name.startswith(b"user.")}
-            self._xattrs[number] = found
-            if len(self._xattrs) > _ATTRIBUTES:
-                self._xattrs.popitem(last=False)
+            self._xattrs.put(number, found, sum(map(len, found.values())) + _ATTRIBUTE * (1 + len(found)))
         return found
 
     async def open(self, number: int) -> Opened:
@@ -140,19 +159,20 @@ class GuestTree:
             raise pyfuse3.FUSEError(errno.ENOENT) from None
 
     def _keep(self, number: int, entry: Entry) -> None:
-        self._entries[number] = entry
-        self._entries.move_to_end(number)
-        if len(self._entries) > _ENTRIES:
-            self._entries.popitem(last=False)
+        self._entries.put(number, entry, _cost(entry))
 
 
-def _folder(disk: DiskFiles, place: tuple[str, ...], children: dict[str, Node]) -> Folder:
+def _cost(entry: Entry) -> int:
+    return _ENTRY + _EXTENT * len(entry.extents or ())
+
+
+def _folder(disk: DiskFiles, place: Place, children: dict[str, Node]) -> Folder:
     return Folder(f"{disk.key}/{'/'.join(place)}/", disk.mtime, lambda: children, growing=False)
 
 
-def _look(guest: Guest) -> dict[Volume, Entry | None]:
-    """Thread: a disk's volumes, each with its top folder. One that is damaged is shown as a text that says
-    so, and hides no other."""
+def _look(guest: Guest) -> dict[Place, _Volume]:
+    """Thread: where a disk's volumes stand, each with its top folder. One that is damaged is shown as a text
+    that says so, and hides no other."""
     found: dict[Volume, Entry | None] = {}
     for volume in guest.volumes():
         if not volume.file_system:
@@ -162,4 +182,4 @@ def _look(guest: Guest) -> dict[Volume, Entry | None]:
             found[volume] = guest.root(volume.path)
         except GuestDamaged as error:
             found[replace(volume, file_system="", text=f"{volume.file_system}, damaged: {error}")] = None
-    return found
+    return {place: (volume, found[volume]) for place, volume in layout(found).items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
-from holdfast.fusefs.nodes import Folder, Node, growing_nodes
+from holdfast.fusefs.nodes import DiskFiles, Folder, Node, growing_nodes
 from holdfast.fusefs.tree import Tree
 
 ROOT = 1
@@ -65,7 +65,7 @@ class Inodes:
         if number is None:
             return
         del self._nodes[number]
-        if isinstance(node, Folder) and not node.growing:
+        if isinstance(node, DiskFiles) or (isinstance(node, Folder) and not node.growing):
             for child in node.shown_children:
                 self._forget(child)
 

@@ -41,17 +41,26 @@ class ViewFile:
         return self.item.mtime
 
 
-@dataclass(frozen=True, slots=True)
 class DiskFiles:
-    """The folder of what is inside a disk: its volumes, known only once the disk was looked into."""
+    """The folder of what is inside a disk. `volumes` are its children, None until it was looked into; they
+    go with it when the snapshot goes."""
 
-    key: str
-    snapshot: SnapshotID
-    item: Item
+    __slots__ = ("item", "key", "snapshot", "volumes")
+
+    def __init__(self, key: str, snapshot: SnapshotID, item: Item) -> None:
+        self.key = key
+        self.snapshot = snapshot
+        self.item = item
+        self.volumes: dict[str, Node] | None = None
 
     @property
     def mtime(self) -> int:
         return self.item.mtime
+
+    @property
+    def shown_children(self) -> list[Node]:
+        """The volumes if anybody asked for them yet."""
+        return list(self.volumes.values()) if self.volumes is not None else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,11 +29,21 @@ from holdfast.guests.values import Entry
 from holdfast.repo.types import Buffer
 
 _BLOCK = 4096
+_AT_ONCE = 1000
+"""Names; the kernel takes some hundred at a time."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 _Name = tuple[bytes, int, Node | Entry]
 """A name in a listing, its inode number, and what it stands for."""
+
+
+class OpenFolder(Protocol):
+    """Something that is open for reading its names."""
+
+    async def names_from(self, position: int) -> Sequence[_Name]:
+        """Names from a position on, not all of them perhaps; none where they end."""
+        ...
 
 
 class OpenFile(Protocol):
@@ -63,6 +73,16 @@ class OpenDocument:
 
     def close(self) -> None:
         pass
+
+
+class OpenNames:
+    """A folder of the tree that is open, as it was then."""
+
+    def __init__(self, names: Sequence[_Name]) -> None:
+        self._names = names
+
+    async def names_from(self, position: int) -> Sequence[_Name]:
+        return self._names[position : position + _AT_ONCE]
 
 
 class ReadOnly(pyfuse3.Operations):
@@ -98,7 +118,7 @@ class HoldfastOperations(ReadOnly):
         self._attributes: dict[int, EntryAttributes] = {}
         self._generation = live.generation
         self._files: dict[int, OpenFile] = {}
-        self._listings: dict[int, Sequence[_Name]] = {}
+        self._folders: dict[int, OpenFolder] = {}
         self._next_handle = 1
 
     @handler
@@ -130,31 +150,34 @@ class HoldfastOperations(ReadOnly):
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        listing: Sequence[_Name]
+        folder: OpenFolder
         if is_guest(inode):
-            listing = await self._guests.listing(inode)
+            folder = self._guests.folder(inode)
+            await folder.names_from(0)  # what cannot be read is better told now
         else:
             children = await self._children(inode)
-            listing = [(name.encode(), self._number(node), node) for name, node in children.items()]
+            names = [(name.encode(), self._number(node), node) for name, node in children.items()]
+            folder = OpenNames(names)
         handle = self._handle()
-        self._listings[handle] = listing
+        self._folders[handle] = folder
         return handle
 
     @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
-        listing = self._listings[fh]
-        for n in range(start_id, len(listing)):
-            name, number, what = listing[n]
-            if isinstance(what, Entry):
-                attributes = attributes_of_entry(what, number, self._owner)
-            else:
-                attributes = self._stat(what)
-            if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, n + 1):
-                return
+        folder, position = self._folders[fh], start_id
+        while names := await folder.names_from(position):
+            for name, number, what in names:
+                position += 1
+                if isinstance(what, Entry):
+                    attributes = attributes_of_entry(what, number, self._owner)
+                else:
+                    attributes = self._stat(what)
+                if not pyfuse3.readdir_reply(token, FileNameT(name), attributes, position):
+                    return
 
     @handler
     async def releasedir(self, fh: FileHandleT) -> None:
-        self._listings.pop(fh, None)
+        self._folders.pop(fh, None)
 
     @handler
     async def open(self, inode: InodeT, flags: int, ctx: RequestContext) -> FileInfo:

@@ -69,7 +69,7 @@ def run_session(
     def open_guest(disk: StoredDisk, name: str) -> GuestDisk:
         return GuestDisk(disk, name=name, passphrases=options.passphrases)
 
-    guests = GuestDisks(reader, open_guest, clock=time.monotonic)
+    guests = GuestDisks(reader, open_guest, bridge, clock=time.monotonic)
     operations = HoldfastOperations(
         live,
         _ownership(options),
@@ -129,6 +129,7 @@ async def _serve(bridge: Bridge, guests: GuestDisks, mountpoint: Path, ready: Ca
         async with trio.open_nursery() as nursery:
             await nursery.start(_end_on_signal)
             nursery.start_soon(_announce, bridge, mountpoint, ready)
+            nursery.start_soon(guests.watch)
             await pyfuse3.main()
             nursery.cancel_scope.cancel()
 

@@ -11,7 +11,7 @@ from holdfast.fusefs.names import unique_name
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
 from holdfast.guests.naming import FILES, disk_name
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot, SubjectKind
+from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
 
 
 def snapshot_folder(stored: StoredSnapshot) -> Folder:
@@ -60,21 +60,24 @@ def _children(stored: StoredSnapshot, key: str) -> dict[str, Node]:
 
 
 def _add_views(stored: StoredSnapshot, folders: dict[str, dict[str, Node]]) -> None:
-    """Beside each disk the same as images of other formats, where the names are free."""
+    """Beside each disk the same as images of other formats, where the names are free.
+
+    Their keys have an empty name in them, which no item's path has.
+    """
     for children in folders.values():
         for node in [node for node in children.values() if isinstance(node, StoredFile)]:
-            if node.item.kind is not ItemKind.DISK:
+            if not disk_name(node.item):
                 continue
             for format_ in MOUNTED:
                 name = f"{disk_name(node.item)}.{format_}"
                 size = view_size(node.item, format_)
                 if size is not None and name not in children:
-                    children[name] = ViewFile(f"{node.key} as {format_}", node.item, format_, size)
+                    children[name] = ViewFile(f"{node.key}//{format_}", node.item, format_, size)
 
 
 def _add_insides(stored: StoredSnapshot, key: str, top: dict[str, Node]) -> None:
     """`files/DISK` for each disk, unless the snapshot has something else of that name."""
-    disks = [item for item in stored.snapshot.items if item.kind is ItemKind.DISK]
+    disks = [item for item in stored.snapshot.items if disk_name(item)]
     if not disks or FILES in top:
         return
     children: dict[str, Node] = {}

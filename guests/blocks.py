@@ -16,6 +16,8 @@ from holdfast.guests.values import GuestDamaged
 _LINE = 64 << 10
 _LINES = 128
 """Lines a cache keeps: 8 MiB."""
+_MAX_RUNS = 1 << 16
+"""A terabyte in stripes of 64 KiB lies in 16 million runs: nobody wants to be told all of them."""
 
 
 def check_range(size: int, offset: int, length: int) -> None:
@@ -74,7 +76,8 @@ class Segment(NamedTuple):
 
 
 class Segmented:
-    """Runs of other devices, one after the other: a linear logical volume."""
+    """Runs of other devices, one after the other: a linear logical volume. `runs` of more than 65,536 pieces
+    are None."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
         """The segments must follow each other without gaps from 0; GuestDamaged otherwise."""
@@ -95,7 +98,7 @@ class Segmented:
         found: list[Run] = []
         for start, count, device, place in self._cut(offset, length):
             below = device.runs(place, count)
-            if below is None:
+            if below is None or len(found) > _MAX_RUNS:
                 return None
             found += [Run(start + run.start - place, run.length, run.disk) for run in below]
         return merged(found)
@@ -116,7 +119,8 @@ class Segmented:
 
 
 class Striped:
-    """Devices of which stripes are taken in turn: a striped logical volume."""
+    """Devices of which stripes are taken in turn: a striped logical volume. `runs` of more than 65,536
+    stripes are None."""
 
     def __init__(self, devices: Sequence[BlockDevice], stripe: int, size: int) -> None:
         """`stripe` bytes from each device in turn, `size` in all, a multiple of a row of stripes."""
@@ -132,10 +136,12 @@ class Striped:
         return b"".join([device.read(place, count) for _, count, device, place in self._cut(offset, length)])
 
     def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
+        if length // self._stripe > _MAX_RUNS:
+            return None
         found: list[Run] = []
         for start, count, device, place in self._cut(offset, length):
             below = device.runs(place, count)
-            if below is None:
+            if below is None or len(found) > _MAX_RUNS:
                 return None
             found += [Run(start + run.start - place, run.length, run.disk) for run in below]
         return merged(found)

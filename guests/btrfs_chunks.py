@@ -29,9 +29,9 @@ _MAX_STRIPES = 64
 _MAX_CHUNKS = 1 << 20
 _SPREAD = 0x8 | 0x40 | 0x80 | 0x100
 """RAID0, 10, 5 and 6: data that is spread over stripes. Everything else is copies."""
-_KNOWN_INCOMPAT = 0xFFF
-"""backrefs, default subvolume, mixed groups, lzo, zstd, large metadata, big extents, extended references,
-RAID56, skinny metadata, no holes, metadata UUID, RAID1C34. Not: zoned, extent tree v2."""
+_KNOWN_INCOMPAT = 0x10FFF
+"""backrefs, default subvolume, mixed groups, lzo, zstd, large metadata, extended references, RAID56, skinny
+metadata, no holes, metadata UUID, RAID1C34, simple quotas. Not: zoned, extent tree v2, RAID stripe tree."""
 
 
 class _Chunk(NamedTuple):
@@ -47,7 +47,7 @@ class SuperBlock:
         raw = device.read(SUPER_OFFSET, SUPER_SIZE)
         if raw[MAGIC_OFFSET : MAGIC_OFFSET + 8] != MAGIC:
             raise GuestDamaged(f"btrfs: no magic number at offset {SUPER_OFFSET + MAGIC_OFFSET}")
-        (_, self.root, self.chunk_root) = struct.unpack_from("<QQQ", raw, 0x48)
+        (_, self.root, self.chunk_root, self.log_root) = struct.unpack_from("<QQQQ", raw, 0x48)
         (self.devices,) = struct.unpack_from("<Q", raw, 0x88)
         self.sector_size, self.node_size = struct.unpack_from("<II", raw, 0x90)
         (system_size,) = struct.unpack_from("<I", raw, 0xA0)

@@ -6,6 +6,7 @@ import struct
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -64,7 +65,8 @@ def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[Extent
                 raise GuestDamaged(f"btrfs: inode {inode}: {unpacked} bytes are compressed as one")
             if kind == _PREALLOCATED:
                 logical = compression = 0
-            elif logical and skip + length > unpacked:
+            # What is not compressed has its size in `stored`: Linux never used the other, and wrote it wrong.
+            elif logical and skip + length > (unpacked if compression else stored):
                 raise GuestDamaged(f"btrfs: inode {inode}: an extent reaches past its end")
             extent = Extent(start, length, compression, None, logical, stored, skip, unpacked)
         if start < end or not extent.length or start + extent.length >= 1 << 63:
@@ -109,7 +111,7 @@ class Extents:
         parts = []
         position = offset
         index = max(bisect_right(self._extents, offset, key=_start_of) - 1, 0)
-        for extent in self._extents[index:]:
+        for extent in islice(self._extents, index, None):
             if extent.start >= end:
                 break
             stop = min(extent.start + extent.length, end)
@@ -185,6 +187,17 @@ def _unlzo(data: bytes, size: int, sector: int) -> bytes:
         place += 4
         if not length or place + length > total:
             raise GuestDamaged(f"btrfs: a packed segment of {length} bytes")
-        out += lzo.decompress(data[place : place + length], False, sector)
+        out += _unlzo_segment(data[place : place + length], sector)
         place += length
     return bytes(out[:size])
+
+
+def _unlzo_segment(data: bytes, size: int) -> bytes:
+    try:
+        unpacked: bytes = lzo.decompress(data, False, size)
+    except BaseException as error:
+        # The decoder is written in Rust, and panics where a match begins before the data: no Exception.
+        if type(error).__name__ == "PanicException":
+            raise GuestDamaged(f"btrfs: a packed segment is damaged: {error}") from error
+        raise
+    return unpacked

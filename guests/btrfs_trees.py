@@ -61,7 +61,7 @@ class Trees:
         """The items from `first` to `last`, both included, in order."""
         if root.level > _MAX_LEVEL:
             raise GuestDamaged(f"btrfs: a tree of level {root.level}")
-        return self._below(root.logical, root.level, first, last)
+        return self._below(self._node(root.logical, root.level), root.level, first, last)
 
     def find(self, root: Root, key: Key) -> bytes | None:
         """The item with a key."""
@@ -69,8 +69,7 @@ class Trees:
             return data
         return None
 
-    def _below(self, logical: int, level: int, first: Key, last: Key) -> Iterator[tuple[Key, bytes]]:
-        node = self._node(logical, level)
+    def _below(self, node: _Node, level: int, first: Key, last: Key) -> Iterator[tuple[Key, bytes]]:
         keys = node.keys
         if level == 0:
             for index in range(bisect_left(keys, first), len(keys)):
@@ -83,12 +82,13 @@ class Trees:
         for index in range(max(bisect_right(keys, first) - 1, 0), len(keys)):
             if keys[index] > last:
                 return
-            # A node below holds keys of this pointer up to the next: what claims more would come twice.
+            # A node below starts with the key of this pointer, as Linux checks too, and ends before the next:
+            # what claims more would come twice, and nodes without keys would be walked without end.
+            below = self._node(node.where[index][0], level - 1)
             stop = keys[index + 1] if index + 1 < len(keys) else None
-            for key, data in self._below(node.where[index][0], level - 1, first, last):
-                if key < keys[index] or (stop is not None and key >= stop):
-                    raise GuestDamaged(f"btrfs: the node {node.where[index][0]} has keys of another")
-                yield key, data
+            if below.keys[:1] != keys[index : index + 1] or (stop is not None and below.keys[-1] >= stop):
+                raise GuestDamaged(f"btrfs: the node {node.where[index][0]} has keys of another")
+            yield from self._below(below, level - 1, first, last)
 
     def _node(self, logical: int, level: int) -> _Node:
         node = self._nodes.get(logical)
@@ -96,21 +96,23 @@ class Trees:
             if bool(node.data) != (level == 0):
                 raise GuestDamaged(f"btrfs: the node {logical} is not of level {level}")
             return node
-        reason = "lies nowhere"
+        reason = f"btrfs: the node {logical} lies nowhere"
         for place in self._chunks.places(logical, self._size):
-            raw = self._device.read(place, self._size)
-            address, _, _, _, _, count, found = _HEAD.unpack_from(raw, _HEAD_OFFSET)
-            if address != logical or found != level:
-                reason = f"is not of level {level}, or not itself"
+            try:
+                node = self._parse(self._device.read(place, self._size), level, logical)
+            except GuestDamaged as error:
+                reason = str(error)
                 continue
-            node = self._parse(raw, count, level, logical)
             if len(self._nodes) >= _NODES:
                 del self._nodes[next(iter(self._nodes))]
             self._nodes[logical] = node
             return node
-        raise GuestDamaged(f"btrfs: the node {logical} {reason}")
+        raise GuestDamaged(reason)
 
-    def _parse(self, raw: bytes, count: int, level: int, logical: int) -> _Node:
+    def _parse(self, raw: bytes, level: int, logical: int) -> _Node:
+        address, _, _, _, _, count, found = _HEAD.unpack_from(raw, _HEAD_OFFSET)
+        if address != logical or found != level:
+            raise GuestDamaged(f"btrfs: the node {logical} is not of level {level}, or not itself")
         keys: list[Key]
         where: list[tuple[int, int]]
         if level == 0:

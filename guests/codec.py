@@ -33,8 +33,8 @@ _VALUE_LIMIT: Final = 1 << 16
 _ATTRIBUTES: Final = (b"user.", b"system.posix_acl_")
 _LARGEST: Final = 2**63 - 1
 
-# inode, type, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, extents
-_ENTRY: Final = Struct("<QBHIIIQQqqqQI")
+# inode, type, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, extents
+_ENTRY: Final = Struct("<QBHIIIQQqqqQ?I")
 _NO_EXTENTS: Final = 0xFFFFFFFF
 _EXTENT: Final = Struct("<qqq")  # start, length, place on the disk or -1
 _NAME: Final = Struct("<H")
@@ -89,6 +89,7 @@ def pack_entry(entry: Entry, disk_size: int) -> bytes:
             entry.allocated,
             *(min(max(at, -_LARGEST), _LARGEST) for at in times),
             entry.device,
+            entry.plain,
             _NO_EXTENTS if extents is None else len(extents),
         )
         if not extents:
@@ -112,7 +113,7 @@ def unpack_entry(body: Buffer, disk_size: int) -> Entry:
 
 
 def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
-    inode, type_, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, count = (
+    inode, type_, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, count = (
         _ENTRY.unpack_from(body, at)
     )
     at += _ENTRY.size
@@ -144,6 +145,7 @@ def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
         atime,
         device,
         extents,
+        plain,
     )
     return entry, at
 

@@ -65,8 +65,7 @@ class BlockReader:
             if length > _UNWRITTEN:
                 length -= _UNWRITTEN
                 place = -1
-            if length:
-                add_piece(self.pieces, logical * size, length * size, place)
+            add_piece(self.pieces, logical * size, length * size, place)
 
     def _add_indirect(self, block: int, level: int, position: int) -> int:
         """Add what is below an indirect block; returns the number of the block after it."""

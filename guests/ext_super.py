@@ -19,13 +19,13 @@ MAGIC = 0xEF53
 _HAS_JOURNAL = 0x4
 _SPARSE_SUPER2 = 0x200
 _FILETYPE = 0x2
-_JOURNAL_DEVICE = 0x8
+_RECOVER = 0x4
 _META_BG = 0x10
 _EXTENTS = 0x40
 _64BIT = 0x80
 _LARGE_DIRECTORIES = 0x4000
 _KNOWN_INCOMPAT = (
-    _FILETYPE | 0x4 | _META_BG | _EXTENTS | _64BIT | 0x100 | 0x200 | 0x400
+    _FILETYPE | _RECOVER | _META_BG | _EXTENTS | _64BIT | 0x100 | 0x200 | 0x400
     | 0x2000 | _LARGE_DIRECTORIES | 0x8000 | 0x10000 | 0x20000
 )  # fmt: skip
 """recover, multiple mount protection, flexible groups, big attributes, checksum seed, inline data, encrypted
@@ -85,6 +85,7 @@ class Super:
         self.large_directories = bool(incompat & _LARGE_DIRECTORIES)
         self.huge_files = bool(ro_compat & _HUGE_FILES)
         self.label = label_text(raw[0x78:0x88])
+        self.has_log = bool(incompat & _RECOVER)
         if incompat & (_EXTENTS | _64BIT | 0x8000) or ro_compat & _EXT4_RO_COMPAT:
             self.kind = "ext4"
         else:
@@ -109,10 +110,12 @@ class Super:
         per_block = self.block_size // self._descriptor_size
         block, index = divmod(group, per_block)
         if self._first_meta is None or block < self._first_meta:
-            place = self._first_block + 1 + block
+            place = SUPER_OFFSET // self.block_size + 1 + block
         else:  # the descriptors of a meta group stand in its first group
             first = block * per_block
             place = self._first_block + first * self._blocks_per_group + self._has_super(first)
+            if block == 0 and self.block_size == SUPER_OFFSET and self._first_block == 0:
+                place += 1  # bigalloc counts blocks of 1 KiB from 0 as well
         return int(place * self.block_size + index * self._descriptor_size)
 
     def _has_super(self, group: int) -> bool:

@@ -108,8 +108,10 @@ class Extractor:
         """Files and folders that have lost their setuid or setgid bit."""
 
     def folder(self, node: GuestNode) -> Iterator[Event]:
-        """What a guest's folder holds, into the top itself."""
-        yield from self._tree(node, self._top.below([]), b"", own=self._top.made)
+        """What a guest's folder holds, into the top itself, which becomes that folder if it was not there."""
+        into = self._top.below([])
+        into.made = self._top.made
+        yield from self._tree(node, into, b"", own=into.made)
 
     def single(self, node: GuestNode, name: bytes) -> Iterator[Event]:
         """One file, link or special file."""
@@ -146,7 +148,7 @@ class Extractor:
     def _text(self, node: TextNode, folder: TargetFolder, name: bytes, path: bytes) -> Iterator[Event]:
         try:
             with folder.new_file(name) as fd:
-                os.write(fd, node.content)
+                write_at(fd, 0, node.content)
                 os.fchmod(fd, 0o644)
         except OSError as error:
             yield _failed(path, NodeType.FILE, _bearable(error))
@@ -279,6 +281,8 @@ class Extractor:
         return True
 
     def _xattrs(self, volume: _Volume, entry: Entry, flaws: list[str]) -> Mapping[bytes, bytes]:
+        if entry.plain:
+            return {}
         try:
             return volume.disk.guest.xattrs(volume.name, entry.inode)
         except WorkerFailed:

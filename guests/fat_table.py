@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import sys
 from array import array
+from collections.abc import Iterator, Sequence
 
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_content import Piece, add_piece
@@ -16,6 +17,9 @@ from holdfast.guests.values import GuestDamaged
 _FAT12_CLUSTERS = 4084
 _STEP = 4096
 """Entries of the table taken at once."""
+SLOT = 32
+"""Bytes of an entry in a folder, of exFAT too."""
+_READ_STEP = 64 << 10
 
 
 class Boot:
@@ -53,9 +57,24 @@ class Boot:
             self.bits = 16 if self.clusters > _FAT12_CLUSTERS else 12
             label = raw[43:54]
         self.label = label if raw[66 if self.bits == 32 else 38] == 0x29 else b""
-        if active >= tables or (self.clusters + 2) * self.bits > table * sector * 8 + 7:
-            raise GuestDamaged(f"fat: {self.clusters} clusters in a table of {table} sectors")
+        # Some programs make a table too short for the last clusters: they are not used, as in Linux.
+        self.clusters = min(self.clusters, table * sector * 8 // self.bits - 2)
+        if active >= tables or self.clusters < 1:
+            raise GuestDamaged(f"fat: {self.clusters} clusters in {tables} tables of {table} sectors")
         self.table_offset = (reserved + active * table) * sector
+
+
+def slots(device: BlockDevice, pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
+    """(number, entry) of what stands in a folder up to its end. The number is the place on the device, in
+    entries."""
+    for _, length, start in pieces:
+        for step in range(0, length, _READ_STEP):
+            data = device.read(start + step, min(_READ_STEP, length - step))
+            number = (start + step) // SLOT
+            for offset in range(0, len(data), SLOT):
+                if data[offset] == 0:
+                    return
+                yield number + offset // SLOT, data[offset : offset + SLOT]
 
 
 class FatTable:
@@ -92,16 +111,23 @@ class FatTable:
             needed = min(needed, self._end - 2)
         elif needed > self._end - 2:
             raise GuestDamaged(f"fat: a file of {size} bytes in {self._end - 2} clusters")
-        for position in range(needed):
+        position = 0
+        while position < needed:
             if not 2 <= cluster < self._end:
                 if exact:
                     raise GuestDamaged(f"fat: a chain of {position} clusters where {needed} are needed")
-                break
-            add_piece(pieces, position * self._cluster_size, self._cluster_size, self.place(cluster))
-            cluster = self.next(cluster)
-        else:
-            if not exact and 2 <= cluster < self._end:
-                raise GuestDamaged(f"fat: a chain of more than {needed} clusters")
+                return pieces
+            first, limit = cluster, min(cluster + needed - position, self._end)
+            cluster = self.next(first)
+            last = first + 1
+            while cluster == last and last < limit:
+                cluster = self.next(last)
+                last += 1
+            count = last - first
+            add_piece(pieces, position * self._cluster_size, count * self._cluster_size, self.place(first))
+            position += count
+        if not exact and 2 <= cluster < self._end:
+            raise GuestDamaged(f"fat: a chain of more than {needed} clusters")
         return pieces
 
     def run(self, cluster: int, size: int) -> list[Piece]:

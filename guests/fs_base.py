@@ -1,17 +1,16 @@
-"""What the file systems have in common: folders made of names and inode numbers, names that are safe, times
-that fit."""
+"""What the file systems have in common: folders made of names and inode numbers, times that fit."""
 
 from __future__ import annotations
 
 import stat
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 from holdfast.guests.blocks import CachedDevice
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_content import Content, ContentCache
+from holdfast.guests.fs_names import NameCache, is_safe, safe_names
 from holdfast.guests.values import Entry, GuestDamaged, GuestError, GuestMissing, NodeType
 
 PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, OverflowError)
@@ -19,12 +18,9 @@ PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, Over
 MAX_INODE = 1 << 44
 """Inode numbers must be below: the mount adds the number of the disk and the volume."""
 MAX_SIZE = (1 << 63) - 1
-_MAX_NAMES = 4_000_000
-_MAX_NAME = 1024
-"""Bytes of a name: 255 UTF-16 units take up to 765."""
+MAX_ATTRIBUTES = 1024
+"""Of one inode: more are not handed over, and each may take 64 KiB."""
 _MAX_TIME = (1 << 63) - 1
-
-Child = TypeVar("Child")
 
 _TYPES = {
     stat.S_IFREG: NodeType.FILE,
@@ -43,18 +39,22 @@ class TreeFileSystem(ABC):
     kind: str
     label: str
     root: int
+    has_log = False
+    """Whether changes stand in a journal that is not replayed here."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.device = device
         self.tables = CachedDevice(device)
         self._contents = ContentCache()
+        self._folders = NameCache()
 
     @abstractmethod
     def entry(self, inode: int) -> Entry: ...
 
     @abstractmethod
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
-        """The names in a folder as they are stored, and the inode numbers they stand for."""
+        """The names in a folder as they are stored, and the inode numbers they stand for (in NTFS with the
+        number of times the record was used above them)."""
 
     @abstractmethod
     def content(self, inode: int) -> Content:
@@ -79,11 +79,14 @@ class TreeFileSystem(ABC):
             yield name, entry
 
     def lookup(self, inode: int, name: bytes) -> Entry:
-        if is_safe(name):
-            for found, child in self.names(inode):
-                if found == name:
-                    return self.entry(child)
-        raise GuestMissing(f"no {name!r} in folder {inode}")
+        return self.entry(self.child(inode, name))
+
+    def child(self, inode: int, name: bytes) -> int:
+        """What `names` says of one name. Raises GuestMissing."""
+        child = self._folders.find(inode, name, self.names) if is_safe(name) else None
+        if child is None:
+            raise GuestMissing(f"no {name!r} in folder {inode}")
+        return child
 
     def read(self, inode: int, offset: int, length: int) -> bytes:
         content = self._contents.get(inode)
@@ -101,21 +104,10 @@ def node_type(mode: int, inode: int) -> NodeType:
     return found
 
 
-def is_safe(name: bytes) -> bool:
-    """Whether a name can be shown: not empty, no `.` or `..`, no slash or NUL, not too long."""
-    return 0 < len(name) <= _MAX_NAME and name not in (b".", b"..") and b"/" not in name and b"\0" not in name
-
-
-def safe_names(names: Iterable[tuple[bytes, Child]]) -> Iterator[tuple[bytes, Child]]:
-    """Leave out names that cannot be shown, and those that were there before."""
-    seen: set[bytes] = set()
-    for name, child in names:
-        if name in seen or not is_safe(name):
-            continue
-        if len(seen) >= _MAX_NAMES:
-            raise GuestDamaged(f"a folder with more than {_MAX_NAMES} names")
-        seen.add(name)
-        yield name, child
+def check_attributes(count: int, inode: int) -> None:
+    """GuestDamaged when an inode has more extended attributes than can be handed over."""
+    if count > MAX_ATTRIBUTES:
+        raise GuestDamaged(f"inode {inode} has more than {MAX_ATTRIBUTES} extended attributes")
 
 
 def nanoseconds(seconds: int, fraction: int) -> int:

@@ -28,7 +28,15 @@ from holdfast.guests.btrfs_trees import (
     Trees,
 )
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_INODE, MAX_SIZE, PARSE_ERRORS, TreeFileSystem, nanoseconds, node_type
+from holdfast.guests.fs_base import (
+    MAX_INODE,
+    MAX_SIZE,
+    PARSE_ERRORS,
+    TreeFileSystem,
+    check_attributes,
+    nanoseconds,
+    node_type,
+)
 from holdfast.guests.fs_content import Content, Pieces, file_extents
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
@@ -73,6 +81,7 @@ class BtrfsFileSystem(TreeFileSystem):
         if super_.devices != 1:
             raise GuestDamaged(f"btrfs: the file system is spread over {super_.devices} devices")
         self.label = super_.label
+        self.has_log = super_.log_root != 0
         self._sector = super_.sector_size
         self._chunks = Chunks(device.size, super_.device_id)
         self._chunks.add_system(super_.system_chunks)
@@ -156,6 +165,7 @@ class BtrfsFileSystem(TreeFileSystem):
             for _, _, name, value in _dir_items(item, inode):
                 if name.startswith(b"user.") or name in (acls.ACCESS, acls.DEFAULT):
                     found[name] = value
+            check_attributes(len(found), inode)
         return found
 
     def _load(self, inode: int) -> _Inode:

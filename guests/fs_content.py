@@ -92,7 +92,10 @@ class ContentCache:
 
 def add_piece(pieces: list[Piece], start: int, length: int, place: int) -> None:
     """Append a piece, put together with the last one where they touch. GuestDamaged when it lies before
-    the end of the last, or when there are too many."""
+    the end of the last, or when there are too many, or when it is empty: a tree of such, which leads to
+    itself, would be walked without end."""
+    if length <= 0:
+        raise GuestDamaged(f"a piece of a file has no length at {start}")
     if pieces:
         last_start, last_length, last_place = pieces[-1]
         end = last_start + last_length

@@ -11,14 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from holdfast.guests.fat_table import FatTable
+from holdfast.guests.fat_table import SLOT, FatTable, slots
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_SIZE, PARSE_ERRORS, TreeFileSystem, clamp, safe_names, utf8
+from holdfast.guests.fs_base import MAX_SIZE, PARSE_ERRORS, TreeFileSystem, clamp, utf8
 from holdfast.guests.fs_content import Content, Piece, Pieces, add_piece, file_extents
 from holdfast.guests.fs_fat import FOLDER, READ_ONLY, ROOT, dos_time
+from holdfast.guests.fs_names import safe_names
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
-_SIZE = 32
 _FILE = 0x85
 _STREAM = 0xC0
 _NAME = 0xC1
@@ -73,7 +73,7 @@ class ExfatFileSystem(TreeFileSystem):
         )
         self.root = ROOT
         self.label = ""
-        for _, entry in self._raw_entries(self._folder(ROOT)):
+        for _, entry in slots(self.tables, self._folder(ROOT)):
             if entry[0] == _LABEL:
                 self.label = utf8(entry[2 : 2 + min(entry[1], 11) * 2]).decode(errors="replace")
                 break
@@ -81,7 +81,7 @@ class ExfatFileSystem(TreeFileSystem):
     def entry(self, inode: int) -> Entry:
         if inode == ROOT:
             size = sum(length for _, length, _ in self._folder(ROOT))
-            return Entry(ROOT, NodeType.FOLDER, 0o777, 0, 0, 1, size, size, 0, 0, 0)
+            return Entry(ROOT, NodeType.FOLDER, 0o777, 0, 0, 1, size, size, 0, 0, 0, plain=True)
         return self._entry(inode, self._load(inode))
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
@@ -114,23 +114,23 @@ class ExfatFileSystem(TreeFileSystem):
     def _load(self, inode: int) -> _Set:
         """Find an entry again by its place. What follows it may lie in another cluster, and which one is not
         known here: of the candidates that one is taken whose checksum is right."""
-        place = inode * _SIZE
-        if not self._heap <= place <= self.device.size - _SIZE:
+        place = inode * SLOT
+        if not self._heap <= place <= self.device.size - SLOT:
             raise GuestMissing(f"exfat: no inode {inode}")
-        first = self.tables.read(place, _SIZE)
+        first = self.tables.read(place, SLOT)
         if first[0] != _FILE or not 2 <= first[1] <= _MAX_SECONDARY:
             raise GuestMissing(f"exfat: inode {inode} is not in use")
-        length = (first[1] + 1) * _SIZE
+        length = (first[1] + 1) * SLOT
         number, inside = divmod(place - self._heap, self._cluster_size)
-        here = min(length, self._cluster_size - inside)
-        raw = self.tables.read(place, here)
-        if here == length:
-            return _parse([raw[at : at + _SIZE] for at in range(0, length, _SIZE)])
-        for cluster in (self._table.next(number + 2), number + 3):
+        raw = self.tables.read(place, min(length, self._cluster_size - inside))
+        for follow in (self._table.next, _following):
+            whole, cluster = raw, number + 2
             try:
-                rest = self.tables.read(self._table.place(cluster), length - here)
-                whole = raw + rest
-                return _parse([whole[at : at + _SIZE] for at in range(0, length, _SIZE)])
+                while len(whole) < length:
+                    cluster = follow(cluster)
+                    step = min(self._cluster_size, length - len(whole))
+                    whole += self.tables.read(self._table.place(cluster), step)
+                return _parse([whole[at : at + SLOT] for at in range(0, length, SLOT)])
             except PARSE_ERRORS:
                 continue
         raise GuestDamaged(f"exfat: inode {inode}: its entries do not belong together")
@@ -148,7 +148,7 @@ class ExfatFileSystem(TreeFileSystem):
         mode = 0o555 if found.attributes & READ_ONLY else 0o777
         return Entry(
             inode, type_, mode, 0, 0, 1, found.size, allocated, found.written, found.written, found.read, 0,
-            extents,
+            extents, plain=True,
         )  # fmt: skip
 
     def _pieces(self, found: _Set) -> Sequence[Piece]:
@@ -174,20 +174,11 @@ class ExfatFileSystem(TreeFileSystem):
             raise GuestDamaged(f"exfat: folder {inode} of {found.size} bytes")
         return self._pieces(found)
 
-    def _raw_entries(self, pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
-        """(number, entry) of a folder's slots, to its end."""
-        for _, length, place in pieces:
-            data = self.tables.read(place, length)
-            for offset in range(0, length, _SIZE):
-                if data[offset] == 0:
-                    return
-                yield (place + offset) // _SIZE, data[offset : offset + _SIZE]
-
     def _sets(self, inode: int) -> Iterator[tuple[bytes, tuple[int, _Set]]]:
         """Name, inode number and entries of what is in a folder; sets with a wrong checksum are left out."""
         waiting: list[bytes] = []
         first = needed = 0
-        for number, entry in self._raw_entries(self._folder(inode)):
+        for number, entry in slots(self.tables, self._folder(inode)):
             if entry[0] == _FILE:
                 waiting, first, needed = [entry], number, entry[1] + 1
             elif waiting and entry[0] & 0xC0 == 0xC0:
@@ -198,6 +189,10 @@ class ExfatFileSystem(TreeFileSystem):
                 with suppress(GuestDamaged):
                     yield _name(waiting), (first, _parse(waiting))
                 waiting = []
+
+
+def _following(cluster: int) -> int:
+    return cluster + 1
 
 
 def _parse(entries: Sequence[bytes]) -> _Set:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 import struct
@@ -12,12 +13,18 @@ from holdfast.guests import fs_acls as acls
 from holdfast.guests.ext_blocks import BlockReader
 from holdfast.guests.ext_super import Super
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_SIZE, PARSE_ERRORS, TreeFileSystem, nanoseconds, node_type
+from holdfast.guests.fs_base import (
+    MAX_SIZE,
+    PARSE_ERRORS,
+    TreeFileSystem,
+    check_attributes,
+    nanoseconds,
+    node_type,
+)
 from holdfast.guests.fs_content import Content, Inline, Piece, Pieces, Unreadable, file_extents, read_pieces
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
 _ROOT = 2
-_FLAG_COMPRESSED = 0x4
 _FLAG_ENCRYPTED = 0x800
 _FLAG_HUGE = 0x40000
 _FLAG_EXTENTS = 0x80000
@@ -50,6 +57,10 @@ class _Inode(NamedTuple):
     extra: bytes
     """What follows the fields in the inode: attributes."""
 
+    @property
+    def has_attributes_inside(self) -> bool:
+        return len(self.extra) >= 4 and struct.unpack_from("<I", self.extra)[0] == _XATTR_MAGIC
+
 
 class ExtFileSystem(TreeFileSystem):
     """One ext file system. Raises GuestDamaged when its superblock cannot be used."""
@@ -59,6 +70,7 @@ class ExtFileSystem(TreeFileSystem):
         self._super = Super(self.tables)
         self.kind = self._super.kind
         self.label = self._super.label
+        self.has_log = self._super.has_log
         self.root = _ROOT
         self._load(_ROOT)
 
@@ -85,12 +97,18 @@ class ExtFileSystem(TreeFileSystem):
             node.atime,
             device,
             extents,
+            plain=not node.attributes and not node.has_attributes_inside,
         )
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
         node = self._load(inode)
         if not stat.S_ISDIR(node.mode):
             raise GuestMissing(f"ext: inode {inode} is no folder")
+        names = self._stored_names(node)
+        yield from _encrypted(names) if node.flags & _FLAG_ENCRYPTED else names
+
+    def _stored_names(self, node: _Inode) -> Iterator[tuple[bytes, int]]:
+        inode = node.number
         if node.flags & _FLAG_INLINE:
             # The first four bytes are the parent's number; what is in the attribute are entries again.
             yield from _names(node.block[4:], inode)
@@ -113,8 +131,8 @@ class ExtFileSystem(TreeFileSystem):
         node = self._load(inode)
         if not stat.S_ISREG(node.mode):
             raise GuestMissing(f"ext: inode {inode} is no file")
-        if node.flags & (_FLAG_ENCRYPTED | _FLAG_COMPRESSED):
-            return Unreadable(f"ext: inode {inode} is encrypted or compressed")
+        if node.flags & _FLAG_ENCRYPTED:
+            return Unreadable(f"ext: inode {inode} is encrypted")
         if node.flags & _FLAG_INLINE:
             return Inline(self._inline(node))
         return Pieces(self.device, self._pieces(node), node.size)
@@ -190,7 +208,7 @@ class ExtFileSystem(TreeFileSystem):
         return tuple(reader.by_map(node.block, node.size))
 
     def _extents(self, node: _Inode) -> tuple[FileExtent, ...] | None:
-        if node.flags & (_FLAG_INLINE | _FLAG_ENCRYPTED | _FLAG_COMPRESSED):
+        if node.flags & (_FLAG_INLINE | _FLAG_ENCRYPTED):
             return None
         try:
             return file_extents(self.device, self._pieces(node), node.size)
@@ -208,7 +226,7 @@ class ExtFileSystem(TreeFileSystem):
     def _all_xattrs(self, node: _Inode) -> dict[tuple[int, bytes], bytes]:
         """Name index and name to value; those in the inode, then those in its block."""
         found: dict[tuple[int, bytes], bytes] = {}
-        if len(node.extra) >= 4 and struct.unpack_from("<I", node.extra)[0] == _XATTR_MAGIC:
+        if node.has_attributes_inside:
             self._add_xattrs(found, node.extra[4:], 0, node.number)
         if node.attributes:
             size = self._super.block_size
@@ -232,6 +250,7 @@ class ExtFileSystem(TreeFileSystem):
             else:
                 value = area[offset : offset + size]
             found.setdefault((index, name), value)
+            check_attributes(len(found), inode)
 
     def _value(self, inode: int, size: int) -> bytes:
         """An attribute's value that fills an inode of its own."""
@@ -254,6 +273,14 @@ def _names(block: bytes, inode: int) -> Iterator[tuple[bytes, int]]:
         if child:
             yield block[place + 8 : place + 8 + name_length], child
         place += length
+
+
+def _encrypted(names: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
+    """Names that are encrypted are any bytes, slashes too: in letters, as Linux shows them without the key
+    (not the same: it puts hashes in that it computes)."""
+    for name, child in names:
+        is_dots = name in (b".", b"..")
+        yield name if is_dots else base64.urlsafe_b64encode(name).rstrip(b"="), child
 
 
 def _device_number(block: bytes) -> int:

@@ -11,10 +11,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.guests.fat_table import Boot, FatTable
+from holdfast.guests.fat_table import SLOT, Boot, FatTable, slots
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import PARSE_ERRORS, TreeFileSystem, safe_names, utf8
+from holdfast.guests.fs_base import PARSE_ERRORS, TreeFileSystem, utf8
 from holdfast.guests.fs_content import Content, Piece, Pieces, file_extents
+from holdfast.guests.fs_names import safe_names
 from holdfast.guests.values import Entry, FileExtent, GuestMissing, NodeType
 
 ROOT = 1
@@ -22,8 +23,7 @@ READ_ONLY = 0x01
 FOLDER = 0x10
 _LABEL = 0x08
 _LONG = 0x0F
-_SIZE = 32
-_MAX_FOLDER = 65536 * _SIZE
+_MAX_FOLDER = 65536 * SLOT
 _LOWER_BASE = 0x08
 _LOWER_EXTENSION = 0x10
 _SHORT = struct.Struct("<8s3sBBBHHHHHHHI")
@@ -66,7 +66,7 @@ class FatFileSystem(TreeFileSystem):
         if inode == ROOT:
             pieces = self._folder(ROOT)
             size = sum(length for _, length, _ in pieces)
-            return Entry(ROOT, NodeType.FOLDER, 0o777, 0, 0, 1, size, size, 0, 0, 0)
+            return Entry(ROOT, NodeType.FOLDER, 0o777, 0, 0, 1, size, size, 0, 0, 0, plain=True)
         return self._entry(inode, self._load(inode))
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
@@ -75,7 +75,7 @@ class FatFileSystem(TreeFileSystem):
             if child == inode:
                 continue
             try:
-                entry = self._entry(child, _parse(raw))
+                entry = self._entry(child, self._parse(raw))
             except PARSE_ERRORS:
                 continue
             yield name, entry
@@ -97,13 +97,19 @@ class FatFileSystem(TreeFileSystem):
         return {}
 
     def _load(self, inode: int) -> _Short:
-        place = inode * _SIZE
-        if not self._boot.root_offset <= place <= self.device.size - _SIZE:
+        place = inode * SLOT
+        if not self._boot.root_offset <= place <= self.device.size - SLOT:
             raise GuestMissing(f"fat: no inode {inode}")
-        raw = self.tables.read(place, _SIZE)
+        raw = self.tables.read(place, SLOT)
         if raw[0] in (0, 0xE5) or raw[11] & _LABEL:
             raise GuestMissing(f"fat: inode {inode} is not in use")
-        return _parse(raw)
+        return self._parse(raw)
+
+    def _parse(self, raw: bytes) -> _Short:
+        (_, _, attributes, _, _, _, _, read_date, high, time, date, low, size) = _SHORT.unpack(raw)
+        # OS/2 kept the number of extended attributes where FAT32 has half of the cluster.
+        cluster = high << 16 | low if self._boot.bits == 32 else low
+        return _Short(attributes, cluster, size, dos_time(date, time), dos_time(read_date, 0))
 
     def _entry(self, inode: int, short: _Short) -> Entry:
         extents: tuple[FileExtent, ...] | None = None
@@ -120,8 +126,9 @@ class FatFileSystem(TreeFileSystem):
                 extents = None  # reading it will say what is wrong
         mode = 0o555 if short.attributes & READ_ONLY else 0o777
         return Entry(
-            inode, type_, mode, 0, 0, 1, size, allocated, short.written, short.written, short.read, 0, extents
-        )
+            inode, type_, mode, 0, 0, 1, size, allocated, short.written, short.written, short.read, 0,
+            extents, plain=True,
+        )  # fmt: skip
 
     def _folder(self, inode: int) -> Sequence[Piece]:
         if inode == ROOT:
@@ -133,20 +140,11 @@ class FatFileSystem(TreeFileSystem):
             raise GuestMissing(f"fat: inode {inode} is no folder")
         return self._table.chain(short.cluster, _MAX_FOLDER, exact=False)
 
-    def _raw_entries(self, inode: int) -> Iterator[tuple[int, bytes]]:
-        """(number, entry) of a folder's slots, to its end."""
-        for _, length, place in self._folder(inode):
-            data = self.tables.read(place, length)
-            for offset in range(0, length, _SIZE):
-                if data[offset] == 0:
-                    return
-                yield (place + offset) // _SIZE, data[offset : offset + _SIZE]
-
     def _entries(self, inode: int) -> Iterator[tuple[bytes, tuple[int, bytes]]]:
         """Name, inode number and short entry of what is in a folder."""
         parts: list[bytes] = []
         expected = checksum = 0
-        for number, raw in self._raw_entries(inode):
+        for number, raw in slots(self.tables, self._folder(inode)):
             attributes = raw[11]
             if raw[0] == 0xE5:
                 parts, expected = [], 0
@@ -168,15 +166,10 @@ class FatFileSystem(TreeFileSystem):
                     yield name or _short_name(raw), (number, raw)
 
     def _volume_label(self) -> bytes:
-        for _, raw in self._raw_entries(ROOT):
+        for _, raw in slots(self.tables, self._folder(ROOT)):
             if raw[0] != 0xE5 and raw[11] & 0x3F != _LONG and raw[11] & _LABEL:
                 return raw[:11]
         return b""
-
-
-def _parse(raw: bytes) -> _Short:
-    (_, _, attributes, _, _, _, _, read_date, high, time, date, low, size) = _SHORT.unpack(raw)
-    return _Short(attributes, high << 16 | low, size, dos_time(date, time), dos_time(read_date, 0))
 
 
 def dos_time(date: int, time: int) -> int:

@@ -7,7 +7,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, TreeFileSystem, clamp, utf8
+from holdfast.guests.fs_base import (
+    MAX_INODE,
+    PARSE_ERRORS,
+    TreeFileSystem,
+    check_attributes,
+    clamp,
+    utf8,
+)
 from holdfast.guests.fs_content import (
     Content,
     Inline,
@@ -19,6 +26,7 @@ from holdfast.guests.fs_content import (
     pieces_within,
     read_pieces,
 )
+from holdfast.guests.fs_names import safe_names
 from holdfast.guests.lznt1 import decompress
 from holdfast.guests.ntfs_links import Special, from_interix, from_reparse_point
 from holdfast.guests.ntfs_records import (
@@ -31,6 +39,7 @@ from holdfast.guests.ntfs_records import (
     INDEX_ROOT,
     REPARSE_POINT,
     STANDARD,
+    VOLUME_INFORMATION,
     VOLUME_NAME,
     Attribute,
     Boot,
@@ -42,9 +51,11 @@ from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing
 
 _ROOT = 5
 _VOLUME = 3
+_DIRTY = 0x1
 _FIRST_USER = 16
 """Records below are the file system's own files."""
 _NUMBER = 0xFFFFFFFFFFFF
+_SEQUENCE_SHIFT = 48
 _I30 = "$I30".encode("utf-16-le")
 _DOS_ONLY = 2
 _READ_ONLY = 0x1
@@ -55,8 +66,10 @@ _EPOCH = 116_444_736_000_000_000
 _LAST = 0x2
 _ENTRY = struct.Struct("<QHHHH")
 _MAX_SPECIAL = 64 << 10
-_MAX_BITMAP = 16 << 20
+_MAX_BITMAP = 1 << 20
+"""Of a folder: 32 GiB of its index in blocks of 4 KiB."""
 _MAX_XATTR = 64 << 10
+_MAX_NAME = 255
 
 
 class _Info(NamedTuple):
@@ -77,11 +90,18 @@ class NtfsFileSystem(TreeFileSystem):
         self._table = MasterTable(self.tables, boot)
         self.root = _ROOT
         self._load(_ROOT)
-        name = self._table.record(_VOLUME).find(VOLUME_NAME)
+        volume = self._table.record(_VOLUME)
+        information = volume.find(VOLUME_INFORMATION)
+        if information is not None and information.data is not None:
+            self.has_log = bool(struct.unpack_from("<H", information.data, 10)[0] & _DIRTY)
+        name = volume.find(VOLUME_NAME)
         self.label = utf8(name.data).decode("utf-8", "replace") if name and name.data else ""
 
     def entry(self, inode: int) -> Entry:
-        record = self._load(inode)
+        return self._entry(self._load(inode))
+
+    def _entry(self, record: Record) -> Entry:
+        inode = record.number
         info = _info(record)
         names = [a.data for a in record.attributes if a.type == FILE_NAME and a.data is not None]
         links = max(sum(name[65] != _DOS_ONLY for name in names), 1)
@@ -110,7 +130,7 @@ class NtfsFileSystem(TreeFileSystem):
         mode = 0o555 if info.flags & _READ_ONLY and not record.is_folder else 0o777
         return Entry(
             inode, type_, mode, 0, 0, links, size, allocated, info.mtime, info.ctime, info.atime, device,
-            extents,
+            extents, plain=not any(a.type == DATA and a.name for a in record.attributes),
         )  # fmt: skip
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
@@ -137,15 +157,29 @@ class NtfsFileSystem(TreeFileSystem):
                 yield from _index_entries(bytes(fix_up(raw, b"INDX")), 24, inode)
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        for name, entry in super().list(inode):
-            if entry.inode >= _FIRST_USER:
-                yield name, entry
+        """As in the other file systems, without the file system's own files."""
+        for name, reference in safe_names(self.names(inode)):
+            if reference & _NUMBER == inode:
+                continue
+            try:
+                entry = self._referred(reference)
+            except PARSE_ERRORS:
+                continue
+            yield name, entry
 
     def lookup(self, inode: int, name: bytes) -> Entry:
-        entry = super().lookup(inode, name)
-        if entry.inode < _FIRST_USER:
-            raise GuestMissing(f"ntfs: {name!r} is a file of the file system itself")
-        return entry
+        return self._referred(self.child(inode, name))
+
+    def _referred(self, reference: int) -> Entry:
+        """What a folder refers to. When the record was given to another file since, the folder was written
+        without what is still in the log: GuestMissing, never that other file."""
+        number, sequence = reference & _NUMBER, reference >> _SEQUENCE_SHIFT
+        if number < _FIRST_USER:
+            raise GuestMissing(f"ntfs: record {number} is a file of the file system itself")
+        record = self._load(number)
+        if sequence not in (0, record.sequence):
+            raise GuestMissing(f"ntfs: record {number} is another file by now")
+        return self._entry(record)
 
     def content(self, inode: int) -> Content:
         record = self._load(inode)
@@ -165,15 +199,17 @@ class NtfsFileSystem(TreeFileSystem):
         return special.target
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
-        """Named streams, as ntfs-3g shows them."""
+        """Named streams, as ntfs-3g shows them; those that fit an attribute on Linux."""
         record = self._load(inode)
         found = {}
         for attribute in record.attributes:
             if attribute.type != DATA or not attribute.name or attribute.lowest:
                 continue
-            if attribute.size <= _MAX_XATTR and not attribute.flags & ENCRYPTED:
+            name = b"user." + utf8(attribute.name)
+            if attribute.size <= _MAX_XATTR and len(name) <= _MAX_NAME and not attribute.flags & ENCRYPTED:
                 stream = self._stream(self._parts(record, attribute.name), inode)
-                found[b"user." + utf8(attribute.name)] = stream.read(0, attribute.size)
+                found[name] = stream.read(0, attribute.size)
+                check_attributes(len(found), inode)
         return found
 
     def _load(self, inode: int) -> Record:
@@ -294,5 +330,5 @@ def _index_entries(data: bytes, head: int, inode: int) -> Iterator[tuple[bytes, 
         if 66 + units * 2 > key_length:
             raise GuestDamaged(f"ntfs: folder {inode}: a name of {units} units")
         if space != _DOS_ONLY:
-            yield utf8(data[place + 82 : place + 82 + units * 2]), reference & _NUMBER
+            yield utf8(data[place + 82 : place + 82 + units * 2]), reference
         place += length

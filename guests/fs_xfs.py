@@ -9,11 +9,12 @@ from collections.abc import Iterator
 
 from holdfast.guests import fs_acls as acls
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, TreeFileSystem, node_type
+from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, TreeFileSystem, check_attributes, node_type
 from holdfast.guests.fs_content import Content, Inline, Pieces, Unreadable, file_extents, read_pieces
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
-from holdfast.guests.xfs_attributes import ROOT, attributes
+from holdfast.guests.xfs_attributes import ROOT, attributes, is_plain
 from holdfast.guests.xfs_inode import FLAG_REALTIME, FORMAT_LOCAL, Inode, fork_pieces, parse_inode
+from holdfast.guests.xfs_log import is_clean
 from holdfast.guests.xfs_super import Super
 
 _BLOCK_MAGIC = (b"XD2B", b"XDB3")
@@ -38,6 +39,7 @@ class XfsFileSystem(TreeFileSystem):
         self.label = self._super.label
         self.root = self._super.root
         self._load(self.root)
+        self.has_log = self._has_log()
 
     def entry(self, inode: int) -> Entry:
         node = self._load(inode)
@@ -63,6 +65,7 @@ class XfsFileSystem(TreeFileSystem):
             node.atime,
             device,
             extents,
+            plain=is_plain(node),
         )
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
@@ -115,7 +118,18 @@ class XfsFileSystem(TreeFileSystem):
                 found[acls.ACCESS] = acls.from_xfs(value)
             elif name == b"SGI_ACL_DEFAULT":
                 found[acls.DEFAULT] = acls.from_xfs(value)
+            check_attributes(len(found), inode)
         return found
+
+    def _has_log(self) -> bool:
+        if not self._super.log_start or not self._super.log_size:
+            return False
+        try:
+            return not is_clean(
+                self.tables, self._super.block_offset(self._super.log_start), self._super.log_size
+            )
+        except PARSE_ERRORS:
+            return True
 
     def _load(self, inode: int) -> Inode:
         if inode >= MAX_INODE:
@@ -172,17 +186,17 @@ class XfsFileSystem(TreeFileSystem):
             raise GuestDamaged(f"xfs: folder {inode}: an entry reaches to {place} of {end}")
 
     def _remote_link(self, node: Inode) -> bytes:
+        """Version 5 has a head before each run of blocks, not before each block."""
         pieces = fork_pieces(self.tables, self._super, node.fork, node.number)
-        size = self._super.block_size
         if self._super.version == 4:
             return read_pieces(self.tables, pieces, node.size, 0, node.size)
-        found = b""
-        number = 0
-        end = pieces[-1][0] + pieces[-1][1] if pieces else 0
-        while len(found) < node.size:
-            block = read_pieces(self.tables, pieces, end, number * size, size)
-            if block[:4] != _LINK_MAGIC:
-                raise GuestDamaged(f"xfs: block {number} of the link {node.number} is damaged")
-            found += block[_LINK_HEAD : _LINK_HEAD + node.size - len(found)]
-            number += 1
-        return found
+        target = b""
+        for _, length, place in pieces:
+            left = node.size - len(target)
+            if left <= 0:
+                break
+            run = self.tables.read(place, min(length, _LINK_HEAD + left))
+            if run[:4] != _LINK_MAGIC:
+                raise GuestDamaged(f"xfs: the link {node.number} is damaged after {len(target)} bytes")
+            target += run[_LINK_HEAD:]
+        return target

@@ -7,12 +7,11 @@ were hostile, because after a successful attack on a parser it is.
 from __future__ import annotations
 
 import math
+import threading
 import time
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import Final, Protocol, TypeVar
 
 from holdfast.guests.codec import (
@@ -53,13 +52,13 @@ class DiskSource(Protocol):
 
 
 class GuestDisk:
-    """What is inside a disk. A context manager; synchronous, one thread at a time.
+    """What is inside a disk. A context manager; synchronous, one thread at a time, but for `close`.
 
-    A worker is started by the first call, and by the next one after it failed or was closed. Every method
-    raises GuestMissing for what is not there, GuestDamaged for what the parser could not read, WorkerFailed,
+    A worker is started by the first call, and by the next one after it failed. Every method raises
+    GuestMissing for what is not there, GuestDamaged for what the parser could not read, WorkerFailed,
     and what the disk raised when the parser needed bytes of it that could not be had.
 
-    `opener` is the module with the parsers, for tests; `clock` counts seconds for failures and idleness.
+    `opener` is the module with the parsers, for tests; `clock` counts seconds between failures.
     """
 
     def __init__(
@@ -82,7 +81,8 @@ class GuestDisk:
         self._volumes: dict[str, Volume] | None = None
         self._disk_error: HoldfastError | None = None
         self._failures: deque[float] = deque(maxlen=limits.failures)
-        self._used = clock()
+        self._closed = False
+        self._asking = threading.Lock()
 
     def __enter__(self) -> GuestDisk:
         return self
@@ -91,22 +91,26 @@ class GuestDisk:
         self.close()
 
     def close(self) -> None:
-        """End the worker. The next call would start another."""
+        """End the worker for good. From any thread: a call that is under way fails, and so does every later
+        one, lest a long listing go on with a fresh worker."""
+        self._closed = True
+        worker = self._worker
+        if worker is not None:
+            worker.interrupt()
+        with self._asking:
+            self._drop_worker()
+
+    def _drop_worker(self) -> None:
         worker, self._worker, self._volumes = self._worker, None, None
         if worker is not None:
             worker.kill()
-
-    def close_if_idle(self, seconds: float) -> bool:
-        """End the worker if nothing was asked for so long; whether there is none (any more)."""
-        if self._worker is not None and self._clock() - self._used >= seconds:
-            self.close()
-        return self._worker is None
 
     # ---- questions ------------------------------------------------------------------------------------
 
     def volumes(self) -> tuple[Volume, ...]:
         """All parts of the disk, with and without a file system."""
-        return tuple(self._opened()[1].values())
+        with self._asking:
+            return tuple(self._opened()[1].values())
 
     def root(self, volume: str) -> Entry:
         """The top folder of a volume's file system."""
@@ -121,16 +125,22 @@ class GuestDisk:
 
     def list(self, volume: str, folder: int) -> Iterator[tuple[bytes, Entry]]:
         """The names in a folder, some thousand of them in memory at a time; other questions may be asked in
-        between. Raises GuestDamaged after `Limits.names`: a damaged folder can be endless."""
+        between. Raises as `page`."""
         position, is_last = 0, False
         while not is_last:
-            lines, is_last = self._ask(Kind.LIST, volume, self._page, inode=folder, position=position)
+            lines, is_last = self.page(volume, folder, position)
             position += len(lines)
-            if position > self._limits.names:
-                raise GuestDamaged(
-                    f"{self._name}: folder {folder} in {volume} holds more than {self._limits.names:,} names"
-                )
             yield from lines
+
+    def page(self, volume: str, folder: int, position: int) -> tuple[Sequence[tuple[bytes, Entry]], bool]:
+        """The names in a folder behind the first `position`, as many as come at once, and whether they are
+        the last. Raises GuestDamaged after `Limits.names`: a damaged folder can be endless."""
+        lines, is_last = self._ask(Kind.LIST, volume, self._page, inode=folder, position=position)
+        if position + len(lines) > self._limits.names:
+            raise GuestDamaged(
+                f"{self._name}: folder {folder} in {volume} holds more than {self._limits.names:,} names"
+            )
+        return lines, is_last
 
     def readlink(self, volume: str, inode: int) -> bytes:
         """Where a link points, as the guest wrote it: it means nothing outside of the guest."""
@@ -141,7 +151,8 @@ class GuestDisk:
         return self._ask(Kind.XATTRS, volume, unpack_attributes, inode=inode)
 
     def read(self, volume: str, inode: int, offset: int, length: int) -> bytes:
-        """Bytes of a file through its parser; fewer only where the file ends. See `read_file`."""
+        """Bytes of a file through its parser; fewer only where the file ends. Where its extents say where
+        they lie, reading the disk is faster: see guests.content."""
         parts: list[bytes] = []
         while length > 0:
             wanted = min(length, READ_LIMIT)
@@ -173,32 +184,36 @@ class GuestDisk:
         length: int = 0,
         name: bytes = b"",
     ) -> Answer:
-        worker, volumes = self._opened()
-        if volume not in volumes:
-            raise GuestMissing(f"{self._name}: there is no volume {volume}")
         seconds = self._limits.answer_seconds
         try:
             request = Request(kind, volume, inode, position, length, name, math.ceil(seconds)).pack()
         except ValueError as error:
             raise GuestMissing(f"{self._name}: nothing in a guest has such a name or number") from error
-        answer = self._exchange(worker, kind, request, unpack, seconds=seconds)
-        if self._disk_error is not None:
-            # What the parser made of the failed read must not stay in its memory.
-            self._volumes = None
-            raise self._disk_error
+        with self._asking:
+            worker, volumes = self._opened()
+            if volume not in volumes:
+                raise GuestMissing(f"{self._name}: there is no volume {volume}")
+            answer = self._exchange(worker, kind, request, unpack, seconds=seconds)
+            if self._disk_error is not None:
+                # What the parser made of the failed read must not stay in its memory.
+                self._volumes = None
+                raise self._disk_error
         if isinstance(answer, GuestError):
             raise answer
         return answer
 
     def _opened(self) -> tuple[WorkerProcess, dict[str, Volume]]:
         """The worker and the volumes that it has open."""
-        if self._worker is None:
+        if self._worker is None and not self._closed:
             self._worker = self._start()
+        worker = self._worker
+        if worker is None or self._closed:  # meanwhile
+            raise WorkerFailed(f"{self._name}: is closed")
         if self._volumes is None:
             limits = self._limits
             seconds = limits.answer_seconds + limits.unlock_seconds * len(self._passphrases)
             request = Opening(self._disk.size, self._passphrases, math.ceil(seconds)).pack()
-            volumes = self._exchange(self._worker, Kind.OPEN, request, self._all_volumes, seconds=seconds)
+            volumes = self._exchange(worker, Kind.OPEN, request, self._all_volumes, seconds=seconds)
             # Damage lasts: the volume that it hit says so, and the others can be read. All else may pass.
             if self._disk_error is not None and (
                 isinstance(volumes, GuestError) or not isinstance(self._disk_error, Damaged | GuestDamaged)
@@ -207,7 +222,7 @@ class GuestDisk:
             if isinstance(volumes, GuestError):
                 raise volumes
             self._volumes = {volume.path: volume for volume in volumes}
-        return self._worker, self._volumes
+        return worker, self._volumes
 
     def _all_volumes(self, body: bytearray) -> tuple[Volume, ...]:
         return unpack_volumes(body, self._disk.size)
@@ -256,15 +271,13 @@ class GuestDisk:
                 return GuestDamaged(f"{self._name}: {printable(body)}")
             raise Nonsense(f"{reply.name} is no answer to {kind.name}")
         except (WorkerFailed, Nonsense) as error:
-            self.close()
+            self._drop_worker()
             self._failures.append(self._clock())
             reason = f"the parser answered nonsense: {error}" if isinstance(error, Nonsense) else error
             raise WorkerFailed(f"{self._name}: {reason}") from error
         except BaseException:  # Ctrl-C in the middle of a message
-            self.close()
+            self._drop_worker()
             raise
-        finally:
-            self._used = self._clock()
 
     def _serve(self, want: Want) -> bytes | None:
         try:
@@ -287,44 +300,3 @@ def _target(body: bytearray) -> bytes:
     if not 0 < len(body) <= LINK_LIMIT or b"\0" in body:
         raise Nonsense("a link that points to nothing")
     return bytes(body)
-
-
-def read_file(  # noqa: PLR0917  as `pread`: of what, from where, how much
-    guest: GuestDisk, disk: DiskSource, volume: str, entry: Entry, offset: int, length: int
-) -> bytes:
-    """Bytes [offset, offset + length) of a guest's file, fewer only at its end.
-
-    Straight from the disk where the entry says where they lie, neighbouring runs in one read; otherwise
-    through the parser. Raises as GuestDisk does, and what the disk raises.
-    """
-    end = min(offset + length, entry.size)
-    if offset >= end:
-        return b""
-    if entry.extents is None:
-        data = guest.read(volume, entry.inode, offset, end - offset)
-        if len(data) != end - offset:
-            raise GuestDamaged(
-                f"inode {entry.inode} in {volume} ends at {offset + len(data)}, not {entry.size}"
-            )
-        return data
-    parts: list[bytes] = []
-    start = length = 0  # of a run on the disk that may go on
-    first = bisect_right(entry.extents, offset, key=lambda extent: extent.start) - 1
-    for extent in islice(entry.extents, first, None):
-        if extent.start >= end:
-            break
-        skipped = max(0, offset - extent.start)
-        here = min(extent.length, end - extent.start) - skipped
-        if extent.disk >= 0 and length and extent.disk + skipped == start + length:
-            length += here
-            continue
-        if length:
-            parts.append(disk.read(start, length))
-            length = 0
-        if extent.disk < 0:
-            parts.append(bytes(here))
-        else:
-            start, length = extent.disk + skipped, here
-    if length:
-        parts.append(disk.read(start, length))
-    return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -10,7 +10,7 @@ Links of a guest are never followed: they mean something only inside of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -31,6 +31,7 @@ class Guest(Protocol):
     def entry(self, volume: str, inode: int) -> Entry: ...
     def lookup(self, volume: str, folder: int, name: bytes) -> Entry: ...
     def list(self, volume: str, folder: int) -> Iterator[tuple[bytes, Entry]]: ...
+    def page(self, volume: str, folder: int, position: int) -> tuple[Sequence[tuple[bytes, Entry]], bool]: ...
     def readlink(self, volume: str, inode: int) -> bytes: ...
     def xattrs(self, volume: str, inode: int) -> dict[bytes, bytes]: ...
     def read(self, volume: str, inode: int, offset: int, length: int) -> bytes: ...
@@ -241,7 +242,6 @@ def _lookup(guest: Guest, volume: Volume, folder: Entry, part: str, where: str) 
 def _no_folder(guest: Guest, volume: Volume, entry: Entry, where: str) -> str:
     if entry.type is NodeType.LINK:
         target = to_text(guest.readlink(volume.path, entry.inode))
-        return (
-            f"{where} is a symbolic link to {target}; links of a guest are not followed: give the path itself"
-        )
+        link = f"{where} is a symbolic link to {target!r}"
+        return f"{link}; links of a guest are not followed: give the path itself"
     return f"{where} is a {entry.type.value}, no folder"

@@ -84,6 +84,8 @@ class _Group:
             raise GuestDamaged(f"lvm: {len(self._volumes)} volumes in {name}")
         self._physical = _section(group, "physical_volumes")
         self._devices = devices
+        self._made: dict[str, BlockDevice] = {}
+        """Each volume is put together once: one may be used by many segments of others."""
 
     def visible(self) -> Iterable[LogicalVolume]:
         for name, description in self._volumes.items():
@@ -103,6 +105,8 @@ class _Group:
     def _volume(self, name: Value, depth: int) -> BlockDevice:
         if not isinstance(name, str) or depth > _MAX_DEPTH:
             raise GuestDamaged(f"lvm: no volume {name!r}, or nested too deeply")
+        if name in self._made:
+            return self._made[name]
         parts = []
         position = 0
         for segment in _segments(_section(self._volumes, name)):
@@ -113,7 +117,8 @@ class _Group:
             device = self._segment(segment, length, depth)
             parts.append(Segment(start, length, device, 0))
             position += length
-        return parts[0].device if len(parts) == 1 else Segmented(parts)
+        self._made[name] = parts[0].device if len(parts) == 1 else Segmented(parts)
+        return self._made[name]
 
     def _segment(self, segment: Section, length: int, depth: int) -> BlockDevice:
         kind = _text(segment, "type")

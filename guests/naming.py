@@ -10,7 +10,7 @@ The mount and the command line agree through this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
@@ -40,18 +40,28 @@ def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
     """
     placed: dict[Place, Volume] = {}
     above: set[Place] = set()
+    numbers: dict[Place, int] = {}  # of the last that wanted a place: thousands may want the same
     for volume in volumes:
         parts = [_safe(part) for part in volume.path.split("/") if part] or ["volume"]
         suffix = "" if volume.file_system else ".txt"
-        number, place = 1, (*parts[:-1], parts[-1] + suffix)
+        wanted = place = (*parts[:-1], parts[-1] + suffix)
+        number = numbers.get(wanted, 1)
+        if number > 1:
+            place = _numbered(parts, number, suffix)
         while place in placed or place in above or any(place[:n] in placed for n in range(1, len(place))):
             number += 1
-            place = (f"{parts[0]}~{number}", *parts[1:-1], parts[-1] + suffix)
-            if len(parts) == 1:
-                place = (f"{parts[0]}~{number}{suffix}",)
+            place = _numbered(parts, number, suffix)
+        numbers[wanted] = number
         placed[place] = volume
         above.update(place[:n] for n in range(1, len(place)))
     return placed
+
+
+def _numbered(parts: Sequence[str], number: int, suffix: str) -> Place:
+    first, *others = parts
+    if not others:
+        return (f"{first}~{number}{suffix}",)
+    return (f"{first}~{number}", *others[:-1], others[-1] + suffix)
 
 
 def _safe(part: str) -> str:

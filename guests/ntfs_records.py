@@ -18,6 +18,7 @@ STANDARD = 0x10
 ATTRIBUTE_LIST = 0x20
 FILE_NAME = 0x30
 VOLUME_NAME = 0x60
+VOLUME_INFORMATION = 0x70
 DATA = 0x80
 INDEX_ROOT = 0x90
 INDEX_ALLOCATION = 0xA0
@@ -25,6 +26,7 @@ BITMAP = 0xB0
 REPARSE_POINT = 0xC0
 
 COMPRESSED = 0x00FF
+_SPARSE = 0x8000
 ENCRYPTED = 0x4000
 
 _END = b"\xff\xff\xff\xff"
@@ -103,12 +105,12 @@ class MasterTable:
         if data is None or data.data is not None:
             raise GuestDamaged("ntfs: the master file table has no place")
         self._size = data.size
-        self._pieces: list[Piece] = list(self.pieces([data], 0))
+        self._pieces: list[Piece] = self._mapped([data], 0, first=0)
         # A fragmented table lists its other parts in records that lie in the parts known so far.
         for number in self._listed(first, DATA):
             part = self._parsed(number).find(DATA)
             if part is not None and part.data is None and part.lowest:
-                for piece in self.pieces([part], 0, first=part.lowest):
+                for piece in self._mapped([part], 0, first=part.lowest):
                     add_piece(self._pieces, *piece)
 
     def record(self, number: int) -> Record:
@@ -126,9 +128,18 @@ class MasterTable:
             attributes += part.attributes
         return record._replace(attributes=tuple(attributes))
 
-    def pieces(self, parts: Sequence[Attribute], number: int, *, first: int = 0) -> list[Piece]:
-        """The pieces of an attribute that is not resident, its parts in any order; `first` is the cluster
-        the first part must start at. Holes are left out, or are pieces without a place."""
+    def pieces(self, parts: Sequence[Attribute], number: int) -> list[Piece]:
+        """The pieces of an attribute that is not resident, its parts in any order. Holes are pieces without
+        a place: where a piece is missing, a part is."""
+        pieces = self._mapped(parts, number, first=0)
+        head = min(parts, key=_lowest)
+        end = pieces[-1][0] + pieces[-1][1] if pieces else 0
+        if end < min(head.valid, head.size):
+            raise GuestDamaged(f"ntfs: record {number}: an attribute of {head.size} bytes ends at {end}")
+        return pieces
+
+    def _mapped(self, parts: Sequence[Attribute], number: int, *, first: int) -> list[Piece]:
+        """The pieces of some parts, the first of which must start at the cluster `first`."""
         pieces: list[Piece] = []
         expected = first
         for part in sorted(parts, key=_lowest):
@@ -218,6 +229,8 @@ def _parse(raw: bytes, number: int) -> Record:
             lowest, _, runs, unit, _, allocated, size, valid = _NONRESIDENT.unpack_from(raw_attribute, 16)
             if unit > 16 or size > MAX_SIZE:
                 raise GuestDamaged(f"ntfs: record {number}: an attribute of {size} bytes in units of {unit}")
+            if attribute_flags & (COMPRESSED | _SPARSE) and not lowest and runs >= 72:
+                (allocated,) = struct.unpack_from("<Q", raw_attribute, 64)
             attributes.append(
                 Attribute(
                     type_, name, attribute_flags, None, raw_attribute[runs:], lowest, unit, size, valid,

@@ -175,6 +175,10 @@ class WorkerProcess:
             return f"was ended by {signal.Signals(-code).name}"
         return f"was ended by signal {-code}"
 
+    def interrupt(self) -> None:
+        """Let an exchange that is under way fail soon. From any thread."""
+        self._process.kill()
+
     def kill(self) -> None:
         """At once, and wait until it is gone. Nothing of it is left: no zombie, no descriptor."""
         self._process.kill()

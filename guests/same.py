@@ -34,7 +34,6 @@ class SameContent:
     """
 
     def __init__(self, reader: Reader, contents: Contents, one: OpenDisk, other: OpenDisk) -> None:
-        self._reader = reader
         self._contents = contents
         self._one = one
         self._other = other
@@ -44,7 +43,8 @@ class SameContent:
         )
 
     def same(self, volume: str, entry: Entry, other_volume: str, other: Entry) -> bool:
-        """Raises GuestError, Damaged or StoreError when what must be read cannot be."""
+        """Raises GuestError, Damaged or StoreError when what must be read cannot be, or could not be when it
+        was backed up."""
         if entry.size != other.size:
             return False
         if entry.extents is not None and other.extents is not None:
@@ -102,7 +102,7 @@ class SameContent:
 
     def _bytes(self, disk: OpenDisk, start: int, at: int, count: int) -> bytes | None:
         """Bytes of a disk; None for zeros."""
-        return self._reader.read(disk.stored.recipe, start + at, count) if start >= 0 else None
+        return disk.stored.read(start + at, count) if start >= 0 else None
 
 
 def _unchanged(entry: Entry) -> tuple[int, int, int]:

@@ -35,7 +35,8 @@ class Entry:
 
     Sizes in bytes, times in ns since 1970, `mode` the permission bits (0o7777). `inode` names the node in
     its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the data lies on the disk as
-    it is; None when only the parser can read it (compressed, encrypted, inside the inode).
+    it is; None when only the parser can read it (compressed, encrypted, inside the inode). `plain`: surely
+    without extended attributes and ACLs, so that `xattrs` need not be asked.
     """
 
     inode: int
@@ -51,6 +52,7 @@ class Entry:
     atime: int
     device: int = 0
     extents: tuple[FileExtent, ...] | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class Volume:
 
     `path` is where it stands below files/DISK: `p1`, `lvm/VG/LV`; the whole disk is `p0`; a subvolume of
     btrfs is a folder in its volume. `file_system` is "" when no file system was recognised in it: then
-    `text` says what it is (swap, LUKS without a passphrase, unknown, damaged) in words for the user.
+    `text` says what it is (swap, LUKS without a passphrase, unknown, damaged) in words for the user. With a
+    file system it is "", or what the user must know of it.
     `offset` is that of its first byte on the disk, -1 when it is in several pieces.
     """
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from holdfast.guests.blocks import Part
-from holdfast.guests.filesystem import BlockDevice, FileSystem, OpenVolume
-from holdfast.guests.fs_base import PARSE_ERRORS
+from holdfast.guests.filesystem import BlockDevice, OpenVolume
+from holdfast.guests.fs_base import PARSE_ERRORS, TreeFileSystem
 from holdfast.guests.fs_btrfs import BtrfsFileSystem
 from holdfast.guests.fs_exfat import ExfatFileSystem
 from holdfast.guests.fs_ext import ExtFileSystem
@@ -35,7 +35,9 @@ _BROKEN = (*PARSE_ERRORS, ArithmeticError, AttributeError, TypeError, RuntimeErr
 _UNSAFE = re.compile(r"[^A-Za-z0-9+_.-]")
 _LOCKED = "encrypted; give its passphrase at mount (--luks-passphrase-file)"
 
-_OPENERS: dict[Kind, Callable[[BlockDevice], FileSystem]] = {
+_IN_USE = "it was in use: changes that stand in its journal alone are not shown"
+
+_OPENERS: dict[Kind, Callable[[BlockDevice], TreeFileSystem]] = {
     Kind.EXT: ExtFileSystem,
     Kind.XFS: XfsFileSystem,
     Kind.BTRFS: BtrfsFileSystem,
@@ -133,7 +135,8 @@ class _Opening:
             reason = str(error) or type(error).__name__
             self.add(path, device, f"damaged or unknown {kind.value} file system: {reason}")
             return
-        volume = Volume(path, device.size, _offset(device), file_system.kind, file_system.label, "")
+        text = _IN_USE if file_system.has_log else ""
+        volume = Volume(path, device.size, _offset(device), file_system.kind, file_system.label, text)
         self.volumes.append(OpenVolume(volume, file_system))
 
     def _add_physical(self, path: str, device: BlockDevice) -> None:

@@ -30,7 +30,17 @@ from holdfast.guests.codec import (
 )
 from holdfast.guests.disk_cache import CachedDisk
 from holdfast.guests.filesystem import BlockDevice, FileSystem, OpenVolume
-from holdfast.guests.protocol import READ_LIMIT, Channel, Kind, Nonsense, Opening, Request, Want, pack_layers
+from holdfast.guests.protocol import (
+    MESSAGE_LIMIT,
+    READ_LIMIT,
+    Channel,
+    Kind,
+    Nonsense,
+    Opening,
+    Request,
+    Want,
+    pack_layers,
+)
 from holdfast.guests.sandbox import lock_in
 from holdfast.guests.values import Entry, GuestDamaged, GuestError, GuestMissing, Volume
 
@@ -88,6 +98,8 @@ class Worker:
                 answer, data = Kind.DAMAGED, _text(error)
             except Exception as error:  # noqa: BLE001  parsers of hostile bytes raise anything
                 answer, data = Kind.DAMAGED, _text(f"the parser gave up: {type(error).__name__}: {error}")
+            if len(data) > MESSAGE_LIMIT:
+                answer, data = Kind.DAMAGED, _text(f"an answer of {len(data):,} bytes is too long")
             self._channel.send(answer, data)
 
     def _answer(self, kind: Kind, body: bytearray) -> tuple[Kind, bytes]:

@@ -37,6 +37,18 @@ def attributes(device: BlockDevice, super_: Super, inode: Inode) -> Iterator[tup
         yield from _Blocks(device, super_, inode).attributes()
 
 
+def is_plain(inode: Inode) -> bool:
+    """Whether the inode itself tells that there are none of those. Guests with SELinux have an attribute of
+    the system in each."""
+    fork = inode.attributes
+    if fork is None or fork.format != FORMAT_LOCAL:
+        return fork is None or not fork.extents
+    try:
+        return next(_short(fork.data, inode.number), None) is None
+    except (GuestDamaged, struct.error, IndexError):
+        return False
+
+
 def _short(data: bytes, inode: int) -> Iterator[tuple[int, bytes, bytes]]:
     size, count = struct.unpack_from(">HB", data)
     if size > len(data):

@@ -29,7 +29,10 @@ class Super:
         if raw[:4] != MAGIC:
             raise GuestDamaged("xfs: no magic number at offset 0")
         self.block_size: int = struct.unpack_from(">I", raw, 4)[0]
-        (self.root,) = struct.unpack_from(">Q", raw, 56)
+        (self.log_start, self.root) = struct.unpack_from(">QQ", raw, 48)
+        """`log_start` is 0 when the log is on another device."""
+        (blocks,) = struct.unpack_from(">I", raw, 96)
+        self.log_size: int = blocks * self.block_size
         self._group_blocks: int = struct.unpack_from(">I", raw, 84)[0]
         self._groups: int = struct.unpack_from(">I", raw, 88)[0]
         version, _, size = struct.unpack_from(">HHH", raw, 100)

@@ -89,6 +89,8 @@ class FakeFileSystem:
         return b"/etc/passwd"
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
+        if inode == PACKED:
+            return {b"user.%d" % i: bytes(60_000) for i in range(200)}  # more than an answer may hold
         return {b"user.comment": b"\0value", b"security.capability": b"all", b"trusted.x": b""}
 
     def read(self, inode: int, offset: int, length: int) -> bytes:
@@ -210,6 +212,7 @@ ESCAPES: Final[dict[str, Callable[[], object]]] = {
 
 TRICKS: Final[dict[str, Callable[[FakeFileSystem, str], str]]] = {
     "loop": _loop,
+    "read-then-loop": lambda file_system, argument: _read(file_system, "1000 1") and _loop(file_system, ""),
     "exit": lambda file_system, argument: os._exit(3),
     "segfault": lambda file_system, argument: str(ctypes.string_at(8)),
     "eat": _eat,

@@ -262,7 +262,7 @@ def parsed(file_system: FileSystem, disk: WholeDisk, *, xattrs: bool = True) -> 
             size,
             (entry.mtime, entry.ctime, entry.atime),
             entry.device,
-            file_system.xattrs(entry.inode) if xattrs else {},
+            file_system.xattrs(entry.inode) if xattrs and not entry.plain else {},
             content,
         )
     return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from guest_fakes import ROOT
@@ -22,10 +24,12 @@ class MemoryDisk:
         self.content = content
         self.reads: list[tuple[int, int]] = []
         self.bad: dict[int, Exception] = {}
+        self.on_read: Callable[[], object] = lambda: None
 
     def read(self, offset: int, length: int) -> bytes:
         assert 0 <= offset <= offset + length <= self.size
         self.reads.append((offset, length))
+        self.on_read()
         for at, error in self.bad.items():
             if offset <= at < offset + length:
                 raise error

@@ -99,6 +99,11 @@ class MemoryGuest:
         for name, inode in self.names[folder]:
             yield name, self.entries[inode]
 
+    def page(self, volume: str, folder: int, position: int) -> tuple[Sequence[tuple[bytes, Entry]], bool]:
+        """Three names at a time."""
+        names = list(self.list(volume, folder))
+        return names[position : position + 3], position + 3 >= len(names)
+
     def readlink(self, volume: str, inode: int) -> bytes:
         self._checked(inode)
         return self.contents[inode]

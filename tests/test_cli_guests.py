@@ -12,6 +12,8 @@ import pytest
 
 from cli_support import Place, files, flip_byte
 from guest_images import blank, mounted, run
+from holdfast.guests.guest import GuestDisk
+from holdfast.repo.errors import Damaged
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
 BIG = random.Random(9).randbytes(5 << 20)
@@ -21,6 +23,7 @@ ACL = bytes.fromhex(
 )
 """u::rw- u:77:r-- g::r-- m::rw- o::---"""
 STRANGE = b"\xff\x1b[31m"
+LINES = b"a\nwarning: all is well"
 
 
 def make_tree(root: Path) -> None:
@@ -42,6 +45,7 @@ def make_tree(root: Path) -> None:
     for number in range(300):
         (root / f"var/log/{number}").write_text(f"line {number}\n")
     Path(os.fsdecode(os.fsencode(root) + b"/etc/" + STRANGE)).write_text("strange")
+    Path(os.fsdecode(os.fsencode(root) + b"/etc/" + LINES)).write_text("lines")
     os.mkfifo(root / "var/fifo")
     os.utime(root / "etc/passwd", ns=(TIME, TIME))
     os.utime(root / "etc", ns=(TIME, TIME))
@@ -134,7 +138,7 @@ def test_dump_gives_files_byte_for_byte(made: Place) -> None:
     ("path", "says"),
     [
         ("/etc", "is a folder; `holdfast restore"),
-        ("/etc/link", "is a symbolic link to /etc/passwd"),
+        ("/etc/link", "is a symbolic link to '/etc/passwd'"),
         ("/etc/link/x", "links of a guest are not followed"),
         ("/var/fifo", "is a fifo: it has no content"),
         ("/etc/nope", "no 'nope' in files/sda/p0/etc"),
@@ -254,6 +258,27 @@ def test_a_passphrase_file_that_is_not_there_is_wrong_usage(made: Place) -> None
     result = made.run("ls", at(), "--luks-passphrase-file", "/nonexistent")
     assert result.exit_code == 2
     assert "/nonexistent" in result.stderr
+
+
+def test_a_name_cannot_add_lines_to_what_is_told(made: Place, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (out / "etc").mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(out / "etc") + b"/" + LINES)).mkdir()
+    result = made.run("restore", at(), "--target", out)
+    assert result.exit_code == 3
+    assert "etc/a\\x0awarning: all is well: not restored" in result.stderr
+    assert not any(line.startswith("warning: all is well") for line in result.stderr.splitlines())
+
+
+def test_a_chunk_that_is_damaged_does_not_end_a_listing(made: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def readlink(self: GuestDisk, volume: str, inode: int) -> bytes:
+        raise Damaged("chunk 1234", "is damaged")
+
+    monkeypatch.setattr(GuestDisk, "readlink", readlink)
+    result = made.run("ls", "-R", at("/etc"))
+    assert result.exit_code == 3
+    assert "etc/link: chunk 1234" in result.stderr
+    assert "passwd" in result.stdout
 
 
 def test_damage_in_the_repository_costs_the_files_it_hits(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from holdfast.guests.same import equal_streams
 from holdfast.guests.values import NodeType, Volume, WorkerFailed
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item, ItemKind
+from holdfast.repo.snapshot import BadRange, Item, ItemKind
 from holdfast.repo.writer import Writer
 from memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 from support import make_snapshot, put_item, random_bytes
@@ -42,10 +42,14 @@ def compare(memory_repository: Repository) -> Compare:
     reader = Reader(memory_repository, chunk_cache=1 << 20)
     items = store(BEFORE), store(AFTER)
 
-    def call(one: MemoryGuest, other: MemoryGuest, path: str = "files/sda") -> dict[str, tuple[str, ...]]:
+    def call(
+        one: MemoryGuest, other: MemoryGuest, path: str = "files/sda", bad: tuple[BadRange, ...] = ()
+    ) -> dict[str, tuple[str, ...]]:
         with ExitStack() as stack:
             a, b = (
-                stack.enter_context(Inside(reader, make_snapshot(item), lambda stored, name, g=guest: g))
+                stack.enter_context(
+                    Inside(reader, make_snapshot(replace(item, bad=bad)), lambda stored, name, g=guest: g)
+                )
                 for item, guest in zip(items, (one, other), strict=True)
             )
             found = Comparison(reader, Contents(memory_repository, reader), a, b).run(path, path)
@@ -71,6 +75,15 @@ def test_content_counts_only_where_the_disk_differs_beneath_a_file(compare: Comp
         it.file(2, b"in it", size=CHUNK, extents=extents((0, CHUNK, 3 * CHUNK)))
         it.file(2, b"hole", size=CHUNK, extents=extents((0, CHUNK, -1)))
     assert compare(one, other) == {"p1/in it": ("modified", "content")}
+
+
+def test_what_could_not_be_read_at_the_backup_is_no_change(compare: Compare) -> None:
+    one, other = guest(), guest()
+    for it in (one, other):
+        it.file(2, b"beside", size=1000, extents=extents((0, 1000, 2 * CHUNK + 10)))
+        it.file(2, b"in it", size=CHUNK, extents=extents((0, CHUNK, 3 * CHUNK)))
+    bad = (BadRange(3 * CHUNK, 512, "Input/output error"),)
+    assert compare(one, other, bad=bad) == {"p1/in it": ("unread",)}
 
 
 def test_a_file_that_moved_is_read_and_found_the_same(compare: Compare) -> None:

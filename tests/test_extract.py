@@ -388,3 +388,15 @@ def test_a_folder_that_was_there_keeps_its_own_attributes(run, out: Path) -> Non
     assert stat.S_IMODE((out / "d").stat().st_mode) == 0o700
     run(guest, overwrite=True)
     assert stat.S_IMODE((out / "d").stat().st_mode) == 0o777
+
+
+def test_a_target_that_was_not_there_becomes_the_folder(run, out: Path) -> None:
+    guest = MemoryGuest()
+    inner = guest.folder(2, b"d", mode=0o2751, mtime=MTIME - 3 * HOUR)
+    guest.file(inner, b"file", b"content")
+    run(guest, path="files/sda/p1/d")
+    status = out.stat()
+    assert (stat.S_IMODE(status.st_mode), status.st_mtime_ns) == (0o751, MTIME - 3 * HOUR)
+    guest.entries[inner] = replace(guest.entries[inner], mode=0o700)
+    run(guest, path="files/sda/p1/d")
+    assert stat.S_IMODE(out.stat().st_mode) == 0o751, "it is the user's now"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta, timezone
+from pathlib import PurePosixPath
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 
 from holdfast.fusefs.inodes import ROOT, Inodes, number_of
 from holdfast.fusefs.names import safe_name, short_ids, time_name
-from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile
+from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile, ViewFile
 from holdfast.fusefs.snapshot_folder import nanoseconds
 from holdfast.fusefs.tree import Tree, build_tree
-from holdfast.repo.snapshot import BadRange, Item, Snapshot, StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshot import BadRange, Item, ItemKind, Snapshot, StoredSnapshot, Subject, SubjectKind
 from holdfast.repo.types import ChunkID, SnapshotID
 from support import NOW, make_item, make_snapshot
 
@@ -253,6 +254,18 @@ def test_documents_make_way_for_items_of_their_name() -> None:
     assert isinstance(nodes[f"vms/b/{time}/vm.json"], StoredFile)
     assert about(nodes, f"vms/b/{time}/snapshot.json")["subject"] == {"kind": "vm", "name": "b"}
     assert "items" in about(nodes, f"files/c/{time}/snapshot.json")
+
+
+def test_no_item_can_take_the_place_of_another_format() -> None:
+    disks = [replace(item(path), kind=ItemKind.DISK) for path in ("disks/sda.raw", "disks/.raw", "sda.raw")]
+    odd = [item("disks/sda.raw as qcow2"), item("disks/sda.raw as vmdk")]
+    nodes = paths_of(stored(1, Subject(VM, "web01"), snapshot=make_snapshot(*disks, *odd)))
+    inodes = Inodes()
+    assert len({inodes.number(node) for node in nodes.values()}) == len(nodes)
+    time = "vms/web01/2026-11-22_02-00-00"
+    assert isinstance(nodes[f"{time}/disks/sda.qcow2"], ViewFile)
+    assert all(PurePosixPath(path).name for path in nodes)
+    assert f"{time}/disks/.qcow2" not in nodes, "a disk without a name has no files and no other formats"
 
 
 # ---- inode numbers ------------------------------------------------------------------------------------

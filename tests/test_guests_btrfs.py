@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,23 @@ def test_subvolumes_and_snapshots_are_folders_at_their_place(tmp_path: Path) -> 
     del expected[b"snapshot/inner"], again[b"snapshot/inner"]
     assert differences(expected, found) == []
     assert found == again
+
+
+def test_a_log_that_was_not_replayed_is_told(tmp_path: Path) -> None:
+    image = blank(tmp_path / "image", _SIZE)
+    run("mkfs.btrfs", "-q", image)
+    with mounted(image, tmp_path / "mount") as top, (top / "file").open("wb") as file:
+        run("sync", "-f", top)
+        file.write(b"content")
+        file.flush()
+        os.fsync(file.fileno())
+        shutil.copyfile(image, tmp_path / "copy")
+    for path, word in ((tmp_path / "copy", "journal"), (image, "")):
+        with file_disk(path) as disk:
+            (volume,) = open_volumes(disk, [])
+            assert volume.file_system is not None
+            assert word in volume.volume.text
+            assert bool(volume.volume.text) == bool(word)
 
 
 def test_a_file_system_over_two_disks_is_told_of(tmp_path: Path) -> None:

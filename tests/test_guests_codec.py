@@ -63,6 +63,7 @@ def entries(draw: st.DrawFn) -> Entry:
         atime=draw(TIME),
         device=draw(st.integers(0, 2**64 - 1)),
         extents=extents,
+        plain=draw(st.booleans()),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,16 @@ from guest_images import MIB, blank, run
 from guest_volumes import PASSPHRASE, ext4_with, logical_volumes, luks
 from holdfast.guests.blocks import WholeDisk
 from holdfast.guests.btrfs_chunks import Chunks
-from holdfast.guests.btrfs_data import parse_extents
+from holdfast.guests.btrfs_data import parse_extents, unpack
 from holdfast.guests.btrfs_trees import Root, Trees
 from holdfast.guests.ext_blocks import BlockReader
-from holdfast.guests.fs_base import safe_names
+from holdfast.guests.fs_btrfs import BtrfsFileSystem
 from holdfast.guests.fs_ext import ExtFileSystem
 from holdfast.guests.fs_fat import FatFileSystem
+from holdfast.guests.fs_names import NameCache, safe_names
 from holdfast.guests.fs_ntfs import NtfsFileSystem
 from holdfast.guests.lznt1 import decompress
-from holdfast.guests.values import GuestDamaged
+from holdfast.guests.values import GuestDamaged, GuestMissing
 from holdfast.guests.volumes import open_volumes
 from support import random_bytes
 
@@ -48,6 +50,36 @@ def test_names_are_shown_once() -> None:
     assert list(safe_names(names)) == [(b"a", 1)]
 
 
+def test_names_asked_again_are_found_as_the_first_time() -> None:
+    folders = {
+        7: [(b"a", 1), (b"b", 2), (b"a", 3)],
+        8: [(b"%d" % number, number) for number in range(300_000)],
+    }
+    asked: list[int] = []
+
+    def names(folder: int) -> Iterator[tuple[bytes, int]]:
+        asked.append(folder)
+        yield from folders[folder]
+        if folder == 7 and len(asked) == 1:
+            raise GuestDamaged("the end is damaged")
+
+    cache = NameCache()
+    assert cache.find(7, b"b", names) == 2, "it stands before the damage"
+    assert [cache.find(7, name, names) for name in (b"a", b"b", b"c")] == [1, 2, None]
+    assert asked == [7, 7]
+    assert [cache.find(8, name, names) for name in (b"299999", b"5", b"x")] == [299_999, 5, None]
+    assert asked == [7, 7, 8, 8, 8], "a folder too large to keep is searched each time"
+
+
+def test_pieces_of_no_length_are_damage() -> None:
+    """A tree of them could lead to the same block a billion times."""
+    block = struct.pack("<HHHHI", 0xF30A, 84, 84, 0, 0) + struct.pack("<III", 0, 0, 9) * 84
+    device = disk_of(block.ljust(1024, b"\0"))
+    root = struct.pack("<HHHHIIII", 0xF30A, 1, 4, 1, 0, 0, 0, 0)
+    with pytest.raises(GuestDamaged, match="no length"):
+        BlockReader(device, 1024, 12).by_extents(root.ljust(60, b"\0"))
+
+
 def test_an_indirect_block_is_followed_once() -> None:
     device = disk_of(bytes(5 * 1024) + struct.pack("<256I", *([5] * 256)))
     root = struct.pack("<15I", *([0] * 13), 5, 0)
@@ -62,6 +94,20 @@ def test_a_folder_larger_than_the_disk_is_damaged(tmp_path: Path) -> None:
     struct.pack_into("<I", raw, table * block + 256 + 4, 0x7FFFFFFF)
     with pytest.raises(GuestDamaged, match="folder 2"):
         list(ExtFileSystem(disk_of(raw)).list(2))
+
+
+def test_a_journal_that_was_not_replayed_is_told(tmp_path: Path, ntfs: tuple[bytearray, int, int]) -> None:
+    raw = bytearray(ext4_with(tmp_path / "ext4", 8 * MIB, "file", b"content").read_bytes())
+    assert told(raw) == [("p0", 8 * MIB, "ext4")]
+    raw[1024 + 0x60] |= 4
+    assert "journal" in told(raw)[0][2]
+    raw, inode, place = ntfs
+    assert told(raw) == [("p0", 8 * MIB, "ntfs")]
+    # In the third record, the attribute of the volume's flags: its version before them.
+    at = raw.index(b"\x70\0\0\0", place - (inode - 3) * 1024)
+    (value,) = struct.unpack_from("<H", raw, at + 20)
+    raw[at + value + 10] |= 1
+    assert "journal" in told(raw)[0][2]
 
 
 # ---- btrfs --------------------------------------------------------------------------------------------
@@ -88,6 +134,55 @@ def test_a_btrfs_node_must_be_the_one_that_was_meant() -> None:
         else:
             with pytest.raises(GuestDamaged, match="not itself"):
                 trees.find(Root(0x10000, 0), (256, 1, 0))
+
+
+def test_a_btrfs_tree_of_leaves_without_items_is_damaged() -> None:
+    """A hundred pointers to the same node on each of seven levels."""
+    raw = bytearray()
+    for level in range(8):
+        head = struct.pack("<QQ16sQQIB", level * 4096, 0, b"", 1, 5, 100 if level else 0, level)
+        pointers = [
+            struct.pack("<QBQQQ", key, 1, 0, (level - 1) * 4096, 1) for key in range(100 if level else 0)
+        ]
+        raw += (bytes(0x30) + head + b"".join(pointers)).ljust(4096, b"\0")
+    chunks = Chunks(len(raw), 1)
+    chunks.add(0, struct.pack("<QQQQIIIHHQQ16s", len(raw), 2, 65536, 2, 0, 0, 0, 1, 0, 1, 0, b""))
+    trees = Trees(disk_of(raw), chunks, 4096)
+    with pytest.raises(GuestDamaged, match="keys of another"):
+        list(trees.items(Root(7 * 4096, 7), (0, 0, 0), (200, 0, 0)))
+
+
+def test_the_size_of_a_plain_btrfs_extent_is_what_is_stored() -> None:
+    """Writing to preallocated space, Linux set the other size to that of the write."""
+    extent = struct.pack("<QQBBHBQQQQ", 1, 4096, 0, 0, 0, 1, 1 << 20, 16384, 8192, 8192)
+    assert parse_extents([(0, extent)], 257)[0].length == 8192
+    with pytest.raises(GuestDamaged, match="past its end"):
+        parse_extents([(0, extent[:-8] + struct.pack("<Q", 8193))], 257)
+
+
+def test_lzo_that_copies_from_before_the_start_is_damaged() -> None:
+    """The decoder panics there, which is no Exception of Python."""
+    segment = b"\x11\xb8\xa9"
+    with pytest.raises(GuestDamaged, match="packed segment"):
+        unpack(struct.pack("<II", 8 + len(segment), len(segment)) + segment, 2, 4096, 4096)
+
+
+def test_the_second_copy_of_a_btrfs_node_is_read_when_the_first_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "file").write_bytes(b"content" * 5000)
+    run("mkfs.btrfs", "-q", "-m", "dup", "-r", tmp_path / "tree", blank(tmp_path / "image", 128 * MIB))
+    raw = bytearray((tmp_path / "image").read_bytes())
+    seen: dict[bytes, int] = {}
+    for at in range(1 << 20, len(raw), 16384):
+        node = bytes(raw[at : at + 16384])
+        if node[0x20:0x30] != raw[0x10020:0x10030]:
+            continue
+        if node in seen:
+            struct.pack_into("<I", raw, seen[node] + 0x60, 0xFFFFFFFF)  # its number of items
+        seen[node] = at
+    file_system = BtrfsFileSystem(disk_of(raw))
+    inode = file_system.lookup(file_system.root, b"file").inode
+    assert file_system.read(inode, 0, 99_999) == b"content" * 5000
 
 
 # ---- NTFS ---------------------------------------------------------------------------------------------
@@ -124,6 +219,31 @@ def test_an_ntfs_record_written_in_part_is_damaged(ntfs: tuple[bytearray, int, i
     raw[place + 511] ^= 0x55
     with pytest.raises(GuestDamaged, match="written in part"):
         NtfsFileSystem(disk_of(raw)).entry(inode)
+
+
+def test_an_ntfs_folder_never_shows_another_file_under_an_old_name(
+    ntfs: tuple[bytearray, int, int],
+) -> None:
+    """A record that was given away since, with the change of the folder still in the log."""
+    raw, inode, place = ntfs
+    struct.pack_into("<H", raw, place + 16, struct.unpack_from("<H", raw, place + 16)[0] + 1)
+    file_system = NtfsFileSystem(disk_of(raw))
+    assert file_system.entry(inode).size == 100_000
+    assert list(file_system.list(5)) == []
+    with pytest.raises(GuestMissing, match="another file"):
+        file_system.lookup(5, b"file")
+
+
+def test_an_ntfs_file_whose_runs_end_early_is_damaged(ntfs: tuple[bytearray, int, int]) -> None:
+    """Its last part may have stood in a record that is lost: no zeros for it."""
+    raw, inode, place = ntfs
+    sizes = struct.pack("<QQ", 100_000, 100_000)
+    at = raw.index(sizes, place)
+    raw[at : at + 16] = struct.pack("<QQ", 200_000, 200_000)
+    file_system = NtfsFileSystem(disk_of(raw))
+    assert file_system.entry(inode).extents is None
+    with pytest.raises(GuestDamaged, match="ends at 102400"):
+        file_system.read(inode, 0, 100)
 
 
 def test_compressed_data_cannot_leave_its_chunk() -> None:

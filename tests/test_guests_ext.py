@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,13 @@ VARIANTS = {
     "inline": ("ext4", "mkfs.ext4", "-b", "1024", "-O", "inline_data,ea_inode"),
     "block maps": ("ext4", "mkfs.ext4", "-O", "^64bit,^metadata_csum,^extents,^flex_bg"),
     "meta groups": ("ext4", "mkfs.ext4", "-b", "1024", "-g", "1024", "-O", "meta_bg,^resize_inode"),
+    "clusters": ("ext4", "mkfs.ext4", "-b", "1024", "-O", "bigalloc", "-C", "16384"),
+    "clusters, meta groups": (
+        "ext4", "mkfs.ext4", "-b", "1024", "-O", "bigalloc,meta_bg,^resize_inode", "-C", "4096",
+    ),
     "ext2": ("ext2", "mkfs.ext2", "-b", "1024", "-I", "128"),
     "ext3": ("ext3", "mkfs.ext3", "-b", "2048"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -46,6 +51,8 @@ def test_everything_is_as_the_kernel_shows_it(variant: str, tmp_path: Path) -> N
         file_system = ExtFileSystem(disk)
         assert (file_system.kind, file_system.label) == (kind, "a label")
         assert differences(expected, parsed(file_system, disk)) == []
+        folder = file_system.lookup(file_system.root, b"folder").inode
+        assert file_system.lookup(folder, b"small 3").plain
 
 
 def test_a_folder_of_20_000_names_and_what_is_in_it(tmp_path: Path) -> None:
@@ -115,6 +122,47 @@ def test_reads_end_at_the_end_of_the_file(small: Path) -> None:
         assert file_system.read(file, 6990, 100) == b"contentcontent"[-10:]
         assert file_system.read(file, 7000, 100) == b""
         assert file_system.read(file, 3, 4) == b"tent"
+
+
+def test_a_tree_of_extents_with_three_levels_and_a_file_beyond_4_gib(tmp_path: Path) -> None:
+    image = blank(tmp_path / "image", 96 * MIB)
+    run("mkfs.ext4", "-q", "-b", "1024", image)
+    places = [*range(0, 30_000 * 2048, 2048), (5 << 30) + 7]
+    with mounted(image, tmp_path / "mount") as top, (top / "file").open("wb", buffering=0) as file:
+        for place in places:
+            os.pwrite(file.fileno(), b"%d" % place, place)
+        file.truncate(6 << 30)
+    with file_disk(image) as disk:
+        file_system = ExtFileSystem(disk)
+        entry = file_system.lookup(2, b"file")
+        assert entry.size == 6 << 30
+        assert entry.extents is None, "too many to hand over"
+        for place in places[::997] + places[-1:]:
+            wanted = b"%d" % place
+            assert file_system.read(entry.inode, place, 1024)[:1024] == wanted.ljust(1024, b"\0")
+        assert file_system.read(entry.inode, entry.size - 3, 9) == bytes(3)
+
+
+def test_flags_of_compression_and_encryption(small: Path, tmp_path: Path) -> None:
+    """`chattr +c` sets the first on any file, and nothing is compressed."""
+    image = tmp_path / "image"
+    image.write_bytes(small.read_bytes())
+    run("debugfs", "-w", "-R", "set_inode_field file flags 0x80004", image)
+    run("debugfs", "-w", "-R", "set_inode_field / flags 0x80800", image)
+    with file_disk(image) as disk:
+        file_system = ExtFileSystem(disk)
+        found = dict(file_system.list(2))
+        assert sorted(found) == [b"ZmlsZQ", b"bG9zdCtmb3VuZA", b"bGluaw"], "any bytes would be in them"
+        assert file_system.lookup(2, b"ZmlsZQ") == found[b"ZmlsZQ"]
+        assert file_system.read(found[b"ZmlsZQ"].inode, 0, 7) == b"content"
+    run("debugfs", "-w", "-R", "set_inode_field / flags 0x80000", image)
+    run("debugfs", "-w", "-R", "set_inode_field file flags 0x80800", image)
+    with file_disk(image) as disk:
+        file_system = ExtFileSystem(disk)
+        entry = file_system.lookup(2, b"file")
+        assert entry.extents is None
+        with pytest.raises(GuestDamaged, match="encrypted"):
+            file_system.read(entry.inode, 0, 7)
 
 
 def test_unknown_features_are_refused(small: Path, tmp_path: Path) -> None:

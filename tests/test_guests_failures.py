@@ -8,13 +8,14 @@ import resource
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import guest_hostile
-from guest_fakes import FILE, ROOT
+from guest_fakes import FILE, MANY_FOLDER, PACKED, ROOT
 from guest_support import CONTENT, MemoryDisk, open_guest, process_of, said
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.process import Limits, WorkerProcess
@@ -58,6 +59,14 @@ def test_what_a_parser_raises_is_damage_and_the_worker_goes_on(trick: str, reaso
         first = process_of(guest)
         with pytest.raises(GuestDamaged, match=f"sda: the parser gave up: {reason}"):
             guest.lookup("p1", ROOT, trick.encode())
+        assert process_of(guest) == first
+
+
+def test_an_answer_that_fits_in_no_message_is_damage_and_the_worker_goes_on() -> None:
+    with open_guest(MemoryDisk()) as guest:
+        first = process_of(guest)
+        with pytest.raises(GuestDamaged, match="is too long"):
+            guest.xattrs("p1", PACKED)
         assert process_of(guest) == first
 
 
@@ -156,11 +165,12 @@ def test_a_lie_about_volumes_is_nonsense(scenario: str) -> None:
 def test_a_worker_that_misbehaves_is_killed(
     scenario: str, ask: Callable[[GuestDisk], object], reason: str
 ) -> None:
+    before = set(children())
     with play(scenario) as guest:
         with pytest.raises(WorkerFailed, match=reason) as caught:
             ask(guest)
         assert len(str(caught.value)) < 1000
-        assert guest.close_if_idle(1000)  # there is none
+        assert not set(children()) - before
 
 
 def test_an_endless_folder_of_a_hostile_worker_ends() -> None:
@@ -200,20 +210,45 @@ def test_no_process_and_no_descriptor_is_left() -> None:
     assert (descriptors(), children()) == before
 
 
-def test_a_worker_that_is_not_used_is_ended_and_comes_back() -> None:
-    now = [0.0]
-    with GuestDisk(MemoryDisk(), name="sda", opener="guest_fakes", clock=lambda: now[0]) as guest:
-        assert guest.close_if_idle(10)  # none was needed yet
-        guest.volumes()
-        now[0] = 9
-        assert not guest.close_if_idle(10)
-        guest.volumes()
-        guest.root("p1")
-        now[0] = 18
-        assert not guest.close_if_idle(10)
-        now[0] = 19
-        assert guest.close_if_idle(10)
-        assert guest.root("p1").inode == ROOT
+def test_a_disk_that_was_closed_starts_no_other_worker() -> None:
+    before = children()
+    with open_guest(MemoryDisk()) as guest:
+        listing = guest.list("p1", MANY_FOLDER)
+        next(listing)
+        guest.close()
+        with pytest.raises(WorkerFailed, match="sda: is closed"):
+            list(listing)
+        assert children() == before
+    with open_guest(MemoryDisk()) as guest:
+        guest.close()
+        with pytest.raises(WorkerFailed, match="sda: is closed"):
+            guest.volumes()
+        assert children() == before
+
+
+def test_closing_ends_a_call_that_is_under_way() -> None:
+    before = children()
+    disk = MemoryDisk()
+    reached = threading.Event()
+    disk.on_read = reached.set
+    failed: list[Exception] = []
+    with open_guest(disk) as guest:
+
+        def hang() -> None:
+            try:
+                guest.lookup("p1", ROOT, b"read-then-loop")
+            except WorkerFailed as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=hang)
+        thread.start()
+        assert reached.wait(30)
+        guest.close()
+        thread.join(20)
+        assert not thread.is_alive()
+    assert len(failed) == 1
+    assert "was ended by SIGKILL" in str(failed[0])
+    assert children() == before
 
 
 def test_an_interrupted_call_ends_the_worker() -> None:

@@ -83,6 +83,27 @@ def test_case_bits_attributes_and_deleted_entries(tmp_path: Path) -> None:
             file_system.entry(root_directory(image) // 32 + 2)
 
 
+def test_clusters_of_os_2_and_a_table_that_is_too_short(tmp_path: Path) -> None:
+    image = blank(tmp_path / "image", 32 * MIB)
+    run("mkfs.fat", "-F", "16", "-s", "4", image)
+    raw = bytearray(image.read_bytes())
+    assert struct.unpack_from("<H", raw, 22) == (64,)
+    # FAT32 has half of a cluster's number where OS/2 kept its attributes in FAT16.
+    entry = short(b"FILE    TXT", cluster=0x1234_0005)
+    raw[root_directory(image) : root_directory(image) + 32] = entry
+    struct.pack_into("<H", raw, struct.unpack_from("<H", raw, 14)[0] * 512 + 10, 0xFFFF)
+    struct.pack_into("<I", raw, 32, 66_000 * 4)
+    raw += bytes(66_000 * 2048 - len(raw))
+    struct.pack_into("<H", raw, 19, 0)
+    image.write_bytes(raw)
+    with file_disk(image) as disk:
+        file_system = FatFileSystem(disk)
+        assert file_system.kind == "fat16"
+        inode = file_system.lookup(1, b"FILE.TXT").inode
+        data = root_directory(image) + struct.unpack_from("<H", raw, 17)[0] * 32
+        assert file_system.entry(inode).extents == (FileExtent(0, 10, data + 3 * 2048),)
+
+
 def test_a_folder_of_20_000_names(tmp_path: Path) -> None:
     image = blank(tmp_path / "image", 64 * MIB)
     run("mkfs.fat", "-F", "32", "-s", "1", image)
@@ -127,17 +148,18 @@ def root_directory(image: Path) -> int:
 class Exfat:
     """An image of mkfs.exfat into which a test writes clusters and entries."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, cluster_size: int = 4096) -> None:
         self.path = blank(path, 16 * MIB)
-        run("mkfs.exfat", "-n", "Grüße", "-c", "4096", path)
+        self.cluster_size = cluster_size
+        run("mkfs.exfat", "-n", "Grüße", "-c", str(cluster_size), path)
         raw = path.read_bytes()[:512]
         self.table, _, heap, _, self.root = struct.unpack_from("<IIIII", raw, 80)
         self.heap = heap * 512
-        used = path.read_bytes()[self.place(self.root) : self.place(self.root) + 4096]
-        self.entries = used[: next(at for at in range(0, 4096, 32) if used[at] == 0)]
+        used = path.read_bytes()[self.place(self.root) : self.place(self.root) + cluster_size]
+        self.entries = used[: next(at for at in range(0, cluster_size, 32) if used[at] == 0)]
 
     def place(self, cluster: int) -> int:
-        return self.heap + (cluster - 2) * 4096
+        return self.heap + (cluster - 2) * self.cluster_size
 
     def write(self, offset: int, data: bytes) -> None:
         with self.path.open("r+b") as file:
@@ -244,3 +266,21 @@ def test_exfat_files_folders_and_labels(tmp_path: Path) -> None:
         assert [name for name, _ in below] == [b"inside %d" % number for number in range(43)]
         for entry in [*found.values(), *(entry for _, entry in below)]:
             assert file_system.entry(entry.inode) == entry
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_exfat_entries_over_three_clusters(chained: bool, tmp_path: Path) -> None:
+    image = Exfat(tmp_path / "image", 512)
+    first = image.root + 10
+    clusters = [first, first + 3, first + 1] if chained else [first, first + 1, first + 2]
+    image.chain(*(clusters if chained else (first, first + 7)))  # what is in one piece has no chain
+    inside = file_set("before", 0, 0) * 5 + file_set("n" * 255, first, 77)
+    for number, cluster in enumerate(clusters):
+        image.write(image.place(cluster), inside[number * 512 : (number + 1) * 512])
+    folder = file_set("folder", first, 1536, chained=chained, attributes=0x10)
+    image.write(image.place(image.root), image.entries + folder)
+    with file_disk(image.path) as disk:
+        file_system = ExfatFileSystem(disk)
+        entry = file_system.lookup(file_system.lookup(file_system.root, b"folder").inode, b"n" * 255)
+        assert entry.size == 77
+        assert file_system.entry(entry.inode) == entry

@@ -90,6 +90,7 @@ def test_everything_is_as_ntfs_3g_shows_it(cluster: str, tmp_path: Path) -> None
         assert differences(expected, parsed(file_system, disk)) == []
         packed = dict(file_system.list(file_system.lookup(file_system.root, b"packed").inode))
         assert packed[b"text"].extents is None
+        assert packed[b"one"].plain
         sparse = file_system.lookup(file_system.root, b"sparse")
         assert any(extent.disk < 0 for extent in sparse.extents or ())
 

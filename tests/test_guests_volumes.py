@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -216,6 +217,23 @@ def test_logical_volumes_in_several_segments_and_on_a_missing_disk(tmp_path: Pat
     assert b"".join(disk[e.disk : e.disk + e.length] for e in entry.extents) == CONTENT
 
 
+def test_stripes_over_two_partitions_of_a_disk(tmp_path: Path, ext4: bytes) -> None:
+    parts = [blank(tmp_path / name, 16 * MIB) for name in ("first", "second")]
+    extents = logical_volumes(parts, "a-b", ("-n", "c-d", "-i", "2", "-I", "64k", "-L", "8m"))["c-d"]
+    first = dict(reversed(extents))
+    for number in range(128):
+        row, column = divmod(number, 2)
+        stripe = ext4[number * 65536 : (number + 1) * 65536]
+        put(parts[column], (1 + first[parts[column].name]) * MIB + row * 65536, stripe)
+    disk = blank(tmp_path / "disk", 40 * MIB)
+    run("sfdisk", "-q", disk, data=b"label: gpt\nstart=1MiB, size=16MiB\nstart=20MiB, size=16MiB\n")
+    put(disk, MIB, parts[0].read_bytes())
+    put(disk, 20 * MIB, parts[1].read_bytes())
+    found = volumes(disk)
+    assert list(found) == ["p1", "p2", "lvm/a-b/c-d"]
+    assert read_file(found["lvm/a-b/c-d"]) == CONTENT
+
+
 GROUP = """
 vg { # a comment
 id = "group" seqno = %d extent_size = 2048
@@ -251,6 +269,35 @@ def test_mirrors_are_read_and_what_cannot_be_is_told() -> None:
     assert "outside" in found["outside"].text
     newer = PhysicalVolume("CC", 0, "vg { " + 'id = "group" seqno = 2 extent_size = 8 ' + "}")
     assert [v.text.split(":")[0] for v in parsed_volumes([(newer, disk)])] == ["damaged volume group"]
+
+
+def test_volumes_made_of_volumes_cost_no_more_than_their_description() -> None:
+    """Each of a thousand segments is the whole of the next volume: together they would be a billion."""
+    segments = "".join(
+        f'segment{at + 1} {{ start_extent = {at} extent_count = 1 type = "striped" stripes = ["NEXT", 0] }} '
+        for at in range(1000)
+    )
+    levels = "".join(
+        f'v{level} {{ status = ["VISIBLE"] segment_count = 1000 '
+        + segments.replace("NEXT", f"v{level + 1}" if level < 3 else "pv0")
+        + "} "
+        for level in range(4)
+    )
+    text = GROUP % 1
+    text = text[: text.index("logical_volumes")] + "logical_volumes { " + levels + "} }"
+    disk = WholeDisk(60 * MIB, lambda offset, length: bytes(length))
+    began = time.process_time()
+    found = parsed_volumes([(PhysicalVolume("AABB", disk.size, text), disk)])
+    assert [volume.device is not None for volume in found] == [True] * 4
+    assert time.process_time() - began < 2
+
+
+def test_runs_that_are_too_many_are_not_counted() -> None:
+    disk = WholeDisk(1 << 40, lambda offset, length: bytes(length))
+    device = Striped([disk, disk], 65536, 1 << 40)
+    assert device.runs(0, device.size) is None
+    assert device.runs(65536, 65536) == (Run(65536, 65536, 0),)
+    assert Segmented([Segment(0, 1 << 40, device, 0)]).runs(0, 1 << 40) is None
 
 
 @given(st.text(alphabet='ab{}[]=,"\\1# \n', max_size=60))

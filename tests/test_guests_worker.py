@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 import guest_fakes
 from guest_fakes import (
-    CONTENT_AT,
     ENDLESS,
     EXTENTS,
     FILE,
@@ -26,12 +24,10 @@ from guest_fakes import (
 )
 from guest_support import CONTENT, SIZE, MemoryDisk, open_guest, process_of, said
 from holdfast.guests.disk_cache import BLOCK, CachedDisk
-from holdfast.guests.guest import GuestDisk, read_file
+from holdfast.guests.guest import GuestDisk
 from holdfast.guests.process import Limits
 from holdfast.guests.protocol import Channel, Kind, Opening, Request, Want
 from holdfast.guests.values import (
-    Entry,
-    FileExtent,
     GuestDamaged,
     GuestMissing,
     NodeType,
@@ -149,50 +145,9 @@ def test_an_endless_folder_ends_as_damaged() -> None:
 def test_bytes_of_a_file_come_through_its_parser(
     shared: tuple[GuestDisk, MemoryDisk], offset: int, length: int
 ) -> None:
-    guest, disk = shared
-    file = guest.entry("p1", PACKED)
+    guest, _ = shared
     expected = CONTENT[offset : min(offset + length, 3 << 20)]
     assert guest.read("p1", PACKED, offset, length) == expected
-    assert read_file(guest, disk, "p1", file, offset, length) == expected
-
-
-def test_a_file_that_is_shorter_than_its_entry_says_is_damaged(shared: tuple[GuestDisk, MemoryDisk]) -> None:
-    guest, disk = shared
-    longer = replace(guest.entry("p1", PACKED), size=(3 << 20) + 1)
-    with pytest.raises(GuestDamaged, match="ends at 3145728, not 3145729"):
-        read_file(guest, disk, "p1", longer, 0, 4 << 20)
-
-
-@given(st.integers(0, 11_000), st.integers(0, 11_000))
-def test_bytes_with_extents_come_straight_from_the_disk(offset: int, length: int) -> None:
-    disk = MemoryDisk()
-    content = (
-        CONTENT[CONTENT_AT + 10_000 : CONTENT_AT + 15_000]
-        + bytes(3000)
-        + CONTENT[CONTENT_AT : CONTENT_AT + 2000]
-    )
-    guest = GuestDisk(disk, name="sda", opener="a module that is not there")
-    file = make_entry(FILE, NodeType.FILE, 10_000, EXTENTS)
-    assert read_file(guest, disk, "p1", file, offset, length) == content[offset : offset + length]
-
-
-@given(
-    st.lists(st.tuples(st.integers(1, 50), st.sampled_from(["on", "hole", "jump"])), max_size=12), st.data()
-)
-def test_neighbouring_extents_are_read_at_once(runs: list[tuple[int, str]], data: st.DataObject) -> None:
-    extents, content, at, disk_at = [], b"", 0, 1000
-    for length, how in runs:
-        disk_at += 77 * (how == "jump")
-        extents.append(FileExtent(at, length, -1 if how == "hole" else disk_at))
-        content += bytes(length) if how == "hole" else CONTENT[disk_at : disk_at + length]
-        disk_at += 0 if how == "hole" else length
-        at += length
-    offset, length = data.draw(st.integers(0, at)), data.draw(st.integers(0, at))
-    disk = MemoryDisk()
-    entry = Entry(1, NodeType.FILE, 0, 0, 0, 1, at, 0, 0, 0, 0, 0, tuple(extents))
-    guest = GuestDisk(disk, name="sda", opener="a module that is not there")
-    assert read_file(guest, disk, "p1", entry, offset, length) == content[offset : offset + length]
-    assert len(disk.reads) <= 1 + sum(how != "on" for _, how in runs)
 
 
 # ---- the disk, as the worker sees it ------------------------------------------------------------------

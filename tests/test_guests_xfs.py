@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from guest_images import (
     run,
 )
 from holdfast.guests.fs_xfs import XfsFileSystem
+from holdfast.guests.volumes import open_volumes
 from support import random_bytes
 
 VARIANTS = {
@@ -39,6 +41,8 @@ def test_everything_is_as_the_kernel_shows_it(variant: str, tmp_path: Path) -> N
         populate(top, xattr_size=20_000)
         for number in range(200):
             os.setxattr(top / "large", b"user.number %d" % number, b"v" * 50)
+        os.setxattr(top / "folder" / "small 3", b"security.selinux", b"as all files of such guests have it")
+        (top / "longest").symlink_to("q" * 1023)  # two blocks of 1 KiB, one head
         (top / "hundreds").mkdir()
         for number in range(700):
             (top / "hundreds" / f"a rather long name {number}").touch()
@@ -48,6 +52,8 @@ def test_everything_is_as_the_kernel_shows_it(variant: str, tmp_path: Path) -> N
         file_system = XfsFileSystem(disk)
         assert (file_system.kind, file_system.label) == ("xfs", "a label")
         assert differences(expected, parsed(file_system, disk)) == []
+        folder = file_system.lookup(file_system.root, b"folder").inode
+        assert file_system.lookup(folder, b"small 3").plain
 
 
 def test_version_4_is_read(tmp_path: Path) -> None:
@@ -70,6 +76,25 @@ def test_version_4_is_read(tmp_path: Path) -> None:
         assert found[b"folder/null"].device == os.makedev(1, 3)
         inode = file_system.lookup(folder.inode, b"name39").inode
         assert file_system.read(inode, 0, 200_000) == random_bytes(100_000, 4)
+
+
+@pytest.mark.parametrize("options", ["", "logbsize=256k"])
+def test_a_log_that_was_not_replayed_is_told(options: str, tmp_path: Path) -> None:
+    image = blank(tmp_path / "image", 320 * MIB)
+
+    def told(path: Path) -> str:
+        with file_disk(path) as disk:
+            return open_volumes(disk, [])[0].volume.text
+
+    run("mkfs.xfs", "-q", image)
+    assert told(image) == ""
+    with mounted(image, tmp_path / "mount", options) as top:
+        for number in range(500):
+            (top / f"file {number}").write_bytes(b"content")
+        run("sync", "-f", top)
+        shutil.copyfile(image, tmp_path / "copy")
+        assert "journal" in told(tmp_path / "copy")
+    assert told(image) == ""
 
 
 def test_a_folder_of_20_000_names_and_what_is_in_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.cli.render import escape
+from holdfast.guests import naming
 from holdfast.guests.content import Contents
 from holdfast.guests.inside import FolderNode, GuestNode, Inside, ItemNode, TextNode
 from holdfast.guests.naming import layout, text_document, to_bytes, to_text, unescape
@@ -87,7 +88,7 @@ def test_folders_that_no_guest_has_know_what_is_in_them(memory_repository: Repos
         ("files/sda/p9", "holds p1, p2.txt, lvm/vg/root"),
         ("files/sda/p1/etc/shadow", "no 'shadow' in files/sda/p1/etc"),
         ("files/sda/p1/etc/passwd/x", "is a file, no folder"),
-        ("files/sda/p1/conf/passwd", "symbolic link to etc; links of a guest are not followed"),
+        ("files/sda/p1/conf/passwd", "symbolic link to 'etc'; links of a guest are not followed"),
         ("files/sda/p1/../p1", "no '..'"),
         ("files/sda/p2.txt/x", "swap space"),
         ("disks/sdb.qcow2", "nothing at"),
@@ -165,6 +166,16 @@ def test_no_volume_hides_another(parts: list[tuple[list[str], bool]]) -> None:
     places = list(layout(volumes))
     assert len(places) == len(volumes)
     assert not any(a != b and a == b[: len(a)] for a in places for b in places)
+
+
+def test_thousands_of_volumes_that_want_one_place_get_theirs_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    numbered = naming._numbered
+    monkeypatch.setattr(naming, "_numbered", lambda *what: tried.append(1) or numbered(*what))
+    placed = layout(volume(f"lvm/vg/{chr(0x4E00 + n)}") for n in range(4096))
+    assert len(placed) == 4096
+    assert ("lvm~4096", "vg", "_") in placed
+    assert len(tried) < 10_000
 
 
 def test_a_text_document_ends_with_a_line() -> None:
