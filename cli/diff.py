@@ -30,10 +30,18 @@ _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 @click.argument("other", metavar="[SNAPSHOT[:PATH]]", required=False)
 @click.argument("path", metavar="[PATH]", required=False)
 @click.option("--stat", is_flag=True, help="Only how many, and how much.")
+@click.option("--all", "each", is_flag=True, help="Name what is in added and removed folders, too.")
 @luks_option
 @pass_settings
 def diff_command(
-    settings: Settings, *, one: str, other: str | None, path: str | None, stat: bool, luks: Sequence[str]
+    settings: Settings,
+    *,
+    one: str,
+    other: str | None,
+    path: str | None,
+    stat: bool,
+    each: bool,
+    luks: Sequence[str],
 ) -> ExitCode:
     """Show what changed between two snapshots: items, and files inside guests.
 
@@ -42,10 +50,11 @@ def diff_command(
     holdfast diff web01@2026-11-16 web01@latest
     holdfast diff web01@2026-11-16 web01@latest files/sda/p1/etc
 
-    + added, - removed, M modified and what: content, mode, owner, time, type, target, device. Content is
-    compared wherever the disks differ beneath a file, so a change with a forged time is shown; a file that
-    is stored compressed, encrypted or inside its inode is trusted if its inode and both its times are as
-    they were. With --json a change is a line.
+    + added, - removed, M modified and what: content, mode, owner, time, type, target, device. A folder that
+    was added or removed is one line; --all names what is in it. Content is compared wherever the disks differ
+    beneath a file, so a change with a forged time is shown; a file that is stored compressed, encrypted or
+    inside its inode is trusted if its inode and both its times are as they were. With --json a change is a
+    line.
     """
     with settings.opened(index=True) as repository:
         found = settings.snapshots(repository).good
@@ -62,7 +71,7 @@ def diff_command(
             guests.inside(before.snapshot) as a,
             guests.inside(after.snapshot) as b,
         ):
-            report = _Report(settings, stat=stat)
+            report = _Report(settings, stat=stat, each=each)
             report.begin(before, after)
             comparison = Comparison(guests.reader, guests.contents, a, b)
             for difference in comparison.run(
@@ -85,9 +94,11 @@ def _before(snapshots: Sequence[StoredSnapshot], of: StoredSnapshot) -> StoredSn
 class _Report:
     """Prints differences as they are found, and sums them up."""
 
-    def __init__(self, settings: Settings, *, stat: bool) -> None:
+    def __init__(self, settings: Settings, *, stat: bool, each: bool) -> None:
         self._output = settings.output
         self._stat = stat
+        self._folds = not each and not settings.output.json
+        self._folded: _Folded | None = None
         self._counts: Counter[Change] = Counter()
         self._bytes: Counter[Change] = Counter()
 
@@ -108,11 +119,22 @@ class _Report:
         state = difference.after or difference.before
         if state and state.entry:
             self._bytes[change] += state.size
-        if not self._stat:
-            self._output.message("change", **_document(difference))
-            self._output.result(_line(difference))
+        if self._stat or (self._folded and self._folded.takes(difference)):
+            return
+        self._unfold()
+        if self._folds and change is not Change.MODIFIED and state and state.type == "folder":
+            self._folded = _Folded(difference)
+            return
+        self._output.message("change", **_document(difference))
+        self._output.result(_line(difference))
+
+    def _unfold(self) -> None:
+        if self._folded:
+            self._output.result(self._folded.line())
+            self._folded = None
 
     def end(self) -> ExitCode:
+        self._unfold()
         counts = {change.value: self._counts[change] for change in Change}
         size_ = {change.value: self._bytes[change] for change in _SIGNS}
         self._output.message("summary", **counts, bytes_in_files=size_)
@@ -127,6 +149,29 @@ class _Report:
             self._output.note(f"{count(self._counts[Change.UNREAD], 'path')} could not be compared")
             return ExitCode.PARTIAL
         return ExitCode.DONE
+
+
+class _Folded:
+    """A folder that was added or removed, and what came after it that is below: one line for all."""
+
+    def __init__(self, folder: Difference) -> None:
+        self._folder = folder
+        self._names = self._bytes = 0
+
+    def takes(self, difference: Difference) -> bool:
+        """Whether a difference is below the folder; then it is counted."""
+        below = difference.path.startswith(self._folder.path + "/")
+        if not below or difference.change is not self._folder.change:
+            return False
+        state = difference.after or difference.before
+        self._names += 1
+        self._bytes += state.size if state and state.entry else 0
+        return True
+
+    def line(self) -> str:
+        if not self._names:
+            return _line(self._folder)
+        return f"{_line(self._folder)}  ({count(self._names, 'name')} below, {size(self._bytes)} in files)"
 
 
 def _line(difference: Difference) -> str:

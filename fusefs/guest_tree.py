@@ -20,7 +20,7 @@ from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_n
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Node
 from holdfast.fusefs.recent import Recent
 from holdfast.guests.inside import Guest
-from holdfast.guests.naming import Place, layout, text_document
+from holdfast.guests.naming import Place, layout, noted, text_document
 from holdfast.guests.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
 from holdfast.repo.snapshot import Item
 
@@ -174,7 +174,7 @@ def _look(guest: Guest) -> dict[Place, _Volume]:
     """Thread: where a disk's volumes stand, each with its top folder. One that is damaged is shown as a text
     that says so, and hides no other."""
     found: dict[Volume, Entry | None] = {}
-    for volume in guest.volumes():
+    for volume in noted(guest.volumes()):
         if not volume.file_system:
             found[volume] = None
             continue

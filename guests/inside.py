@@ -15,7 +15,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from holdfast.guests.naming import FILES, Place, disk_name, layout, text_document, to_bytes, to_text, unescape
+from holdfast.guests.naming import (
+    FILES,
+    Place,
+    disk_name,
+    layout,
+    noted,
+    text_document,
+    to_bytes,
+    to_text,
+    unescape,
+)
 from holdfast.guests.stored import StoredDisk
 from holdfast.guests.values import Entry, GuestMissing, NodeType, Volume
 from holdfast.repo.errors import NotFound
@@ -129,7 +139,7 @@ class Inside:
             stored = self._stack.enter_context(StoredDisk(self._reader, item))
             guest = self._open_guest(stored, name)
             self._stack.callback(guest.close)
-            found = OpenDisk(name, item, stored, guest, layout(guest.volumes()))
+            found = OpenDisk(name, item, stored, guest, layout(noted(guest.volumes())))
             self._opened[name] = found
         return found
 

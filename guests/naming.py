@@ -10,7 +10,8 @@ The mount and the command line agree through this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
@@ -30,6 +31,15 @@ Place: TypeAlias = tuple[str, ...]
 def disk_name(item: Item) -> str:
     """What a disk is called in `files/`: `disks/sda.raw` is `sda`. "" for what is no disk."""
     return PurePosixPath(item.path).name.removesuffix(".raw") if item.kind is ItemKind.DISK else ""
+
+
+def noted(volumes: Iterable[Volume]) -> Iterator[Volume]:
+    """The volumes, and behind each with a file system of which there is something to say a text volume that
+    says it: `p1.txt` beside `p1` tells that the file system was in use."""
+    for volume in volumes:
+        yield volume
+        if volume.file_system and volume.text:
+            yield replace(volume, file_system="")
 
 
 def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
@@ -55,6 +65,12 @@ def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
         placed[place] = volume
         above.update(place[:n] for n in range(1, len(place)))
     return placed
+
+
+def is_note(place: Place, places: Collection[Place]) -> bool:
+    """Whether a text stands beside the file system that it speaks of."""
+    *above, name = place
+    return name.endswith(".txt") and (*above, name.removesuffix(".txt")) in places
 
 
 def _numbered(parts: Sequence[str], number: int, suffix: str) -> Place:

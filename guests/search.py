@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from holdfast.guests.inside import GuestNode, Inside, TextNode
-from holdfast.guests.naming import FILES, disk_name, to_text
+from holdfast.guests.naming import FILES, disk_name, is_note, to_text
 from holdfast.guests.values import GuestDamaged, GuestError, NodeType
 from holdfast.guests.walk import Unread, walk
 from holdfast.repo.errors import HoldfastError, NotFound, RepositoryError
@@ -161,9 +161,10 @@ class Search:
             self._known.pop(name, None)
 
     def _walk(self, stored: StoredSnapshot, inside: Inside, name: str) -> Iterator[Match]:
-        for place in inside.open(name).places:
+        places = inside.open(name).places
+        for place in places:
             path = "/".join((FILES, name, *place))
-            if not (start := self._start(path)):
+            if is_note(place, places) or not (start := self._start(path)):
                 continue
             try:
                 yield from self._below(stored, inside, start, above=2 + len(place))

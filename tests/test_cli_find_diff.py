@@ -129,9 +129,17 @@ def test_diff_of_one_name_is_the_latest_and_the_one_before(made: Made) -> None:
     told = made.place.ok("diff", "web01")
     assert f"M {ROOT}/etc/passwd  (content, 4 B -> 12 B, time)" in told
     assert f"M {ROOT}/etc/hosts  (mode 0644 -> 0600, owner 0:0 -> 5:6, time)" in told
-    assert f"- {ROOT}/gone/\n" in told
+    assert f"- {ROOT}/gone/  (2 names below, 1 B in files)\n" in told
+    assert f"{ROOT}/gone/" not in told.replace(f"- {ROOT}/gone/  (2", "")
     assert "2 added" in told
     assert told.startswith(made.ids[1][:8])
+
+
+def test_diff_names_what_is_in_a_folder_that_went_when_told_to(made: Made) -> None:
+    folded, told = made.place.ok("diff", "web01"), made.place.ok("diff", "web01", "--all")
+    assert f"- {ROOT}/gone/\n" in told
+    assert told.count(f"- {ROOT}/gone/") == 3
+    assert told.splitlines()[-1] == folded.splitlines()[-1]
 
 
 def test_nothing_changed_is_told_without_a_look_inside(made: Made) -> None:

@@ -14,7 +14,7 @@ from holdfast.cli.render import escape
 from holdfast.guests import naming
 from holdfast.guests.content import Contents
 from holdfast.guests.inside import FolderNode, GuestNode, Inside, ItemNode, TextNode
-from holdfast.guests.naming import layout, text_document, to_bytes, to_text, unescape
+from holdfast.guests.naming import is_note, layout, noted, text_document, to_bytes, to_text, unescape
 from holdfast.guests.stored import StoredDisk
 from holdfast.guests.values import Entry, GuestDamaged, Volume, WorkerFailed
 from holdfast.guests.walk import DEPTH, Found, Unread, walk
@@ -320,3 +320,15 @@ def test_content_that_lies_nowhere_comes_through_the_parser(memory_repository: R
     guest.contents[3] = b"short"
     with pytest.raises(GuestDamaged, match="ends at"):
         content(memory_repository, guest, "f")
+
+
+def test_a_file_system_that_was_in_use_has_a_note_beside_it() -> None:
+    volumes = [Volume("p1", 1, 0, "ext4", "", "it was in use"), Volume("p2", 1, 1, "ext4", "", "")]
+    places = layout(noted(volumes))
+    assert {place: volume.file_system for place, volume in places.items()} == {
+        ("p1",): "ext4",
+        ("p1.txt",): "",
+        ("p2",): "ext4",
+    }
+    assert [place for place in places if is_note(place, places)] == [("p1.txt",)]
+    assert not is_note(("p3.txt",), places)
