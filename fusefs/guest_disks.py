@@ -5,6 +5,7 @@ A parser that hangs keeps its own thread waiting and no other: the rest of the m
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import pyfuse3
 import trio
 
 from holdfast.fusefs.bridge import Bridge, Result
@@ -30,6 +32,8 @@ _MOST = 8
 """Processes that stay, 50 to 120 MB each; with more disks than this in use at once there are more."""
 _IDLE = 300.0
 """Seconds after which a process that nobody asks anything ends."""
+WAITING = 64
+"""Requests that may wait for one disk: behind a parser that hangs, more would take the tasks of others."""
 _LOOK = 30.0
 """Seconds between two looks for such."""
 
@@ -70,11 +74,14 @@ class GuestDisks:
         self._closing: set[_Open] = set()
 
     async def run(self, key: DiskKey, item: Item, work: Callable[[Guest], T]) -> T:
-        """The result of `work`, run on the disk's own thread. Raises what it raises."""
+        """The result of `work`, run on the disk's own thread. Raises what it raises, and FUSEError (EAGAIN)
+        when too many wait for this disk."""
         disk = self._open.get(key)
         if disk is None:
             disk = self._open[key] = self._start(item)
         self._open.move_to_end(key)
+        if disk.busy >= WAITING:
+            raise pyfuse3.FUSEError(errno.EAGAIN)
         disk.busy += 1
         try:
             return await disk.bridge.run(lambda: work(disk.guest))

@@ -19,7 +19,7 @@ from holdfast.fusefs.attributes import Ownership
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.catalog import Catalog
 from holdfast.fusefs.errors import MountFailed
-from holdfast.fusefs.guest_disks import GuestDisks
+from holdfast.fusefs.guest_disks import WAITING, GuestDisks
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
@@ -37,6 +37,8 @@ from holdfast.repo.snapshot import Item
 
 _log = logging.getLogger("holdfast.fusefs")
 _READ_AHEAD_KB = 1024
+_TASKS = 16 * WAITING
+"""Requests that are answered at a time: enough for others while several parsers hang."""
 _AHEAD_SHARE = 4
 """Of the chunk cache, what may be filled with chunks that nobody asked for yet: a quarter."""
 
@@ -130,7 +132,7 @@ async def _serve(bridge: Bridge, guests: GuestDisks, mountpoint: Path, ready: Ca
             await nursery.start(_end_on_signal)
             nursery.start_soon(_announce, bridge, mountpoint, ready)
             nursery.start_soon(guests.watch)
-            await pyfuse3.main()
+            await pyfuse3.main(max_tasks=_TASKS)
             nursery.cancel_scope.cancel()
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import pyfuse3
 import pytest
 import trio
+import trio.testing
 
 from holdfast.fusefs import guest_disks, guest_tree
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
@@ -277,5 +280,29 @@ def test_the_end_waits_for_disks_that_are_just_being_let_go(memory_repository: R
             disks._close(disks._open.popitem()[1])
             disks.close()
             assert guest.ended.is_set()
+
+    trio.run(main)
+
+
+def test_only_so_many_wait_for_one_disk(memory_repository: Repository) -> None:
+    guest = SlowToClose()
+    guest.may_end.set()
+    key, go_on = (STORED.id, ITEM.path), threading.Event()
+
+    async def main() -> None:
+        with Bridge(1) as bridge, trio.fail_after(30):
+            disks = GuestDisks(Reader(memory_repository), lambda disk, name: guest, bridge, clock=lambda: 0.0)
+            async with trio.open_nursery() as nursery:
+                for _ in range(guest_disks.WAITING):
+                    nursery.start_soon(disks.run, key, ITEM, lambda asked: go_on.wait(30))
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(pyfuse3.FUSEError) as caught:
+                    await disks.run(key, ITEM, lambda asked: asked.volumes())
+                assert caught.value.errno == errno.EAGAIN
+                other = (SnapshotID("b" * 64), ITEM.path)
+                assert await disks.run(other, ITEM, lambda asked: asked.volumes())
+                go_on.set()
+            assert await disks.run(key, ITEM, lambda asked: asked.volumes())
+            disks.close()
 
     trio.run(main)
