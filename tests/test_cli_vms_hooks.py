@@ -207,11 +207,14 @@ def stuck(place: Place) -> Iterator[tuple[FakeServer, threading.Event, threading
 
 
 def interrupt(place: Place, number: int, *options: str) -> Finished:
-    """A backup that is ended by a signal while it reads."""
+    """A backup that is ended by a signal while it reads, also where this run was told to ignore it."""
     with (
         nothing_committed(place),
         stuck(place) as (server, asked, _),
-        place.process("backup", server.uri, "--name", "web01", *options) as process,
+        place.process(
+            *("backup", server.uri, "--name", "web01", *options),
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+        ) as process,
     ):
         assert asked.wait(30)
         process.send_signal(number)
