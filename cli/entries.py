@@ -18,6 +18,7 @@ _KINDS: Final = {
     NodeType.SOCKET: stat.S_IFSOCK,
     NodeType.CHARACTER: stat.S_IFCHR,
     NodeType.BLOCK: stat.S_IFBLK,
+    NodeType.DAMAGED: 0,
 }
 _FIRST: Final = -62_135_596_800
 _LAST: Final = 253_402_300_799

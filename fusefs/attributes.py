@@ -56,6 +56,7 @@ _TYPES = {
     NodeType.SOCKET: stat.S_IFSOCK,
     NodeType.CHARACTER: stat.S_IFCHR,
     NodeType.BLOCK: stat.S_IFBLK,
+    NodeType.DAMAGED: stat.S_IFREG,  # it has a name; opening it is answered EIO
 }
 _ID_LIMIT = 2**32 - 1
 

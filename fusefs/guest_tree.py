@@ -136,6 +136,8 @@ class GuestTree:
         """A regular file, open for reading; anything else that is opened is an empty file."""
         entry = await self.entry(number)
         slot, inode = split_number(number)
+        if entry.type is NodeType.DAMAGED:
+            raise GuestDamaged("an inode is damaged that a name stands for")
         if entry.type is not NodeType.FILE:
             raise pyfuse3.FUSEError(errno.EISDIR if entry.type is NodeType.FOLDER else errno.ENXIO)
         if entry.extents is not None:

@@ -64,11 +64,11 @@ class TreeComparison:
             self._guard.failed(error)
             yield Difference(Change.UNREAD, pair.path, reason=str(error))
             return
-        for name in sorted({*before.refused, *after.refused}):
-            path = f"{pair.path}/{to_text(name)}"
-            yield Difference(Change.UNREAD, path, reason="no file can have that name")
+        refused = dict(before.refused) | dict(after.refused)
+        for name in sorted(refused):
+            yield Difference(Change.UNREAD, f"{pair.path}/{to_text(name)}", reason=str(refused[name]))
         one, other = dict(before.names), dict(after.names)
-        for name in sorted(one.keys() | other.keys()):
+        for name in sorted((one.keys() | other.keys()) - refused.keys()):
             yield _Pair(f"{pair.path}/{to_text(name)}", one.get(name), other.get(name))
 
     def _pair(self, pair: _Pair) -> Iterator[Difference]:

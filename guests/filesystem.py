@@ -53,8 +53,8 @@ class FileSystem(Protocol):
         ...
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """The names in a folder with what they stand for, made one by one. An entry that is damaged is left
-        out only when the rest can be trusted; otherwise GuestDamaged."""
+        """The names in a folder with what they stand for, made one by one. Where that alone is damaged the
+        entry is `DAMAGED`; GuestDamaged when the rest cannot be trusted."""
         ...
 
     def lookup(self, inode: int, name: bytes) -> Entry:

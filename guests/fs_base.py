@@ -11,7 +11,7 @@ from holdfast.guests.blocks import CachedDevice
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_content import Content, ContentCache
 from holdfast.guests.fs_names import NameCache, is_safe, safe_names
-from holdfast.guests.values import Entry, GuestDamaged, GuestError, GuestMissing, NodeType
+from holdfast.guests.values import DAMAGED, Entry, GuestDamaged, GuestError, GuestMissing, NodeType
 
 PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, OverflowError)
 """What a parser raises on damaged bytes."""
@@ -67,15 +67,14 @@ class TreeFileSystem(ABC):
     def xattrs(self, inode: int) -> dict[bytes, bytes]: ...
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """Damaged inodes are left out: names and inodes are separate tables. So are names that lead back to
-        this folder or to the top."""
+        """Names that lead back to this folder or to the top are left out."""
         for name, child in safe_names(self.names(inode)):
             if child in (inode, self.root):
                 continue
             try:
                 entry = self.entry(child)
             except PARSE_ERRORS:
-                continue
+                entry = DAMAGED
             yield name, entry
 
     def lookup(self, inode: int, name: bytes) -> Entry:

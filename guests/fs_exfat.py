@@ -17,7 +17,7 @@ from holdfast.guests.fs_base import MAX_SIZE, PARSE_ERRORS, TreeFileSystem, clam
 from holdfast.guests.fs_content import Content, Piece, Pieces, add_piece, file_extents
 from holdfast.guests.fs_fat import FOLDER, READ_ONLY, ROOT, dos_time
 from holdfast.guests.fs_names import safe_names
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.guests.values import DAMAGED, Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
 _FILE = 0x85
 _STREAM = 0xC0
@@ -92,7 +92,7 @@ class ExfatFileSystem(TreeFileSystem):
             try:
                 entry = self._entry(child, found)
             except PARSE_ERRORS:
-                continue
+                entry = DAMAGED
             yield name, entry
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:

@@ -16,7 +16,7 @@ from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_base import PARSE_ERRORS, TreeFileSystem, utf8
 from holdfast.guests.fs_content import Content, Piece, Pieces, file_extents
 from holdfast.guests.fs_names import safe_names
-from holdfast.guests.values import Entry, FileExtent, GuestMissing, NodeType
+from holdfast.guests.values import DAMAGED, Entry, FileExtent, GuestMissing, NodeType
 
 ROOT = 1
 READ_ONLY = 0x01
@@ -77,7 +77,7 @@ class FatFileSystem(TreeFileSystem):
             try:
                 entry = self._entry(child, self._parse(raw))
             except PARSE_ERRORS:
-                continue
+                entry = DAMAGED
             yield name, entry
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:

@@ -47,7 +47,7 @@ from holdfast.guests.ntfs_records import (
     Record,
     fix_up,
 )
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.guests.values import DAMAGED, Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
 _ROOT = 5
 _VOLUME = 3
@@ -157,14 +157,17 @@ class NtfsFileSystem(TreeFileSystem):
                 yield from _index_entries(bytes(fix_up(raw, b"INDX")), 24, inode)
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """As in the other file systems, without the file system's own files."""
+        """As in the other file systems, without the file system's own files, and without names whose record
+        belongs to another file by now: those are gone, and the log knew."""
         for name, reference in safe_names(self.names(inode)):
             if reference & _NUMBER == inode:
                 continue
             try:
                 entry = self._referred(reference)
-            except PARSE_ERRORS:
+            except GuestMissing:
                 continue
+            except PARSE_ERRORS:
+                entry = DAMAGED
             yield name, entry
 
     def lookup(self, inode: int, name: bytes) -> Entry:

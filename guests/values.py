@@ -19,6 +19,8 @@ class NodeType(Enum):
     SOCKET = "socket"
     CHARACTER = "character device"
     BLOCK = "block device"
+    DAMAGED = "damaged"
+    """A name is there, and what it stands for cannot be told."""
 
 
 class FileExtent(NamedTuple):
@@ -53,6 +55,11 @@ class Entry:
     device: int = 0
     extents: tuple[FileExtent, ...] | None = None
     plain: bool = False
+
+
+DAMAGED = Entry((1 << 44) - 1, NodeType.DAMAGED, 0, 0, 0, 1, 0, 0, 0, 0, 0, plain=True)
+"""Stands in a listing for an inode that is damaged: a file that cannot be read must not vanish from its
+folder. Its number is no inode's: asked for it, a file system has none."""
 
 
 @dataclass(frozen=True, slots=True)

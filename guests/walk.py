@@ -42,10 +42,10 @@ class Unread:
 
 
 class Listing(NamedTuple):
-    """The names of a folder, in order of their bytes; and those that no file can have."""
+    """The names of a folder, in order of their bytes; and those of which nothing can be had, and why."""
 
     names: list[tuple[bytes, Entry]]
-    refused: list[bytes]
+    refused: list[tuple[bytes, GuestDamaged]]
 
 
 def listed(guest: Lister, volume: str, folder: int) -> Listing:
@@ -54,8 +54,16 @@ def listed(guest: Lister, volume: str, folder: int) -> Listing:
     if len(names) > _NAMES:
         raise GuestDamaged(f"folder {folder} holds more than {_NAMES:,} names")
     names.sort(key=lambda pair: pair[0])
-    refused = [name for name, _ in names if not possible_name(name)]
-    return Listing([pair for pair in names if possible_name(pair[0])] if refused else names, refused)
+    refused = [(name, why) for name, entry in names if (why := _fault(name, entry))]
+    return Listing([pair for pair in names if not _fault(*pair)] if refused else names, refused)
+
+
+def _fault(name: bytes, entry: Entry) -> GuestDamaged | None:
+    if not possible_name(name):
+        return GuestDamaged("no file can have that name")
+    if entry.type is NodeType.DAMAGED:
+        return GuestDamaged("its inode is damaged")
+    return None
 
 
 @dataclass(slots=True)
@@ -107,7 +115,7 @@ def walk(guest: Lister, volume: str, top: Entry) -> Iterator[Found | Unread]:
 
 def told(listing: Listing, prefix: bytes) -> Iterator[Found | Unread]:
     """A folder's names with their paths; `prefix` is b"" or ends in a slash."""
-    for name in listing.refused:
-        yield Unread(prefix + name, GuestDamaged("no file can have that name"))
+    for name, why in listing.refused:
+        yield Unread(prefix + name, why)
     for name, entry in listing.names:
         yield Found(prefix + name, entry)

@@ -317,3 +317,28 @@ def test_passphrases_reach_encrypted_volumes(tmp_path: Path) -> None:
     result = place.run("find", "x")
     assert result.exit_code == 0
     assert "not searched, because no file system is seen there: files/sda/p0.txt" in result.stderr
+
+
+def test_a_file_whose_inode_is_damaged_is_told_and_does_not_vanish(tmp_path: Path) -> None:
+    place = Place.make(tmp_path)
+    tree = tmp_path / "tree"
+    (tree / "etc").mkdir(parents=True)
+    for name in ("hosts", "lost"):
+        (tree / "etc" / name).write_text(name)
+    disk = make_ext4(tmp_path / "sda.raw", tree)
+    place.ok("backup", disk, "--name", "web01", "--time", "2026-11-22T02:00:00")
+    run("debugfs", "-w", "-R", "clri /etc/lost", disk)
+    place.ok("backup", disk, "--name", "web01", "--time", "2026-11-23T02:00:00")
+    etc = "web01:files/sda/p0/etc"
+    listed = place.run("ls", etc)
+    assert listed.exit_code == 3
+    assert "hosts" in listed.stdout
+    assert "etc/lost: its inode is damaged" in listed.stderr
+    restored = place.run("restore", etc, "--target", tmp_path / "out")
+    assert restored.exit_code == 3
+    assert "lost" in restored.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["hosts"]
+    differs = place.run("diff", "web01")
+    assert differs.exit_code == 3
+    assert "etc/lost: not compared: its inode is damaged" in differs.stderr
+    assert "- files/sda/p0/etc/lost" not in differs.stdout

@@ -166,6 +166,22 @@ def test_nothing_in_a_guest_can_be_changed_or_run(files: Path) -> None:
     assert caught.value.errno == errno.EACCES
 
 
+@pytest.mark.expects_warnings
+def test_a_file_whose_inode_is_damaged_does_not_vanish(place: Place, disk: tuple[Path, Path]) -> None:
+    damaged = place.root.parent / "damaged.raw"
+    shutil.copy(disk[1], damaged)
+    tool("debugfs", "-w", "-R", "clri /etc/shadow", f"{damaged}?offset={MIB}")
+    with place.opened() as repository, FileSource(damaged) as source:
+        backup(repository, source, name="damaged")
+    with place.mounted():
+        etc = place.mountpoint / "vms/damaged/latest/files/damaged/p1/etc"
+        assert names(etc) == ["host link", "passwd", "shadow"]
+        assert (etc / "passwd").read_bytes() == (disk[0] / "etc/passwd").read_bytes()
+        with pytest.raises(OSError) as caught:  # noqa: PT011  the number is looked at
+            (etc / "shadow").read_bytes()
+        assert caught.value.errno == errno.EIO
+
+
 def workers(daemon: int) -> list[int]:
     """Processes that the daemon started."""
     found = Path(f"/proc/{daemon}/task").glob("*/children")
