@@ -28,7 +28,7 @@ from holdfast.repo.types import SnapshotID
 T = TypeVar("T")
 
 _log = logging.getLogger("holdfast.fusefs")
-_MOST = 8
+_MOST = 4
 """Processes that stay, 50 to 120 MB each; with more disks than this in use at once there are more."""
 _IDLE = 300.0
 """Seconds after which a process that nobody asks anything ends."""
