@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -54,7 +54,7 @@ class Inputs:
     uuid: str = ""
     origin: str = ""
     kind: SubjectKind | None = None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...] = ()
 
 
 def open_stream(stack: ExitStack, stream: Stream, kind: SubjectKind | None) -> Inputs:

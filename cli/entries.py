@@ -7,19 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from holdfast.cli.render import escape, size
-from holdfast.guests.values import Entry, NodeType, Volume
+from holdfast.guests.values import FILE_FORMATS, Entry, NodeType, Volume
 from holdfast.repo.select import time_name
 
-_KINDS: Final = {
-    NodeType.FOLDER: stat.S_IFDIR,
-    NodeType.FILE: stat.S_IFREG,
-    NodeType.LINK: stat.S_IFLNK,
-    NodeType.FIFO: stat.S_IFIFO,
-    NodeType.SOCKET: stat.S_IFSOCK,
-    NodeType.CHARACTER: stat.S_IFCHR,
-    NodeType.BLOCK: stat.S_IFBLK,
-    NodeType.DAMAGED: 0,
-}
 _FIRST: Final = -62_135_596_800
 _LAST: Final = 253_402_300_799
 """Seconds of the years 1 and 9999, beyond which no calendar of ours goes."""
@@ -38,7 +28,7 @@ def exact(nanoseconds: int) -> str:
 
 def entry_line(entry: Entry, name: str, target: str = "") -> str:
     """Mode, owner, size, time and name, as `ls -l` has them; sizes of files only."""
-    mode = stat.filemode(_KINDS[entry.type] | entry.mode)
+    mode = stat.filemode(FILE_FORMATS.get(entry.type, 0) | entry.mode)
     length = size(entry.size) if entry.type is NodeType.FILE else "-"
     arrow = f" -> {escape(target)}" if target else ""
     owner = f"{entry.uid}:{entry.gid}"

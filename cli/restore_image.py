@@ -11,6 +11,7 @@ from holdfast.cli.render import count, duration, escape, rate, size
 from holdfast.disks.stored_view import ViewTarget, stored_view
 from holdfast.repo.errors import HoldfastError, Refused
 from holdfast.repo.reader import Reader
+from holdfast.repo.recipe import Recipe
 from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
 from holdfast.repo.snapshot import Item, ItemKind
@@ -88,10 +89,8 @@ def restore_items(
     for job in jobs:
         if is_device(job.path):
             _to_device(settings, repository, job, options, add)
-        elif job.format == "raw":
-            _to_file(repository, job, options, add)
         else:
-            _to_view(repository, job, options, add)
+            _to_file(repository, job, options, add)
 
 
 def _to_device(
@@ -125,32 +124,21 @@ def _to_device(
 def _to_file(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
     reader = Reader(repository)
     recipe = reader.recipe(job.item)
-    with FileTarget(
-        job.path,
-        job.item.size,
-        sparse=options.sparse,
-        overwrite=options.overwrite,
-        mtime=job.item.mtime,
-    ) as file:
+    with _target(job, recipe, options) as file:
         Restorer(repository, reader).to_target(recipe, file, add)
         if options.verify:
             read_back(recipe, repository.keys, file, add)
+            if isinstance(file, ViewTarget):
+                file.compare_tables()
 
 
-def _to_view(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
-    reader = Reader(repository)
-    recipe = reader.recipe(job.item)
-    with ViewTarget(
-        job.path,
-        stored_view(job.item, recipe, job.format),
-        sparse=options.sparse,
-        overwrite=options.overwrite,
-        mtime=job.item.mtime,
-    ) as file:
-        Restorer(repository, reader).to_target(recipe, file, add)
-        if options.verify:
-            read_back(recipe, repository.keys, file, add)
-            file.compare_tables()
+def _target(job: Job, recipe: Recipe, options: ImageOptions) -> FileTarget:
+    """The file as it is stored, or the disk in it in another format."""
+    sparse, overwrite, mtime = options.sparse, options.overwrite, job.item.mtime
+    if job.format == "raw":
+        return FileTarget(job.path, job.item.size, sparse=sparse, overwrite=overwrite, mtime=mtime)
+    view = stored_view(job.item, recipe, job.format)
+    return ViewTarget(job.path, view, sparse=sparse, overwrite=overwrite, mtime=mtime)
 
 
 def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: ImageOptions) -> None:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
 from holdfast.disks.view import View
 from holdfast.disks.views import VIEWS
 from holdfast.repo.recipe import Recipe
-from holdfast.repo.restore import Restorer
+from holdfast.repo.restore import Restorer, zeros
 from holdfast.repo.snapshot import Item
 from holdfast.repo.targets import FileTarget, TargetError
 from holdfast.repo.types import Buffer
-
-_ZEROS: Final = 1 << 20
 
 
 def stored_view(item: Item, recipe: Recipe, format_: str) -> View:
@@ -39,8 +36,7 @@ def _made_up(view: View, start: int, end: int) -> Iterator[Buffer]:
             yield part.data
             continue
         assert part.disk < 0, "the disk stands in one piece"
-        for at in range(0, part.length, _ZEROS):
-            yield bytes(min(_ZEROS, part.length - at))
+        yield from zeros(part.length)
 
 
 class ViewTarget(FileTarget):

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator
 from typing import Final
 from uuid import UUID, uuid5
 
 from holdfast.disks.block_view import MadeSection, SectionView
 from holdfast.disks.vdi_format import HEADER_SIZE, SECTOR, STATIC, Header, encode_header
-from holdfast.disks.view import Allocation, ViewImpossible, ViewPart
+from holdfast.disks.view import Allocation, ViewImpossible
 
 _BLOCK: Final = 1 << 20
 """The only block size that QEMU reads, and VirtualBox's own choice."""
@@ -23,33 +22,25 @@ _BLOCKS: Final = ((4095 << 20) - HEADER_SIZE) // 4
 """Blocks of a disk. The map ends where the data begin, for which the header has 32 bits."""
 
 
-class VdiView:
+class VdiView(SectionView):
     """Implements View. The allocation plays no part: it is the file's holes. `identity`: 16 bytes from which
     the image's UUIDs are made."""
 
     def __init__(self, size: int, allocation: Allocation, identity: bytes) -> None:
         blocks = -(-size // _BLOCK)
-        self.data_start = -(-(HEADER_SIZE + 4 * blocks) // _BLOCK) * _BLOCK
+        data_start = -(-(HEADER_SIZE + 4 * blocks) // _BLOCK) * _BLOCK
         if not size or size % SECTOR or blocks > _BLOCKS:
             raise ViewImpossible(
                 f"a VDI disk has whole sectors of {SECTOR} bytes, up to {_BLOCKS} MiB, not {size} bytes"
             )
-        self._disk_size = size
         self._blocks = blocks
         self._identity = UUID(bytes=identity)
-        self.size = self.data_start + blocks * _BLOCK
-        self._view = SectionView(
+        super().__init__(
             [MadeSection(0, HEADER_SIZE, self._header), _MapSection(blocks)],
-            data_start=self.data_start,
+            data_start=data_start,
             disk_size=size,
-            size=self.size,
+            size=data_start + blocks * _BLOCK,
         )
-
-    def parts(self, start: int, end: int) -> Iterator[ViewPart]:
-        return self._view.parts(start, end)
-
-    def tables(self) -> Iterator[tuple[int, int]]:
-        return self._view.tables()
 
     def _header(self) -> bytes:
         return encode_header(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Final
 from uuid import UUID, uuid5
@@ -40,7 +39,7 @@ from holdfast.disks.vhdx_format import (
     encode_metadata,
     encode_regions,
 )
-from holdfast.disks.view import Allocation, ViewImpossible, ViewPart
+from holdfast.disks.view import Allocation, ViewImpossible
 
 _SECTOR: Final = 512
 _PHYSICAL: Final = 4096
@@ -52,7 +51,7 @@ below 9 MiB."""
 _CREATOR: Final = "Holdfast"
 
 
-class VhdxView:
+class VhdxView(SectionView):
     """Implements View. `identity`: 16 bytes from which the file's GUIDs are made."""
 
     def __init__(self, size: int, allocation: Allocation, identity: bytes) -> None:
@@ -68,11 +67,10 @@ class VhdxView:
         self._blocks = -(-size // self.block_size)
         self._entries = bat_index(self._blocks - 1, self._ratio) + 1
         self._bat_length = -(-8 * self._entries // MIB) * MIB
-        self.data_start = _BAT_OFFSET + self._bat_length
-        self.size = self.data_start + self._blocks * self.block_size
+        data_start = _BAT_OFFSET + self._bat_length
         first, second = HEADER_OFFSETS
         identifier = IDENTIFIER + _CREATOR.encode("utf-16-le").ljust(512, b"\0")
-        self._view = SectionView(
+        super().__init__(
             [
                 MadeSection(0, len(identifier), lambda: identifier),
                 MadeSection(first, HEADER_SIZE, partial(self._header, 1)),
@@ -82,18 +80,12 @@ class VhdxView:
                     for offset in REGION_OFFSETS
                 ),
                 MadeSection(_METADATA_OFFSET, len(self._metadata()), self._metadata),
-                _BatSection(self),
+                _BatSection(self, self._bat_length),
             ],
-            data_start=self.data_start,
+            data_start=data_start,
             disk_size=size,
-            size=self.size,
+            size=data_start + self._blocks * self.block_size,
         )
-
-    def parts(self, start: int, end: int) -> Iterator[ViewPart]:
-        return self._view.parts(start, end)
-
-    def tables(self) -> Iterator[tuple[int, int]]:
-        return self._view.tables()
 
     def bat(self, start: int, end: int) -> bytes:
         """Bytes [start, end) of the BAT."""
@@ -144,9 +136,9 @@ class _BatSection:
 
     start = _BAT_OFFSET
 
-    def __init__(self, view: VhdxView) -> None:
+    def __init__(self, view: VhdxView, length: int) -> None:
         self._view = view
-        self.length = view.data_start - _BAT_OFFSET
+        self.length = length
 
     def read(self, start: int, end: int) -> bytes:
         return self._view.bat(start, end)

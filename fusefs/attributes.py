@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyfuse3
 
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Link, Node, StoredFile, ViewFile
-from holdfast.guests.values import Entry, NodeType
+from holdfast.guests.values import FILE_FORMATS, Entry, NodeType
 
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""
@@ -48,16 +48,6 @@ def attributes_of(node: Node, number: int, owner: Ownership) -> pyfuse3.EntryAtt
     return entry
 
 
-_TYPES = {
-    NodeType.FOLDER: stat.S_IFDIR,
-    NodeType.FILE: stat.S_IFREG,
-    NodeType.LINK: stat.S_IFLNK,
-    NodeType.FIFO: stat.S_IFIFO,
-    NodeType.SOCKET: stat.S_IFSOCK,
-    NodeType.CHARACTER: stat.S_IFCHR,
-    NodeType.BLOCK: stat.S_IFBLK,
-    NodeType.DAMAGED: stat.S_IFREG,  # it has a name; opening it is answered EIO
-}
 _ID_LIMIT = 2**32 - 1
 
 
@@ -72,7 +62,8 @@ def attributes_of_entry(guest: Entry, number: int, owner: Ownership) -> pyfuse3.
     else:
         entry.st_uid, entry.st_gid = owner.uid, owner.gid
         mode |= 0o500 if guest.type is NodeType.FOLDER else 0o400
-    entry.st_mode = pyfuse3.ModeT(_TYPES[guest.type] | mode)
+    # What is damaged has a name at least; opening it is answered EIO.
+    entry.st_mode = pyfuse3.ModeT(FILE_FORMATS.get(guest.type, stat.S_IFREG) | mode)
     entry.st_nlink = 1 if guest.type is NodeType.FOLDER else max(1, min(guest.links, _ID_LIMIT))
     entry.st_size = guest.size
     entry.st_blocks = -(-guest.allocated // 512)

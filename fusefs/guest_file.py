@@ -63,7 +63,7 @@ class MappedFile:
         if extent.disk < 0:
             return bytes(last - first)
         at, length = extent.disk + first - extent.start, last - first
-        if any(bad.offset < at + length and at < bad.offset + bad.length for bad in self._bad):
+        if any(bad.overlap(at, at + length) for bad in self._bad):
             raise GuestDamaged(f"part of the disk at {at} could not be read when it was backed up")
         data = await self._disk.read(at, length)
         if len(data) != last - first:

@@ -133,7 +133,7 @@ class GuestTree:
         return found
 
     async def open(self, number: int) -> Opened:
-        """A regular file, open for reading; anything else that is opened is an empty file."""
+        """A regular file, open for reading; nothing else can be opened."""
         entry = await self.entry(number)
         slot, inode = split_number(number)
         if entry.type is NodeType.DAMAGED:

@@ -6,6 +6,7 @@ nothing outside of the volume it was read from.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -75,7 +76,29 @@ class Segment(NamedTuple):
     offset: int
 
 
-class Segmented:
+class _Composed(ABC):
+    """A device that is made of parts of others."""
+
+    size: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        return b"".join([device.read(place, count) for _, count, device, place in self._cut(offset, length)])
+
+    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
+        found: list[Run] = []
+        for start, count, device, place in self._cut(offset, length):
+            below = device.runs(place, count)
+            if below is None or len(found) > _MAX_RUNS:
+                return None
+            found += [Run(start + run.start - place, run.length, run.disk) for run in below]
+        return merged(found)
+
+    @abstractmethod
+    def _cut(self, offset: int, length: int) -> list[Segment]:
+        """The parts that make [offset, offset + length), in order."""
+
+
+class Segmented(_Composed):
     """Runs of other devices, one after the other: a linear logical volume. `runs` of more than 65,536 pieces
     are None."""
 
@@ -90,18 +113,6 @@ class Segmented:
         self.size = position
         self._segments = list(segments)
         self._starts = [segment.start for segment in segments]
-
-    def read(self, offset: int, length: int) -> bytes:
-        return b"".join([device.read(place, count) for _, count, device, place in self._cut(offset, length)])
-
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        found: list[Run] = []
-        for start, count, device, place in self._cut(offset, length):
-            below = device.runs(place, count)
-            if below is None or len(found) > _MAX_RUNS:
-                return None
-            found += [Run(start + run.start - place, run.length, run.disk) for run in below]
-        return merged(found)
 
     def _cut(self, offset: int, length: int) -> list[Segment]:
         check_range(self.size, offset, length)
@@ -118,7 +129,7 @@ class Segmented:
         return cut
 
 
-class Striped:
+class Striped(_Composed):
     """Devices of which stripes are taken in turn: a striped logical volume. `runs` of more than 65,536
     stripes are None."""
 
@@ -132,19 +143,8 @@ class Striped:
         self._devices = list(devices)
         self._stripe = stripe
 
-    def read(self, offset: int, length: int) -> bytes:
-        return b"".join([device.read(place, count) for _, count, device, place in self._cut(offset, length)])
-
     def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        if length // self._stripe > _MAX_RUNS:
-            return None
-        found: list[Run] = []
-        for start, count, device, place in self._cut(offset, length):
-            below = device.runs(place, count)
-            if below is None or len(found) > _MAX_RUNS:
-                return None
-            found += [Run(start + run.start - place, run.length, run.disk) for run in below]
-        return merged(found)
+        return None if length // self._stripe > _MAX_RUNS else super().runs(offset, length)
 
     def _cut(self, offset: int, length: int) -> list[Segment]:
         check_range(self.size, offset, length)

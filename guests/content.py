@@ -10,13 +10,13 @@ from holdfast.guests.values import Entry, FileExtent, GuestDamaged
 from holdfast.repo.cutter import is_zero
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
+from holdfast.repo.restore import Restorer, zeros
 from holdfast.repo.types import Buffer
 
 _LONG: Final = 1 << 20
 """Bytes of a run from which on decoding ahead on threads pays."""
 _STEP: Final = 1 << 20
-"""Bytes that the parser is asked for at a time, and that zeros are written at a time."""
+"""Bytes that the parser is asked for at a time."""
 
 
 class Piece(NamedTuple):
@@ -73,14 +73,6 @@ class Contents:
             at += wanted
 
 
-def zeros(length: int) -> Iterator[Buffer]:
-    """That many zeros, in blocks."""
-    block = bytes(min(length, _STEP)) if length > 0 else b""
-    while length > 0:
-        yield block[:length]
-        length -= len(block)
-
-
 def merged(entry: Entry, disk_size: int) -> Iterator[FileExtent]:
     """The extents of a file, neighbours joined, checked: they cover [0, size) and lie on the disk.
 
@@ -111,7 +103,7 @@ def lost(disk: OpenDisk, entry: Entry) -> int:
     if not disk.item.bad or not entry.extents:
         return 0
     return sum(
-        max(0, min(at + length, bad.offset + bad.length) - max(at, bad.offset))
+        bad.overlap(at, at + length)
         for _, length, at in merged(entry, disk.item.size)
         if at >= 0
         for bad in disk.item.bad

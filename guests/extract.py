@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from holdfast.guests.content import Contents, lost
 from holdfast.guests.inside import FolderNode, GuestNode, Inside, OpenDisk, TextNode
 from holdfast.guests.naming import to_bytes
 from holdfast.guests.target_folder import TargetFolder
-from holdfast.guests.values import Entry, GuestError, NodeType, WorkerFailed
+from holdfast.guests.values import FILE_FORMATS, Entry, GuestError, NodeType, WorkerFailed
 from holdfast.guests.walk import FolderGuard, Found, Unread, listed, told
 from holdfast.repo.cutter import is_zero
 from holdfast.repo.errors import RepositoryError
@@ -25,12 +24,6 @@ from holdfast.repo.types import Buffer, ProgressFunction
 
 _HOPELESS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """What the next file would meet too."""
-_SPECIAL: Final = {
-    NodeType.FIFO: stat.S_IFIFO,
-    NodeType.SOCKET: stat.S_IFSOCK,
-    NodeType.CHARACTER: stat.S_IFCHR,
-    NodeType.BLOCK: stat.S_IFBLK,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +212,7 @@ class Extractor:
                 folder.link(_name(found), volume.disk.guest.readlink(volume.name, entry.inode))
                 yield _done(path, entry, self._attributes.of_link(folder, _name(found), entry))
             elif self._options.special:
-                folder.node(_name(found), _SPECIAL[entry.type] | 0o600, entry.device)
+                folder.node(_name(found), FILE_FORMATS[entry.type] | 0o600, entry.device)
                 yield _done(path, entry, self._attributes.of_special(folder, _name(found), entry))
             else:
                 yield Event(Outcome.SKIPPED, path, entry.type, reason=f"is a {entry.type.value}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import stat
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,7 +10,15 @@ from holdfast.guests.blocks import CachedDevice
 from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_content import Content, ContentCache
 from holdfast.guests.fs_names import NameCache, is_safe, safe_names
-from holdfast.guests.values import DAMAGED, Entry, GuestDamaged, GuestError, GuestMissing, NodeType
+from holdfast.guests.values import (
+    DAMAGED,
+    FILE_FORMATS,
+    Entry,
+    GuestDamaged,
+    GuestError,
+    GuestMissing,
+    NodeType,
+)
 
 PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, OverflowError)
 """What a parser raises on damaged bytes."""
@@ -22,15 +29,7 @@ MAX_ATTRIBUTES = 1024
 """Of one inode: more are not handed over, and each may take 64 KiB."""
 _MAX_TIME = (1 << 63) - 1
 
-_TYPES = {
-    stat.S_IFREG: NodeType.FILE,
-    stat.S_IFDIR: NodeType.FOLDER,
-    stat.S_IFLNK: NodeType.LINK,
-    stat.S_IFIFO: NodeType.FIFO,
-    stat.S_IFSOCK: NodeType.SOCKET,
-    stat.S_IFCHR: NodeType.CHARACTER,
-    stat.S_IFBLK: NodeType.BLOCK,
-}
+_TYPES = {format_: type_ for type_, format_ in FILE_FORMATS.items()}
 
 
 class TreeFileSystem(ABC):

@@ -32,12 +32,11 @@ from holdfast.guests.fs_base import (
     MAX_INODE,
     MAX_SIZE,
     PARSE_ERRORS,
-    TreeFileSystem,
     check_attributes,
     nanoseconds,
-    node_type,
 )
 from holdfast.guests.fs_content import Content, Pieces, file_extents
+from holdfast.guests.fs_unix import UnixFileSystem
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
 
 _CHUNK_OBJECT = 256
@@ -70,10 +69,10 @@ class _Inode(NamedTuple):
     mtime: int
 
 
-class BtrfsFileSystem(TreeFileSystem):
+class BtrfsFileSystem(UnixFileSystem[_Inode]):
     """One btrfs file system on one device. GuestDamaged when its superblock or chunks cannot be used."""
 
-    kind = "btrfs"
+    kind = family = "btrfs"
 
     def __init__(self, device: BlockDevice) -> None:
         super().__init__(device)
@@ -102,36 +101,15 @@ class BtrfsFileSystem(TreeFileSystem):
     def entry(self, inode: int) -> Entry:
         if inode & ((1 << self._bits) - 1) == _EMPTY:
             return Entry(inode, NodeType.FOLDER, 0o755, 0, 0, 1, 0, 0, 0, 0, 0)
-        node = self._load(inode)
-        type_ = node_type(node.mode, inode)
-        device = 0
-        extents: tuple[FileExtent, ...] | None = None
-        if type_ is NodeType.FILE:
-            extents = self._extents(node)
-        elif type_ in (NodeType.CHARACTER, NodeType.BLOCK):
-            device = os.makedev(node.device >> 20 & 0xFFF, node.device & 0xFFFFF)
-        return Entry(
-            inode,
-            type_,
-            node.mode & 0o7777,
-            node.uid,
-            node.gid,
-            node.links,
-            node.size,
-            node.allocated,
-            node.mtime,
-            node.ctime,
-            node.atime,
-            device,
-            extents,
-        )
+        return super().entry(inode)
+
+    def _device(self, node: _Inode) -> int:
+        return os.makedev(node.device >> 20 & 0xFFF, node.device & 0xFFFFF)
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
         if inode & ((1 << self._bits) - 1) == _EMPTY:
             return
-        node = self._load(inode)
-        if not stat.S_ISDIR(node.mode):
-            raise GuestMissing(f"btrfs: inode {inode} is no folder")
+        node = self._load_kind(inode, stat.S_IFDIR)
         tree = inode >> self._bits
         first, last = (node.object, DIR_INDEX, 0), (node.object, DIR_INDEX, LARGEST)
         for _, item in self._trees.items(node.root, first, last):
@@ -142,15 +120,11 @@ class BtrfsFileSystem(TreeFileSystem):
                     yield name, self._subvolume(tree, object_, node.object, name)
 
     def content(self, inode: int) -> Content:
-        node = self._load(inode)
-        if not stat.S_ISREG(node.mode):
-            raise GuestMissing(f"btrfs: inode {inode} is no file")
+        node = self._load_kind(inode, stat.S_IFREG)
         return self._data(node)
 
     def readlink(self, inode: int) -> bytes:
-        node = self._load(inode)
-        if not stat.S_ISLNK(node.mode):
-            raise GuestMissing(f"btrfs: inode {inode} is no symbolic link")
+        node = self._load_kind(inode, stat.S_IFLNK)
         if node.size > _MAX_LINK:
             raise GuestDamaged(f"btrfs: the link {inode} is of {node.size} bytes")
         return self._data(node).read(0, node.size)

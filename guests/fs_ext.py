@@ -16,13 +16,12 @@ from holdfast.guests.filesystem import BlockDevice
 from holdfast.guests.fs_base import (
     MAX_SIZE,
     PARSE_ERRORS,
-    TreeFileSystem,
     check_attributes,
     nanoseconds,
-    node_type,
 )
 from holdfast.guests.fs_content import Content, Inline, Piece, Pieces, Unreadable, file_extents, read_pieces
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.guests.fs_unix import UnixFileSystem
+from holdfast.guests.values import FileExtent, GuestDamaged, GuestMissing
 
 _ROOT = 2
 _FLAG_ENCRYPTED = 0x800
@@ -62,8 +61,10 @@ class _Inode(NamedTuple):
         return len(self.extra) >= 4 and struct.unpack_from("<I", self.extra)[0] == _XATTR_MAGIC
 
 
-class ExtFileSystem(TreeFileSystem):
+class ExtFileSystem(UnixFileSystem[_Inode]):
     """One ext file system. Raises GuestDamaged when its superblock cannot be used."""
+
+    family = "ext"
 
     def __init__(self, device: BlockDevice) -> None:
         super().__init__(device)
@@ -74,36 +75,14 @@ class ExtFileSystem(TreeFileSystem):
         self.root = _ROOT
         self._load(_ROOT)
 
-    def entry(self, inode: int) -> Entry:
-        node = self._load(inode)
-        type_ = node_type(node.mode, inode)
-        device = 0
-        extents: tuple[FileExtent, ...] | None = None
-        if type_ is NodeType.FILE:
-            extents = self._extents(node)
-        elif type_ in (NodeType.CHARACTER, NodeType.BLOCK):
-            device = _device_number(node.block)
-        return Entry(
-            inode,
-            type_,
-            node.mode & 0o7777,
-            node.uid,
-            node.gid,
-            node.links,
-            node.size,
-            node.allocated,
-            node.mtime,
-            node.ctime,
-            node.atime,
-            device,
-            extents,
-            plain=not node.attributes and not node.has_attributes_inside,
-        )
+    def _device(self, node: _Inode) -> int:
+        return _device_number(node.block)
+
+    def _is_plain(self, node: _Inode) -> bool:
+        return not node.attributes and not node.has_attributes_inside
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
-        node = self._load(inode)
-        if not stat.S_ISDIR(node.mode):
-            raise GuestMissing(f"ext: inode {inode} is no folder")
+        node = self._load_kind(inode, stat.S_IFDIR)
         names = self._stored_names(node)
         yield from _encrypted(names) if node.flags & _FLAG_ENCRYPTED else names
 
@@ -128,9 +107,7 @@ class ExtFileSystem(TreeFileSystem):
                     yield from _names(data[block : block + block_size], inode)
 
     def content(self, inode: int) -> Content:
-        node = self._load(inode)
-        if not stat.S_ISREG(node.mode):
-            raise GuestMissing(f"ext: inode {inode} is no file")
+        node = self._load_kind(inode, stat.S_IFREG)
         if node.flags & _FLAG_ENCRYPTED:
             return Unreadable(f"ext: inode {inode} is encrypted")
         if node.flags & _FLAG_INLINE:
@@ -138,9 +115,7 @@ class ExtFileSystem(TreeFileSystem):
         return Pieces(self.device, self._pieces(node), node.size)
 
     def readlink(self, inode: int) -> bytes:
-        node = self._load(inode)
-        if not stat.S_ISLNK(node.mode):
-            raise GuestMissing(f"ext: inode {inode} is no symbolic link")
+        node = self._load_kind(inode, stat.S_IFLNK)
         if node.size > _MAX_LINK or node.flags & _FLAG_ENCRYPTED:
             raise GuestDamaged(f"ext: the link {inode} is encrypted, or of {node.size} bytes")
         if node.flags & _FLAG_INLINE:

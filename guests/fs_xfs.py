@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 from holdfast.guests import fs_acls as acls
 from holdfast.guests.filesystem import BlockDevice
-from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, TreeFileSystem, check_attributes, node_type
+from holdfast.guests.fs_base import MAX_INODE, PARSE_ERRORS, check_attributes
 from holdfast.guests.fs_content import Content, Inline, Pieces, Unreadable, file_extents, read_pieces
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.guests.fs_unix import UnixFileSystem
+from holdfast.guests.values import FileExtent, GuestDamaged
 from holdfast.guests.xfs_attributes import ROOT, attributes, is_plain
 from holdfast.guests.xfs_inode import FLAG_REALTIME, FORMAT_LOCAL, Inode, fork_pieces, parse_inode
 from holdfast.guests.xfs_log import is_clean
@@ -28,10 +29,10 @@ _LINK_HEAD = 56
 _ENTRY = struct.Struct(">QB")
 
 
-class XfsFileSystem(TreeFileSystem):
+class XfsFileSystem(UnixFileSystem[Inode]):
     """One XFS file system. Raises GuestDamaged when its superblock cannot be used."""
 
-    kind = "xfs"
+    kind = family = "xfs"
 
     def __init__(self, device: BlockDevice) -> None:
         super().__init__(device)
@@ -41,37 +42,15 @@ class XfsFileSystem(TreeFileSystem):
         self._load(self.root)
         self.has_log = self._has_log()
 
-    def entry(self, inode: int) -> Entry:
-        node = self._load(inode)
-        type_ = node_type(node.mode, inode)
-        device = 0
-        extents: tuple[FileExtent, ...] | None = None
-        if type_ is NodeType.FILE:
-            extents = self._extents(node)
-        elif type_ in (NodeType.CHARACTER, NodeType.BLOCK):
-            (number,) = struct.unpack_from(">I", node.fork.data)
-            device = os.makedev(number >> 18, number & 0x3FFFF)
-        return Entry(
-            inode,
-            type_,
-            node.mode & 0o7777,
-            node.uid,
-            node.gid,
-            node.links,
-            node.size,
-            node.blocks * self._super.block_size,
-            node.mtime,
-            node.ctime,
-            node.atime,
-            device,
-            extents,
-            plain=is_plain(node),
-        )
+    def _device(self, node: Inode) -> int:
+        (number,) = struct.unpack_from(">I", node.fork.data)
+        return os.makedev(number >> 18, number & 0x3FFFF)
+
+    def _is_plain(self, node: Inode) -> bool:
+        return is_plain(node)
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
-        node = self._load(inode)
-        if not stat.S_ISDIR(node.mode):
-            raise GuestMissing(f"xfs: inode {inode} is no folder")
+        node = self._load_kind(inode, stat.S_IFDIR)
         if node.fork.format == FORMAT_LOCAL:
             yield from self._short_names(node.fork.data, inode)
             return
@@ -88,9 +67,7 @@ class XfsFileSystem(TreeFileSystem):
                 yield from self._block_names(read_pieces(self.tables, pieces, end, offset, size), inode)
 
     def content(self, inode: int) -> Content:
-        node = self._load(inode)
-        if not stat.S_ISREG(node.mode):
-            raise GuestMissing(f"xfs: inode {inode} is no file")
+        node = self._load_kind(inode, stat.S_IFREG)
         if node.flags & FLAG_REALTIME:
             return Unreadable(f"xfs: inode {inode} lies on the real-time device")
         if node.fork.format == FORMAT_LOCAL:
@@ -98,9 +75,7 @@ class XfsFileSystem(TreeFileSystem):
         return Pieces(self.device, fork_pieces(self.tables, self._super, node.fork, inode), node.size)
 
     def readlink(self, inode: int) -> bytes:
-        node = self._load(inode)
-        if not stat.S_ISLNK(node.mode):
-            raise GuestMissing(f"xfs: inode {inode} is no symbolic link")
+        node = self._load_kind(inode, stat.S_IFLNK)
         if node.size > _MAX_LINK:
             raise GuestDamaged(f"xfs: the link {inode} is of {node.size} bytes")
         is_local = node.fork.format == FORMAT_LOCAL
@@ -135,7 +110,7 @@ class XfsFileSystem(TreeFileSystem):
         if inode >= MAX_INODE:
             raise GuestDamaged(f"xfs: the inode number {inode} is too large to be shown")
         place = self._super.inode_offset(inode)
-        return parse_inode(self.tables.read(place, self._super.inode_size), inode)
+        return parse_inode(self.tables.read(place, self._super.inode_size), inode, self._super.block_size)
 
     def _extents(self, node: Inode) -> tuple[FileExtent, ...] | None:
         if node.flags & FLAG_REALTIME or node.fork.format == FORMAT_LOCAL:

@@ -58,7 +58,7 @@ class StoredDisk:
         if offset < 0 or length < 0 or end > self.size:
             raise GuestDamaged(f"{self._name}: nothing is at {offset}: the disk ends at {self.size}")
         for bad in self.bad:
-            if bad.offset < end and offset < bad.offset + bad.length:
+            if bad.overlap(offset, end):
                 raise GuestDamaged(f"{self._name}: {bad.offset} could not be read when it was backed up")
         data = self._reader.read(self.recipe, offset, length)
         self._notice(offset, end)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.repo.errors import HoldfastError
 
@@ -21,6 +23,18 @@ class NodeType(Enum):
     BLOCK = "block device"
     DAMAGED = "damaged"
     """A name is there, and what it stands for cannot be told."""
+
+
+FILE_FORMATS: Final[Mapping[NodeType, int]] = {
+    NodeType.FOLDER: stat.S_IFDIR,
+    NodeType.FILE: stat.S_IFREG,
+    NodeType.LINK: stat.S_IFLNK,
+    NodeType.FIFO: stat.S_IFIFO,
+    NodeType.SOCKET: stat.S_IFSOCK,
+    NodeType.CHARACTER: stat.S_IFCHR,
+    NodeType.BLOCK: stat.S_IFBLK,
+}
+"""The upper bits of `st_mode` for each type that there is on Unix."""
 
 
 class FileExtent(NamedTuple):

@@ -42,7 +42,7 @@ class Inode(NamedTuple):
     gid: int
     links: int
     size: int
-    blocks: int
+    allocated: int
     mtime: int
     ctime: int
     atime: int
@@ -51,7 +51,7 @@ class Inode(NamedTuple):
     attributes: Fork | None
 
 
-def parse_inode(raw: bytes, number: int) -> Inode:
+def parse_inode(raw: bytes, number: int, block_size: int) -> Inode:
     """An inode as it stands on the disk. GuestMissing when it is not in use."""
     (
         magic, mode, version, format_, old_links, uid, gid, links, _, _, big_count, atime, mtime, ctime,
@@ -83,7 +83,7 @@ def parse_inode(raw: bytes, number: int) -> Inode:
         gid,
         links if version > 1 else old_links,
         size,
-        blocks,
+        blocks * block_size,
         decode(mtime),
         decode(ctime),
         decode(atime),

@@ -17,7 +17,6 @@ class ImageSource:
     deliver is a bad range; an image that is damaged in itself raises ImageDamaged.
     """
 
-    is_device = False
     head = b""
 
     def __init__(

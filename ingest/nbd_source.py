@@ -11,6 +11,7 @@ from holdfast.ingest.nbd_protocol import STATE_DIRTY, STATE_ZERO, error_text
 from holdfast.ingest.nbd_wire import NbdAddress, parse_uri
 from holdfast.ingest.source import HEAD_SIZE, SourceExtent
 from holdfast.repo.cutter import BLOCK
+from holdfast.repo.ranges import joined
 from holdfast.repo.snapshot import BadRange
 
 _REQUEST = 1 << 20
@@ -105,17 +106,8 @@ class NbdSource:
 
     def _runs(self, context: int, flag: int) -> Iterator[tuple[int, int]]:
         """(start, end) of the longest runs that have the flag set."""
-        begin = finish = 0
-        for start, end, flags in self._connection.block_status(0, self._size, context):
-            if not flags & flag:
-                continue
-            if start > finish:
-                if finish > begin:
-                    yield begin, finish
-                begin = start
-            finish = end
-        if finish > begin:
-            yield begin, finish
+        status = self._connection.block_status(0, self._size, context)
+        return joined((start, end) for start, end, flags in status if flags & flag)
 
     # ---- bytes --------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from holdfast.disks.files import OpenFile
 from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.repo.cutter import BLOCK
 from holdfast.repo.errors import StreamFailed
+from holdfast.repo.ranges import joined
 from holdfast.repo.snapshot import BadRange
 
 HEAD_SIZE = 64 << 10
@@ -117,7 +118,7 @@ def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[Sou
     """The runs of a source of `size` bytes that has holes at these (start, end), in order. Holes that touch
     are one; each is taken inward to 4 KiB edges."""
     at = 0
-    for start, end in _joined(holes):
+    for start, end in joined(holes):
         first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK
         if last > first:
             if first > at:
@@ -126,18 +127,6 @@ def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[Sou
             at = last
     if at < size:
         yield SourceExtent(at, size - at, is_hole=False)
-
-
-def _joined(holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    start = end = 0
-    for hole in holes:
-        if hole[0] != end:
-            if end > start:
-                yield start, end
-            start = hole[0]
-        end = hole[1]
-    if end > start:
-        yield start, end
 
 
 class StreamSource:

@@ -23,6 +23,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from holdfast.repo.errors import Damaged
+from holdfast.repo.ranges import joined
 from holdfast.repo.types import ChunkID
 
 _HOLE = 1 << 63
@@ -186,16 +187,8 @@ class Recipe:
     def data_runs(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
         """(start, length) of the runs of chunks that overlap [start, end), in order, not clipped at the
         edges of chunks; what lies between is holes."""
-        first = last = -1
-        for extent in self.extents(start, end):
-            if extent.id is None:
-                continue
-            if extent.start != last:
-                if last > first:
-                    yield first, last - first
-                first = extent.start
-            last = extent.start + extent.length
-        if last > first:
+        chunks = (extent for extent in self.extents(start, end) if extent.id is not None)
+        for first, last in joined((chunk.start, chunk.start + chunk.length) for chunk in chunks):
             yield first, last - first
 
     def leaves(self, start: int, end: int) -> Iterator[tuple[int, Node]]:

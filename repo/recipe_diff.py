@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from holdfast.repo.errors import Damaged
+from holdfast.repo.ranges import joined
 from holdfast.repo.recipe import Node
 from holdfast.repo.types import ChunkID
 
@@ -64,18 +65,10 @@ def differing(
     difference, not the size. What one has beyond the end of the other differs. Chunks of equal content
     that are cut at other places count as different: the stretches are an upper limit.
     """
-    start = end = 0
-    for first, last in _unmerged(_Cursor(*one, load), _Cursor(*other, load)):
-        if first > end:
-            if end > start:
-                yield start, end
-            start = first
-        end = last
-    if end > start:
-        yield start, end
+    return joined(_differing(_Cursor(*one, load), _Cursor(*other, load)))
 
 
-def _unmerged(a: _Cursor, b: _Cursor) -> Iterator[tuple[int, int]]:
+def _differing(a: _Cursor, b: _Cursor) -> Iterator[tuple[int, int]]:
     at = 0
     while a.piece and b.piece:
         p, q = a.piece, b.piece

@@ -81,7 +81,7 @@ class Restorer:
                 extent, plain = parts
                 first, last = max(start, extent.start), min(end, extent.start + extent.length)
                 if plain is None:
-                    yield from _zeros(last - first)
+                    yield from zeros(last - first)
                 else:
                     yield cut_extent(extent, plain, first, last)
 
@@ -156,7 +156,8 @@ class _Together:
             self._parts = []
 
 
-def _zeros(length: int) -> Iterator[Buffer]:
+def zeros(length: int) -> Iterator[Buffer]:
+    """So many zeros, in blocks of at most 1 MiB."""
     block = bytes(min(length, 1 << 20))
     while length > 0:
         yield block[:length] if length < len(block) else block

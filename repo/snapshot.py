@@ -66,6 +66,10 @@ class BadRange:
     length: int
     reason: str
 
+    def overlap(self, start: int, end: int) -> int:
+        """Bytes that it has in common with [start, end)."""
+        return max(0, min(end, self.offset + self.length) - max(start, self.offset))
+
 
 @dataclass(frozen=True, slots=True)
 class Item:

@@ -16,6 +16,7 @@ from typing import Final
 from holdfast.repo.crypto import Keys
 from holdfast.repo.cutter import is_zero
 from holdfast.repo.errors import HoldfastError, Refused
+from holdfast.repo.ranges import joined
 from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.types import Buffer, ChunkID, ProgressFunction
 
@@ -296,20 +297,16 @@ def gaps(recipe: Recipe, keys: Keys) -> Iterator[tuple[int, int]]:
     A chunk of zeros is known by its ID. Disks have chunks of few lengths, so few hashes are made.
     """
     zeros: dict[int, ChunkID] = {}
-    start = end = 0
-    for extent in recipe.extents():
+
+    def is_gap(extent: Extent) -> bool:
         if extent.id is not None and extent.length not in zeros:
             if len(zeros) >= 4096:  # a stream: any length occurs
                 zeros.clear()
             zeros[extent.length] = keys.data_chunk_id(bytes(extent.length))
-        if extent.id is not None and extent.id != zeros[extent.length]:
-            continue
-        if extent.start != end:
-            if end > start:
-                yield start, end - start
-            start = extent.start
-        end = extent.start + extent.length
-    if end > start:
+        return extent.id is None or extent.id == zeros[extent.length]
+
+    empty = ((extent.start, extent.start + extent.length) for extent in recipe.extents() if is_gap(extent))
+    for start, end in joined(empty):
         yield start, end - start
 
 
