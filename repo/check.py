@@ -238,9 +238,10 @@ def _affected(
         for item in stored.snapshot.items:
             hit = 0
             try:
-                for extent in reader.recipe(item).extents():
-                    if extent.id in bad and not repository.index.locations(extent.id):
-                        hit += extent.length
+                for content in (item, *((item.catalogue,) if item.catalogue else ())):
+                    for extent in reader.recipe(content).extents():
+                        if extent.id in bad and not repository.index.locations(extent.id):
+                            hit += extent.length
             except Damaged:
                 continue  # reported as unreachable already
             if hit:

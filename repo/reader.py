@@ -8,7 +8,7 @@ from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
 from holdfast.repo.recipe import Extent, Node, Recipe, decode_node
 from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item
+from holdfast.repo.snapshot import Content, Item
 from holdfast.repo.store import Kind
 from holdfast.repo.types import ChunkID, RecordType
 
@@ -31,9 +31,9 @@ class Reader:
         )
         self.chunks: ByteCache[ChunkID, bytes] = ByteCache(chunk_cache, len)
 
-    def recipe(self, item: Item) -> Recipe:
-        """The recipe of a stored file."""
-        return Recipe(item.recipe, item.size, self.node)
+    def recipe(self, stored: Item | Content) -> Recipe:
+        """The recipe of a stored file or stream."""
+        return Recipe(stored.recipe, stored.size, self.node)
 
     def node(self, id_: ChunkID) -> Node:
         """A decoded recipe node. Raises Damaged or MissingChunk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -19,12 +20,14 @@ class SubjectKind(Enum):
     VM = "vm"
     DATABASE = "database"
     FILES = "files"
+    LOGS = "logs"
 
 
 class ItemKind(Enum):
     DISK = "disk"
     DUMP = "dump"
     FILE = "file"
+    LOG = "log"
 
 
 class Consistency(Enum):
@@ -72,11 +75,20 @@ class BadRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Content:
+    """A stored stream: the ID of its recipe's root node, and its size in bytes."""
+
+    recipe: ChunkID
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One stored file. `size` and `allocated` (bytes that are not holes) are in bytes, `mtime` in ns.
 
-    `source_format` is the disk image format that a disk was read from, "" for anything else; `checkpoint`
-    names the dirty bitmap that began to record when this disk was read.
+    `source_format` is the disk image format that a disk was read from, or how a dump was compressed, ""
+    for as it is stored; `checkpoint` names the dirty bitmap that began to record when this disk was read;
+    `catalogue` is what stands where in a dump (`dumps.catalogue`), stored as a stream of its own.
     """
 
     path: str
@@ -89,6 +101,12 @@ class Item:
     bad: tuple[BadRange, ...] = ()
     source_format: str = ""
     checkpoint: str = ""
+    catalogue: Content | None = None
+
+    @property
+    def recipes(self) -> tuple[ChunkID, ...]:
+        """The roots of all that must be there for this item to be whole."""
+        return (self.recipe, self.catalogue.recipe) if self.catalogue else (self.recipe,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +124,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The record of one backup. `time` is when it began, UTC."""
+    """The record of one backup. `time` is when it began, UTC.
+
+    `facts` are what is known of a database at that moment, by these names as far as they are known:
+    "server" (its version), "tool" (what made the dump, with version), "system_id" and "timeline" of a
+    PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn" and
+    "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid", "physical" ("yes").
+    """
 
     subject: Subject
     time: datetime
@@ -119,6 +143,7 @@ class Snapshot:
     parent: SnapshotID | None = None
     tags: tuple[str, ...] = ()
     stats: Stats = field(default_factory=Stats)
+    facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def partial(self) -> bool:
@@ -167,6 +192,8 @@ def encode(snapshot: Snapshot) -> bytes:
             "seconds": round(s.stats.seconds, 3),
         },
     }
+    if s.facts:
+        document["facts"] = dict(s.facts)
     return json.dumps(document, sort_keys=True, ensure_ascii=True).encode()
 
 
@@ -181,7 +208,12 @@ def _encode_item(item: Item) -> dict[str, Any]:
         "recipe": item.recipe.hex(),
         "bad": [[bad.offset, bad.length, bad.reason] for bad in item.bad],
     }
-    optional = {"source_format": item.source_format, "checkpoint": item.checkpoint}
+    content = [item.catalogue.recipe.hex(), item.catalogue.size] if item.catalogue else None
+    optional = {
+        "source_format": item.source_format,
+        "checkpoint": item.checkpoint,
+        "catalogue": content,
+    }
     return document | {name: value for name, value in optional.items() if value}
 
 
@@ -211,27 +243,34 @@ def decode(data: bytes, where: str) -> Snapshot:
             parent=SnapshotID(d["parent"]) if d["parent"] else None,
             tags=tuple(str(tag) for tag in d["tags"]),
             stats=Stats(**d["stats"]),
+            facts={str(name): str(value) for name, value in d.get("facts", {}).items()},
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise Damaged(where, f"not a snapshot: {error}") from None
 
 
 def _decode_item(d: dict[str, Any]) -> Item:
-    recipe = bytes.fromhex(d["recipe"])
-    if len(recipe) != 32 or d["size"] < 0:
-        raise ValueError("item with an impossible recipe or size")
+    content = _decode_content(d["recipe"], d["size"])
     return Item(
         path=check_item_path(d["path"]),
         kind=ItemKind(d["kind"]),
-        size=int(d["size"]),
+        size=content.size,
         allocated=int(d["allocated"]),
         mtime=int(d["mtime"]),
         cutter=CutterSpec.from_json(d["cutter"]),
-        recipe=ChunkID(recipe),
+        recipe=content.recipe,
         bad=tuple(BadRange(int(o), int(n), str(reason)) for o, n, reason in d["bad"]),
         source_format=str(d.get("source_format", "")),
         checkpoint=str(d.get("checkpoint", "")),
+        catalogue=_decode_content(*d["catalogue"]) if "catalogue" in d else None,
     )
+
+
+def _decode_content(recipe: str, size: int) -> Content:
+    root = bytes.fromhex(recipe)
+    if len(root) != 32 or size < 0:
+        raise ValueError("item with an impossible recipe or size")
+    return Content(ChunkID(root), int(size))
 
 
 def check_item_path(path: str) -> str:

@@ -29,10 +29,10 @@ def mark(
     the depth of the trees. A node that cannot be read is yielded as Broken and the walk goes on.
     """
     for stored in snapshots:
-        for item in stored.snapshot.items:
-            stack = list(seen.add([item.recipe]))
+        for root in (root for item in stored.snapshot.items for root in item.recipes):
+            stack = list(seen.add([root]))
             if stack:
-                yield stored, [ChunkID(item.recipe)]
+                yield stored, [root]
             while stack:
                 id_ = ChunkID(stack.pop())
                 try:

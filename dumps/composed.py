@@ -1,0 +1,81 @@
+"""A file that is made of stretches of a stored stream and of text of our own. Nothing is copied."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+from holdfast.disks.view import ViewPart
+
+
+class Piece(NamedTuple):
+    """`length` bytes: these, or the stored stream's from `start` when `data` is None."""
+
+    length: int
+    data: bytes | None
+    start: int
+
+
+def text(data: bytes) -> Piece:
+    return Piece(len(data), data, -1)
+
+
+def stretch(start: int, length: int) -> Piece:
+    return Piece(length, None, start)
+
+
+class Composed:
+    """A made-up file. Immutable; any thread. Serves where a disk's view does (`disks.view.View`)."""
+
+    __slots__ = ("_pieces", "_starts", "data_start", "mode", "mtime", "size", "target")
+
+    def __init__(
+        self, pieces: Iterable[Piece], *, mode: int = 0o444, mtime: int | None = None, target: str = ""
+    ) -> None:
+        """Neighbouring stretches become one. `mtime` is in ns, None for the dump's own; `target` is that
+        of a symbolic link, "" for a file."""
+        self._pieces: Final = _merged(pieces)
+        self._starts: Final = list(accumulate((piece.length for piece in self._pieces), initial=0))
+        self.size: Final = self._starts[-1]
+        self.data_start: Final = 0
+        self.mode: Final = mode
+        self.mtime: Final = mtime
+        self.target: Final = target
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        return self._pieces
+
+    def parts(self, start: int, end: int) -> Iterator[ViewPart]:
+        """What [start, end) is made of: clipped, in order, without gaps; end <= size."""
+        at = bisect_right(self._starts, start) - 1
+        while start < end:
+            piece, base = self._pieces[at], self._starts[at]
+            stop = min(end, self._starts[at + 1])
+            data = None if piece.data is None else piece.data[start - base : stop - base]
+            yield ViewPart(start, stop - start, data, -1 if data is not None else piece.start + start - base)
+            start = stop
+            at += 1
+
+    def tables(self) -> Iterator[tuple[int, int]]:
+        """The text of our own."""
+        for piece, start in zip(self._pieces, self._starts, strict=False):
+            if piece.data is not None:
+                yield start, start + piece.length
+
+
+def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
+    merged: list[Piece] = []
+    for piece in pieces:
+        last = merged[-1] if merged else None
+        if not piece.length:
+            continue
+        if last and piece.data is None and last.data is None and last.start + last.length == piece.start:
+            merged[-1] = Piece(last.length + piece.length, None, last.start)
+        elif last and piece.data is not None and last.data is not None:
+            merged[-1] = text(last.data + piece.data)
+        else:
+            merged.append(piece)
+    return tuple(merged)

@@ -1,0 +1,1 @@
+"""Taking backups of running databases with their own tools."""

@@ -1,0 +1,1 @@
+"""Proof that a backup is any good: throw-away servers that load or recover it."""
