@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from holdfast.disks.files import OpenFile
 from holdfast.disks.open import image_format, open_image
+from holdfast.ingest.databases.folder import plan_folder
 from holdfast.ingest.exports.companions import companions_for
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.image_source import ImageSource
@@ -47,7 +48,8 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them."""
+    """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them; `engine` and
+    `facts` are a database's."""
 
     parts: tuple[Part, ...]
     name: str = ""
@@ -55,6 +57,8 @@ class Inputs:
     origin: str = ""
     kind: SubjectKind | None = None
     warnings: tuple[str, ...] = ()
+    engine: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_stream(stack: ExitStack, stream: Stream, kind: SubjectKind | None) -> Inputs:
@@ -75,7 +79,7 @@ def open_paths(
     options: ImageOptions,
     progress: ProgressFunction,
 ) -> Inputs:
-    """One export as a whole, or any number of images, live disks and files.
+    """One export as a whole, one folder of a database's tool, or any number of images, live disks and files.
 
     `progress` counts bytes of an export that must be hashed or unpacked before anything else. Raises
     SourceError, Refused and their like.
@@ -84,6 +88,8 @@ def open_paths(
         found = _open_export(stack, Path(paths[0]), options, progress)
         if found is not None:
             return found
+    if len(paths) == 1 and kind is SubjectKind.DATABASE and Path(paths[0]).is_dir():
+        return _open_pieces(stack, Path(paths[0]), options)
     sources = [_open(stack, path, kind, options) for path in paths]
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
         raise Refused(_NO_BITMAP)
@@ -117,12 +123,24 @@ def _open_export(
     )
 
 
+def _open_pieces(stack: ExitStack, folder: Path, options: ImageOptions) -> Inputs:
+    """What a database's own tool left in a folder."""
+    if options.bitmap:
+        raise Refused(_NO_BITMAP)
+    parts, warnings = plan_folder(folder)
+    for part in parts:
+        stack.callback(part.source.close)
+    origin = folder.name or folder.resolve().name or str(folder)
+    return Inputs(parts, origin=origin, kind=SubjectKind.DATABASE, warnings=warnings)
+
+
 def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageOptions) -> Source:
     if is_nbd_uri(path):
         return stack.enter_context(NbdSource(path, bitmap=options.bitmap))
     if Path(path).is_dir():
         raise Refused(
-            f"{path} is a directory, and a virtual machine's export is backed up by itself; "
+            f"{path} is a directory, and a virtual machine's export is backed up by itself; a folder of a "
+            "database's tool is taken whole with --kind database and nothing else; "
             f"`tar -C {path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME` keeps "
             "any other one whole"
         )

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.cli.render import iso
+from holdfast.repo.proofs import Proof, Verdict
 from holdfast.repo.snapshot import Item, StoredSnapshot
 
 SHORT_ID = 8
@@ -41,6 +42,46 @@ def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str
     if items:
         document["items"] = [item_document(item) for item in s.items]
     return document
+
+
+def verdict_document(verdict: Verdict) -> dict[str, Any]:
+    """How a snapshot's last rehearsal ended."""
+    v = verdict
+    document = {
+        "outcome": v.outcome.value,
+        "time": iso(v.time),
+        "engine": v.engine,
+        "server": v.server,
+        "host": v.host,
+        "program": v.program,
+        "seconds": v.seconds,
+        "databases": v.databases,
+        "schemas": v.schemas,
+        "tables": v.tables,
+        "rows": v.rows,
+    }
+    return document | ({"error": v.error} if v.error else {})
+
+
+def proof_document(proof: Proof) -> dict[str, Any]:
+    """All that a rehearsal found."""
+    return verdict_document(proof.verdict) | {
+        "counts": [
+            {"database": t.database, "schema": t.schema, "table": t.name, "rows": t.rows}
+            for t in proof.tables
+        ],
+        "queries": [
+            {
+                "query": q.sql,
+                "database": q.database,
+                "columns": list(q.columns),
+                "rows": [list(row) for row in q.rows],
+                "more": q.more,
+            }
+            for q in proof.queries
+        ],
+        "notes": list(proof.notes),
+    }
 
 
 def item_document(item: Item) -> dict[str, Any]:

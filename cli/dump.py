@@ -13,6 +13,7 @@ import click
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
+from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command
 from holdfast.disks.stored_view import stored_view, stream
 from holdfast.disks.views import VIEWS
@@ -30,23 +31,37 @@ _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """Something that can be dumped. `lost`: bytes that could not be read when it was backed up."""
+    """Something that can be dumped. `lost`: bytes that could not be read when it was backed up. `is_short`:
+    it comes from a dump that is not whole."""
 
     name: str
     data: Iterable[Buffer]
     lost: int = 0
+    is_short: bool = False
 
 
 @command("dump")
 @click.argument("snapshot", metavar="SNAPSHOT[:PATH]")
+@click.option("--table", metavar="TABLE", help="Of a database dump: one table, such as public.orders.")
+@click.option("--format", "format_", type=click.Choice(["sql", "csv"]), help="Of a table; default: sql.")
 @click.option("--force", is_flag=True, help="Write to a terminal whatever it is.")
 @luks_option
 @click.pass_context
-def dump_command(context: click.Context, *, snapshot: str, force: bool, luks: Sequence[str]) -> ExitCode:
+def dump_command(
+    context: click.Context,
+    *,
+    snapshot: str,
+    table: str | None,
+    format_: str | None,
+    force: bool,
+    luks: Sequence[str],
+) -> ExitCode:
     """Write a stored file to standard output, in order.
 
     \b
     holdfast dump shop@latest:dump.sql | psql shop
+    holdfast dump shop@latest --table public.orders | psql shop_copy
+    holdfast dump shop@latest --table orders --format csv > orders.csv
     holdfast dump web01:files/web01/p1/etc/passwd
     holdfast dump web01:disks/web01.qcow2 | ssh host 'cat > web01.qcow2'
 
@@ -55,11 +70,20 @@ def dump_command(context: click.Context, *, snapshot: str, force: bool, luks: Se
     settings = context.ensure_object(Settings)
     if settings.output.json:
         raise click.UsageError("--json: what dump prints is the file itself")
+    if format_ and not table:
+        raise click.UsageError("--format says how a --table is wanted")
     guard = sys.stdout.isatty() and not force
     out = sys.stdout.buffer
     with settings.opened(index=True) as repository:
         stored, path = settings.pick(repository, snapshot)
-        with _content(repository, stored.snapshot, path, luks) as content:
+        if table and path:
+            raise click.UsageError(f"--table and :{path} exclude each other")
+        chosen = (
+            _table(repository, stored.snapshot, table, format_)
+            if table
+            else _content(repository, stored.snapshot, path, luks)
+        )
+        with chosen as content:
             for data in content.data:
                 if guard and _NOT_TEXT.search(data):
                     raise Refused(
@@ -71,8 +95,17 @@ def dump_command(context: click.Context, *, snapshot: str, force: bool, luks: Se
         settings.output.warn(
             f"{content.name}: {content.lost} bytes could not be read when this was backed up, and are zeros"
         )
-        return ExitCode.PARTIAL
-    return ExitCode.DONE
+    if content.is_short:
+        settings.output.warn(f"{content.name}: its dump is not whole; `holdfast info` says why")
+    return ExitCode.PARTIAL if content.lost or content.is_short else ExitCode.DONE
+
+
+@contextmanager
+def _table(repository: Repository, snapshot: Snapshot, table: str, format_: str | None) -> Iterator[_Content]:
+    made = MadeFiles(repository, snapshot)
+    path = made.table(table)
+    data: Iterable[Buffer] = made.csv(path) if format_ == "csv" else made.read(made.found[path])
+    yield _Content(path, data, is_short=bool(made.found[path].item.bad))
 
 
 @contextmanager
@@ -86,6 +119,12 @@ def _content(
         with explained(), guests.inside(snapshot) as inside:
             yield _Content(path, *guests.content(inside, path))
         return
+    made = MadeFiles(repository, snapshot)
+    whole = path or (snapshot.items[0].path if len(snapshot.items) == 1 else "")
+    if whole in made.found:
+        item = made.found[whole].item
+        yield _Content(whole, made.read(made.found[whole]), is_short=bool(item.bad))
+        return
     reader = Reader(repository)
     restorer = Restorer(repository, reader)
     item, format_ = _the_one(snapshot, path)
@@ -93,7 +132,8 @@ def _content(
     data = (
         stream(stored_view(item, recipe, format_), recipe, restorer) if format_ else restorer.in_order(recipe)
     )
-    yield _Content(path or item.path, data, sum(bad.length for bad in item.bad))
+    lost = sum(bad.length for bad in item.bad)
+    yield _Content(path or item.path, data, lost, is_short=any(not bad.length for bad in item.bad))
 
 
 def _the_one(snapshot: Snapshot, path: str) -> tuple[Item, str]:

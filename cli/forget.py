@@ -11,12 +11,15 @@ import click
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, snapshot_document
 from holdfast.cli.exits import ExitCode
+from holdfast.cli.forget_logs import describe_plan, keep_last_users, missing_logs, plan_for
 from holdfast.cli.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.render import Column, count, escape, table
 from holdfast.cli.snapshots import describe_subject, group_by_subject
+from holdfast.dumps.log_ties import LogPlan
 from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.forget import forget, undelete
+from holdfast.repo.logs import drop
 from holdfast.repo.repository import Repository
 from holdfast.repo.retention import Decision, Policy, decide
 from holdfast.repo.select import filter_snapshots, select_one, split_selector, time_name
@@ -50,6 +53,7 @@ def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done, and why.")
 @click.option("--prune", is_flag=True, help="Free the space at once, as `holdfast prune` does.")
 @click.option("--allow-empty", is_flag=True, help="Even if nothing of a subject is left.")
+@click.option("--with-logs", is_flag=True, help="Even if a log archive is of no use then: it goes, too.")
 @pass_settings
 def forget_command(
     settings: Settings,
@@ -69,6 +73,7 @@ def forget_command(
     dry_run: bool,
     prune: bool,
     allow_empty: bool,
+    with_logs: bool,
 ) -> ExitCode:
     """Take snapshots out of use: those named, or by policy those that no --keep rule keeps.
 
@@ -78,6 +83,10 @@ def forget_command(
 
     The policy counts for each VM, database and file set by itself. Forgotten snapshots go to the trash;
     `holdfast undelete` brings them back until a prune has removed their data.
+
+    Log archives (`wal-push`, `binlog-push`) go with the backups that need them: log files from before the
+    oldest backup that is kept are dropped in the same run, and the last backup that an archive can roll
+    forward is kept unless --with-logs is given.
     """
     policy = Policy(last, hourly, daily, weekly, monthly, yearly, keep_within, keep_tags)
     if bool(snapshots) == (not policy.is_empty):
@@ -90,13 +99,18 @@ def forget_command(
         else:
             chosen = filter_snapshots(found, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds])
             decisions = decide(chosen, policy, datetime.now(UTC))
+            if not with_logs:
+                decisions = keep_last_users(found, decisions)
         doomed = [decision.stored for decision in decisions if not decision.keep]
+        logs = plan_for(settings, repository, found, doomed, with_logs=with_logs)
         if not snapshots and not allow_empty:
             _refuse_empty(found, doomed)
         _show(settings, decisions, dry_run=dry_run)
         if not dry_run:
             forget(repository, [stored.id for stored in doomed])
-        _tell(settings, decisions, doomed, dry_run=dry_run)
+            for plan in logs:  # the backups first: what a crash leaves is logs that nobody needs
+                drop(repository, plan.archive.subject.identity, frozenset(plan.drop).__contains__)
+        _tell(settings, decisions, doomed, logs, dry_run=dry_run)
         if prune:
             run_prune(
                 settings,
@@ -152,7 +166,12 @@ def _show(settings: Settings, decisions: Sequence[Decision], *, dry_run: bool) -
 
 
 def _tell(
-    settings: Settings, decisions: Sequence[Decision], doomed: Sequence[StoredSnapshot], *, dry_run: bool
+    settings: Settings,
+    decisions: Sequence[Decision],
+    doomed: Sequence[StoredSnapshot],
+    logs: Sequence[LogPlan],
+    *,
+    dry_run: bool,
 ) -> None:
     settings.output.message(
         "summary",
@@ -164,7 +183,10 @@ def _tell(
             if d.keep
         ],
         forget=[snapshot_document(stored, items=False) for stored in doomed],
+        logs=[{"archive": plan.archive.subject.name, "files": list(plan.drop)} for plan in logs],
     )
+    for plan in logs:
+        settings.output.summary(f"\n{describe_plan(plan, dry_run=dry_run)}")
     kept = len(decisions) - len(doomed)
     if dry_run:
         settings.output.summary(f"\n{count(len(doomed), 'snapshot')} would be forgotten, {kept} kept")
@@ -215,3 +237,5 @@ def _bring_back(
     for stored in chosen:
         name = escape(describe_subject(stored.snapshot.subject))
         settings.output.summary(f"{stored.id[:SHORT_ID]} of {name} is back")
+    for sentence in missing_logs(settings, repository, chosen):
+        settings.output.warn(sentence)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import click
 
 from holdfast.cli.context import Settings
-from holdfast.cli.documents import mtime, snapshot_document
+from holdfast.cli.documents import mtime, proof_document, snapshot_document
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, duration, fields, iso, rate, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
+from holdfast.repo.errors import Damaged, Unsupported
 from holdfast.repo.format import VERSION
 from holdfast.repo.keyslots import KeySlot, list_slots
+from holdfast.repo.proofs import Outcome, Proof, QueryResult, latest_proof
 from holdfast.repo.repository import Repository
 from holdfast.repo.select import find_items, time_name
 from holdfast.repo.snapshot import Item, StoredSnapshot
@@ -30,7 +32,7 @@ def info_command(settings: Settings, *, snapshot: str | None) -> None:
             _show_repository(settings, repository)
         else:
             stored, path = settings.pick(repository, snapshot)
-            _show_snapshot(settings, stored, find_items(stored.snapshot, path))
+            _show_snapshot(settings, repository, stored, find_items(stored.snapshot, path))
 
 
 def _show_repository(settings: Settings, repository: Repository) -> None:
@@ -82,8 +84,11 @@ def _show_repository(settings: Settings, repository: Repository) -> None:
     )
 
 
-def _show_snapshot(settings: Settings, stored: StoredSnapshot, items: tuple[Item, ...]) -> None:
-    settings.output.document(snapshot_document(stored))
+def _show_snapshot(
+    settings: Settings, repository: Repository, stored: StoredSnapshot, items: tuple[Item, ...]
+) -> None:
+    proof = _proof(settings, repository, stored)
+    settings.output.document(snapshot_document(stored) | {"proven": proof_document(proof) if proof else None})
     s = stored.snapshot
     stats = s.stats
     allocated = sum(item.allocated for item in s.items)
@@ -103,11 +108,39 @@ def _show_snapshot(settings: Settings, stored: StoredSnapshot, items: tuple[Item
         ("stored", size(stats.stored)),
         ("took", f"{duration(stats.seconds)} ({rate(allocated, stats.seconds)})"),
         ("made by", s.program),
+        *_describe_proof(proof),
     ]
     settings.output.result(fields(lines))
     for item in items:
         settings.output.result("")
         settings.output.result(fields(_describe_item(item)))
+
+
+def _proof(settings: Settings, repository: Repository, stored: StoredSnapshot) -> Proof | None:
+    try:
+        return latest_proof(repository, stored.id)
+    except (Damaged, Unsupported) as error:
+        settings.output.warn(f"its proof cannot be read: {error}; run `holdfast check`")
+        return None
+
+
+def _describe_proof(proof: Proof | None) -> list[tuple[str, str]]:
+    if proof is None:
+        return []
+    v = proof.verdict
+    how = f"{time_name(v.time)} by {v.server or v.engine} on {v.host}, in {duration(v.seconds)}"
+    answers = [f"{q.sql}: {_first_answer(q)}" for q in proof.queries]
+    return [
+        ("proven" if v.outcome is Outcome.PROVEN else "not proven", how),
+        ("found", f"{count(v.tables, 'table')}, {count(v.rows, 'row')}" if v.tables else ""),
+        ("asked", "\n".join(answers)),
+        ("failed with", v.error),
+    ]
+
+
+def _first_answer(query: QueryResult) -> str:
+    first = ", ".join("NULL" if cell is None else cell for cell in query.rows[0]) if query.rows else "nothing"
+    return first + (" ..." if query.more or len(query.rows) > 1 else "")
 
 
 def _describe_item(item: Item) -> list[tuple[str, str]]:

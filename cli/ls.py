@@ -11,8 +11,12 @@ from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, item_document, mtime
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
+from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command, pass_settings
-from holdfast.cli.render import Column, size, table
+from holdfast.cli.render import Column, count, size, table
+from holdfast.dumps.stored_files import MadeFile, below, has_made_files
+from holdfast.repo.errors import NotFound
+from holdfast.repo.repository import Repository
 from holdfast.repo.select import find_items, split_selector, time_name
 from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
 
@@ -38,6 +42,7 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
     holdfast ls web01
     holdfast ls web01@latest:files/sda
     holdfast ls web01@latest:files/sda/p1/etc
+    holdfast ls shop@latest:tables
 
     With --json and -R an entry is a line.
     """
@@ -45,6 +50,9 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
     inside = leads_inside(path)
     with settings.opened(index=inside) as repository:
         stored, path = settings.pick(repository, snapshot)
+        if has_made_files(stored.snapshot):
+            _list_made(settings, repository, stored, path, recursive=recursive)
+            return ExitCode.DONE
         if not inside or any(f"{item.path}/".startswith(path + "/") for item in stored.snapshot.items):
             _list_items(settings, stored, find_items(stored.snapshot, path))
             if not path and (disks := [i for i in stored.snapshot.items if i.kind is ItemKind.DISK]):
@@ -54,6 +62,53 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
         from holdfast.cli.guest_listing import GuestListing  # noqa: PLC0415  `ls web01` needs no parsers
 
         return GuestListing(settings, repository, stored, luks).show(path, recursive=recursive)
+
+
+def _list_made(
+    settings: Settings, repository: Repository, stored: StoredSnapshot, path: str, *, recursive: bool
+) -> None:
+    """Items, and what is made out of dumps; folders of the latter as a line each unless `recursive`."""
+    made = MadeFiles(repository, stored.snapshot).found
+    items = {item.path: item for item in stored.snapshot.items if item.path not in made}
+    found: dict[str, Item | MadeFile] = {
+        **{name: item for name, item in items.items() if not path or f"{name}/".startswith(f"{path}/")},
+        **below(made, path),
+    }
+    if not found:
+        raise NotFound(f"nothing at {path!r} in this snapshot; see `holdfast ls {stored.id[:SHORT_ID]} -R`")
+    settings.output.document(
+        {
+            "snapshot": stored.id,
+            "short_id": stored.id[:SHORT_ID],
+            "items": [_document(name, one) for name, one in sorted(found.items())],
+        }
+    )
+    folders: dict[str, list[int]] = {}
+    rows: list[list[str]] = []
+    start = f"{path}/" if path and path not in found else path
+    for name, one in sorted(found.items()):
+        inner, deeper, _ = name[len(start) :].partition("/")
+        if deeper and not recursive:
+            folders.setdefault(f"{start}{inner}/", []).append(_size(one))
+            continue
+        item = one if isinstance(one, Item) else one.item
+        kind, changed = (item.kind.value if one is item else "made"), time_name(mtime(item))
+        rows.append([kind, size(_size(one)), size(_size(one)), changed, name, "partial" if item.bad else ""])
+    rows += [
+        ["folder", size(sum(sizes)), size(sum(sizes)), "", name, count(len(sizes), "file")]
+        for name, sizes in folders.items()
+    ]
+    settings.output.result(table(_COLUMNS, rows))
+
+
+def _size(one: Item | MadeFile) -> int:
+    return one.size if isinstance(one, Item) else one.composed.size
+
+
+def _document(name: str, one: Item | MadeFile) -> dict[str, object]:
+    if isinstance(one, Item):
+        return item_document(one)
+    return {"path": name, "type": "made", "size": one.composed.size, "of": one.item.path}
 
 
 def _list_items(settings: Settings, stored: StoredSnapshot, items: Sequence[Item]) -> None:

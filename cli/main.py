@@ -45,9 +45,14 @@ VERBS: Final = {
     "restore": Verb("restore", "Write stored files to files or devices.", ("extract",)),
     "dump": Verb("dump", "Write a stored file to standard output.", ("cat",)),
     "check": Verb("check", "Look for damage.", ("verify",)),
+    "rehearse": Verb("rehearse", "Load a backup into a throw-away server and record the proof.", ("test",)),
     "forget": Verb("forget", "Take snapshots out of use, by name or by policy."),
     "undelete": Verb("forget", "Bring forgotten snapshots back."),
     "prune": Verb("prune", "Free the space of what no snapshot needs.", ("gc", "compact")),
+    "wal-push": Verb("wal", "Archive a WAL file of PostgreSQL: archive_command."),
+    "wal-fetch": Verb("wal", "Bring a WAL file back for PostgreSQL: restore_command."),
+    "binlog-push": Verb("logs", "Archive binary logs of MySQL or MariaDB."),
+    "logs": Verb("logs", "List log archives and their gaps; bring log files back."),
     "key": Verb("key", "Manage passwords and recovery keys."),
     "completion": Verb("completion", "Print a script that completes commands in a shell."),
     "version": Verb("version", "Show the version."),
@@ -76,7 +81,7 @@ class Holdfast(Group):
         if name not in VERBS:
             return None
         module = importlib.import_module(f"holdfast.cli.{VERBS[name].module}")
-        found: click.Command = getattr(module, f"{name}_command")
+        found: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
         return found
 
     def resolve_command(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -12,10 +13,27 @@ import click
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
+from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
-from holdfast.cli.restore_image import ImageOptions, Job, plan, refuse_early, restore_items, tell
+from holdfast.cli.restore_image import (
+    ImageOptions,
+    Job,
+    plan,
+    plan_made,
+    refuse_early,
+    restore_items,
+    tell,
+)
+from holdfast.cli.restore_physical import (
+    is_cluster,
+    pick_backup,
+    recovery_of,
+    restore_cluster,
+    until_options,
+)
 from holdfast.disks.views import VIEWS
+from holdfast.dumps.stored_files import below
 from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.repository import Repository
 from holdfast.repo.select import find_items
@@ -33,6 +51,7 @@ from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
 @click.option("--no-owner", is_flag=True, help="Of a guest's files: leave them to you, without ACLs.")
 @click.option("--setuid", is_flag=True, help="Of a guest's files: keep setuid and setgid bits.")
 @click.option("--special", is_flag=True, help="Of a guest's files: make FIFOs, sockets and devices too.")
+@until_options
 @luks_option
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
@@ -49,6 +68,8 @@ def restore_command(
     no_owner: bool,
     setuid: bool,
     special: bool,
+    until: str | None,
+    timeline: str | None,
     luks: Sequence[str],
     no_progress: bool,
 ) -> ExitCode:
@@ -59,10 +80,14 @@ def restore_command(
     holdfast restore web01:disks/web01.qcow2 --target web01.qcow2
     holdfast restore web01 --format vmdk --target /srv/restored/
     holdfast restore web01:files/web01/p1/etc --target /tmp/etc
+    holdfast restore shopcluster --until '2026-11-25 14:05' --target /var/lib/postgresql/15/restored
 
     One item goes to a file of that name, or into a folder that is there (or ends in /). A whole snapshot
     goes into a folder, each item under its path. Every chunk is checked before it is written. A file is
     called NAME.holdfast-partial until all of it is there.
+
+    A physical backup of a PostgreSQL cluster becomes a data directory, ready to be started. With --until it
+    recovers up to there when it starts, from the newest backup before, with the log that wal-push archived.
 
     What is in a guest's folder goes into the target folder: with modes, times, links and user.*
     attributes; for root also with owners and ACLs. Nothing is written outside of it, whatever links the
@@ -70,7 +95,22 @@ def restore_command(
     """
     options = ImageOptions(force, overwrite, sparse, verify)
     with settings.opened(index=True) as repository:
-        stored, path = settings.pick(repository, snapshot)
+        recovery = recovery_of(settings, until, timeline)
+        if recovery is None:
+            stored, path = settings.pick(repository, snapshot)
+        else:
+            stored, path = pick_backup(settings, repository, snapshot, recovery)
+        if is_cluster(stored, path):
+            if format_ or verify or force or overwrite:
+                raise click.UsageError("--format, --verify, --force and --overwrite are not for clusters")
+            return restore_cluster(
+                *(settings, repository, stored, recovery),
+                target=target,
+                owner=os.geteuid() == 0 and not no_owner,
+                shown=not no_progress,
+            )
+        if recovery is not None:
+            raise click.UsageError(f"--until is for a whole cluster, not for {path}")
         if leads_inside(path) and not _is_stored(stored, path):
             if format_ or verify or force:
                 raise click.UsageError("--format, --verify and --force are for items, not for guests' files")
@@ -92,9 +132,8 @@ def restore_command(
                 luks=luks,
                 shown=not no_progress,
             )
-        items, path, format_ = _items(stored, path, format_)
-        jobs = plan(items, path, target, format_)
-        folders = {job.path.parent for job in jobs if job.item.path != path}
+        jobs = _jobs(repository, stored, path, target, format_)
+        folders = {job.path.parent for job in jobs if job.shown != path}
         _restore(settings, repository, jobs, options, folders=folders, shown=not no_progress)
     return ExitCode.PARTIAL if any(job.item.bad for job in jobs) else ExitCode.DONE
 
@@ -111,12 +150,27 @@ def _restore(
     settings.if_interrupted = "files that were not complete have been removed; run it again"
     began = time.monotonic()
     refuse_early(settings, jobs, options)
-    total = sum(job.item.size for job in jobs) * (2 if options.verify else 1)
+    total = sum(job.size for job in jobs) * (2 if options.verify else 1)
     with progress(settings.output, "restore", total, shown=shown) as meter:
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         restore_items(settings, repository, jobs, options, meter.add)
     tell(settings, jobs, time.monotonic() - began, options)
+
+
+def _jobs(
+    repository: Repository, stored: StoredSnapshot, path: str, target: str, format_: str | None
+) -> list[Job]:
+    """What to write where: items, disks in a format, or files that are made out of dumps."""
+    made = MadeFiles(repository, stored.snapshot).found
+    found = below(made, path) if path else {}
+    if found:
+        if format_:
+            raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv")
+        return plan_made(found, path, target)
+    items, path, format_ = _items(stored, path, format_)
+    jobs = plan(items, path, target, format_)
+    return [replace(job, made=made.get(job.item.path)) for job in jobs]
 
 
 def _is_stored(stored: StoredSnapshot, path: str) -> bool:

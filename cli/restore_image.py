@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from holdfast.cli.context import Settings
 from holdfast.cli.render import count, duration, escape, rate, size
 from holdfast.disks.stored_view import ViewTarget, stored_view
+from holdfast.dumps.stored_files import MadeFile, stream
 from holdfast.repo.errors import HoldfastError, Refused
 from holdfast.repo.reader import Reader
 from holdfast.repo.recipe import Recipe
@@ -17,6 +18,8 @@ from holdfast.repo.restore import Restorer
 from holdfast.repo.snapshot import Item, ItemKind
 from holdfast.repo.targets import DeviceTarget, FileTarget, check_free, gaps, is_device, read_back
 from holdfast.repo.types import ProgressFunction
+
+_CACHE = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,26 @@ class ImageOptions:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An item, where it goes, and the format that it gets there."""
+    """An item, where it goes, and the format that it gets there; with `made` the file at `name` that is made
+    out of the item."""
 
     item: Item
     path: Path
     format: str = "raw"
+    made: MadeFile | None = None
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.item.path
+
+    @property
+    def size(self) -> int:
+        return self.made.composed.size if self.made else self.item.size
+
+    @property
+    def allocated(self) -> int:
+        return self.made.composed.size if self.made else self.item.allocated
 
 
 def plan(items: Sequence[Item], path: str, target: str, format_: str) -> list[Job]:
@@ -50,6 +68,20 @@ def plan(items: Sequence[Item], path: str, target: str, format_: str) -> list[Jo
         one = f"`SNAPSHOT:{items[0].path}` names a single one"
         raise Refused(f"{target} is no folder, and a whole snapshot needs one; {one}; nothing was written")
     return [Job(item, place / _renamed(item, format_), _format(item, format_)) for item in items]
+
+
+def plan_made(found: Mapping[str, MadeFile], path: str, target: str) -> list[Job]:
+    """The same for files that are made out of dumps."""
+    place = Path(target)
+    if list(found) == [path]:
+        if target.endswith("/") or place.is_dir():
+            place /= PurePosixPath(path).name
+        return [Job(found[path].item, place, made=found[path], name=path)]
+    if place.exists() and not place.is_dir():
+        raise Refused(f"{target} is no folder, and {path} is more than one file; nothing was written")
+    return [
+        Job(f.item, place / name[len(path) :].lstrip("/"), made=f, name=name) for name, f in found.items()
+    ]
 
 
 def _format(item: Item, format_: str) -> str:
@@ -124,12 +156,28 @@ def _to_device(
 def _to_file(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
     reader = Reader(repository)
     recipe = reader.recipe(job.item)
+    if job.made is not None:
+        _make_file(repository, job, options, add)
+        return
     with _target(job, recipe, options) as file:
         Restorer(repository, reader).to_target(recipe, file, add)
         if options.verify:
             read_back(recipe, repository.keys, file, add)
             if isinstance(file, ViewTarget):
                 file.compare_tables()
+
+
+def _make_file(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
+    assert job.made is not None
+    reader = Reader(repository, chunk_cache=_CACHE)
+    data = stream(job.made.composed, reader.recipe(job.item), reader, Restorer(repository, reader))
+    mtime = job.made.composed.mtime or job.item.mtime
+    with FileTarget(job.path, job.size, sparse=False, overwrite=options.overwrite, mtime=mtime) as file:
+        at = 0
+        for part in data:
+            file.write(at, part)
+            at += len(part)
+            add(len(part))
 
 
 def _target(job: Job, recipe: Recipe, options: ImageOptions) -> FileTarget:
@@ -143,8 +191,8 @@ def _target(job: Job, recipe: Recipe, options: ImageOptions) -> FileTarget:
 
 def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: ImageOptions) -> None:
     """The summary, and a warning for what could not be read when it was backed up."""
-    total = sum(job.item.size for job in jobs)
-    allocated = sum(job.item.allocated for job in jobs)
+    total = sum(job.size for job in jobs)
+    allocated = sum(job.allocated for job in jobs)
     settings.output.message(
         "summary",
         action="restore",
@@ -155,14 +203,18 @@ def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: Image
         verified=options.verify,
     )
     for job in jobs:
-        settings.output.summary(f"{escape(job.item.path)} -> {escape(str(job.path))}")
+        settings.output.summary(f"{escape(job.shown)} -> {escape(str(job.path))}")
     settings.output.summary(
         f"restored {size(total)} ({size(allocated)} of it data) in {count(len(jobs), 'file')}, "
         f"{duration(seconds)} ({rate(allocated, seconds)})"
         f"{'; read back and compared' if options.verify else ''}"
     )
     for job in jobs:
-        if job.item.bad:
+        if any(not bad.length for bad in job.item.bad):
+            settings.output.warn(
+                f"{job.path}: its dump is not whole; `holdfast info` says why"
+            )
+        elif job.item.bad:
             lost = sum(bad.length for bad in job.item.bad)
             settings.output.warn(
                 f"{job.path}: {lost} bytes could not be read when this was backed up and are zeros now; "
@@ -172,9 +224,9 @@ def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: Image
 
 def _document(job: Job) -> dict[str, object]:
     document: dict[str, object] = {
-        "path": job.item.path,
+        "path": job.shown,
         "target": str(job.path),
-        "size": job.item.size,
+        "size": job.size,
         "partial": bool(job.item.bad),
     }
     return document if job.format == "raw" else document | {"format": job.format}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from holdfast.cli.context import Settings
-from holdfast.cli.documents import SHORT_ID, snapshot_document
+from holdfast.cli.documents import SHORT_ID, snapshot_document, verdict_document
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, filter_options, pass_settings
 from holdfast.cli.render import Column, count, size, table
+from holdfast.repo.proofs import Outcome, Verdict, Verdicts, latest_verdicts
 from holdfast.repo.select import filter_snapshots, time_name
 from holdfast.repo.snapshot import StoredSnapshot, Subject, SubjectKind
 
@@ -20,6 +22,7 @@ _COLUMNS = (
     Column("size", "right"),
     Column("new", "right"),
     Column("tags"),
+    Column("proven"),
     Column(""),
 )
 
@@ -33,19 +36,29 @@ def snapshots_command(
     """List snapshots, grouped by what they are of, oldest first.
 
     "new" is what a backup had to add, before compression. A partial snapshot is one of a source that
-    could not be read everywhere; `holdfast info ID` says where.
+    could not be read everywhere; `holdfast info ID` says where. "proven" is when `holdfast rehearse` last
+    tried one, and "failed" if that did not work.
     """
     with settings.opened() as repository:
         found = settings.snapshots(repository)
+        proofs = latest_verdicts(repository)
     chosen = filter_snapshots(found.good, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds])
     settings.output.document(
         {
-            "snapshots": [snapshot_document(stored) for stored in chosen],
+            "snapshots": [
+                snapshot_document(stored) | {"proven": _proven_document(proofs, stored)} for stored in chosen
+            ],
             "damaged": [str(error) for error in found.damaged],
         }
     )
+    for error in proofs.damaged:
+        settings.output.warn(f"a proof cannot be read: {error}; run `holdfast check`")
     blocks = [
-        table(_COLUMNS, map(_row, group), title=describe_subject(group[-1].snapshot.subject))
+        table(
+            _COLUMNS,
+            [_row(stored, proofs) for stored in group],
+            title=describe_subject(group[-1].snapshot.subject),
+        )
         for group in group_by_subject(chosen)
     ]
     settings.output.result("\n\n".join([*blocks, _total(chosen)]))
@@ -66,7 +79,20 @@ def describe_subject(subject: Subject) -> str:
     return f"{subject.name} ({kind})"
 
 
-def _row(stored: StoredSnapshot) -> list[str]:
+def proven(verdict: Verdict | None) -> str:
+    """`2026-11-25`, `failed 2026-11-24`, "" for never."""
+    if verdict is None:
+        return ""
+    day = f"{verdict.time:%Y-%m-%d}"
+    return day if verdict.outcome is Outcome.PROVEN else f"failed {day}"
+
+
+def _proven_document(proofs: Verdicts, stored: StoredSnapshot) -> dict[str, Any] | None:
+    verdict = proofs.latest.get(stored.id)
+    return verdict_document(verdict) if verdict else None
+
+
+def _row(stored: StoredSnapshot, proofs: Verdicts) -> list[str]:
     s = stored.snapshot
     return [
         stored.id[:SHORT_ID],
@@ -76,6 +102,7 @@ def _row(stored: StoredSnapshot) -> list[str]:
         size(s.size),
         size(s.stats.new),
         ",".join(s.tags),
+        proven(proofs.latest.get(stored.id)),
         "partial" if s.partial else "",
     ]
 

@@ -38,8 +38,8 @@ class Composed:
         of a symbolic link, "" for a file."""
         self._pieces: Final = _merged(pieces)
         self._starts: Final = list(accumulate((piece.length for piece in self._pieces), initial=0))
-        self.size: Final = self._starts[-1]
-        self.data_start: Final = 0
+        self.size = self._starts[-1]
+        self.data_start = 0
         self.mode: Final = mode
         self.mtime: Final = mtime
         self.target: Final = target

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 
 import pyfuse3
 
-from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Link, Node, StoredFile, ViewFile
+from holdfast.fusefs.nodes import (
+    DiskFiles,
+    Document,
+    Folder,
+    GuestRoot,
+    Link,
+    MadeFile,
+    Node,
+    StoredFile,
+    ViewFile,
+)
 from holdfast.guests.values import FILE_FORMATS, Entry, NodeType
 
 _FOREVER = 86_400.0
@@ -90,6 +100,8 @@ def _size(node: Node) -> tuple[int, int]:
     if isinstance(node, ViewFile):
         tables = max(0, node.size - node.item.size)
         return node.size, -(-(node.item.allocated + tables) // 512)
+    if isinstance(node, MadeFile):
+        return node.composed.size, -(-node.composed.size // 512)
     if isinstance(node, Document):
         return len(node.data), -(-len(node.data) // 512)
     if isinstance(node, Link):

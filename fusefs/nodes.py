@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast.dumps.composed import Composed
 from holdfast.guests.values import Entry
+from holdfast.repo.reader import Reader
 from holdfast.repo.snapshot import Item
 from holdfast.repo.types import SnapshotID
 
@@ -39,6 +41,19 @@ class ViewFile:
     @property
     def mtime(self) -> int:
         return self.item.mtime
+
+
+@dataclass(frozen=True, slots=True)
+class MadeFile:
+    """A file that is made of stretches of an item and of text."""
+
+    key: str
+    item: Item
+    composed: Composed
+
+    @property
+    def mtime(self) -> int:
+        return self.item.mtime if self.composed.mtime is None else self.composed.mtime
 
 
 class DiskFiles:
@@ -97,12 +112,22 @@ class Link:
 class Folder:
     """A folder; `growing` when snapshots that come or go may change it.
 
-    `build` makes the children when they are first asked for: a file set may have a million of them.
+    `build` makes the children when they are first asked for: a file set may have a million of them. What
+    must be read before stands in `load`; call that on a thread, and set `load` to None when it is done.
     """
 
-    __slots__ = ("_build", "_children", "growing", "key", "mtime")
+    __slots__ = ("_build", "_children", "growing", "key", "load", "mtime")
 
-    def __init__(self, key: str, mtime: int, build: Callable[[], dict[str, Node]], *, growing: bool) -> None:
+    def __init__(
+        self,
+        key: str,
+        mtime: int,
+        build: Callable[[], dict[str, Node]],
+        *,
+        growing: bool,
+        load: Callable[[Reader], None] | None = None,
+    ) -> None:
+        self.load = load
         self.key = key
         self.mtime = mtime
         self.growing = growing
@@ -121,7 +146,7 @@ class Folder:
         return list(self._children.values()) if self._children is not None else []
 
 
-Node: TypeAlias = StoredFile | ViewFile | DiskFiles | GuestRoot | Document | Link | Folder
+Node: TypeAlias = StoredFile | ViewFile | MadeFile | DiskFiles | GuestRoot | Document | Link | Folder
 
 
 def growing_nodes(folder: Folder) -> Iterator[tuple[Folder, str, Node]]:

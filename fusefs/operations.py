@@ -21,6 +21,7 @@ from holdfast.fusefs.nodes import (
     Folder,
     GuestRoot,
     Link,
+    MadeFile,
     Node,
     StoredFile,
     ViewFile,
@@ -60,6 +61,12 @@ class Opener(Protocol):
     def open_file(self, node: StoredFile) -> OpenFile: ...
 
     def open_view(self, node: ViewFile) -> OpenFile: ...
+
+    def open_made(self, node: MadeFile) -> OpenFile: ...
+
+    async def load(self, folder: Folder) -> None:
+        """Read what must be known before a folder's children can be made."""
+        ...
 
 
 class OpenDocument:
@@ -253,6 +260,8 @@ class HoldfastOperations(ReadOnly):
             return await self._guests.volumes(node)
         if not isinstance(node, Folder):
             raise FUSEError(errno.ENOTDIR)
+        if node.load is not None:
+            await self._opener.load(node)
         return node.children
 
     def _open(self, node: Node) -> OpenFile:
@@ -260,6 +269,8 @@ class HoldfastOperations(ReadOnly):
             return self._opener.open_file(node)
         if isinstance(node, ViewFile):
             return self._opener.open_view(node)
+        if isinstance(node, MadeFile):
+            return self._opener.open_made(node)
         if isinstance(node, Document):
             return OpenDocument(node)
         raise FUSEError(errno.EISDIR)

@@ -25,12 +25,13 @@ from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.mountpoint import mounted_at
-from holdfast.fusefs.nodes import StoredFile, ViewFile
+from holdfast.fusefs.nodes import Folder, MadeFile, StoredFile, ViewFile
 from holdfast.fusefs.operations import HoldfastOperations, OpenFile
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.stored import StoredDisk
+from holdfast.repo.errors import Damaged
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import IndexProgress, Repository
 from holdfast.repo.snapshot import Item
@@ -103,6 +104,19 @@ class _Opener:
     def open_view(self, node: ViewFile) -> OpenFile:
         view = stored_view(node.item, self.reader.recipe(node.item), node.format)
         return OpenView(view, self.open_disk(node.item), self.bridge)
+
+    def open_made(self, node: MadeFile) -> OpenFile:
+        return OpenView(node.composed, self.open_disk(node.item), self.bridge)
+
+    async def load(self, folder: Folder) -> None:
+        work = folder.load
+        if work is None:
+            return
+        try:
+            await self.bridge.run(lambda: work(self.reader))
+        except Damaged as error:
+            _log.error("only what was stored as a file is shown: %s", error)
+        folder.load = None
 
 
 def _ownership(options: MountOptions) -> Ownership:

@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.disks.views import MOUNTED
+from holdfast.dumps import stored_files
 from holdfast.fusefs.names import unique_name
-from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Node, StoredFile, ViewFile
+from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
 from holdfast.guests.naming import FILES, disk_name
+from holdfast.repo.reader import Reader
 from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
 
 
 def snapshot_folder(stored: StoredSnapshot) -> Folder:
     """Its inode keys hold the snapshot's ID and the path: the same wherever the folder stands."""
     key = f"snapshot {stored.id}"
-    return Folder(key, nanoseconds(stored.snapshot.time), lambda: _children(stored, key), growing=False)
+    made: dict[str, stored_files.MadeFile] = {}
+
+    def load(reader: Reader) -> None:
+        made.update(stored_files.made_files(reader, stored.snapshot))
+
+    return Folder(
+        key,
+        nanoseconds(stored.snapshot.time),
+        lambda: _children(stored, key, made),
+        growing=False,
+        load=load if stored_files.has_made_files(stored.snapshot) else None,
+    )
 
 
 def nanoseconds(time: datetime) -> int:
@@ -26,7 +40,7 @@ def nanoseconds(time: datetime) -> int:
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
 
 
-def _children(stored: StoredSnapshot, key: str) -> dict[str, Node]:
+def _children(stored: StoredSnapshot, key: str, made: Mapping[str, stored_files.MadeFile]) -> dict[str, Node]:
     mtime = nanoseconds(stored.snapshot.time)
     top: dict[str, Node] = {}
     folders: dict[str, dict[str, Node]] = {"": top}
@@ -48,7 +62,14 @@ def _children(stored: StoredSnapshot, key: str) -> dict[str, Node]:
         above, _, name = item.path.rpartition("/")
         siblings = folder(above)
         name = unique_name(name, item.path, siblings)
-        siblings[name] = StoredFile(f"{key}/{above}/{name}", item)
+        if item.path not in made:
+            siblings[name] = StoredFile(f"{key}/{above}/{name}", item)
+    for path, file in sorted(made.items()):
+        above, _, name = path.rpartition("/")
+        siblings = folder(above)  # what ends in a slash is a folder that may be empty
+        if name:
+            name = unique_name(name, path, siblings)
+            siblings[name] = _made_node(f"{key}/{above}/{name}", file, mtime)
     _add_views(stored, folders)
     _add_insides(stored, key, top)
     is_vm = stored.snapshot.subject.kind is SubjectKind.VM
@@ -57,6 +78,12 @@ def _children(stored: StoredSnapshot, key: str) -> dict[str, Node]:
     if free is not None:
         top[free] = Document(f"{key} document", _document(stored), mtime)
     return top
+
+
+def _made_node(key: str, file: stored_files.MadeFile, mtime: int) -> Node:
+    if file.composed.target:
+        return Link(key, file.composed.target, mtime)
+    return MadeFile(key, file.item, file.composed)
 
 
 def _add_views(stored: StoredSnapshot, folders: dict[str, dict[str, Node]]) -> None:

@@ -2,6 +2,7 @@
 
 vms/NAME/TIME/...             latest -> TIME
 databases/ENGINE/NAME/TIME/...
+                     logs/FILE      of the database's log archive
 files/NAME/TIME/...
 snapshots/ID8 -> the TIME folder
 """
@@ -12,14 +13,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from holdfast.fusefs.names import safe_name, short_ids, time_name, unique_name
-from holdfast.fusefs.nodes import Folder, Link, Node
+from holdfast.fusefs.nodes import Folder, Link, Node, StoredFile
 from holdfast.fusefs.snapshot_folder import nanoseconds, snapshot_folder
+from holdfast.repo.logs import LogArchive, archives, is_log
 from holdfast.repo.snapshot import StoredSnapshot, Subject, SubjectKind
 from holdfast.repo.types import SnapshotID
 
 _KINDS = {SubjectKind.VM: "vms", SubjectKind.DATABASE: "databases", SubjectKind.FILES: "files"}
 _OTHER_ENGINE = "other"
 _LATEST = "latest"
+_LOGS = "logs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,11 @@ def build_tree(snapshots: Iterable[StoredSnapshot], before: Tree | None = None, 
 
     `born` (ns) is the time of folders that are empty.
     """
-    ordered = sorted(snapshots, key=lambda stored: (stored.snapshot.time, stored.id))
+    every = sorted(snapshots, key=lambda stored: (stored.snapshot.time, stored.id))
+    ordered = [stored for stored in every if not is_log(stored)]
     known = before.snapshots if before else {}
     folders = {stored.id: known.get(stored.id) or snapshot_folder(stored) for stored in ordered}
-    kinds: dict[SubjectKind, list[StoredSnapshot]] = {kind: [] for kind in SubjectKind}
+    kinds: dict[SubjectKind, list[StoredSnapshot]] = {kind: [] for kind in _KINDS}
     for stored in ordered:
         kinds[stored.snapshot.subject.kind].append(stored)
     top: dict[str, Node] = {}
@@ -46,7 +50,7 @@ def build_tree(snapshots: Iterable[StoredSnapshot], before: Tree | None = None, 
     for kind, members in kinds.items():
         name = _KINDS[kind]
         if kind is SubjectKind.DATABASE:
-            top[name] = _engines(name, members, folders, paths, born=born)
+            top[name] = _engines(name, members, archives(every), folders, paths, born=born)
         else:
             top[name] = _subjects(name, members, folders, paths, born=born)
     links: dict[str, Node] = {
@@ -60,18 +64,25 @@ def build_tree(snapshots: Iterable[StoredSnapshot], before: Tree | None = None, 
 def _engines(
     path: str,
     members: list[StoredSnapshot],
+    logs: Iterable[LogArchive],
     folders: Mapping[SnapshotID, Folder],
     paths: dict[SnapshotID, str],
     *,
     born: int,
 ) -> Folder:
     engines: dict[str, list[StoredSnapshot]] = {}
+    kept: dict[str, list[LogArchive]] = {}
+    for archive in logs:
+        kept.setdefault(archive.subject.engine or _OTHER_ENGINE, []).append(archive)
+        engines.setdefault(archive.subject.engine or _OTHER_ENGINE, [])
     for stored in members:
         engines.setdefault(stored.snapshot.subject.engine or _OTHER_ENGINE, []).append(stored)
     children: dict[str, Node] = {}
     for engine in sorted(engines, key=lambda engine: (safe_name(engine) != engine, engine)):
         name = unique_name(safe_name(engine), engine, children)
-        children[name] = _subjects(f"{path}/{name}", engines[engine], folders, paths, born=born)
+        children[name] = _subjects(
+            f"{path}/{name}", engines[engine], folders, paths, logs=kept.get(engine, ()), born=born
+        )
     return _growing(path, children, born)
 
 
@@ -81,10 +92,12 @@ def _subjects(
     folders: Mapping[SnapshotID, Folder],
     paths: dict[SnapshotID, str],
     *,
+    logs: Iterable[LogArchive] = (),
     born: int,
 ) -> Folder:
     """One folder a subject, by its newest name. Of two subjects of one name the older has it plain,
-    so that a path does not change because another subject appears."""
+    so that a path does not change because another subject appears. A log archive stands in the folder of
+    the database that it is of, in one of its own name when there is none."""
     subjects: dict[tuple[str, str], list[StoredSnapshot]] = {}
     for stored in members:
         subjects.setdefault(stored.snapshot.subject.identity, []).append(stored)
@@ -94,11 +107,36 @@ def _subjects(
         return safe_name(raw) != raw, group[0].snapshot.time, group[0].id
 
     children: dict[str, Node] = {}
+    unplaced = list(logs)
     for group in sorted(subjects.values(), key=precedence):
         subject = _newest(group)
         name = unique_name(safe_name(subject.name), "/".join(subject.identity), children)
-        children[name] = _times(f"{path}/{name}", group, folders, paths)
+        archive = next((archive for archive in unplaced if _is_of(archive, subject)), None)
+        if archive is not None:
+            unplaced.remove(archive)
+        children[name] = _times(f"{path}/{name}", group, folders, paths, archive)
+    for archive in unplaced:
+        name = unique_name(safe_name(archive.subject.name), "/".join(archive.subject.identity), children)
+        children[name] = _growing(f"{path}/{name}", {_LOGS: _log_folder(f"{path}/{name}", archive)})
     return _growing(path, children, born)
+
+
+def _is_of(archive: LogArchive, subject: Subject) -> bool:
+    """Whether these are logs of this database."""
+    if archive.subject.uuid:
+        return archive.subject.uuid == subject.uuid
+    return archive.subject.name == subject.name
+
+
+def _log_folder(path: str, archive: LogArchive) -> Folder:
+    children: dict[str, Node] = {}
+    whole = (pair for pair in sorted(archive.files.items()) if pair[0] not in archive.conflicts)
+    for name, item in whole:
+        # The key holds what is in it: another file of this name is another file.
+        children[unique_name(safe_name(name), name, children)] = StoredFile(
+            f"log {item.recipe.hex()} {name}", item
+        )
+    return _growing(f"{path}/{_LOGS}", children)
 
 
 def _newest(group: list[StoredSnapshot]) -> Subject:
@@ -110,8 +148,11 @@ def _times(
     group: list[StoredSnapshot],
     folders: Mapping[SnapshotID, Folder],
     paths: dict[SnapshotID, str],
+    archive: LogArchive | None = None,
 ) -> Folder:
     children: dict[str, Node] = {}
+    if archive is not None:
+        children[_LOGS] = _log_folder(path, archive)
     for stored in group:
         name = time_name(stored.snapshot.time)
         length = 8

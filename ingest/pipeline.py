@@ -7,6 +7,9 @@ A chunk that hashes to what the parent has there, and that the parent cut for it
 cutting. Only in between is the cutter called, until it meets such a chunk again: the recipe is the same as
 without a parent.
 
+Where a scanner found the sections of a dump (`ingest.wrapped`) a chunk ends, whatever the cutter says, and no
+parent is followed.
+
     read unit n+2 | scan units n+1, n+2 (workers) | join unit n: cut the gaps | store units <= n (workers)
 """
 
@@ -23,6 +26,7 @@ from typing import NamedTuple
 
 from holdfast.ingest.guide import Guess, Guide, Parent
 from holdfast.ingest.source import Source
+from holdfast.ingest.wrapped import ScannedSource
 from holdfast.repo.crypto import Keys
 from holdfast.repo.cutter import Cutter, CutterKind, CutterSpec
 from holdfast.repo.recipe import RecipeBuilder
@@ -58,6 +62,7 @@ class _Unit:
     is_hole: bool
     last: bool
     buffer: mmap.mmap | None = None
+    borders: Sequence[int] = ()
     scan: Future[dict[int, Guess]] | None = None
     guessed: int = 0
 
@@ -163,6 +168,8 @@ class _Run:
         self._tail = (self._tail + bytes(view[max(0, count - _TAIL) : count]))[-_TAIL:]
         self._progress(count)
         unit = _Unit(start, count, is_hole=False, last=last, buffer=buffer)
+        if isinstance(self._source, ScannedSource):
+            unit.borders = self._source.borders(start + count)
         guesses = self._guide.guesses(start, start + count)
         if guesses:
             unit.scan = self._pool.submit(self._scan, view, start, guesses)
@@ -205,7 +212,10 @@ class _Run:
         whole = memoryview(unit.buffer)
         whole[first : self._headroom] = self._carry
         view = whole[first : self._headroom + unit.length]
-        pieces, covered = self._cut(view, begin, known, final=unit.last)
+        if unit.borders:
+            pieces, covered = self._cut_at(view, begin, unit.borders, final=unit.last)
+        else:
+            pieces, covered = self._cut(view, begin, known, final=unit.last)
         self._carry = bytes(view[covered:])
         if self._guide.present and all(piece.id is not None or piece.is_hole for piece in pieces):
             self._storing.append((_done(self._store(view, pieces)), unit.buffer))
@@ -235,6 +245,19 @@ class _Run:
             else:
                 if to_end:
                     break
+        return pieces, at
+
+    def _cut_at(
+        self, view: memoryview, begin: int, borders: Sequence[int], *, final: bool
+    ) -> tuple[list[_Piece], int]:
+        """The same with chunks that end at these offsets of the stream, whatever the cutter says."""
+        pieces: list[_Piece] = []
+        at = 0
+        for border in (*borders, None):
+            end = len(view) if border is None else border - begin
+            for cut in self._cutter.cut(view[at:end], final=final or border is not None) if at < end else ():
+                pieces.append(_Piece(at, cut, is_hole=False, id=None))
+                at += cut
         return pieces, at
 
     def _store(self, view: memoryview, pieces: Sequence[_Piece]) -> Stored:

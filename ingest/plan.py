@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.open import suffix_format
+from holdfast.dumps.scanners import scanner_for
+from holdfast.ingest.decompressed import DecompressedSource, compression, unpacked_head
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.image_source import BytesSource, ImageSource
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import FileSource, Source
+from holdfast.ingest.wrapped import ScannedSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import ItemKind, SubjectKind, check_item_path
 
@@ -41,11 +44,12 @@ def plan_parts(
 
     Raises Refused when two of them would stand at one path, ImageDamaged for a raw disk that is cut off.
     """
+    sources = [_unpacked(source, kind) for source in sources]
     forms = [_form(source, kind) for source in sources]
     paths = _item_paths(sources, forms, kind or forms[0].subject)
     return tuple(
         Part(
-            source,
+            _scanned(source, form),
             form,
             path,
             source_format=_source_format(source, form),
@@ -54,6 +58,12 @@ def plan_parts(
         )
         for source, form, path in zip(sources, forms, paths, strict=True)
     )
+
+
+def plan_dump(source: Source, path: str) -> Part:
+    """What a database's own tool prints, at a path of the snapshot, recognised by its first bytes."""
+    form = recognise(source.head, path, source.size)
+    return Part(_scanned(source, form), form, path)
 
 
 def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
@@ -77,11 +87,26 @@ def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
     return (*disks, *definitions)
 
 
+def _unpacked(source: Source, kind: SubjectKind | None) -> Source:
+    """A compressed dump becomes what it holds; any other compressed file is kept as it is."""
+    format_ = compression(source.head) if kind in (None, SubjectKind.DATABASE) else ""
+    if not format_ or recognise(unpacked_head(source.head), source.name, None).item is not ItemKind.DUMP:
+        return source
+    return DecompressedSource(source, format_)
+
+
+def _scanned(source: Source, form: Form) -> Source:
+    scanner = scanner_for(form.engine, form.form)
+    return ScannedSource(source, scanner) if scanner else source
+
+
 def _source_format(source: Source, form: Form) -> str:
     if isinstance(source, ImageSource):
         return source.format
     if isinstance(source, NbdSource):
         return "nbd"
+    if isinstance(source, DecompressedSource):
+        return source.format
     return "raw" if form.item is ItemKind.DISK else ""
 
 

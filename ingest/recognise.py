@@ -1,10 +1,11 @@
-"""Telling what a source is by its first bytes, and whether a dump is whole by its last."""
+"""Telling what a source is by its first bytes."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from holdfast.dumps.tar import is_physical_backup
 from holdfast.repo.cutter import BLOCK, DISK, DUMP, STREAM, CutterSpec
 from holdfast.repo.snapshot import ItemKind, SubjectKind
 
@@ -14,13 +15,14 @@ _DISK_SUFFIXES = (".raw", ".img", ".dd")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a source was recognised as. `trailer` must be among the last bytes of a whole dump."""
+    """What a source was recognised as. `form` is how a dump is to be read (`Catalogue.form`), "" for as
+    bytes only."""
 
     item: ItemKind
     cutter: CutterSpec
     engine: str = ""
     file_name: str = ""
-    trailer: re.Pattern[bytes] | None = None
+    form: str = ""
 
     @property
     def subject(self) -> SubjectKind:
@@ -33,23 +35,20 @@ RAW_DISK = Form(ItemKind.DISK, DISK)
 PLAIN_FILE = Form(ItemKind.FILE, STREAM)
 OTHER_DUMP = Form(ItemKind.DUMP, DUMP, "other", "dump.sql")
 
-_PG_TRAILER = re.compile(rb"^-- PostgreSQL database dump complete\s*$", re.MULTILINE)
-_PG_ALL_TRAILER = re.compile(rb"^-- PostgreSQL database cluster dump complete\s*$", re.MULTILINE)
-_MY_TRAILER = re.compile(rb"^-- Dump completed", re.MULTILINE)
-_LITE_TRAILER = re.compile(rb"^COMMIT;", re.MULTILINE)  # ROLLBACK says that the dump met errors
-
 _DUMPS: tuple[tuple[re.Pattern[bytes], Form], ...] = tuple(
-    (re.compile(pattern, re.MULTILINE), Form(ItemKind.DUMP, DUMP, engine, name, trailer))
-    for pattern, engine, name, trailer in (
-        (rb"\A(?:\s|--)*\n-- PostgreSQL database dump", "postgresql", "dump.sql", _PG_TRAILER),
-        (rb"\A(?:\s|--)*\n-- PostgreSQL database cluster dump", "postgresql", "dump.sql", _PG_ALL_TRAILER),
-        (rb"\APGDMP", "postgresql", "dump.pgdump", None),
-        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MariaDB dump", "mariadb", "dump.sql", _MY_TRAILER),
-        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MySQL dump", "mysql", "dump.sql", _MY_TRAILER),
-        (rb"\ASQLite format 3\0", "sqlite", "dump.sqlite", None),
-        (rb"\A(?:PRAGMA foreign_keys=OFF;\s+)?BEGIN TRANSACTION;", "sqlite", "dump.sql", _LITE_TRAILER),
+    (re.compile(pattern, re.MULTILINE), Form(ItemKind.DUMP, DUMP, engine, name, form))
+    for pattern, engine, name, form in (
+        (rb"\A(?:\s|--)*\n-- PostgreSQL database dump", "postgresql", "dump.sql", "sql"),
+        (rb"\A(?:\s|--)*\n-- PostgreSQL database cluster dump", "postgresql", "dump.sql", "sql"),
+        (rb"\APGDMP", "postgresql", "dump.pgdump", "pgdump"),
+        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MariaDB dump", "mariadb", "dump.sql", "sql"),
+        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MySQL dump", "mysql", "dump.sql", "sql"),
+        (rb"\ASQLite format 3\0", "sqlite", "dump.sqlite", "sqlite"),
+        (rb"\A(?:PRAGMA foreign_keys=OFF;\s+)?BEGIN TRANSACTION;", "sqlite", "dump.sql", "sql"),
     )
 )
+BASE_TAR = Form(ItemKind.DUMP, DUMP, "postgresql", "base.tar", "tar")
+"""A physical backup, as pg_basebackup writes it."""
 
 
 def recognise(head: bytes, name: str, size: int | None) -> Form:
@@ -60,6 +59,8 @@ def recognise(head: bytes, name: str, size: int | None) -> Form:
     for pattern, form in _DUMPS:
         if pattern.search(head):
             return form
+    if is_physical_backup(head):
+        return BASE_TAR
     if size is not None and size % SECTOR == 0 and size >= BLOCK and name.lower().endswith(_DISK_SUFFIXES):
         return RAW_DISK
     whole_sectors = size is None or (size % SECTOR == 0 and size >= 1 << 20)

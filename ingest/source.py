@@ -11,18 +11,18 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from holdfast.disks.files import OpenFile
 from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.repo.cutter import BLOCK
 from holdfast.repo.errors import StreamFailed
 from holdfast.repo.ranges import joined
-from holdfast.repo.snapshot import BadRange
+from holdfast.repo.snapshot import BadRange, Consistency
 
 HEAD_SIZE = 64 << 10
 """Bytes at the start of a source that recognition may look at."""
@@ -64,6 +64,24 @@ class Source(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A source that knows how consistent it is when its `finish` found nothing wrong, and why."""
+
+    grade: Consistency
+    evidence: str
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A source with a say about what was found in it."""
+
+    def judge(self, fault: str, facts: Mapping[str, str]) -> None:
+        """Told why it is not whole ("" when it is) and what it says of itself, before anything is
+        committed. Raises StreamFailed when nothing shall be."""
+        ...
 
 
 class FileSource:

@@ -16,6 +16,7 @@ from holdfast.repo.idset import IdSet
 from holdfast.repo.keyslots import parse_slot
 from holdfast.repo.packs import open_record, read_directory
 from holdfast.repo.pairs import copies, pair_names, read_small
+from holdfast.repo.proofs import parse_proof, unfinished_proofs
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.select import time_name
@@ -91,6 +92,12 @@ def check(
     pending = pair_names(repository.store, Kind.PENDING).keys()
     for kind in (Kind.SNAPSHOT, Kind.PENDING):
         report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
+    report.findings += _check_named(
+        repository,
+        Kind.PROOF,
+        lambda data, where, name: parse_proof(repository, data, where, name),
+        unfinished=unfinished_proofs(repository),
+    )
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
     packs = sorted(repository.store.listing(Kind.PACK), key=lambda entry: entry.name)

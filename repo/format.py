@@ -13,7 +13,7 @@ Integers are little endian. docs/format.md has the same tables with the reasons.
 
     pack        head | record* | sealed directory | sealed foot (64)
     record      sealed header (64) | sealed payload | zeros to a multiple of 64
-    object      head | sealed body                  (config body, snapshot, pending)
+    object      head | sealed body                  (config body, snapshot, pending, proof)
 
 Sealed means AEAD ciphertext and then its 16-byte tag.
 """
@@ -71,7 +71,7 @@ PACK_LIMIT = PACK_TARGET + (16 << 20)
 CHUNK_LIMIT = 4 << 20
 """No chunk (or recipe node) longer than this is believed, or made."""
 OBJECT_LIMIT = 64 << 20
-"""No config, key slot or snapshot larger than this is believed."""
+"""No config, key slot, snapshot or proof larger than this is believed."""
 
 
 class ObjectType(IntEnum):
@@ -80,6 +80,7 @@ class ObjectType(IntEnum):
     PACK = 1
     CONFIG = 2
     SNAPSHOT = 3
+    PROOF = 4
 
 
 class Domain(IntEnum):

@@ -14,6 +14,7 @@ from holdfast.repo.index import Directory
 from holdfast.repo.pack_writer import PackWriter, Record
 from holdfast.repo.packs import open_payload, read_directory
 from holdfast.repo.pairs import delete_pair, pair_names, put_pair, read_pair, untrash_pair
+from holdfast.repo.proofs import mend_proofs, remove_orphans
 from holdfast.repo.prune_plan import PackUse, Plan, claimants, is_good, mark_all
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
@@ -87,10 +88,13 @@ def execute(
         if not _bring_back_claimed(repository):
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _mend_pairs(repository)
+        mend_proofs(repository)
         if not plan.snapshots and not any(repository.store.listing(Kind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
             quarantine = max(quarantine, _UNEXPLAINED)
-        _empty_trash(repository, now() - quarantine.total_seconds(), result)
+        before = now() - quarantine.total_seconds()
+        _empty_trash(repository, before, result)
+        remove_orphans(repository, before=before)
         repository.store.clean()
         for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left
             delete_pair(repository.store, Kind.PENDING, name)

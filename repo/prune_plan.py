@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from holdfast.repo.errors import Damaged, MissingChunk, Refused
+from holdfast.repo.format import PACK_TARGET
 from holdfast.repo.idset import IdSet
 from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
@@ -17,6 +18,12 @@ from holdfast.repo.types import PackID, ProgressFunction, SnapshotID
 from holdfast.repo.walk import Broken, mark
 
 _SCAN = 4096
+_LOOKS = 3
+"""Times to look before chunks are called missing."""
+_SMALL = 4
+"""A pack of less than this part of a full one is small."""
+_MANY = 16
+"""So many small packs are made into few: they come to four full ones at most, so rewriting is rare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,11 @@ class Plan:
     def lines(self) -> Iterator[tuple[str, int, int]]:
         """(what, packs, bytes) of each part, for printing."""
         yield "keep as they are", len(self.keep), sum(p.size for p in self.keep)
-        yield "repack, because part of them is not needed", len(self.repack), sum(p.size for p in self.repack)
+        yield (
+            "repack, because part of them is not needed or they are small",
+            len(self.repack),
+            sum(p.size for p in self.repack),
+        )
         yield "remove, because nothing needs them", len(self.remove), sum(p.size for p in self.remove)
 
 
@@ -63,13 +74,16 @@ def make_plan(
     `max_unused` is the share of the packs that may stay unneeded to save rewriting. `progress` is told
     of chunks marked. Raises Refused when a snapshot cannot be read: what it needs is unknown.
     """
-    repository.refresh()
-    committed, pending = claimants(repository)
-    with IdSet(repository.scratch("prune")) as seen:
-        missing = mark_all(repository, committed, seen, progress)
-        # A backup that lost a chunk finds out by itself before it commits: it must not stop this for ever.
-        mark_all(repository, pending, seen, progress)
-        used = _use_of_packs(repository, seen)
+    for _ in range(_LOOKS):
+        repository.refresh()
+        committed, pending = claimants(repository)
+        with IdSet(repository.scratch("prune")) as seen:
+            missing = mark_all(repository, committed, seen, progress)
+            # A backup that lost a chunk finds out by itself when it commits: it must not stop this for ever.
+            mark_all(repository, pending, seen, progress)
+            used = _use_of_packs(repository, seen)
+        if not missing:
+            break  # else a snapshot may have come after the packs were listed, as pushed log files do
     packs = [
         PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))
         for e in repository.store.listing(Kind.PACK)
@@ -81,9 +95,14 @@ def make_plan(
 
 
 def sort_packs(
-    packs: Iterable[PackUse], max_unused: float
+    packs: Iterable[PackUse], max_unused: float, *, target: int = PACK_TARGET
 ) -> tuple[list[PackUse], list[PackUse], list[PackUse]]:
-    """(keep, repack, remove): the emptiest packs are repacked until the rest wastes little enough."""
+    """(keep, repack, remove): the emptiest packs are repacked until the rest wastes little enough.
+
+    Small packs too, when there are many: each push of a log file leaves one, and every listing walks them
+    all. What comes of them is full packs of `target` bytes and one that is not, so the next plan lets them
+    be.
+    """
     remove = [p for p in packs if p.used == 0]
     partly = sorted((p for p in packs if p.used), key=lambda p: p.used / p.size)
     allowed = max_unused * sum(p.used for p in partly)
@@ -96,7 +115,13 @@ def sort_packs(
             break
         repack.append(pack)
         total -= waste
-    return partly[len(repack) :], repack, remove
+    keep = partly[len(repack) :]
+    small = [p for p in keep if p.size < target // _SMALL]
+    if len(small) >= _MANY:
+        chosen = {p.pack for p in small}
+        repack += small
+        keep = [p for p in keep if p.pack not in chosen]
+    return keep, repack, remove
 
 
 def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.snapshot import StoredSnapshot, SubjectKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,13 @@ def decide(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -
     """A decision for every snapshot, each subject by itself, newest first within a subject.
 
     Snapshots dated after `now` are always kept and count for no rule: a forged or mistaken future date
-    must not push honest snapshots out.
+    must not push honest snapshots out. Log archives know no calendar: their snapshots get no decision, their
+    files go with the backups that need them.
     """
     subjects: dict[tuple[str, str], list[StoredSnapshot]] = {}
     for stored in snapshots:
+        if stored.snapshot.subject.kind is SubjectKind.LOGS:
+            continue
         subjects.setdefault(stored.snapshot.subject.identity, []).append(stored)
     decisions: list[Decision] = []
     for group in subjects.values():

@@ -12,6 +12,7 @@ from holdfast.repo.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 """How times stand in paths and selectors: UTC, no colon."""
 
+_LOGS = SubjectKind.LOGS
 _SHORTEST_ID = 4
 _HEX = re.compile(r"[0-9a-f]+")
 
@@ -38,10 +39,14 @@ def split_selector(text: str) -> tuple[str, str]:
 def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnapshot:
     """The one snapshot meant; `snapshots` are oldest first.
 
-    A name means its newest snapshot. Raises NotFound or Ambiguous, saying what would help.
+    A name means its newest snapshot. Snapshots of log archives are meant by their ID only: their files are
+    had by their own names. Raises NotFound or Ambiguous, saying what would help.
     """
-    if not snapshots:
+    everything, snapshots = snapshots, [s for s in snapshots if s.snapshot.subject.kind is not _LOGS]
+    if not everything:
         raise NotFound("there are no snapshots yet; `holdfast backup` makes one")
+    if selector == "latest" and not snapshots:
+        raise NotFound("there are only log archives; `holdfast logs` lists them")
     if selector == "latest":
         return snapshots[-1]
     name, at, when = selector.rpartition("@")
@@ -49,7 +54,7 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
         name, when = selector, "latest"
     named = [s for s in snapshots if s.snapshot.subject.name == name]
     if not named:
-        by_id = _by_id(snapshots, selector)
+        by_id = _by_id(everything, selector)
         if by_id is not None:
             return by_id
         raise NotFound(f"no snapshot {selector!r}; `holdfast snapshots` lists them")
@@ -89,13 +94,14 @@ def filter_snapshots(
     tags: Collection[str] = (),
     kinds: Collection[SubjectKind] = (),
 ) -> list[StoredSnapshot]:
-    """Those with any of the names, all of the tags and any of the kinds; an empty filter lets all pass."""
+    """Those with any of the names, all of the tags and any of the kinds; an empty filter lets all pass, but
+    for snapshots of log archives, which are asked for by their kind only."""
     return [
         s
         for s in snapshots
         if (not names or s.snapshot.subject.name in names)
         and set(tags) <= set(s.snapshot.tags)
-        and (not kinds or s.snapshot.subject.kind in kinds)
+        and (s.snapshot.subject.kind in kinds if kinds else s.snapshot.subject.kind is not _LOGS)
     ]
 
 

@@ -24,6 +24,7 @@ class Kind(Enum):
     PACK = "packs"
     PENDING = "pending"
     SNAPSHOT = "snapshots"
+    PROOF = "proofs"
 
 
 class LockMode(Enum):

@@ -13,7 +13,7 @@ from support import random_bytes
 
 NAME = "ab" * 32
 OTHER = "cd" * 32
-KINDS = [Kind.KEY, Kind.PACK, Kind.PENDING, Kind.SNAPSHOT]
+KINDS = [Kind.KEY, Kind.PACK, Kind.PENDING, Kind.SNAPSHOT, Kind.PROOF]
 TRASHABLE = [Kind.PACK, Kind.SNAPSHOT]
 
 

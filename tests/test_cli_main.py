@@ -21,7 +21,9 @@ from holdfast.cli.main import VERBS, cli
 VERBS_OF_THE_DESIGN = (
     *("init", "backup", "snapshots", "ls", "find", "diff", "info", "stats", "mount", "umount"),
     *("restore", "dump"),
-    *("check", "forget", "undelete", "prune", "key", "completion", "version"),
+    *("check", "rehearse", "forget", "undelete", "prune"),
+    *("wal-push", "wal-fetch", "binlog-push", "logs"),
+    *("key", "completion", "version"),
 )
 ALIASES = {
     "create": "backup",

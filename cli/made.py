@@ -1,0 +1,57 @@
+"""Files that are made out of dumps, for commands: `dump`, `ls`, `restore`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from holdfast.dumps.layout import find_table, table_csv
+from holdfast.dumps.stored_files import (
+    MadeFile,
+    folder_of,
+    has_made_files,
+    load_catalogue,
+    made_files,
+    stream,
+)
+from holdfast.repo.errors import NotFound
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.restore import Restorer
+from holdfast.repo.snapshot import Snapshot
+from holdfast.repo.types import Buffer
+
+_CACHE = 32 << 20
+
+
+class MadeFiles:
+    """What is made out of one snapshot's dumps. `found` is by path."""
+
+    def __init__(self, repository: Repository, snapshot: Snapshot) -> None:
+        """Reads the catalogues; nothing of a snapshot without any. Raises Damaged."""
+        self._snapshot = snapshot
+        self._reader = Reader(repository, chunk_cache=_CACHE)
+        self._restorer = Restorer(repository, self._reader)
+        self.found: dict[str, MadeFile] = (
+            made_files(self._reader, snapshot) if has_made_files(snapshot) else {}
+        )
+
+    def read(self, file: MadeFile) -> Iterator[Buffer]:
+        """Its bytes in order."""
+        return stream(file.composed, self._reader.recipe(file.item), self._reader, self._restorer)
+
+    def table(self, wanted: str) -> str:
+        """The path of a table's file. Raises NotFound or Ambiguous."""
+        if not self.found:
+            raise NotFound("no dump in this snapshot whose tables could be had one by one")
+        return find_table(self.found, wanted)
+
+    def csv(self, path: str) -> Iterator[bytes]:
+        """A table's rows. Raises Refused when the dump's form does not allow it."""
+        item = self.found[path].item
+        recipe = self._reader.recipe(item)
+
+        def read(start: int, length: int) -> Iterable[Buffer]:
+            return self._restorer.in_order(recipe, start, start + length)
+
+        inner = path.removeprefix(folder_of(self._snapshot, item))
+        return table_csv(load_catalogue(self._reader, item), inner, read)

@@ -1,0 +1,32 @@
+"""Whose WAL it is, and who pushes it."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from holdfast import __version__
+from holdfast.dumps.pg_control import CONTROL_HEAD, CONTROL_PATH, parse_control
+from holdfast.ingest.logs import Pusher
+from holdfast.repo.errors import Refused
+
+
+def pusher() -> Pusher:
+    """This host and program, as log snapshots record them."""
+    return Pusher(socket.gethostname(), f"holdfast {__version__}")
+
+
+def system_id_in(folder: Path) -> str:
+    """The system identifier of the cluster whose data directory this is. Raises Refused."""
+    path = folder / CONTROL_PATH
+    try:
+        with path.open("rb") as file:
+            control = parse_control(file.read(CONTROL_HEAD))
+    except OSError as error:
+        raise Refused(
+            f"cannot read {path} ({error.strerror}): run this in the cluster's data directory, as the "
+            "server does, or give --system-id"
+        ) from None
+    if control is None:
+        raise Refused(f"{path} is not the control file of a PostgreSQL cluster; give --system-id")
+    return control.system_id

@@ -1,0 +1,64 @@
+"""What files a dump is shown as, by its engine and form; and a table's rows as CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from holdfast.dumps import postgres_files, tar
+from holdfast.dumps.catalogue import Catalogue
+from holdfast.dumps.composed import Composed
+from holdfast.repo.errors import Ambiguous, NotFound, Refused
+from holdfast.repo.types import Buffer
+
+TABLES: Final = "tables"
+SUFFIX: Final = ".sql"
+
+_Files = Callable[[Catalogue, int], dict[str, Composed]]
+_FILES: Final[Mapping[tuple[str, str], _Files]] = {
+    ("postgresql", "sql"): postgres_files.files,
+    ("postgresql", "tar"): tar.files,
+}
+
+
+def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+    """All files that are made out of a dump of `size` bytes, by path; none for a form that is not known."""
+    make = _FILES.get((catalogue.engine, catalogue.form))
+    return make(catalogue, size) if make else {}
+
+
+def find_table(names: Iterable[str], wanted: str) -> str:
+    """The path of the file that holds a table.
+
+    `wanted` is its name as it stands in the path, "public.orders", or the last part of it when only one table
+    has that. Raises NotFound or Ambiguous.
+    """
+    tables = [name for name in names if f"/{name}".rpartition(f"/{TABLES}/")[1] and name.endswith(SUFFIX)]
+    exact = [name for name in tables if _shown(name) == wanted]
+    found = exact or [name for name in tables if _shown(name).rpartition("/")[2].rpartition(".")[2] == wanted]
+    if not found:
+        there = ", ".join(map(_shown, tables[:5])) or "none"
+        more = f" and {len(tables) - 5} more" if len(tables) > 5 else ""
+        raise NotFound(f"no table {wanted!r} in this dump; its tables: {there}{more}")
+    if len(found) > 1:
+        raise Ambiguous(f"{wanted!r} is more than one table: {', '.join(map(_shown, found[:5]))}")
+    return found[0]
+
+
+def _shown(path: str) -> str:
+    """`public.orders` for "tables/public.orders.sql", with the dump's folder before it if there is one."""
+    above, _, name = f"/{path}".rpartition(f"/{TABLES}/")
+    return f"{above.lstrip('/')}{'/' if above else ''}{name.removesuffix(SUFFIX)}"
+
+
+def table_csv(
+    catalogue: Catalogue, path: str, read: Callable[[int, int], Iterable[Buffer]]
+) -> Iterator[bytes]:
+    """The rows of the table whose file stands at `path` (of `files`), with a header line.
+
+    `read(start, length)` gives a stretch of the stored dump. Raises Refused when they cannot be had as CSV.
+    """
+    if (catalogue.engine, catalogue.form) != ("postgresql", "sql"):
+        raise Refused(f"rows of a dump of form {catalogue.form} cannot be had as CSV")
+    rows = postgres_files.table_rows(catalogue)[path.removesuffix(SUFFIX)]
+    return postgres_files.csv(rows, read)

@@ -1,0 +1,215 @@
+"""Compressed streams, unpacked on the way in: a compressed dump shares nothing with yesterday's."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import zstandard
+
+from holdfast.ingest.source import HEAD_SIZE, Source, SourceExtent
+from holdfast.ingest.wrapped import Wrapped
+from holdfast.repo.snapshot import BadRange
+
+_INPUT: Final = 256 << 10
+"""Bytes of compressed data that are read at once."""
+_PIECE: Final = 1 << 20
+"""Bytes that are unpacked at once, at most: a bomb fills this and no more."""
+_XZ_MEMORY: Final = 256 << 20
+"""Bytes that an xz stream may ask for; `xz -9` asks for 65 MiB."""
+_ZSTD_WINDOW: Final = 1 << 27
+"""Bytes of `zstd --ultra -22`'s window; --long=31 asks for more, and is refused."""
+_ZSTD_INPUT: Final = 1024
+"""Bytes that are given to the decoder at once. It returns all that they hold: up to 128 KiB for every four."""
+_ZSTD_BLOCK: Final = 128 << 10
+_ERRORS: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError)
+
+
+class _Decoder(Protocol):
+    """One member of a stream."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        """At most about `limit` bytes; call it with b"" for more of the same."""
+        ...
+
+
+class _Zlib:
+    def __init__(self) -> None:
+        self._z = zlib.decompressobj(wbits=31)
+
+    @property
+    def eof(self) -> bool:
+        return self._z.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._z.unused_data
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        return self._z.decompress(self._z.unconsumed_tail + data, limit)
+
+
+class _Library:
+    """bz2 and lzma, which keep their own input."""
+
+    def __init__(self, decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
+        self._decoder = decoder
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        return self._decoder.decompress(data, limit)
+
+
+_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
+    "gzip": _Zlib,
+    "bzip2": lambda: _Library(bz2.BZ2Decompressor()),
+    "xz": lambda: _Library(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
+}
+_MAGIC: Final = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+}
+
+
+def compression(head: bytes) -> str:
+    """ "gzip", "zstd", "xz" or "bzip2" by the first bytes; "" for none of them."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def unpacked_head(head: bytes) -> bytes:
+    """The first bytes of what a compressed stream with this head holds, as far as the head tells."""
+    pieces: list[bytes] = []
+    stream = _stream(compression(head), iter((head, b"")).__next__)
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= HEAD_SIZE:
+                break
+    except _ERRORS:
+        pass  # the head ends within the stream, or is no such stream: what came out counts
+    return b"".join(pieces)[:HEAD_SIZE]
+
+
+class DecompressedSource(Wrapped):
+    """What a compressed source holds. Its end is where the compressed data ends; when that is early or
+    damaged, `bad` says so, with no length: nobody knows how much is missing."""
+
+    def __init__(self, source: Source, format_: str) -> None:
+        super().__init__(source)
+        self.format: Final = format_
+        self.size = None
+        self.head = unpacked_head(source.head)
+        self._place = 0
+        self._made = 0
+        self._bad: list[BadRange] = []
+        self._pieces = self._unpack()
+        self._rest = memoryview(b"")
+
+    @property
+    def bad(self) -> list[BadRange]:
+        return self._bad
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        yield SourceExtent(0, None, is_hole=False)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Offsets must follow one another."""
+        done = 0
+        while done < len(buffer):
+            if not self._rest:
+                self._rest = memoryview(next(self._pieces, b""))
+                if not self._rest:
+                    break
+            part = self._rest[: len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        self._made += done
+        return done
+
+    def _unpack(self) -> Iterator[bytes]:
+        made = 0
+        try:
+            for piece in _stream(self.format, self._input):
+                made += len(piece)
+                yield piece
+            if self.source.bad:
+                raise ValueError("not all of it could be read")
+        except _ERRORS as error:
+            self._bad.append(
+                BadRange(made, 0, f"the {self.format} data behind ends early or is damaged: {error}")
+            )
+
+    def _input(self) -> bytes:
+        size = self.source.size
+        buffer = memoryview(bytearray(_INPUT if size is None else min(_INPUT, size - self._place)))
+        count = self.source.read_into(buffer, self._place) if buffer else 0
+        self._place += count
+        return bytes(buffer[:count])
+
+
+def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
+    early; zeros behind a member are padding, as gzip has it."""
+    if format_ == "zstd":
+        yield from _zstd_stream(read)
+        return
+    data = read()
+    while True:
+        decoder = _DECODERS[format_]()
+        while not decoder.eof:
+            piece = decoder.unpack(data, _PIECE)
+            if piece:
+                yield piece
+            data = b""
+            if not piece and not decoder.eof:
+                data = read()
+                if not data:
+                    raise EOFError("the stream ends early")
+        data = decoder.unused_data.lstrip(b"\0")
+        while not data:
+            more = read()
+            if not more:
+                return
+            data = more.lstrip(b"\0")
+
+
+def _zstd_stream(read: Callable[[], bytes]) -> Iterator[bytes]:
+    data = read()
+    while data:
+        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj(
+            write_size=_ZSTD_BLOCK
+        )
+        rest: bytes | None = None
+        while rest is None:
+            data = data or read()
+            if not data:
+                raise EOFError("the stream ends early")
+            view = memoryview(data)
+            data = b""
+            for start in range(0, len(view), _ZSTD_INPUT):
+                piece = decoder.decompress(view[start : start + _ZSTD_INPUT])
+                if piece:
+                    yield piece
+                if decoder.eof:
+                    rest = decoder.unused_data + bytes(view[start + _ZSTD_INPUT :])
+                    break
+        data = rest or read()

@@ -1,0 +1,285 @@
+"""A PostgreSQL data directory out of a physical backup, ready to be started.
+
+The stored tar is read once, front to back; each chunk is checked on the way. Until the very end there is no
+global/pg_control, without which no server starts: what a crash or a full disk leaves is never taken for a
+cluster. Only a new or an empty folder is written into, so what fails can be removed again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from holdfast.dumps.catalogue import Catalogue, Section
+from holdfast.dumps.pg_control import CONTROL_PATH
+from holdfast.dumps.tar import FORM
+from holdfast.guests.target_folder import TargetFolder
+from holdfast.repo.errors import Damaged, Refused
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.restore import Restorer
+from holdfast.repo.snapshot import Content, Item
+from holdfast.repo.targets import TargetError
+from holdfast.repo.types import Buffer, ProgressFunction
+
+_CONTROL_LIMIT: Final = 1 << 20
+_SYNCING: Final = 64
+"""Files that wait for the disk at a time, each with an open descriptor; the journal takes them together."""
+_THREADS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What the restored cluster has besides what was backed up: `appended` to files by path, `added` files,
+    `left_out` ones. `owner` is (uid, gid), None for whoever restores."""
+
+    appended: Mapping[str, bytes] = field(default_factory=dict)
+    added: Mapping[str, bytes] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
+    owner: tuple[int, int] | None = None
+
+
+def check_whole(catalogue: Catalogue) -> None:
+    """Raises Refused unless this is a physical backup that is whole and can be restored."""
+    if catalogue.engine != "postgresql" or catalogue.form != FORM:
+        raise Refused("this is no physical backup of a PostgreSQL cluster; nothing was written")
+    if catalogue.fault:
+        raise Refused(
+            f"this backup is not whole ({catalogue.fault}): no server could be trusted to start from it; "
+            "nothing was written. Single files of it can be had from data/ in the mount"
+        )
+    if any(section.type == "LINK" for section in catalogue.sections):
+        raise Refused("this backup is of a cluster with tablespaces, and their files are not in it")
+
+
+def check_target(target: Path) -> None:
+    """Raises Refused unless there is nothing there or an empty folder."""
+    try:
+        taken = next(target.iterdir(), None) is not None
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise Refused(f"{target} is no folder; nothing was written") from None
+    except OSError as error:
+        raise TargetError(f"cannot read {target}: {error.strerror}") from error
+    if taken:
+        running = " by a server that may be running" if (target / "postmaster.pid").exists() else ""
+        raise Refused(
+            f"{target} is not empty and may be in use{running}; nothing was written. A cluster is "
+            "restored into a new or an empty folder"
+        )
+
+
+def restore_data_directory(
+    repository: Repository,
+    item: Item | Content,
+    catalogue: Catalogue,
+    target: Path,
+    *,
+    changes: Changes,
+    progress: ProgressFunction,
+) -> None:
+    """Write the cluster to `target` (0700) and bring it to the disk.
+
+    1. all files but pg_control, each synced; 2. the folders; 3. pg_control, synced. When this raises
+    (Refused, TargetError, or Damaged for a chunk that cannot be read) what was written is gone again.
+    """
+    check_whole(catalogue)
+    check_target(target)
+    made = not target.exists()
+    try:
+        with _Directory(target, changes) as directory:
+            reader = Reader(repository)
+            stream = _Stream(Restorer(repository, reader).in_order(reader.recipe(item)), progress)
+            with closing(stream):
+                for section in catalogue.sections:
+                    directory.take(section, stream)
+            directory.finish()
+        _sync_folder(target.absolute().parent)
+    except OSError as error:
+        _remove(target, made=made)
+        raise TargetError(f"cannot write below {target}: {error.strerror or error}") from error
+    except BaseException:
+        _remove(target, made=made)
+        raise
+
+
+class _Stream:
+    """The stored tar, of which stretches are taken in order."""
+
+    def __init__(self, parts: Iterable[Buffer], progress: ProgressFunction) -> None:
+        self._parts: Iterator[Buffer] = iter(parts)
+        self._progress = progress
+        self._part = memoryview(b"")
+        self._at = 0
+
+    def close(self) -> None:
+        """Let go of what is being read ahead."""
+        if hasattr(self._parts, "close"):
+            self._parts.close()
+
+    def stretch(self, start: int, length: int) -> Iterator[memoryview]:
+        """The bytes from `start` on; what lies before is passed over."""
+        for _ in self._take(start - self._at):
+            pass
+        yield from self._take(length)
+
+    def _take(self, length: int) -> Iterator[memoryview]:
+        while length > 0:
+            if not self._part:
+                found = next(self._parts, None)
+                if found is None:
+                    raise Damaged("the stored tar", "it ends before its last file", offset=self._at)
+                self._part = memoryview(found).cast("B")
+                self._progress(len(self._part))
+            part = self._part[:length]
+            self._part = self._part[len(part) :]
+            self._at += len(part)
+            length -= len(part)
+            yield part
+
+
+class _Directory:
+    """The folder that is being filled."""
+
+    def __init__(self, target: Path, changes: Changes) -> None:
+        self._changes = changes
+        self._folders: dict[str, Mapping[str, Any]] = {}
+        self._control: tuple[Section, bytes] | None = None
+        self._syncing: deque[Future[None]] = deque()
+        self._pool = ThreadPoolExecutor(_THREADS, "holdfast-sync")
+        self._written: set[str] = set()
+        self._top = TargetFolder.top(target, overwrite=False)
+        try:
+            os.fchmod(self._top.fd, 0o700)
+        except BaseException:
+            self._top.close()
+            raise
+
+    def __enter__(self) -> _Directory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        self._top.close()
+
+    def take(self, section: Section, stream: _Stream) -> None:
+        """One member."""
+        path = section.name
+        if path in self._changes.left_out:
+            return
+        if section.type == "FOLDER":
+            self._folders[path] = section.extra
+            self._into(path.split("/")).close()
+        elif path == CONTROL_PATH:
+            if section.length > _CONTROL_LIMIT:
+                raise Damaged(path, f"a control file of {section.length} bytes")
+            self._control = section, b"".join(stream.stretch(section.start, section.length))
+        else:
+            appended = self._changes.appended.get(path, b"")
+            self._written.add(path)
+            self._write(path, section.extra, [stream.stretch(section.start, section.length), [appended]])
+
+    def finish(self) -> None:
+        """What is added, the folders' attributes, all on the disk; then the file that makes it a cluster."""
+        for path, content in {**self._changes.appended, **self._changes.added}.items():
+            if path not in self._written:
+                self._write(path, {"mode": 0o600}, [[content]])
+        self._settle()
+        for path, extra in sorted(self._folders.items(), reverse=True):
+            with closing(self._into(path.split("/"))) as folder:
+                self._attributes(folder.fd, extra, 0o700)
+                os.fsync(folder.fd)
+        if self._control is None:
+            raise Damaged(CONTROL_PATH, "is not in the backup")
+        section, content = self._control
+        os.fsync(self._top.fd)
+        self._write(CONTROL_PATH, section.extra, [[content]])
+        self._settle()
+        with closing(self._into([CONTROL_PATH.partition("/")[0]])) as folder:
+            os.fsync(folder.fd)
+        if self._changes.owner:
+            os.fchown(self._top.fd, *self._changes.owner)
+        os.fsync(self._top.fd)
+
+    def _write(
+        self, path: str, extra: Mapping[str, Any], contents: Sequence[Iterable[bytes | memoryview]]
+    ) -> None:
+        *above, name = path.split("/")
+        with closing(self._into(above)) as folder, folder.new_file(os.fsencode(name)) as fd:
+            for content in contents:
+                for data in content:
+                    _write_all(fd, data)
+            self._attributes(fd, extra, 0o600)
+            mine = os.dup(fd)
+        self._syncing.append(self._pool.submit(_sync, mine))
+        if len(self._syncing) >= _SYNCING:
+            self._syncing.popleft().result()
+
+    def _into(self, parts: Sequence[str]) -> TargetFolder:
+        """A folder below the top, made if need be; each step follows no link."""
+        folder = self._top.below([])
+        for part in parts:
+            with closing(folder):
+                folder = folder.folder(os.fsencode(part))
+            if folder.made and self._changes.owner:
+                os.fchown(folder.fd, *self._changes.owner)
+        return folder
+
+    def _attributes(self, fd: int, extra: Mapping[str, Any], usual: int) -> None:
+        if self._changes.owner:
+            os.fchown(fd, *self._changes.owner)
+        mode, mtime = extra.get("mode"), extra.get("mtime")
+        os.fchmod(fd, mode & 0o777 if isinstance(mode, int) else usual)
+        if isinstance(mtime, int):
+            os.utime(fd, ns=(mtime * 10**9, mtime * 10**9))
+
+    def _settle(self) -> None:
+        while self._syncing:
+            self._syncing.popleft().result()
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the name of what is in it durable, where the file system can."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _sync(fd: int) -> None:
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _write_all(fd: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _remove(target: Path, *, made: bool) -> None:
+    """All that is in a folder that was empty before; the folder too if it was not there."""
+    with suppress(OSError):
+        for entry in list(os.scandir(target)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    Path(entry.path).unlink()
+        if made:
+            target.rmdir()

@@ -1,0 +1,53 @@
+"""What a throw-away server is asked, and what it answers. Values, and the interface that all engines have."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from holdfast.repo.proofs import QueryResult, TableCount
+
+KEPT_TABLES: Final = 50_000
+"""So many tables a proof names; all are counted."""
+
+
+@dataclass(slots=True)
+class Findings:
+    """What was found so far: a rehearsal that fails keeps what it got to. `expected` is the number of
+    tables that the dump's catalogue has, None when there is none."""
+
+    engine: str
+    server: str = ""
+    databases: int = 0
+    schemas: int = 0
+    tables: int = 0
+    rows: int = 0
+    expected: int | None = None
+    counted: list[TableCount] = field(default_factory=list)
+    queries: list[QueryResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def enter(self, counts: list[TableCount]) -> None:
+        """The rows of all tables."""
+        self.tables, self.rows = len(counts), sum(table.rows for table in counts)
+        self.databases = len({table.database for table in counts})
+        self.schemas = len({(table.database, table.schema) for table in counts})
+        self.counted = sorted(counts)[:KEPT_TABLES]
+        if len(counts) > KEPT_TABLES:
+            self.notes.append(f"only the first {KEPT_TABLES} of {len(counts)} tables are listed")
+
+
+class Server(Protocol):
+    """A throw-away server that runs, with the snapshot in it. All methods raise RehearsalFailed."""
+
+    def count(self) -> list[TableCount]:
+        """The rows of every table that is not the server's own."""
+        ...
+
+    def query(self, sql: str, database: str) -> QueryResult:
+        """`database` is "" for the one that has tables; RehearsalFailed when there are several."""
+        ...
+
+    def inspect(self) -> str:
+        """Let the engine check what it has; a note on what was done, "" for nothing."""
+        ...

@@ -1,0 +1,103 @@
+"""A physical backup of a PostgreSQL cluster, recovered as it would be after a loss, in a private folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from holdfast.dumps.catalogue import Catalogue
+from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
+from holdfast.rehearse.clients import ask
+from holdfast.rehearse.confined import Confinement
+from holdfast.rehearse.data_directory import Changes, restore_data_directory
+from holdfast.rehearse.errors import RehearsalFailed
+from holdfast.rehearse.findings import Findings
+from holdfast.rehearse.postgres import Cluster, Postgres, running
+from holdfast.rehearse.tools import find_postgres
+from holdfast.rehearse.wal_relay import FetchLog, WalRelay
+from holdfast.repo.reader import Reader
+from holdfast.repo.repository import Repository
+from holdfast.repo.snapshot import Item
+from holdfast.repo.types import ProgressFunction
+
+_PLACE: Final = "data"
+_RECOVERY_SECONDS: Final = 1e9
+"""A recovery takes as long as it takes; the rehearsal as a whole may have a limit."""
+_CONTROL: Final = {
+    "max_connections": "max_connections setting",
+    "max_worker_processes": "max_worker_processes setting",
+    "max_wal_senders": "max_wal_senders setting",
+    "max_prepared_transactions": "max_prepared_xacts setting",
+    "max_locks_per_transaction": "max_locks_per_xact setting",
+}
+"""A recovering server refuses to start with smaller values than the log's: what pg_controldata calls them."""
+
+
+@contextmanager
+def recovered(
+    confinement: Confinement,
+    repository: Repository,
+    item: Item,
+    catalogue: Catalogue,
+    *,
+    findings: Findings,
+    recovery: Recovery | None,
+    fetch: FetchLog | None,
+    superuser: str,
+    progress: ProgressFunction,
+) -> Iterator[Postgres]:
+    """The cluster in `item`, recovered to the end of the backup, or as far as `recovery` says with archived
+    log from `fetch`. Raises Refused when no server of its release is here, RehearsalFailed."""
+    programs = find_postgres(_major(repository, item, catalogue), exactly=True)
+    findings.server = f"PostgreSQL {programs.version}"
+    user = confinement.user
+    owner = (user.uid, user.gid)
+    added = {AUTO_CONF: b""}
+    with ExitStack() as stack:
+        relay = None
+        if recovery is not None and fetch is not None:
+            relay = stack.enter_context(WalRelay(confinement.folder, user, fetch))
+            added = {AUTO_CONF: replace(recovery, command=relay.command).settings(), SIGNAL: b""}
+        changes = Changes({}, added, frozenset({AUTO_CONF, STANDBY_SIGNAL, "recovery.conf"}), owner)
+        data = confinement.folder / _PLACE
+        restore_data_directory(repository, item, catalogue, data, changes=changes, progress=progress)
+        settings = _settings(confinement, programs.path("pg_controldata"), data)
+        try:
+            server = stack.enter_context(
+                running(
+                    *(confinement, programs, data),
+                    superuser=superuser,
+                    settings=settings,
+                    patience=_RECOVERY_SECONDS,
+                    kind=Cluster,
+                )
+            )
+        except RehearsalFailed as error:
+            if relay is not None and relay.trouble is not None:
+                raise relay.trouble from error
+            raise
+        if recovery is not None:
+            files = relay.files if relay else 0
+            findings.notes.append(f"recovered to {recovery.target} with {files} archived log files")
+        yield server
+
+
+def _major(repository: Repository, item: Item, catalogue: Catalogue) -> int | None:
+    section = next((s for s in catalogue.sections if s.name == "PG_VERSION"), None)
+    if section is None or section.length > 100:
+        raise RehearsalFailed("there is no PG_VERSION in the backup: which release it is of is not known")
+    reader = Reader(repository)
+    text = reader.read(reader.recipe(item), section.start, section.length).decode("ascii", "replace")
+    match = re.match(r"\d+", text)
+    return int(match[0]) if match else None
+
+
+def _settings(confinement: Confinement, pg_controldata: str, data: Path) -> dict[str, str]:
+    answer, _ = ask(confinement, [pg_controldata, "-D", str(data)], b"", env={}, limit=1 << 16)
+    lines = dict(line.split(":", 1) for line in answer.decode(errors="replace").splitlines() if ":" in line)
+    found = {name: lines.get(words, "").strip() for name, words in _CONTROL.items()}
+    return {name: value for name, value in found.items() if value.isdecimal()}
