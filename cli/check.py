@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Final
+
 import click
 
 from holdfast.cli.context import Settings
@@ -9,7 +12,17 @@ from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape, fields, size
+from holdfast.dumps.log_ties import findings
+from holdfast.ingest.logs import read_histories
 from holdfast.repo.check import Depth, Finding, Report, Subset, check, parse_subset
+from holdfast.repo.errors import Damaged
+from holdfast.repo.logs import LogReading, archives
+from holdfast.repo.repository import Repository
+
+_LOG_ADVICE: Final = (
+    "push the files again if the server still has them; else take a new full backup now: "
+    "from it on the archive is whole"
+)
 
 
 def _subset(context: click.Context, option: click.Parameter, value: str | None) -> Subset | None:
@@ -45,8 +58,22 @@ def check_command(settings: Settings, *, structure: bool, read_data: bool, subse
     settings.if_interrupted = "a check changes nothing; run it again"
     with settings.opened() as repository, progress(settings.output, "check") as meter:
         report = check(repository, depth, subset=subset, progress=meter.add, announce=meter.expect)
+        if depth >= Depth.REACHABLE:
+            report.findings += _check_logs(repository)
     _tell(settings, depth, report)
     return ExitCode.DAMAGE if report.findings else ExitCode.DONE
+
+
+def _check_logs(repository: Repository) -> Iterator[Finding]:
+    """Gaps in log archives, and backups that can no more be brought to a later point in time."""
+    reading = LogReading(repository)
+    for archive in archives(reading.snapshots()):
+        try:
+            histories = read_histories(repository, archive)
+        except Damaged:
+            continue  # found already
+        for sentence in findings(archive, histories, reading.snapshots()):
+            yield Finding(f"log archive {archive.subject.name}", sentence, advice=_LOG_ADVICE)
 
 
 def _tell(settings: Settings, depth: Depth, report: Report) -> None:

@@ -33,6 +33,7 @@ def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str
         "program": s.program,
         "size": s.size,
         "allocated": sum(item.allocated for item in s.items),
+        "facts": dict(s.facts),
         "new": s.stats.new,
         "stored": s.stats.stored,
         "chunks": s.stats.chunks,

@@ -6,12 +6,16 @@ import click
 
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import mtime, proof_document, snapshot_document
+from holdfast.cli.logs import describe
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, duration, fields, iso, rate, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
+from holdfast.dumps.log_ties import findings, needs
+from holdfast.ingest.logs import read_histories
 from holdfast.repo.errors import Damaged, Unsupported
 from holdfast.repo.format import VERSION
 from holdfast.repo.keyslots import KeySlot, list_slots
+from holdfast.repo.logs import LogReading, archives
 from holdfast.repo.proofs import Outcome, Proof, QueryResult, latest_proof
 from holdfast.repo.repository import Repository
 from holdfast.repo.select import find_items, time_name
@@ -20,6 +24,17 @@ from holdfast.repo.store import Kind
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10
+_FACTS = {
+    "server": "server",
+    "tool": "tool",
+    "system_id": "system identifier",
+    "timeline": "timeline",
+    "lsn": "LSN",
+    "stop_lsn": "consistent at",
+    "stop_time": "ended",
+    "binlog": "binlog position",
+    "gtid": "GTID",
+}
 
 
 @command("info")
@@ -108,12 +123,28 @@ def _show_snapshot(
         ("stored", size(stats.stored)),
         ("took", f"{duration(stats.seconds)} ({rate(allocated, stats.seconds)})"),
         ("made by", s.program),
+        *[(_FACTS.get(name, name), value) for name, value in s.facts.items() if name != "physical"],
         *_describe_proof(proof),
+        *_describe_logs(repository, stored),
     ]
     settings.output.result(fields(lines))
     for item in items:
         settings.output.result("")
         settings.output.result(fields(_describe_item(item)))
+
+
+def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple[str, str]]:
+    """The archive that this database's logs go to, and what is wrong with it."""
+    reading = LogReading(repository)
+    archive = next((a for a in archives(reading.snapshots()) if needs(a, stored.snapshot)), None)
+    if archive is None:
+        return []
+    try:
+        wrong = findings(archive, read_histories(repository, archive), [stored])
+    except Damaged as error:
+        wrong = [str(error)]
+    held = "\n".join(f"{archive.subject.name}: {line}" for line in describe(archive))
+    return [("logs", held), ("but", "\n".join(wrong))]
 
 
 def _proof(settings: Settings, repository: Repository, stored: StoredSnapshot) -> Proof | None:

@@ -1,1 +1,1 @@
-"""Database dumps: where their tables stand, and files made out of them. Synchronous; no I/O but through callers."""
+"""Database dumps: where their tables stand, and files made out of them. Synchronous; opens nothing."""

@@ -14,11 +14,11 @@ from holdfast.ingest.changes_plan import tie
 from holdfast.ingest.guide import Parent
 from holdfast.ingest.hooks import Frozen
 from holdfast.ingest.image_source import BytesSource
+from holdfast.ingest.judge import judge
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.plan import Part
-from holdfast.ingest.recognise import Form
-from holdfast.ingest.source import CommandSource, Graded, Judging, Source
+from holdfast.ingest.source import Judging, Source
 from holdfast.ingest.wrapped import ScannedSource, innermost
 from holdfast.repo.cutter import DUMP, CutterKind
 from holdfast.repo.errors import Damaged, HoldfastError
@@ -243,7 +243,7 @@ def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _
         checkpoint=part.checkpoint,
         catalogue=content,
     )
-    consistency, evidence, warnings = _judge(source, form, item, note)
+    consistency, evidence, warnings = judge(source, form, item, note)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
     return _Done(item, consistency, evidence, tuple(warnings), catalogue.facts if catalogue else {})
@@ -278,27 +278,3 @@ def _facts(done: Sequence[_Done], request: Request) -> dict[str, str]:
     for each in done:
         facts |= each.facts
     return facts | dict(request.facts)
-
-
-def _judge(source: Source, form: Form, item: Item, note: str) -> tuple[Consistency, str, list[str]]:
-    """(consistency, evidence, warnings)."""
-    inner = innermost(source)
-    notes = [note] if note else []
-    if any(not bad.length for bad in item.bad):
-        return Consistency.UNKNOWN, "the dump is not whole", notes
-    if item.bad:
-        return Consistency.UNKNOWN, "not all of it could be read", []
-    if isinstance(inner, Graded):
-        return inner.grade, inner.evidence, notes
-    command = isinstance(inner, CommandSource)
-    if isinstance(source, ScannedSource):
-        whole = "manifest is right" if form.form == "tar" else "trailer was seen"
-        told = f"the dump command exited with 0 and its {whole}" if command else f"the dump's {whole}"
-        return Consistency.APPLICATION, told, notes
-    if command:
-        return Consistency.APPLICATION, "the command exited with 0", notes
-    if note:
-        return Consistency.UNKNOWN, "it was written to while it was read", [note]
-    if form.item is ItemKind.DISK:
-        return Consistency.CRASH, "a disk as found", []
-    return Consistency.UNKNOWN, "files as found", []

@@ -23,7 +23,7 @@ _XZ_MEMORY: Final = 256 << 20
 _ZSTD_WINDOW: Final = 1 << 27
 """Bytes of `zstd --ultra -22`'s window; --long=31 asks for more, and is refused."""
 _ZSTD_INPUT: Final = 1024
-"""Bytes that are given to the decoder at once. It returns all that they hold: up to 128 KiB for every four."""
+"""Bytes that the decoder gets at once. It returns all that they hold: up to 128 KiB for every four."""
 _ZSTD_BLOCK: Final = 128 << 10
 _ERRORS: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError)
 

@@ -93,8 +93,8 @@ def find_material(repository: Repository, stored: StoredSnapshot, path: str = ""
 
 
 def stored_bytes(repository: Repository, item: Item, catalogue: Catalogue | None = None) -> Iterator[Buffer]:
-    """An item's bytes in order, as its engine's tools want them: put together again where `catalogue` says that
-    they are stored taken apart. Raises Refused for what this program cannot put together."""
+    """An item's bytes in order, as its engine's tools want them: put together again where `catalogue` says
+    that they are stored taken apart. Raises Refused for what this program cannot put together."""
     reader = Reader(repository, chunk_cache=_CHUNKS)
     restorer = Restorer(repository, reader)
     recipe = reader.recipe(item)

@@ -65,7 +65,7 @@ def _postgres_releases() -> Iterator[PostgresPrograms]:
     folders += [Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry]
     seen: set[Path] = set()
     for folder in folders:
-        if all((folder / name).is_file() for name in ("initdb", "postgres", "psql")):
+        if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres", "psql")):
             real = folder.resolve()
             match = None if real in seen else _VERSION.search(ask_version(str(folder / "postgres")))
             seen.add(real)

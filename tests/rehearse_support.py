@@ -41,7 +41,13 @@ def opened(place: Place) -> Iterator[Repository]:
 
 
 def put_dump(
-    place: Place, content: bytes, engine: str, path: str = "dump.sql", catalogue: Catalogue | None = None
+    place: Place,
+    content: bytes,
+    engine: str,
+    path: str = "dump.sql",
+    catalogue: Catalogue | None = None,
+    *,
+    name: str = "shop",
 ) -> None:
     """Commit a dump whatever state it is in, with a catalogue or as older programs did without."""
     with opened(place) as repository, Writer(repository) as writer:
@@ -51,7 +57,7 @@ def put_dump(
             stored = put_item(writer, repository, pieces(encode(catalogue)))
             beside = Content(stored.recipe, stored.size)
         item = replace(item, kind=ItemKind.DUMP, catalogue=beside)
-        subject = Subject(SubjectKind.DATABASE, "shop", engine=engine)
+        subject = Subject(SubjectKind.DATABASE, name, engine=engine)
         writer.commit(Snapshot(subject, NOW, "host", "test", Consistency.APPLICATION, "", (item,), "test"))
 
 

@@ -149,7 +149,8 @@ def test_values_of_inserts_are_written_as_copy_writes_them() -> None:
     data = (
         b'INSERT INTO public."t(" ("a", b, c, d, e, f, g) OVERRIDING SYSTEM VALUE VALUES '
         b"(-1.5e10, true, FALSE, B'0101', E'x\\n\\'\\\\''', '\\x00'::bytea, '1'::numeric(4,2)) "
-        b"ON CONFLICT DO NOTHING;\n-- Completed\nINSERT INTO public.\"t(\" VALUES (NaN, null, '', 'a\\b', 1, 2, 3);\n"
+        b'ON CONFLICT DO NOTHING;\n-- Completed\nINSERT INTO public."t(" '
+        b"VALUES (NaN, null, '', 'a\\b', 1, 2, 3);\n"
     )
     assert b"".join(insert_to_csv(list("abcdefg"), [data])) == (
         b'a,b,c,d,e,f,g\n-1.5e10,t,f,0101,"x\n\'\\\'",\\x00,1\nNaN,,"",a\\b,1,2,3\n'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -70,6 +71,24 @@ def test_a_rehearsal_that_is_killed_leaves_no_process(
         assert process.returncode == 130
         assert leftovers(scratch) == []
     assert place.json("snapshots")["snapshots"][0]["proven"] is None
+
+
+@pytest.mark.parametrize("missing", [("unshare",), ("unshare", "setpriv")], ids="+".join)
+def test_without_namespaces_all_is_ended_as_well_and_it_is_told(
+    place: Place, scratch: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+) -> None:
+    which = shutil.which
+    monkeypatch.setattr(
+        "holdfast.rehearse.confined.shutil.which", lambda name: None if name in missing else which(name)
+    )
+    before = memory()
+    put_dump(place, ENDLESS, "postgresql")
+    assert rehearse(place, scratch, "shop", "--timeout", "2", code=1)["outcome"] == "failed"
+    put_dump(place, SHORT, "postgresql", name="short")
+    proof = rehearse(place, scratch, "short")
+    assert proof["rows"] == 1
+    assert "network" in proof["notes"][0]
+    assert memory() <= before
 
 
 def test_no_shared_memory_is_left(place: Place, scratch: Path) -> None:
