@@ -126,7 +126,7 @@ def _limited(confined: Confinement, seconds: float | None) -> Iterator[threading
 
     def expire() -> None:
         over.set()
-        pass
+        confined.end_all()
 
     timer = threading.Timer(seconds, expire) if seconds is not None else None
     if timer is not None:

@@ -41,7 +41,7 @@ END = b"--\n-- PostgreSQL database dump complete\n--\n\n"
         ("ALTER TABLE IF EXISTS ONLY s.t DROP CONSTRAINT c;", "DROP", "s", "t", T),
         ("ALTER TABLE ONLY s.p ATTACH PARTITION s.t DEFAULT;", "TABLE ATTACH", "s", "t", ("s", "p")),
         ("ALTER INDEX s.i ATTACH PARTITION s.j;", "INDEX ATTACH", "s", "j", None),
-        ("ALTER TABLE s.t ALTER a ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME z.q);", "SEQUENCE", "z", "q", T),
+        ("ALTER TABLE s.t ALTER a ADD GENERATED ALWAYS AS IDENTITY(SEQUENCE NAME z.q)", "SEQUENCE", "z", "q", T),
         ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY;", "ROW SECURITY", "s", "t", T),
         ("ALTER TABLE ONLY s.t FORCE ROW LEVEL SECURITY;", "ROW SECURITY", "s", "t", T),
         ("ALTER TABLE s.t DISABLE TRIGGER ALL;", "TRIGGERS", "s", "t", T),
@@ -64,7 +64,7 @@ END = b"--\n-- PostgreSQL database dump complete\n--\n\n"
         ("REFRESH MATERIALIZED VIEW s.t;", "MATERIALIZED VIEW DATA", "s", "t", T),
         ("CREATE EXTENSION IF NOT EXISTS \"uuid-ossp\" WITH SCHEMA s;", "EXTENSION", "s", "uuid-ossp", None),
         ("CREATE OPERATOR s.<=> (FUNCTION = s.f);", "OPERATOR", "s", "<=>", None),
-        ("CREATE OPERATOR CLASS s.o FOR TYPE s.t USING btree AS STORAGE int;", "OPERATOR CLASS", "s", "o", None),
+        ("CREATE OPERATOR CLASS s.o FOR TYPE s.t USING hash AS STORAGE x;", "OPERATOR CLASS", "s", "o", None),
         ("CREATE DEFAULT CONVERSION s.c FOR 'UTF8' TO 'LATIN1' FROM f;", "CONVERSION", "s", "c", None),
         ("CREATE TEXT SEARCH CONFIGURATION s.c (PARSER = x);", "TEXT SEARCH CONFIGURATION", "s", "c", None),
         ("ALTER DEFAULT PRIVILEGES FOR ROLE a GRANT SELECT ON TABLES TO b;", "DEFAULT ACL", "", "", None),
@@ -168,13 +168,15 @@ def test_a_large_object_is_no_reason_for_a_larger_catalogue() -> None:
     assert found.complete
 
 
+def test_a_dump_that_another_one_follows_must_be_whole_too() -> None:
+    table = b"CREATE TABLE public.t (a int);\n"
+    assert scanned(HEAD + table + END + HEAD + table + END).complete
+    assert "2 dumps of databases begin, 1 are complete" in scanned(HEAD + table + HEAD + table + END).fault
+
+
 def test_a_database_is_named_as_psql_reads_it() -> None:
-    lines = [
-        b"\\connect plain",
-        b'\\connect "quo ted"',
-        b'\\connect -reuse-previous=on "dbname=\'it\\\\\'s ""x\'"',
-    ]
-    lines[2] = b'\\connect -reuse-previous=on "dbname=\'it\\\'s ""x\'"'
+    hostile = b'\\connect -reuse-previous=on "dbname=\'it\\\'s ""x\'"'
+    lines = [b"\\connect plain", b'\\connect "quo ted"', hostile]
     found = scanned(HEAD + b"\n".join(lines) + b"\n" + END)
     assert [s.name for s in found.sections if s.type == "CONNECT"] == ["plain", "quo ted", "it's \"x"]
 

@@ -205,6 +205,14 @@ def test_a_proof_of_a_newer_program_is_told_apart_from_damage(memory_repository:
         parse_proof(memory_repository, sealed, "here", name)
 
 
+def test_a_proof_under_the_hash_of_another_file_is_refused(memory_repository: Repository) -> None:
+    snapshot = snapshot_of(memory_repository)
+    name = store_proof(memory_repository, make_proof(snapshot))
+    data = memory_repository.store.read(Kind.PROOF, name)
+    with pytest.raises(Damaged, match="does not match its name"):
+        parse_proof(memory_repository, data, "here", name[:-1] + ("0" if name[-1] != "0" else "1"))
+
+
 def test_a_snapshot_that_is_gone_gets_no_proof(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
     memory_repository.store.delete(Kind.SNAPSHOT, snapshot)
@@ -221,7 +229,7 @@ def test_proofs_stay_with_forgotten_snapshots_and_go_when_these_are_gone_for_goo
     for snapshot in (gone, stays):
         store_proof(memory_repository, make_proof(snapshot))
     forget(memory_repository, [gone])
-    prune(memory_repository, days=100_000)  # it is still in the trash
+    prune(memory_repository, days=30_000)  # longer than it has been in the trash
     undelete(memory_repository, [gone])
     assert latest_verdicts(memory_repository).latest.keys() == {gone, stays}
     forget(memory_repository, [gone])
