@@ -32,6 +32,7 @@ from holdfast.repo.store import LockMode
 
 Prepare = Callable[[ExitStack], Prepared]
 GLOBALS = "globals"
+_FILE = "file"
 _NO_USERS = "users and grants were not stored: only mariadb-dump writes those as statements"
 
 
@@ -60,7 +61,7 @@ def back_up_database(settings: Settings, options: BackupOptions, freezes: Sequen
         jobs: Callable[[], list[_Job]]
         if connection is None:
             assert path is not None
-            jobs = _one(options, path, lambda s: _sqlite(settings, s, Path(path)))
+            jobs = _one(options, path, lambda s: _sqlite(settings, options, s, Path(path)))
         else:
             reach = stack.enter_context(access(connection, credentials))
             jobs = _server_jobs(settings, options, reach)
@@ -186,9 +187,10 @@ def _globals(settings: Settings, reach: Access) -> Prepare | None:
     return lambda stack: mysql.prepare_globals(stack, reach)
 
 
-def _sqlite(settings: Settings, stack: ExitStack, path: Path) -> Prepared:
+def _sqlite(settings: Settings, options: BackupOptions, stack: ExitStack, path: Path) -> Prepared:
     with progress(settings.output, "copy") as meter:
-        return sqlite.prepare_database(stack, path, meter.add)
+        as_sql = options.db_format != _FILE
+        return sqlite.prepare_database(stack, path, meter.add, as_sql=as_sql)
 
 
 # ---- options ----------------------------------------------------------------------------------------------
@@ -211,14 +213,15 @@ def _check(options: BackupOptions) -> None:
 
 def _check_engine(options: BackupOptions, connection: Connection | None) -> None:
     """Raises UsageError for an option of another engine."""
+    formats = (_FILE,) if connection is None else ("plain", "custom") if connection.is_postgresql else ()
     own = {
         "--physical": connection is not None and connection.is_postgresql,
-        "--db-format": connection is not None and connection.is_postgresql,
+        "--db-format": options.db_format in formats,
         "--lock-all-tables": connection is not None and not connection.is_postgresql,
         "--db-defaults-file": connection is not None and not connection.is_postgresql,
     }
     given = options.of_databases
-    wrong = given if connection is None else [name for name in given if not own.get(name, True)]
+    wrong = [name for name in given if not own.get(name, connection is not None)]
     if wrong:
         scheme = connection.scheme if connection else "sqlite"
         raise click.UsageError(f"{', '.join(wrong)}: not for {scheme}")

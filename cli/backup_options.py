@@ -107,7 +107,9 @@ _DATABASES = (
         "--db-defaults-file", type=_FILE, metavar="FILE", help="MySQL's option file; default: ~/.my.cnf."
     ),
     click.option(
-        "--db-format", type=click.Choice(["plain", "custom"]), help="Of pg_dump; default: plain SQL."
+        "--db-format",
+        type=click.Choice(["plain", "custom", "file"]),
+        help="Of pg_dump: plain SQL (default) or custom. Of SQLite: the file alone, without its SQL text.",
     ),
     click.option("--no-globals", is_flag=True, help="Leave out PostgreSQL's roles, or MySQL's users."),
     click.option(

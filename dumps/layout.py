@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from holdfast.dumps import postgres_files, tar
+from holdfast.dumps import insert_rows, mysql_files, postgres_files, sqlite_text_files, tar
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.composed import Composed
 from holdfast.repo.errors import Ambiguous, NotFound, Refused
@@ -18,6 +18,9 @@ _Files = Callable[[Catalogue, int], dict[str, Composed]]
 _FILES: Final[Mapping[tuple[str, str], _Files]] = {
     ("postgresql", "sql"): postgres_files.files,
     ("postgresql", "tar"): tar.files,
+    ("mariadb", "sql"): mysql_files.files,
+    ("mysql", "sql"): mysql_files.files,
+    ("sqlite", "sql"): sqlite_text_files.files,
 }
 
 
@@ -58,7 +61,10 @@ def table_csv(
 
     `read(start, length)` gives a stretch of the stored dump. Raises Refused when they cannot be had as CSV.
     """
-    if (catalogue.engine, catalogue.form) != ("postgresql", "sql"):
+    name = path.removesuffix(SUFFIX)
+    if catalogue.form != "sql":
         raise Refused(f"rows of a dump of form {catalogue.form} cannot be had as CSV")
-    rows = postgres_files.table_rows(catalogue)[path.removesuffix(SUFFIX)]
-    return postgres_files.csv(rows, read)
+    if catalogue.engine == "postgresql":
+        return postgres_files.csv(postgres_files.table_rows(catalogue)[name], read)
+    own = sqlite_text_files if catalogue.engine == "sqlite" else mysql_files
+    return insert_rows.csv(own.table_rows(catalogue)[name], read)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from holdfast.dumps.mysql import MysqlVisitor
 from holdfast.dumps.postgres import PostgresVisitor
 from holdfast.dumps.scan import Scanner
+from holdfast.dumps.sqlite_text import SqliteVisitor
 from holdfast.dumps.tar import TarScanner
 
 AnyScanner = Scanner | TarScanner
@@ -14,6 +16,9 @@ AnyScanner = Scanner | TarScanner
 _SCANNERS: Final[dict[tuple[str, str], Callable[[], AnyScanner]]] = {
     ("postgresql", "sql"): lambda: Scanner(PostgresVisitor()),
     ("postgresql", "tar"): TarScanner,
+    ("mariadb", "sql"): lambda: Scanner(MysqlVisitor()),
+    ("mysql", "sql"): lambda: Scanner(MysqlVisitor()),
+    ("sqlite", "sql"): lambda: Scanner(SqliteVisitor()),
 }
 
 

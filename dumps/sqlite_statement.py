@@ -20,7 +20,7 @@ _TOKEN: Final = re.compile(
 _KINDS: Final = frozenset((b"TABLE", b"INDEX", b"TRIGGER", b"VIEW"))
 _CONSTRAINTS: Final = frozenset((b"CONSTRAINT", b"PRIMARY", b"UNIQUE", b"CHECK", b"FOREIGN"))
 _WORDS: Final = 4096
-"""Words of a statement that are looked at before the one that is needed: an UPDATE OF trigger lists columns."""
+"""Words of a statement that are looked at before ON: an UPDATE OF trigger lists columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def created(text: bytes) -> Created | None:
 
 
 def columns(text: bytes) -> tuple[list[str], bool]:
-    """The columns of a CREATE TABLE that rows hold (not the generated ones), and whether it has AUTOINCREMENT."""
+    """The columns of a CREATE TABLE that rows hold (no generated ones), and whether it has AUTOINCREMENT."""
     names: list[str] = []
     autoincrement = False
     depth = 0

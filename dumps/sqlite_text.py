@@ -2,7 +2,7 @@
 
 Types of sections: HEAD and TAIL (the transaction around all), TABLE, TABLE DATA (INSERTs and nothing else),
 INDEX, TRIGGER, VIEW, SEQUENCE SET (the rows of sqlite_sequence), STATISTICS, VIRTUAL TABLE (rows of
-sqlite_schema), SHADOW TABLE and SHADOW DATA (what a virtual table keeps its content in; `table` is the virtual one),
+sqlite_schema), SHADOW TABLE and SHADOW DATA (where a virtual table, which `table` says, keeps its content),
 SETTING (of the session) and SQL (anything else). The schema is "main". Sections have no gaps.
 """
 
@@ -63,7 +63,7 @@ class SqliteVisitor:
             b"CREATE": self._create,
             b"INSERT": self._insert,
             b"REPLACE": self._insert,
-            b"ANALYZE": lambda start, text: self._add(start, "STATISTICS", ""),
+            b"ANALYZE": self._analyze,
             b"DELETE": self._delete,
         }
         self._handlers: Final = handlers
@@ -168,6 +168,9 @@ class SqliteVisitor:
         if text[:1] in (b"R", b"r"):
             self._problem = self._problem or "it ends with ROLLBACK: sqlite3 met errors"
         self._committed = True
+
+    def _analyze(self, start: int, text: bytes) -> None:
+        self._add(start, "STATISTICS", "")
 
     def _delete(self, start: int, text: bytes) -> None:
         self._add(start, "SETTING" if b"sqlite_sequence" in text[:64] else "SQL", "")

@@ -85,7 +85,7 @@ def _table_file(name: str, own: list[Section], sequences: list[Section]) -> Iter
 
 
 def _sequence(name: str, sequences: list[Section]) -> Iterator[Piece]:
-    """The table's row of sqlite_sequence, out of INSERTs of all tables' rows; other tables' stay as they are."""
+    """The table's row of sqlite_sequence, out of the INSERTs of all; those of others stay as they are."""
     quoted = name.replace("'", "''").encode("utf-8", "surrogateescape")
     yield text(
         b"CREATE TEMP TABLE holdfast_sequence AS SELECT * FROM main.sqlite_sequence WHERE name <> '%b';\n"

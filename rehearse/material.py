@@ -68,6 +68,8 @@ def find_material(repository: Repository, stored: StoredSnapshot, path: str = ""
     Damaged."""
     snapshot = stored.snapshot
     dumps = [i for i in snapshot.items if i.kind is ItemKind.DUMP and path in ("", i.path)]
+    if len(dumps) > 1:  # a database file proves more than its text beside it
+        dumps = [i for i in dumps if i.path.endswith(".sqlite")] or dumps
     if len(dumps) != 1:
         there = ", ".join(item.path for item in dumps[:5])
         raise Refused(

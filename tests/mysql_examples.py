@@ -1,4 +1,4 @@
-"""A MariaDB database with names and data that try to look like something else, and dumps read in the tests."""
+"""A MariaDB database with names and data that try to look like something else; reading dumps in tests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LOOKS_LIKE = [
 ]
 
 SCHEMA = f"""
-CREATE DATABASE shop CHARACTER SET latin1;
+CREATE DATABASE shop CHARACTER SET utf8mb4;
 CREATE DATABASE {quoted(OTHER)} CHARACTER SET utf8mb4;
 USE shop;
 SET NAMES utf8mb4;
@@ -50,24 +50,28 @@ CREATE TABLE customers (
 );
 CREATE TABLE orders (
   id INT PRIMARY KEY, customer INT, n BIGINT DEFAULT (NEXT VALUE FOR numbers), b VARBINARY(300),
-  t TIMESTAMP DEFAULT '2026-11-25 07:55:09', g INT GENERATED ALWAYS AS (id * 2) STORED, v INT AS (id + 1) VIRTUAL,
-  f DOUBLE, bits BIT(5), j JSON, p GEOMETRY, c TEXT COMMENT 'nextval(`shop`.`numbers`)',
+  t TIMESTAMP DEFAULT '2026-11-25 07:55:09', g INT GENERATED ALWAYS AS (id * 2) STORED,
+  v INT AS (id + 1) VIRTUAL, f DOUBLE, bits BIT(5), j JSON, p GEOMETRY,
+  c TEXT COMMENT 'nextval(`shop`.`numbers`)',
   KEY (customer), FOREIGN KEY (customer) REFERENCES customers (id)
 );
-CREATE TABLE {quoted(ODD)} (`a;b` INT, `c``d` TEXT COMMENT 'it''s; -- Dump completed', `values` INT, `key` INT);
+CREATE TABLE {quoted(ODD)} (
+  `a;b` INT, `c``d` TEXT COMMENT 'it''s; -- Dump completed', `values` INT, `key` INT
+);
 CREATE TABLE empty_one (a INT INVISIBLE, `PRIMARY` INT, UNIQUE (a));
 CREATE TABLE parts (a INT PRIMARY KEY, b TEXT) PARTITION BY HASH (a) PARTITIONS 2;
 CREATE VIEW v1 AS SELECT c.name, o.id FROM customers c JOIN orders o ON o.customer = c.id;
 CREATE VIEW v0 AS SELECT * FROM v1;
 DELIMITER ;;
-CREATE TRIGGER tr1 BEFORE INSERT ON orders FOR EACH ROW BEGIN IF NEW.f IS NULL THEN SET NEW.f = 3; END IF; END;;
+CREATE TRIGGER tr1 BEFORE INSERT ON orders FOR EACH ROW
+BEGIN IF NEW.f IS NULL THEN SET NEW.f = 3; END IF; END;;
 CREATE TRIGGER shop.tr2 /* on ` */ AFTER INSERT ON shop.orders FOR EACH ROW BEGIN SET @x = ';;'; END;;
 CREATE TRIGGER `tr``3` BEFORE UPDATE ON {quoted(ODD)} FOR EACH ROW SET NEW.`a;b` = 1;;
 CREATE PROCEDURE p1() BEGIN SELECT 1; SELECT 2; END;;
 CREATE FUNCTION f1() RETURNS INT DETERMINISTIC RETURN 1;;
 CREATE EVENT e1 ON SCHEDULE EVERY 1 DAY DO BEGIN DELETE FROM customers WHERE id < 0; END;;
 DELIMITER ;
-ALTER DATABASE shop CHARACTER SET utf8mb4;
+ALTER DATABASE shop CHARACTER SET latin1;
 USE {quoted(OTHER)};
 CREATE TABLE {quoted(ODD)} (a INT PRIMARY KEY, b BLOB);
 INSERT INTO {quoted(ODD)} VALUES (1, X'{ALL_BYTES.hex()}');
@@ -85,7 +89,8 @@ def rows() -> str:
         lines += [
             f"INSERT INTO customers VALUES ({at}, {text}, 'a{at}@b');",
             f"INSERT INTO orders (id, customer, b, f, bits, j, c) VALUES ({at}, {at},"
-            f" X'{(ALL_BYTES * 2)[at : at + 256].hex()}', {at}.5e100, {at}, '{{\"a\": \"\\\\n{at}\"}}', {text});",
+            f" X'{(ALL_BYTES * 2)[at : at + 256].hex()}', {at}.5e100, {at},"
+            f' \'{{"a": "\\\\n{at}"}}\', {text});',
             f"INSERT INTO {quoted(ODD)} VALUES ({at}, {text}, NULL, {at});",
             f"INSERT INTO parts VALUES ({at}, {text});",
         ]

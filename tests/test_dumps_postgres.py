@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from holdfast.dumps.names import file_name
 
 from database_support import PostgresServer, postgres_server
 from holdfast.dumps.catalogue import Catalogue, decode, encode
 from holdfast.dumps.composed import Composed
+from holdfast.dumps.names import file_name
 from holdfast.dumps.postgres import PostgresVisitor
 from holdfast.dumps.postgres_files import csv, files, table_rows
 from holdfast.dumps.scan import Scanner
@@ -197,6 +197,13 @@ def test_tables_load_whatever_the_options_of_the_dump(
         check_file(server, other, table_file(catalogue, dump, table), table)
 
 
+def test_what_pg_restore_writes_is_such_a_dump(server: PostgresServer, other: PostgresServer) -> None:
+    dump = server.tool("pg_restore", "-f", "-", stdin=dump_of(server, "-Fc"))
+    catalogue = scan(dump)
+    assert catalogue.complete
+    check_file(server, other, table_file(catalogue, dump, ("shop", "orders")), ("shop", "orders"))
+
+
 def test_a_table_s_file_tells_what_is_left_out(server: PostgresServer) -> None:
     dump = dump_of(server)
     catalogue = scan(dump)
@@ -273,7 +280,7 @@ def test_a_dump_that_was_cut_is_never_whole(server: PostgresServer, other: Postg
     whole = other.tool("pg_dumpall") if tool == "pg_dumpall" else dump_of(server, *tables)
     end = len(whole.rstrip())
     chance = random.Random(5)
-    cuts = {chance.randrange(end) for _ in range(40)} | set(range(end - 90, end))
+    cuts = {chance.randrange(end) for _ in range(30)} | set(range(end - 80, end))
     marks = [at for at in range(end) if whole.startswith(b"dump complete", at)]
     cuts |= {mark + more for mark in marks[-3:] for more in range(11, 20) if mark + more < end}
     for cut in cuts:

@@ -41,7 +41,7 @@ END = b"--\n-- PostgreSQL database dump complete\n--\n\n"
         ("ALTER TABLE IF EXISTS ONLY s.t DROP CONSTRAINT c;", "DROP", "s", "t", T),
         ("ALTER TABLE ONLY s.p ATTACH PARTITION s.t DEFAULT;", "TABLE ATTACH", "s", "t", ("s", "p")),
         ("ALTER INDEX s.i ATTACH PARTITION s.j;", "INDEX ATTACH", "s", "j", None),
-        ("ALTER TABLE s.t ALTER a ADD GENERATED ALWAYS AS IDENTITY(SEQUENCE NAME z.q)", "SEQUENCE", "z", "q", T),
+        ("ALTER TABLE s.t ALTER a ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME q", "SEQUENCE", "", "q", T),
         ("ALTER TABLE s.t ENABLE ROW LEVEL SECURITY;", "ROW SECURITY", "s", "t", T),
         ("ALTER TABLE ONLY s.t FORCE ROW LEVEL SECURITY;", "ROW SECURITY", "s", "t", T),
         ("ALTER TABLE s.t DISABLE TRIGGER ALL;", "TRIGGERS", "s", "t", T),

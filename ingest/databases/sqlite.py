@@ -22,6 +22,7 @@ from typing import Final
 from urllib.parse import quote
 
 from holdfast.ingest.databases.prepared import Prepared
+from holdfast.ingest.databases.sqlite_sql import NAME, SqlText
 from holdfast.ingest.plan import plan_dump
 from holdfast.ingest.source import FileSource
 from holdfast.repo.errors import NotFound, SourceError, StreamFailed
@@ -51,10 +52,16 @@ class DatabaseFile(FileSource):
 
 
 def prepare_database(
-    stack: ExitStack, path: Path, progress: ProgressFunction, *, patience: float = _LOCKED
+    stack: ExitStack,
+    path: Path,
+    progress: ProgressFunction,
+    *,
+    as_sql: bool = True,
+    patience: float = _LOCKED,
 ) -> Prepared:
     """Copy the database at `path` into a temporary folder that `stack` removes, and check the copy.
 
+    `as_sql`: its text comes too, which is what single tables can be had from; not of a damaged one.
     `progress` counts bytes copied. Raises NotFound without a file there, StreamFailed when the file is
     locked for longer than `patience` seconds or cannot be read.
     """
@@ -71,9 +78,11 @@ def prepare_database(
         raise StreamFailed(f"{path}: {_reason(error, patience)}; nothing was stored") from None
     source = stack.enter_context(DatabaseFile(copy, grade, evidence))
     source.mtime = path.stat().st_mtime_ns
-    part = plan_dump(source, source.name)
+    parts = [plan_dump(source, source.name)]
+    if as_sql and grade is Consistency.APPLICATION:
+        parts.append(plan_dump(stack.enter_context(SqlText(copy)), NAME))
     name = path.name if path.name.startswith(".") else path.name.rsplit(".", 1)[0]
-    return Prepared((part,), name, ENGINE, str(path), facts, warnings)
+    return Prepared(tuple(parts), name, ENGINE, str(path), facts, warnings)
 
 
 def _copy(path: Path, copy: Path, folder: Path, progress: ProgressFunction, patience: float) -> None:
