@@ -23,6 +23,8 @@ from holdfast.ingest.hooks import CommandHooks, Freeze, frozen
 from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.repo.store import LockMode
 
+_COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
+_DUMPS = (".sql", ".dump", ".pgdump")
 _INTERRUPTED = "no snapshot was made; the same command again goes on with what is stored already"
 
 
@@ -83,10 +85,17 @@ def _back_up_files(settings: Settings, options: BackupOptions) -> ExitCode:
         held = stack.enter_context(frozen(freezes))
         opened = stack.enter_context(ExitStack())
         if stream:
-            inputs = open_stream(opened, stream, options.wanted)
+            inputs = open_stream(opened, stream, options.kind_of_sources, options.said)
         else:  # an export may have to be unpacked or hashed first
             with progress(settings.output, "open") as meter:
-                inputs = open_paths(opened, options.paths, options.wanted, options.images, meter.add)
+                inputs = open_paths(
+                    opened,
+                    options.paths,
+                    options.kind_of_sources,
+                    options.images,
+                    meter.add,
+                    said=options.said,
+                )
         name = subject_name(options.name or inputs.name or label)
         outcome = run_backup(settings, repository, options, inputs, name, held=held, close=opened.close)
     return ExitCode.PARTIAL if outcome.stored.snapshot.partial else ExitCode.DONE
@@ -124,7 +133,11 @@ def _label(options: BackupOptions, stream: Stream | None) -> str:
     if first is not None and is_nbd_uri(first):
         raise click.UsageError("a live disk needs a name: --name NAME")
     path = PurePath(first or options.stdin_filename or "")
-    return path.name if Path(path).is_dir() else path.stem
+    if Path(path).is_dir():
+        return path.name
+    if path.suffix in _COMPRESSED and PurePath(path.stem).suffix in _DUMPS:
+        path = PurePath(path.stem)  # shop.sql.gz is of shop
+    return path.stem
 
 
 def _freezes(options: BackupOptions) -> tuple[Freeze, ...]:

@@ -207,8 +207,8 @@ def _check(options: BackupOptions) -> None:
             "--disk-format, --backing, --follow-backing, --bitmap, --checkpoint, --agent and "
             "--stdin-filename say nothing of a database's URL"
         )
-    if options.engine:
-        raise click.UsageError("--engine: the URL says it")
+    if options.engine or options.format_:
+        raise click.UsageError("--engine, --format: the URL says it")
 
 
 def _check_engine(options: BackupOptions, connection: Connection | None) -> None:

@@ -19,6 +19,7 @@ from holdfast.ingest.image_source import ImageSource
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.ingest.plan import Part, plan_export, plan_parts
+from holdfast.ingest.recognise import Form
 from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import SubjectKind
@@ -61,15 +62,17 @@ class Inputs:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
-def open_stream(stack: ExitStack, stream: Stream, kind: SubjectKind | None) -> Inputs:
-    """A pipe, or a command that starts now."""
+def open_stream(
+    stack: ExitStack, stream: Stream, kind: SubjectKind | None, said: Form | None = None
+) -> Inputs:
+    """A pipe, or a command that starts now; `said` is what the user says it is."""
     source = (
         CommandSource(stream.command, stream.name)
         if stream.command
         else StreamSource(sys.stdin.buffer, stream.name)
     )
     stack.callback(source.close)
-    return Inputs(plan_parts([source], kind), kind=kind)
+    return Inputs(plan_parts([source], kind, said=said), kind=kind)
 
 
 def open_paths(
@@ -78,6 +81,8 @@ def open_paths(
     kind: SubjectKind | None,
     options: ImageOptions,
     progress: ProgressFunction,
+    *,
+    said: Form | None = None,
 ) -> Inputs:
     """One export as a whole, one folder of a database's tool, or any number of images, live disks and files.
 
@@ -93,7 +98,7 @@ def open_paths(
     sources = [_open(stack, path, kind, options) for path in paths]
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
         raise Refused(_NO_BITMAP)
-    parts = plan_parts(sources, kind, bitmap=options.bitmap, checkpoint=options.checkpoint)
+    parts = plan_parts(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
     return Inputs(parts, kind=kind)
 
 

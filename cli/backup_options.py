@@ -16,6 +16,7 @@ import click
 from holdfast.cli.backup_inputs import ImageOptions
 from holdfast.cli.options import KINDS
 from holdfast.disks.open import FORMATS
+from holdfast.ingest.recognise import SQL_ENGINES, Form, sql_dump
 from holdfast.repo.select import TIME_FORMAT
 from holdfast.repo.snapshot import Consistency, SubjectKind
 
@@ -96,6 +97,12 @@ _STREAMS = (
 )
 _DATABASES = (
     click.option(
+        "--format",
+        "format_",
+        type=click.Choice(SQL_ENGINES),
+        help="It is an SQL dump of this engine; default: by its first lines.",
+    ),
+    click.option(
         "--all-databases", is_flag=True, help="Of a server: a snapshot of each, and one of users or roles."
     ),
     click.option("--physical", is_flag=True, help="Of PostgreSQL: the cluster's files, for point in time."),
@@ -152,6 +159,7 @@ class BackupOptions:
     stdin: bool
     stdin_filename: str | None
     stdin_from_command: bool
+    format_: str | None
     all_databases: bool
     physical: bool
     db_password_file: str | None
@@ -178,6 +186,20 @@ class BackupOptions:
             self.bitmap or "",
             self.checkpoint or "",
         )
+
+    @property
+    def kind_of_sources(self) -> SubjectKind | None:
+        """`wanted`; a dump is of a database."""
+        if self.format_ is None:
+            return self.wanted
+        if self.wanted not in (None, SubjectKind.DATABASE):
+            raise click.UsageError(f"--format {self.format_} is a dump, not of kind {self.kind}")
+        return SubjectKind.DATABASE
+
+    @property
+    def said(self) -> Form | None:
+        """What the sources are, if the user says it."""
+        return sql_dump(self.format_) if self.format_ else None
 
     @property
     def of_databases(self) -> list[str]:

@@ -22,7 +22,7 @@ from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
 from holdfast.repo.select import find_items
-from holdfast.repo.snapshot import Item, Snapshot
+from holdfast.repo.snapshot import Item, ItemKind, Snapshot
 from holdfast.repo.types import Buffer
 
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
@@ -65,7 +65,7 @@ def dump_command(
     holdfast dump web01:files/web01/p1/etc/passwd
     holdfast dump web01:disks/web01.qcow2 | ssh host 'cat > web01.qcow2'
 
-    PATH may be left out when the snapshot holds one thing only.
+    PATH may be left out when the snapshot holds one thing, or one dump.
     """
     settings = context.ensure_object(Settings)
     if settings.output.json:
@@ -120,10 +120,10 @@ def _content(
             yield _Content(path, *guests.content(inside, path))
         return
     made = MadeFiles(repository, snapshot)
-    whole = path or (snapshot.items[0].path if len(snapshot.items) == 1 else "")
-    if whole in made.found:
-        item = made.found[whole].item
-        yield _Content(whole, made.read(made.found[whole]), is_short=bool(item.bad))
+    path = path or _main_path(snapshot)
+    if path in made.found:
+        item = made.found[path].item
+        yield _Content(path, made.read(made.found[path]), is_short=bool(item.bad))
         return
     reader = Reader(repository)
     restorer = Restorer(repository, reader)
@@ -134,6 +134,14 @@ def _content(
     )
     lost = sum(bad.length for bad in item.bad)
     yield _Content(path or item.path, data, lost, is_short=any(not bad.length for bad in item.bad))
+
+
+def _main_path(snapshot: Snapshot) -> str:
+    """What a snapshot is of, when that is one thing: beside a dump stand roles, beside a disk its machine."""
+    if len(snapshot.items) == 1:
+        return snapshot.items[0].path
+    dumps = [item.path for item in snapshot.items if item.kind is ItemKind.DUMP]
+    return dumps[0] if len(dumps) == 1 else ""
 
 
 def _the_one(snapshot: Snapshot, path: str) -> tuple[Item, str]:

@@ -15,7 +15,10 @@ from holdfast.dumps.names import file_name
 _DATA: Final = frozenset(("DATA HEAD", "TABLE DATA", "DATA TAIL"))
 _SETTINGS: Final = frozenset(("HEAD", "TAIL"))
 _SYSTEM: Final = "mysql"
-_NO_CHECKS: Final = text(b"/*!40014 SET FOREIGN_KEY_CHECKS=0 */;\n")
+_BARE: Final = text(
+    b"/*!40014 SET FOREIGN_KEY_CHECKS=0 */;\n/*!40101 SET SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
+)
+"""For a dump without settings (`--compact`)."""
 
 
 @dataclass(slots=True)
@@ -84,7 +87,7 @@ class _Files:
         heads = self.heads.get(table.part, [])
         if not any("checks" in self.sections[at].extra for at in heads):
             # What its foreign keys refer to need not be there.
-            yield _NO_CHECKS
+            yield _BARE
         skips = sorted(
             (self.sections[at].start + int(start), int(length))
             for at in [*needed, *table.sections]

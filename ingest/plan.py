@@ -38,14 +38,20 @@ class Part:
 
 
 def plan_parts(
-    sources: Sequence[Source], kind: SubjectKind | None, *, bitmap: str = "", checkpoint: str = ""
+    sources: Sequence[Source],
+    kind: SubjectKind | None,
+    *,
+    said: Form | None = None,
+    bitmap: str = "",
+    checkpoint: str = "",
 ) -> tuple[Part, ...]:
-    """One part for each source, recognised by its name and first bytes unless `kind` says more.
+    """One part for each source, recognised by its name and first bytes unless `kind` says more, or `said`
+    everything.
 
     Raises Refused when two of them would stand at one path, ImageDamaged for a raw disk that is cut off.
     """
-    sources = [_unpacked(source, kind) for source in sources]
-    forms = [_form(source, kind) for source in sources]
+    sources = [_unpacked(source, kind, said) for source in sources]
+    forms = [said or _form(source, kind) for source in sources]
     paths = _item_paths(sources, forms, kind or forms[0].subject)
     return tuple(
         Part(
@@ -87,10 +93,13 @@ def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
     return (*disks, *definitions)
 
 
-def _unpacked(source: Source, kind: SubjectKind | None) -> Source:
+def _unpacked(source: Source, kind: SubjectKind | None, said: Form | None) -> Source:
     """A compressed dump becomes what it holds; any other compressed file is kept as it is."""
     format_ = compression(source.head) if kind in (None, SubjectKind.DATABASE) else ""
-    if not format_ or recognise(unpacked_head(source.head), source.name, None).item is not ItemKind.DUMP:
+    if not format_:
+        return source
+    form = said or recognise(unpacked_head(source.head), source.name, None)
+    if form.item is not ItemKind.DUMP:
         return source
     return DecompressedSource(source, format_)
 

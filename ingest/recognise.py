@@ -51,6 +51,14 @@ BASE_TAR = Form(ItemKind.DUMP, DUMP, "postgresql", "base.tar", "tar")
 """A physical backup, as pg_basebackup writes it."""
 
 
+SQL_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
+
+
+def sql_dump(engine: str) -> Form:
+    """What somebody says is SQL text of one of `SQL_ENGINES`, whatever it begins with."""
+    return Form(ItemKind.DUMP, DUMP, engine, "dump.sql", "sql")
+
+
 def recognise(head: bytes, name: str, size: int | None) -> Form:
     """What a source with these first bytes is. `size` is None for a stream.
 
