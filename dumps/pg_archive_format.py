@@ -67,7 +67,7 @@ class MoreNeeded(Exception):
 def broken(offset: int, reason: str) -> SourceError:
     return SourceError(
         f"the pg_dump archive is broken at byte {offset}: {reason}; nothing of it was committed. "
-        "Make a new dump, or back the file up with --kind files"
+        "pg_restore could not read it either: make a new dump"
     )
 
 

@@ -113,7 +113,7 @@ class TocReader:
                 used += self._step(used)
         except MoreNeeded as short:
             self._drop(used)
-            self._needed = short.size
+            self._needed = short.size - used
             if self._base + self._needed > TOC_LIMIT:
                 raise Refused(
                     f"the contents of the pg_dump archive take more than {TOC_LIMIT >> 20} MiB"
