@@ -127,7 +127,12 @@ def _content(
         return
     reader = Reader(repository)
     restorer = Restorer(repository, reader)
-    item, format_ = _the_one(snapshot, path)
+    try:
+        item, format_ = _the_one(snapshot, path)
+    except NotFound:
+        made.check()
+        raise
+    made.check_item(item)
     recipe = reader.recipe(item)
     data = (
         stream(stored_view(item, recipe, format_), recipe, restorer) if format_ else restorer.in_order(recipe)

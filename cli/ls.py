@@ -32,7 +32,7 @@ _COLUMNS = (
 
 @command("ls")
 @click.argument("snapshot", metavar="SNAPSHOT[:PATH]")
-@click.option("-R", "--recursive", is_flag=True, help="Of a folder in a guest, list all that is below.")
+@click.option("-R", "--recursive", is_flag=True, help="Of a folder, list all that is below.")
 @luks_option
 @pass_settings
 def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequence[str]) -> ExitCode:
@@ -50,12 +50,11 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
     inside = leads_inside(path)
     with settings.opened(index=inside) as repository:
         stored, path = settings.pick(repository, snapshot)
-        if has_made_files(stored.snapshot):
-            _list_made(settings, repository, stored, path, recursive=recursive)
-            return ExitCode.DONE
+        if has_made_files(stored.snapshot) and not (inside and _disks(stored)):
+            return _list_made(settings, repository, stored, path, recursive=recursive)
         if not inside or any(f"{item.path}/".startswith(path + "/") for item in stored.snapshot.items):
             _list_items(settings, stored, find_items(stored.snapshot, path))
-            if not path and (disks := [i for i in stored.snapshot.items if i.kind is ItemKind.DISK]):
+            if not path and (disks := _disks(stored)):
                 name = PurePosixPath(disks[0].path).stem
                 settings.output.note(f"what is inside the disks: holdfast ls {snapshot}:files/{name}")
             return ExitCode.DONE
@@ -66,15 +65,17 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
 
 def _list_made(
     settings: Settings, repository: Repository, stored: StoredSnapshot, path: str, *, recursive: bool
-) -> None:
+) -> ExitCode:
     """Items, and what is made out of dumps; folders of the latter as a line each unless `recursive`."""
-    made = MadeFiles(repository, stored.snapshot).found
+    files = MadeFiles(repository, stored.snapshot)
+    made = files.found
     items = {item.path: item for item in stored.snapshot.items if item.path not in made}
     found: dict[str, Item | MadeFile] = {
         **{name: item for name, item in items.items() if not path or f"{name}/".startswith(f"{path}/")},
         **below(made, path),
     }
-    if not found:
+    if not found and f"{path}/" not in made:
+        files.check()
         raise NotFound(f"nothing at {path!r} in this snapshot; see `holdfast ls {stored.id[:SHORT_ID]} -R`")
     settings.output.document(
         {
@@ -92,13 +93,22 @@ def _list_made(
             folders.setdefault(f"{start}{inner}/", []).append(_size(one))
             continue
         item = one if isinstance(one, Item) else one.item
-        kind, changed = (item.kind.value if one is item else "made"), time_name(mtime(item))
-        rows.append([kind, size(_size(one)), size(_size(one)), changed, name, "partial" if item.bad else ""])
+        target = "" if isinstance(one, Item) else one.composed.target
+        kind = item.kind.value if one is item else "link" if target else "made"
+        note = f"-> {target}" if target else "partial" if item.bad else ""
+        rows.append([kind, size(_size(one)), size(_size(one)), time_name(mtime(item)), name, note])
     rows += [
         ["folder", size(sum(sizes)), size(sum(sizes)), "", name, count(len(sizes), "file")]
         for name, sizes in folders.items()
     ]
     settings.output.result(table(_COLUMNS, rows))
+    for error in files.faults:
+        settings.output.warn(f"only what was stored as a file is listed: {error}")
+    return ExitCode.DAMAGE if files.faults else ExitCode.DONE
+
+
+def _disks(stored: StoredSnapshot) -> list[Item]:
+    return [item for item in stored.snapshot.items if item.kind is ItemKind.DISK]
 
 
 def _size(one: Item | MadeFile) -> int:
@@ -108,7 +118,8 @@ def _size(one: Item | MadeFile) -> int:
 def _document(name: str, one: Item | MadeFile) -> dict[str, object]:
     if isinstance(one, Item):
         return item_document(one)
-    return {"path": name, "type": "made", "size": one.composed.size, "of": one.item.path}
+    document = {"path": name, "type": "made", "size": one.composed.size, "of": one.item.path}
+    return document | {"type": "link", "target": one.composed.target} if one.composed.target else document
 
 
 def _list_items(settings: Settings, stored: StoredSnapshot, items: Sequence[Item]) -> None:

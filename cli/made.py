@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.dumps.layout import find_table, table_csv
 from holdfast.dumps.stored_files import (
+    Made,
     MadeFile,
     folder_of,
     has_made_files,
@@ -13,11 +14,11 @@ from holdfast.dumps.stored_files import (
     made_files,
     stream,
 )
-from holdfast.repo.errors import NotFound
+from holdfast.repo.errors import NotFound, Refused, RepositoryError
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Snapshot
+from holdfast.repo.snapshot import Item, Snapshot
 from holdfast.repo.types import Buffer
 
 _CACHE = 32 << 20
@@ -27,20 +28,38 @@ class MadeFiles:
     """What is made out of one snapshot's dumps. `found` is by path."""
 
     def __init__(self, repository: Repository, snapshot: Snapshot) -> None:
-        """Reads the catalogues; nothing of a snapshot without any. Raises Damaged."""
+        """Reads the catalogues; nothing of a snapshot without any. One that cannot be read is told of when
+        it matters."""
         self._snapshot = snapshot
         self._reader = Reader(repository, chunk_cache=_CACHE)
         self._restorer = Restorer(repository, self._reader)
-        self.found: dict[str, MadeFile] = (
-            made_files(self._reader, snapshot) if has_made_files(snapshot) else {}
-        )
+        self._made = made_files(self._reader, snapshot) if has_made_files(snapshot) else Made()
+        self.found: dict[str, MadeFile] = self._made.files
+
+    @property
+    def faults(self) -> Sequence[RepositoryError]:
+        """Why files are missing that could be made out of dumps."""
+        return list(self._made.faults.values())
+
+    def check(self) -> None:
+        """Raises Damaged or Unsupported when there are such faults: what was not found may be there."""
+        for error in self.faults:
+            raise error
+
+    def check_item(self, item: Item) -> None:
+        """Raises Damaged or Unsupported when what is stored is not what was backed up."""
+        if item.path in self._made.withheld:
+            raise self._made.faults[item.path]
 
     def read(self, file: MadeFile) -> Iterator[Buffer]:
-        """Its bytes in order."""
+        """Its bytes in order. Raises Refused for a symbolic link."""
+        if file.composed.target:
+            raise Refused(f"a symbolic link to {file.composed.target}, and no file")
         return stream(file.composed, self._reader.recipe(file.item), self._reader, self._restorer)
 
     def table(self, wanted: str) -> str:
-        """The path of a table's file. Raises NotFound or Ambiguous."""
+        """The path of a table's file. Raises NotFound, Ambiguous, Damaged or Unsupported."""
+        self.check()
         if not self.found:
             raise NotFound("no dump in this snapshot whose tables could be had one by one")
         return find_table(self.found, wanted)

@@ -162,15 +162,21 @@ def _jobs(
     repository: Repository, stored: StoredSnapshot, path: str, target: str, format_: str | None
 ) -> list[Job]:
     """What to write where: items, disks in a format, or files that are made out of dumps."""
-    made = MadeFiles(repository, stored.snapshot).found
-    found = below(made, path) if path else {}
+    made = MadeFiles(repository, stored.snapshot)
+    found = below(made.found, path) if path and not _is_stored(stored, path) else {}
     if found:
         if format_:
             raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv")
         return plan_made(found, path, target)
-    items, path, format_ = _items(stored, path, format_)
+    try:
+        items, path, format_ = _items(stored, path, format_)
+    except NotFound:
+        made.check()
+        raise
+    for item in items:
+        made.check_item(item)
     jobs = plan(items, path, target, format_)
-    return [replace(job, made=made.get(job.item.path)) for job in jobs]
+    return [replace(job, made=made.found.get(job.item.path)) for job in jobs]
 
 
 def _is_stored(stored: StoredSnapshot, path: str) -> bool:

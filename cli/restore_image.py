@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
 from holdfast.cli.context import Settings
@@ -16,10 +17,19 @@ from holdfast.repo.recipe import Recipe
 from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
 from holdfast.repo.snapshot import Item, ItemKind
-from holdfast.repo.targets import DeviceTarget, FileTarget, check_free, gaps, is_device, read_back
+from holdfast.repo.targets import (
+    DeviceTarget,
+    FileTarget,
+    TargetError,
+    check_free,
+    gaps,
+    is_device,
+    read_back,
+)
 from holdfast.repo.types import ProgressFunction
 
 _CACHE = 32 << 20
+_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +81,14 @@ def plan(items: Sequence[Item], path: str, target: str, format_: str) -> list[Jo
 
 
 def plan_made(found: Mapping[str, MadeFile], path: str, target: str) -> list[Job]:
-    """The same for files that are made out of dumps."""
+    """The same for files that are made out of dumps. Raises Refused for symbolic links too: where they led
+    on the server says nothing here."""
+    links = [name for name, file in found.items() if file.composed.target]
+    if links:
+        raise Refused(
+            f"{links[0]} is a symbolic link to {found[links[0]].composed.target}; restore the cluster as a "
+            "whole, or its files one by one; nothing was written"
+        )
     place = Path(target)
     if list(found) == [path]:
         if target.endswith("/") or place.is_dir():
@@ -98,6 +115,8 @@ def refuse_early(settings: Settings, jobs: Sequence[Job], options: ImageOptions)
     root = settings.root.resolve()
     for job in jobs:
         if is_device(job.path):
+            if job.made is not None:
+                raise Refused(f"{job.path} is a block device, and {job.shown} is no disk; nothing was written")
             if job.format != "raw":
                 raise Refused(f"{job.path} is a block device, which takes the disk itself: --format raw")
             if not options.force:
@@ -154,11 +173,11 @@ def _to_device(
 
 
 def _to_file(repository: Repository, job: Job, options: ImageOptions, add: ProgressFunction) -> None:
-    reader = Reader(repository)
-    recipe = reader.recipe(job.item)
     if job.made is not None:
         _make_file(repository, job, options, add)
         return
+    reader = Reader(repository)
+    recipe = reader.recipe(job.item)
     with _target(job, recipe, options) as file:
         Restorer(repository, reader).to_target(recipe, file, add)
         if options.verify:
@@ -171,13 +190,29 @@ def _make_file(repository: Repository, job: Job, options: ImageOptions, add: Pro
     assert job.made is not None
     reader = Reader(repository, chunk_cache=_CACHE)
     data = stream(job.made.composed, reader.recipe(job.item), reader, Restorer(repository, reader))
-    mtime = job.made.composed.mtime or job.item.mtime
+    mtime = job.item.mtime if job.made.composed.mtime is None else job.made.composed.mtime
+    written, at = blake2b(), 0
     with FileTarget(job.path, job.size, sparse=False, overwrite=options.overwrite, mtime=mtime) as file:
-        at = 0
         for part in data:
             file.write(at, part)
             at += len(part)
             add(len(part))
+            if options.verify:
+                written.update(part)
+        if options.verify:
+            _read_back_made(file, job.size, written.digest(), add)
+
+
+def _read_back_made(file: FileTarget, length: int, written: bytes, add: ProgressFunction) -> None:
+    """Such a file has no recipe of its own to compare it with. Raises TargetError."""
+    file.settle()
+    read = blake2b()
+    for at in range(0, length, _STEP):
+        data = file.read(at, min(_STEP, length - at))
+        read.update(data)
+        add(len(data))
+    if read.digest() != written:
+        raise TargetError(f"{file.path} reads back differently: its disk or memory is faulty")
 
 
 def _target(job: Job, recipe: Recipe, options: ImageOptions) -> FileTarget:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from holdfast.dumps.catalogue import LIMIT, Catalogue, decode
 from holdfast.dumps.composed import Composed
 from holdfast.dumps.layout import files
-from holdfast.repo.errors import Damaged, NotFound
+from holdfast.repo.errors import Damaged, NotFound, RepositoryError, Unsupported
 from holdfast.repo.reader import Reader
 from holdfast.repo.recipe import Recipe
 from holdfast.repo.restore import Restorer
@@ -18,6 +18,7 @@ from holdfast.repo.types import Buffer
 
 WHOLE: Final = "dump.pgdump"
 """The one made file that stands for its item, which is stored taken apart."""
+_APART: Final = "pgdump"
 _SHORT: Final = 1 << 20
 """Bytes. Shorter stretches are read one by one; starting threads for each would take longer."""
 
@@ -28,6 +29,17 @@ class MadeFile:
 
     item: Item
     composed: Composed
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What is made out of a snapshot's dumps: `files` by path. `faults` says, by path, of which items
+    nothing can be made and why. Those in `withheld` are stored taken apart: what is stored is not the file
+    that was backed up, and must not be given out for it."""
+
+    files: dict[str, MadeFile] = field(default_factory=dict)
+    faults: dict[str, RepositoryError] = field(default_factory=dict)
+    withheld: set[str] = field(default_factory=set)
 
 
 def load_catalogue(reader: Reader, item: Item) -> Catalogue:
@@ -46,22 +58,50 @@ def has_made_files(snapshot: Snapshot) -> bool:
     return any(item.catalogue for item in snapshot.items)
 
 
-def made_files(reader: Reader, snapshot: Snapshot) -> dict[str, MadeFile]:
-    """All files that are made out of a snapshot's dumps, by their path in it. Raises Damaged.
+def made_files(reader: Reader, snapshot: Snapshot) -> Made:
+    """All files that are made out of a snapshot's dumps, by their path in it. Raises StoreError.
 
-    Of several dumps each has a folder, named like the dump without its suffix. A file that stands at its
-    item's own path is shown instead of what is stored; any other item goes before a made file.
+    Of several dumps each has a folder, named like the dump without its suffix. `WHOLE` stands at its item's
+    own path and is shown instead of what is stored; else any item goes before a made file.
     """
-    dumps = [item for item in snapshot.items if item.catalogue]
+    made = Made()
     taken = {item.path for item in snapshot.items}
-    found: dict[str, MadeFile] = {}
-    for item in dumps:
+    for item in snapshot.items:
+        if item.catalogue is None:
+            continue
+        try:
+            found = _files_of(reader, item)
+        except (Damaged, Unsupported) as error:
+            made.faults[item.path] = error
+            if _is_apart(item) or isinstance(error, _NotWhole):
+                made.withheld.add(item.path)
+            continue
         prefix = folder_of(snapshot, item)
-        for name, composed in files(load_catalogue(reader, item), item.size).items():
+        for name, composed in found.items():
             path = item.path if name == WHOLE else prefix + name
-            if path == item.path or (path not in taken and _is_possible(path)):
-                found[path] = MadeFile(item, composed)
+            if name == WHOLE or (path not in taken and _is_possible(path)):
+                made.files[path] = MadeFile(item, composed)
+    return made
+
+
+class _NotWhole(Unsupported):
+    """An item is stored taken apart, and cannot be put together."""
+
+
+def _files_of(reader: Reader, item: Item) -> dict[str, Composed]:
+    catalogue = load_catalogue(reader, item)
+    try:
+        found = files(catalogue, item.size)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise Damaged(f"the catalogue of {item.path}", f"makes no sense: {error!r}") from None
+    if catalogue.form == _APART and WHOLE not in found:
+        raise _NotWhole(f"{item.path} is stored in parts that this program cannot put together")
     return found
+
+
+def _is_apart(item: Item) -> bool:
+    """Whether it is stored taken apart, for all that can be told without its catalogue."""
+    return item.source_format == _APART or item.path.endswith(f".{_APART}")
 
 
 def _is_possible(path: str) -> bool:

@@ -6,12 +6,13 @@ numbers come from it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.dumps.composed import Composed
 from holdfast.guests.values import Entry
+from holdfast.repo.errors import RepositoryError
 from holdfast.repo.reader import Reader
 from holdfast.repo.snapshot import Item
 from holdfast.repo.types import SnapshotID
@@ -113,7 +114,8 @@ class Folder:
     """A folder; `growing` when snapshots that come or go may change it.
 
     `build` makes the children when they are first asked for: a file set may have a million of them. What
-    must be read before stands in `load`; call that on a thread, and set `load` to None when it is done.
+    must be read before stands in `load`; call that on a thread, and set `load` to None when it is done. It
+    returns why something is missing among the children.
     """
 
     __slots__ = ("_build", "_children", "growing", "key", "load", "mtime")
@@ -125,7 +127,7 @@ class Folder:
         build: Callable[[], dict[str, Node]],
         *,
         growing: bool,
-        load: Callable[[Reader], None] | None = None,
+        load: Callable[[Reader], Iterable[RepositoryError]] | None = None,
     ) -> None:
         self.load = load
         self.key = key

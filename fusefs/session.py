@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyfuse3
@@ -16,7 +16,7 @@ import trio
 
 from holdfast.disks.stored_view import stored_view
 from holdfast.fusefs.attributes import Ownership
-from holdfast.fusefs.bridge import Bridge
+from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.fusefs.catalog import Catalog
 from holdfast.fusefs.errors import MountFailed
 from holdfast.fusefs.guest_disks import WAITING, GuestDisks
@@ -31,7 +31,7 @@ from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.stored import StoredDisk
-from holdfast.repo.errors import Damaged
+from holdfast.repo.errors import RepositoryError
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import IndexProgress, Repository
 from holdfast.repo.snapshot import Item
@@ -97,6 +97,7 @@ class _Opener:
     reader: Reader
     bridge: Bridge
     open_disk: Callable[[Item], StoredFileHandle]
+    loading: dict[str, Flight[Iterable[RepositoryError]]] = field(default_factory=dict)
 
     def open_file(self, node: StoredFile) -> OpenFile:
         return self.open_disk(node.item)
@@ -109,14 +110,24 @@ class _Opener:
         return OpenView(node.composed, self.open_disk(node.item), self.bridge)
 
     async def load(self, folder: Folder) -> None:
+        """Once, however many ask at a time. After trouble with the store the next to ask tries again."""
         work = folder.load
         if work is None:
             return
-        try:
-            await self.bridge.run(lambda: work(self.reader))
-        except Damaged as error:
-            _log.error("only what was stored as a file is shown: %s", error)
-        folder.load = None
+        flight = self.loading.get(folder.key)
+        if flight is None:
+            flight = self.loading[folder.key] = Flight()
+            self.bridge.post(
+                lambda: work(self.reader), lambda result: self._loaded(folder, result), urgent=True
+            )
+        await flight.wait()
+
+    def _loaded(self, folder: Folder, result: Result[Iterable[RepositoryError]]) -> None:
+        if result.error is None:
+            folder.load = None
+            for error in result.get():
+                _log.error("only what was stored as a file is shown: %s", error)
+        self.loading.pop(folder.key).land(result)
 
 
 def _ownership(options: MountOptions) -> Ownership:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from holdfast.fusefs.names import unique_name
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
 from holdfast.guests.naming import FILES, disk_name
+from holdfast.repo.errors import RepositoryError
 from holdfast.repo.reader import Reader
 from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
 
@@ -20,10 +21,12 @@ from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
 def snapshot_folder(stored: StoredSnapshot) -> Folder:
     """Its inode keys hold the snapshot's ID and the path: the same wherever the folder stands."""
     key = f"snapshot {stored.id}"
-    made: dict[str, stored_files.MadeFile] = {}
+    made = stored_files.Made()
 
-    def load(reader: Reader) -> None:
-        made.update(stored_files.made_files(reader, stored.snapshot))
+    def load(reader: Reader) -> Iterable[RepositoryError]:
+        nonlocal made
+        made = stored_files.made_files(reader, stored.snapshot)
+        return made.faults.values()
 
     return Folder(
         key,
@@ -40,7 +43,7 @@ def nanoseconds(time: datetime) -> int:
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
 
 
-def _children(stored: StoredSnapshot, key: str, made: Mapping[str, stored_files.MadeFile]) -> dict[str, Node]:
+def _children(stored: StoredSnapshot, key: str, made: stored_files.Made) -> dict[str, Node]:
     mtime = nanoseconds(stored.snapshot.time)
     top: dict[str, Node] = {}
     folders: dict[str, dict[str, Node]] = {"": top}
@@ -62,9 +65,9 @@ def _children(stored: StoredSnapshot, key: str, made: Mapping[str, stored_files.
         above, _, name = item.path.rpartition("/")
         siblings = folder(above)
         name = unique_name(name, item.path, siblings)
-        if item.path not in made:
+        if item.path not in made.files and item.path not in made.withheld:
             siblings[name] = StoredFile(f"{key}/{above}/{name}", item)
-    for path, file in sorted(made.items()):
+    for path, file in sorted(made.files.items()):
         above, _, name = path.rpartition("/")
         siblings = folder(above)  # what ends in a slash is a folder that may be empty
         if name:
