@@ -116,7 +116,9 @@ def refuse_early(settings: Settings, jobs: Sequence[Job], options: ImageOptions)
     for job in jobs:
         if is_device(job.path):
             if job.made is not None:
-                raise Refused(f"{job.path} is a block device, and {job.shown} is no disk; nothing was written")
+                raise Refused(
+                    f"{job.path} is a block device, and {job.shown} is no disk; nothing was written"
+                )
             if job.format != "raw":
                 raise Refused(f"{job.path} is a block device, which takes the disk itself: --format raw")
             if not options.force:
@@ -246,9 +248,7 @@ def tell(settings: Settings, jobs: Sequence[Job], seconds: float, options: Image
     )
     for job in jobs:
         if any(not bad.length for bad in job.item.bad):
-            settings.output.warn(
-                f"{job.path}: its dump is not whole; `holdfast info` says why"
-            )
+            settings.output.warn(f"{job.path}: its dump is not whole; `holdfast info` says why")
         elif job.item.bad:
             lost = sum(bad.length for bad in job.item.bad)
             settings.output.warn(

@@ -38,7 +38,9 @@ def stats_command(settings: Settings) -> None:
         found = settings.snapshots(repository).good
         totals = _measure(settings, repository)
     totals.size = sum(stored.snapshot.size for stored in found)
-    totals.allocated = sum(item.allocated for stored in found for item in stored.snapshot.items)
+    items = [item for stored in found for item in stored.snapshot.items]
+    # What stands where in a dump is stored too: it belongs to what was backed up.
+    totals.allocated = sum(i.allocated + (i.catalogue.size if i.catalogue else 0) for i in items)
     t = totals
     settings.output.document(
         {

@@ -19,7 +19,7 @@ from typing import Final
 
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.mysql_facts import Facts
+from holdfast.dumps.mysql_facts import SANDBOX, Facts
 from holdfast.dumps.mysql_sections import Draft, Drafts
 from holdfast.dumps.mysql_text import Columns, Name, Words, columns, created, inserted, unquoted
 
@@ -81,12 +81,14 @@ class MysqlVisitor:
     # ---- pieces ------------------------------------------------------------------------------------------
 
     def comment(self, start: int, end: int, text: bytes) -> None:
-        database = self._facts.comment(end, text)
-        if database is None:
+        head = self._facts.comment(end, text)
+        if text.startswith(SANDBOX):
+            self._drafts.part(start)
+        elif head is None:
             self._drafts.comment(start)
-            return
-        self._drafts.part(start)
-        self._database = database
+        else:
+            self._drafts.part(start + head.offset)
+            self._database = head.database
 
     def meta(self, start: int, end: int, text: bytes) -> None:
         """A DELIMITER line. Setting it back belongs to what was before."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
+SANDBOX: Final = b"/*M!999999"
+"""What newer mariadb-dump begins with: the client is to run no commands of the system."""
 _TOOL: Final = re.compile(rb"^-- (MySQL|MariaDB) dump [^\n]{0,40}?Distrib ([^\s,]{1,80})", re.M)
 _SERVER: Final = re.compile(rb"^-- Server version[ \t]+([^\s]{1,120})", re.M)
 _DATABASE: Final = re.compile(rb"^-- Host: [^\n]*?    Database: (.*?)\r?\n-- -{20}", re.M | re.S)
@@ -35,6 +37,13 @@ _LEFT_OUT: Final = {
 """What the tools write when told to go on after an error (`--force`)."""
 
 
+class Head(NamedTuple):
+    """The first lines of a dump: where in the comment they begin, and the database they name, "" for none."""
+
+    offset: int
+    database: str
+
+
 class Facts:
     """Collects. `comment` and `position` in stream order, `other` for everything that is no comment."""
 
@@ -51,10 +60,10 @@ class Facts:
         self._closed = True
         self._end = -1
 
-    def comment(self, end: int, text: bytes) -> str | None:
-        """The database that the head of a dump names ("" for none), None for a comment that is no head."""
+    def comment(self, end: int, text: bytes) -> Head | None:
+        """None for a comment that is no head of a dump."""
         self._end = -1
-        if text.startswith(b"/*M!999999"):
+        if text.startswith(SANDBOX):
             self._sandbox = True
             return None
         self._comments = True
@@ -72,8 +81,8 @@ class Facts:
             return None
         name = "mariadb-dump" if head[1] == b"MariaDB" or b"MariaDB" in head[2] else "mysqldump"
         self._tool = self._tool or f"{name} {_decoded(head[2])}"
-        database = _DATABASE.search(text)
-        return _decoded(database[1].replace(b"\n-- ", b"\n")) if database else ""
+        database = _DATABASE.search(text, head.start())
+        return Head(head.start(), _decoded(database[1].replace(b"\n-- ", b"\n")) if database else "")
 
     def _read(self, text: bytes) -> None:
         if not self._server and (server := _SERVER.search(text)):

@@ -50,6 +50,7 @@ class Drafts:
         self._pending_delimiter = ";"
         self._around: list[tuple[int, int]] = []
         self._part = 0
+        self._fresh = False
         self.prepared = False
         self.objects = False
         self.delimiter = ";"
@@ -66,12 +67,13 @@ class Drafts:
         self._wait(start)
 
     def part(self, start: int) -> None:
-        """The head of another dump."""
-        if self._drafts:
+        """The head of a dump. What waits stays with the dump before, if there is one."""
+        if self._drafts and not self._fresh:
             if self.prepared:
                 self._add(Draft(self._pending, "SQL"))
-            self._pending = -1
+            self._settle()
             self._part += 1
+            self._fresh = True
         self.objects = False
         self._wait(start)
 
@@ -149,7 +151,7 @@ class Drafts:
     def sections(self, size: int) -> tuple[Section, ...]:
         """`database` is said when there are several."""
         several = len({draft.schema for draft in self._drafts} - {""}) > 1
-        ends = [draft.start for draft in self._drafts[1:]] + [size]
+        ends = [*(draft.start for draft in self._drafts), size][1:]
         return tuple(
             Section(
                 draft.start,
@@ -179,6 +181,7 @@ class Drafts:
             draft.extra["delimiter"] = delimiter
         self._drafts.append(draft)
         self._pending = -1
+        self._fresh = False
 
     def _settle(self) -> None:
         """Nothing waits any more."""

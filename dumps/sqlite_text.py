@@ -130,7 +130,7 @@ class SqliteVisitor:
         return "" if self._committed else "its end is missing: the last statement must be COMMIT"
 
     def _sections(self, size: int) -> tuple[Section, ...]:
-        ends = [draft.start for draft in self._drafts[1:]] + [size]
+        ends = [*(draft.start for draft in self._drafts), size][1:]
         return tuple(
             Section(
                 draft.start,

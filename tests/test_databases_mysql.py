@@ -17,6 +17,7 @@ from database_support import MariaServer, maria_server
 from holdfast.ingest.databases.connection import parse_url
 from holdfast.ingest.databases.mysql import list_databases, places, prepare_database
 from holdfast.ingest.databases.secrets import Credentials, access
+from holdfast.ingest.wrapped import innermost
 from holdfast.repo.snapshot import Consistency
 from test_databases_postgres import recorder
 
@@ -137,10 +138,10 @@ def test_tables_without_transactions_lower_the_grade_unless_writers_wait(
     server: MariaServer, place: Place
 ) -> None:
     with access(parse_url(server.url("mixed")), Credentials()) as reach, ExitStack() as stack:
-        source = prepare_database(stack, reach).parts[0].source
+        source = innermost(prepare_database(stack, reach).parts[0].source)
         assert source.grade is Consistency.UNKNOWN
         assert "tables without transactions were read while they could change: old" in source.evidence
-        locked = prepare_database(stack, reach, lock_all=True).parts[0].source
+        locked = innermost(prepare_database(stack, reach, lock_all=True).parts[0].source)
         assert locked.grade is Consistency.APPLICATION
     result = place.run("backup", server.url("mixed"), "--require", "application")
     assert result.exit_code == 20, result.stderr

@@ -17,7 +17,7 @@ import pytest
 from cli_support import Place
 from holdfast.ingest.databases import sqlite
 from holdfast.ingest.databases.prepared import Prepared
-from holdfast.repo.errors import NotFound, StreamFailed
+from holdfast.repo.errors import SourceError, StreamFailed
 from holdfast.repo.snapshot import Consistency
 
 TOTAL = 1000
@@ -207,7 +207,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"not a database at all" * 1000)
     with ExitStack() as stack, pytest.raises(StreamFailed, match="file is not a database"):
         prepare(stack, path)
-    with ExitStack() as stack, pytest.raises(NotFound, match=r"gone\.db: there is no such file"):
+    with ExitStack() as stack, pytest.raises(SourceError, match=r"gone\.db: there is no such file"):
         prepare(stack, tmp_path / "gone.db")
     assert not (tmp_path / "gone.db").exists()
 

@@ -1,4 +1,4 @@
-"""What a dump says of itself, in the words of every tool; and that no dump which ends early is called whole."""
+"""What a dump says of itself, in the words of every tool; and no dump that ends early is called whole."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.dumps.mysql import MysqlVisitor
 from holdfast.dumps.mysql_files import files, table_rows
 from mysql_examples import content, scan
 
-MARIADB = b"""/*M!999999\\- enable the sandbox mode */ 
+MARIADB = b"""/*M!999999\\- enable the sandbox mode */\x20
 -- MariaDB dump 10.19  Distrib 10.11.19-MariaDB, for debian-linux-gnu (x86_64)
 --
 -- Host: localhost    Database: shop
@@ -40,7 +40,7 @@ GTID = b"""SET @MYSQLDUMP_TEMP_LOG_BIN = @@SESSION.SQL_LOG_BIN;
 SET @@SESSION.SQL_LOG_BIN= 0;
 
 --
--- GTID state at the beginning of the backup 
+-- GTID state at the beginning of the backup\x20
 --
 
 SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ '3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,
@@ -232,12 +232,13 @@ def test_an_end_that_is_data_or_has_something_behind_it_is_none() -> None:
 
 
 def test_a_dump_without_comments_is_said_to_be_one() -> None:
-    assert "--skip-comments" in fault(HEAD + TABLE + TAIL)
-    assert "--skip-comments" in fault(b"/*M!999999\\- enable the sandbox mode */ \n" + HEAD + TABLE + TAIL)
+    bare = re.sub(rb"^--.*\n", b"", HEAD + TABLE + TAIL, flags=re.M)
+    assert "--skip-comments" in fault(bare)
+    assert "--skip-comments" in fault(b"/*M!999999\\- enable the sandbox mode */ \n" + bare)
 
 
 def test_a_tool_that_went_on_after_an_error_made_no_whole_dump() -> None:
-    note = b"-- insufficient privileges to SHOW CREATE PROCEDURE `p`\n-- does u have permissions on mysql.proc?\n\n"
+    note = b"-- insufficient privileges to SHOW CREATE PROCEDURE `p`\n-- does u have permissions?\n\n"
     assert "privileges" in fault(WHOLE.replace(TAIL, note + TAIL))
     assert "view" in fault(WHOLE.replace(TAIL, b"-- failed on view `v`: CREATE\n\n" + TAIL))
 

@@ -25,7 +25,7 @@ from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.sqlite_sql import NAME, SqlText
 from holdfast.ingest.plan import plan_dump
 from holdfast.ingest.source import FileSource
-from holdfast.repo.errors import NotFound, SourceError, StreamFailed
+from holdfast.repo.errors import SourceError, StreamFailed
 from holdfast.repo.snapshot import Consistency
 from holdfast.repo.types import ProgressFunction
 
@@ -62,11 +62,11 @@ def prepare_database(
     """Copy the database at `path` into a temporary folder that `stack` removes, and check the copy.
 
     `as_sql`: its text comes too, which is what single tables can be had from; not of a damaged one.
-    `progress` counts bytes copied. Raises NotFound without a file there, StreamFailed when the file is
+    `progress` counts bytes copied. Raises SourceError without a file there, StreamFailed when the file is
     locked for longer than `patience` seconds or cannot be read.
     """
     if not path.is_file():
-        raise NotFound(f"{path}: there is no such file; nothing was stored")
+        raise SourceError(f"{path}: there is no such file; nothing was stored")
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="holdfast-sqlite-")))
     _check_room(path, folder)
     copy = folder / "dump.sqlite"

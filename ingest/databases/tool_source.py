@@ -110,7 +110,7 @@ def ask_program(access: Access, argv: Sequence[str], *, stdin: str = "", limit: 
         if done.returncode:
             size = errors.seek(0, os.SEEK_END)
             errors.seek(max(0, size - 1000))
-            said = access.scrub(errors.read().decode(errors="replace").strip())
+            said = access.scrub(errors.read().decode(errors="replace").strip().expandtabs(2))
             raise StreamFailed(f"{access.connection.origin}: {tool} failed: {said}; nothing was stored")
         output.seek(0)
         answer = output.read(_ANSWER + 1)
