@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from bench import report, steps, vms
+from bench import databases, report, steps, vms
 from bench.corpus import FOLDERS, Corpus, find_corpora, staged
 from bench.measure import Figures, allocated
 from bench.tools import PEERS, Tool, make_tool, version_text
@@ -44,7 +44,8 @@ def parser() -> argparse.ArgumentParser:
         description="Measures Holdfast beside restic and borg over the same data, in one run.",
         epilog="DIR holds vm-days/day1.raw ..., db-days/day1.sql ..., fresh-mix/mix.bin; what is not there "
         "is left out. Over the full corpora with all peers this takes half an hour. "
-        "`./dev bench vms` measures formats, views and guests.",
+        "`./dev bench vms` measures formats, views and guests, "
+        "`./dev bench databases` dumps, clusters and logs.",
     )
     made.add_argument("--corpora", type=Path, metavar="DIR", help="data to back up; made when not given")
     made.add_argument(
@@ -149,6 +150,8 @@ def print_tables(document: dict[str, object]) -> None:
 def main() -> int:
     if sys.argv[1:2] == ["vms"]:
         return vms.main(sys.argv[2:])
+    if sys.argv[1:2] == ["databases"]:
+        return databases.main(sys.argv[2:])
     options = parser().parse_args()
     if options.table:
         print_tables(json.loads(options.table.read_text()))

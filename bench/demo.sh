@@ -131,7 +131,7 @@ start_postgresql() { # a server of our own in the temporary folder; fails where 
     >pg.log 2>&1 || return 1
   PG_STOP=("${as[@]}" "$bin/pg_ctl" -D "$TOP/pg/data" -m immediate -s stop)
   stop_database() { "${PG_STOP[@]}" >/dev/null 2>&1; }
-  DUMP='pg_dump shop' DATABASE=PostgreSQL
+  DUMP='pg_dump shop' DATABASE=PostgreSQL TABLE=public.orders
   sql() { psql -qX -v ON_ERROR_STOP=1 -d "$1" -At -c "$2"; }
   load() { run "createdb shop_copy && psql -qX -v ON_ERROR_STOP=1 shop_copy <$1 >/dev/null"; }
   NUMBERS='create temporary view numbers as select n from generate_series(1, 200000) n;'
@@ -146,7 +146,7 @@ for statement in sqlite3.connect(sys.argv[1]).iterdump():
     print(statement)
 PY
   chmod +x sqlite-dump
-  DUMP='./sqlite-dump shop.db' DATABASE=SQLite
+  DUMP='./sqlite-dump shop.db' DATABASE=SQLite TABLE=orders
   sql() {
     python3 -c 'import sqlite3, sys
 c = sqlite3.connect(sys.argv[1] + ".db")
@@ -231,6 +231,16 @@ load "$dump"
 note "shop:      $(sql shop "$TOTALS")"
 note "shop_copy: $(sql shop_copy "$TOTALS")"
 [ "$(sql shop "$TOTALS")" = "$(sql shop_copy "$TOTALS")" ] || fail "the loaded dump differs from the database"
+
+title "One table out of the dump: without the mount, and in it"
+run 'holdfast ls shop:tables'
+run "holdfast dump shop --table $TABLE >orders.sql"
+run "cmp orders.sql ${dump%/*}/tables/$TABLE.sql && ls -lh orders.sql"
+run "holdfast dump shop --table $TABLE --format csv >orders.csv && head -3 orders.csv"
+rows=$(sql shop 'select count(*) from orders')
+[ "$(tail -n +2 orders.csv | wc -l)" = "$rows" ] || fail "orders.csv does not have the $rows rows of the table"
+first_dump=$(find mnt/databases/*/shop -mindepth 1 -maxdepth 1 -type d | sort | head -1)
+run "cmp -s $first_dump/tables/$TABLE.sql orders.sql || echo 'another table before the change'"
 
 title "What deduplication and compression saved"
 run 'holdfast stats'

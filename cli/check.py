@@ -72,8 +72,9 @@ def _check_logs(repository: Repository) -> Iterator[Finding]:
             histories = read_histories(repository, archive)
         except Damaged:
             continue  # found already
+        name = archive.subject.name
         for sentence in findings(archive, histories, reading.snapshots()):
-            yield Finding(f"log archive {archive.subject.name}", sentence, advice=_LOG_ADVICE)
+            yield Finding(f"log archive {name}", sentence.removeprefix(f"{name}: "), advice=_LOG_ADVICE)
 
 
 def _tell(settings: Settings, depth: Depth, report: Report) -> None:

@@ -70,17 +70,17 @@ def dump_command(
     settings = context.ensure_object(Settings)
     if settings.output.json:
         raise click.UsageError("--json: what dump prints is the file itself")
-    if format_ and not table:
+    if format_ and table is None:
         raise click.UsageError("--format says how a --table is wanted")
     guard = sys.stdout.isatty() and not force
     out = sys.stdout.buffer
     with settings.opened(index=True) as repository:
         stored, path = settings.pick(repository, snapshot)
-        if table and path:
+        if table is not None and path:
             raise click.UsageError(f"--table and :{path} exclude each other")
         chosen = (
             _table(repository, stored.snapshot, table, format_)
-            if table
+            if table is not None
             else _content(repository, stored.snapshot, path, luks)
         )
         with chosen as content:

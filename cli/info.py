@@ -175,9 +175,10 @@ def _first_answer(query: QueryResult) -> str:
 
 
 def _describe_item(item: Item) -> list[tuple[str, str]]:
-    bad = [f"{b.length} bytes at offset {b.offset}: {b.reason}" for b in item.bad[:_BAD_SHOWN]]
-    if len(item.bad) > _BAD_SHOWN:
-        bad.append(f"and {len(item.bad) - _BAD_SHOWN} more stretches")
+    lost = [b for b in item.bad if b.length]
+    bad = [f"{b.length} bytes at offset {b.offset}: {b.reason}" for b in lost[:_BAD_SHOWN]]
+    if len(lost) > _BAD_SHOWN:
+        bad.append(f"and {len(lost) - _BAD_SHOWN} more stretches")
     return [
         ("item", item.path),
         ("type", item.kind.value),
@@ -186,5 +187,6 @@ def _describe_item(item: Item) -> list[tuple[str, str]]:
         ("checkpoint", item.checkpoint),
         ("changed", time_name(mtime(item))),
         ("recipe", item.recipe.hex()),
+        ("not whole", "\n".join(b.reason for b in item.bad if not b.length)),
         ("unreadable", "\n".join(bad)),
     ]

@@ -9,7 +9,7 @@ import click
 
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, item_document, mtime
-from holdfast.cli.exits import ExitCode
+from holdfast.cli.exits import ExitCode, code_for
 from holdfast.cli.guest_options import leads_inside, luks_option
 from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command, pass_settings
@@ -50,13 +50,14 @@ def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequ
     inside = leads_inside(path)
     with settings.opened(index=inside) as repository:
         stored, path = settings.pick(repository, snapshot)
-        if has_made_files(stored.snapshot) and not (inside and _disks(stored)):
+        disks = [item for item in stored.snapshot.items if item.kind is ItemKind.DISK]
+        if disks and not path:
+            name = PurePosixPath(disks[0].path).stem
+            settings.output.note(f"what is inside the disks: holdfast ls {snapshot}:files/{name}")
+        if has_made_files(stored.snapshot) and not (inside and disks):
             return _list_made(settings, repository, stored, path, recursive=recursive)
         if not inside or any(f"{item.path}/".startswith(path + "/") for item in stored.snapshot.items):
             _list_items(settings, stored, find_items(stored.snapshot, path))
-            if not path and (disks := _disks(stored)):
-                name = PurePosixPath(disks[0].path).stem
-                settings.output.note(f"what is inside the disks: holdfast ls {snapshot}:files/{name}")
             return ExitCode.DONE
         from holdfast.cli.guest_listing import GuestListing  # noqa: PLC0415  `ls web01` needs no parsers
 
@@ -89,7 +90,7 @@ def _list_made(
     start = f"{path}/" if path and path not in found else path
     for name, one in sorted(found.items()):
         inner, deeper, _ = name[len(start) :].partition("/")
-        if deeper and not recursive:
+        if deeper and not recursive and not isinstance(one, Item):
             folders.setdefault(f"{start}{inner}/", []).append(_size(one))
             continue
         item = one if isinstance(one, Item) else one.item
@@ -104,11 +105,7 @@ def _list_made(
     settings.output.result(table(_COLUMNS, rows))
     for error in files.faults:
         settings.output.warn(f"only what was stored as a file is listed: {error}")
-    return ExitCode.DAMAGE if files.faults else ExitCode.DONE
-
-
-def _disks(stored: StoredSnapshot) -> list[Item]:
-    return [item for item in stored.snapshot.items if item.kind is ItemKind.DISK]
+    return max(map(code_for, files.faults), default=ExitCode.DONE)
 
 
 def _size(one: Item | MadeFile) -> int:

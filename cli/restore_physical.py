@@ -18,14 +18,15 @@ from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.dumps.catalogue import LIMIT, Catalogue, decode
+from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.log_ties import wal_identity
 from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery, parse_target
 from holdfast.dumps.pg_recovery_logs import check_logs
+from holdfast.dumps.stored_files import load_catalogue
 from holdfast.dumps.tar import DATA_FOLDER, FORM
 from holdfast.ingest.logs import read_histories
 from holdfast.rehearse.data_directory import Changes, check_target, check_whole, restore_data_directory
-from holdfast.repo.errors import Damaged, NotFound, Refused
+from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.logs import LogReading, is_log
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
@@ -160,11 +161,7 @@ def find_cluster(repository: Repository, stored: StoredSnapshot) -> tuple[Item, 
     reader = Reader(repository)
     for item in stored.snapshot.items:
         if item.catalogue is not None:
-            where = f"the catalogue of {item.path} in snapshot {stored.id[:8]}"
-            if item.catalogue.size > LIMIT:
-                raise Damaged(where, f"of {item.catalogue.size} bytes")
-            data = reader.read(reader.recipe(item.catalogue), 0, item.catalogue.size)
-            catalogue = decode(data, where, item.size)
+            catalogue = load_catalogue(reader, item)
             if catalogue.form == FORM:
                 return item, catalogue
     raise Refused(f"snapshot {stored.id[:8]} holds no physical backup that could be restored")

@@ -94,7 +94,7 @@ def decode(data: bytes, where: str, size: int) -> Catalogue:
             facts={str(name): str(value) for name, value in d["facts"].items()},
             extra=dict(d["extra"]),
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(where, f"not a catalogue: {error}") from None
 
 

@@ -53,7 +53,7 @@ _LEAD: Final = re.compile(
 )
 _NUMBER: Final = rb"NULL|[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|0[xX][0-9A-Fa-f]+|[-+]?Inf"
 _HEX: Final = re.compile(rb"0[xX]([0-9A-Fa-f]+)")
-_CALL: Final = re.compile(rb"[A-Za-z_]'|[a-z]\(")
+_CALL: Final = re.compile(rb"\w'|[a-z]\(")
 _COMMON: Final = b"'0123456789.,()+-NULeE"
 _BORDER: Final = re.compile(rb"\),\s*+\(")
 _NEEDS_QUOTES: Final = re.compile(rb'[",\s]|\A\Z')

@@ -38,7 +38,7 @@ _HEAD: Final = 4096
 _VIEWS: Final = b"/*!50001 CREATE VIEW "
 _REPLICAS: Final = (b"SLAVE", b"REPLICA", b"ALL", b"GROUP_REPLICATION")
 QUALIFIED: Final = "its rows name the database that they came from"
-CUT: Final = "the dump ends within it"
+CUT: Final = "the dump ends within it, or it cannot be told"
 
 
 class MysqlVisitor:
@@ -128,9 +128,8 @@ class MysqlVisitor:
             draft.extra["binary"] = binary
 
     def finish(self, size: int, unfinished: str) -> Catalogue:
-        last = self._drafts.finish()
-        if unfinished and last and last.table:
-            self._left_out[last.table] = CUT
+        for table in self._drafts.finish(unfinished):
+            self._left_out[table] = CUT
         fault = self._facts.fault(size, unfinished)
         if not fault and self._drafts.delimiter != ";":
             fault = "its last DELIMITER was not set back"

@@ -9,7 +9,7 @@ SANDBOX: Final = b"/*M!999999"
 """What newer mariadb-dump begins with: the client is to run no commands of the system."""
 _TOOL: Final = re.compile(rb"^-- (MySQL|MariaDB) dump [^\n]{0,40}?Distrib ([^\s,]{1,80})", re.M)
 _SERVER: Final = re.compile(rb"^-- Server version[ \t]+([^\s]{1,120})", re.M)
-_DATABASE: Final = re.compile(rb"^-- Host: [^\n]*?    Database: (.*?)\r?\n-- -{20}", re.M | re.S)
+_DATABASE: Final = re.compile(rb"^-- Host: [^\n]*?    Database: (.{0,600}?)\r?\n-- -{20}", re.M | re.S)
 _TRAILER: Final = re.compile(
     rb"(?:\A|\n)-- Dump completed( on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?\r?\n?\Z"
 )
@@ -132,7 +132,7 @@ class Facts:
     def fault(self, size: int, unfinished: str) -> str:
         """Why a dump of `size` bytes is not whole, "" if it is."""
         if unfinished:
-            return f"it ends within a {unfinished}"
+            return f"it ends within {'rows' if unfinished == 'rows' else f'a {unfinished}'}"
         if self._problem:
             return self._problem
         if 0 <= self._end <= size:

@@ -139,14 +139,19 @@ class Drafts:
         draft.table = table
         return draft
 
-    def finish(self) -> Draft | None:
-        """The section that the stream ended in; None if it was none's."""
-        if not self.prepared:
-            if self._pending >= 0 and self.last.type != "TAIL":
-                self._add(Draft(self._pending, "TAIL", extra={"part": self._part}))
-            return self._drafts[-1] if self._drafts else None
-        self._add(Draft(self._pending, "SQL"))
-        return None
+    def finish(self, unfinished: str) -> set[tuple[str, str]]:
+        """The tables that the stream may have ended in: within a piece, or with settings changed and not set
+        back. More than one, as what is cut off may be the name of a table too."""
+        settings = [draft.type for draft in self._drafts if draft.type in ("HEAD", "TAIL")]
+        if self.prepared:
+            self._add(Draft(self._pending, "SQL"))
+        elif self._pending >= 0 and self.last.type != "TAIL":
+            self._add(Draft(self._pending, "COMMENT"))
+        if not unfinished and settings[-1:] != ["HEAD"]:
+            return set()
+        bound = [draft for draft in self._drafts if draft.table]
+        defined = [draft for draft in bound if draft.type == "TABLE"]
+        return {draft.table for draft in bound[-1:] + defined[-1:] if draft.table}
 
     def sections(self, size: int) -> tuple[Section, ...]:
         """`database` is said when there are several."""

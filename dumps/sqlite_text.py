@@ -25,7 +25,7 @@ _SHADOWS: Final = re.compile(
     re.S,
 )
 _ERROR: Final = (b"/****** CORRUPTION ERROR", b"/****** ERROR")
-CUT: Final = "the dump ends within it"
+CUT: Final = "the dump ends within it, or it cannot be told"
 _ITERDUMP: Final = "a virtual table, which Python's iterdump writes in a form that cannot be loaded"
 
 
@@ -108,8 +108,12 @@ class SqliteVisitor:
             draft.extra = {"rows": "insert", "columns": list(names) or self._columns.get(name, [])}
 
     def finish(self, size: int, unfinished: str) -> Catalogue:
-        if unfinished and self._drafts and (table := self._drafts[-1].table) is not None:
-            self._left_out[table] = CUT
+        if self._begun and not self._committed:
+            # What is cut off may be the name of a table too.
+            bound = [draft for draft in self._drafts if draft.table is not None]
+            defined = [draft for draft in bound if draft.type in ("TABLE", "VIRTUAL TABLE")]
+            for draft in bound[-1:] + defined[-1:]:
+                self._left_out[draft.table or ""] = CUT
         return Catalogue(
             engine="sqlite",
             form="sql",
@@ -122,7 +126,7 @@ class SqliteVisitor:
 
     def _fault(self, unfinished: str) -> str:
         if unfinished:
-            return f"it ends within a {unfinished}"
+            return f"it ends within {'rows' if unfinished == 'rows' else f'a {unfinished}'}"
         if self._problem:
             return self._problem
         if not self._begun:

@@ -19,7 +19,7 @@ from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.plan import Part
 from holdfast.ingest.source import Judging, Source
-from holdfast.ingest.wrapped import ScannedSource, innermost
+from holdfast.ingest.wrapped import SectionedSource, innermost
 from holdfast.repo.cutter import DUMP, CutterKind
 from holdfast.repo.errors import Damaged, HoldfastError
 from holdfast.repo.reader import Reader
@@ -115,8 +115,8 @@ def back_up(
         consistency, evidence = _grade(done, request.held)
         if not consistency.satisfies(request.required):
             raise LessConsistent(
-                f"this backup is {consistency.value}-consistent, {request.required.value} was required; "
-                "nothing was committed"
+                f"this backup is {consistency.value}-consistent{_because(evidence, done)}, "
+                f"{request.required.value} was required; nothing was committed"
             )
         snapshot = Snapshot(
             subject=subject,
@@ -193,6 +193,12 @@ def _grade(done: Sequence[_Done], held: Frozen | None) -> tuple[Consistency, str
     return worst, "; ".join(dict.fromkeys(text for text in evidence if text))
 
 
+def _because(evidence: str, done: Sequence[_Done]) -> str:
+    lost = [_bad_sentence(d.item.path, d.item.bad[0]) for d in done if d.item.bad]
+    reasons = [text for text in (evidence, *lost[:1]) if text]
+    return f" ({'; '.join(reasons)})" if reasons else ""
+
+
 def find_parent(repository: Repository, subject: Subject) -> StoredSnapshot | None:
     """The newest snapshot of the same subject."""
     same = [s for s in repository.snapshots().good if s.snapshot.subject.identity == subject.identity]
@@ -221,7 +227,7 @@ def _parent_item(parent: StoredSnapshot | None, place: int, part: Part) -> Item 
 def _guide_pays(part: Part) -> bool:
     """Disks are cut at 30 GB/s: following the parent takes longer than cutting anew (0.2 s of 1.2 s for 2 GB
     of data). A scanned dump has cuts that depend on more than a chunk's own bytes."""
-    return part.form.cutter.kind is CutterKind.GEAR and not isinstance(part.source, ScannedSource)
+    return part.form.cutter.kind is CutterKind.GEAR and not isinstance(part.source, SectionedSource)
 
 
 def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _Done:
@@ -251,10 +257,12 @@ def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _
 
 def _catalogue(pipeline: Pipeline, source: Source) -> tuple[Catalogue | None, Content | None]:
     """What stands where in a scanned dump, and where that is stored."""
-    if not isinstance(source, ScannedSource):
+    inner = innermost(source)
+    if not isinstance(source, SectionedSource):
+        if isinstance(inner, Judging):
+            inner.judge("it does not begin like one", {})
         return None, None
     catalogue = source.catalogue()
-    inner = innermost(source)
     if isinstance(inner, Judging):
         inner.judge(catalogue.fault, catalogue.facts)
     data = BytesSource(encode(catalogue), f"{source.name}: what stands where", mtime=source.mtime)

@@ -126,7 +126,7 @@ class _Execution:
             for stored, _ in self._storing:
                 if isinstance(stored, Future):
                     stored.cancel()
-        return Ingested(self._builder.finish(), self._builder.size, self._builder.allocated, b"")
+        return Ingested(self._builder.finish(), self._builder.size, self._builder.allocated)
 
     def _looking_ahead(self, runs: Iterator[Run]) -> Iterator[_Unit]:
         """The units of all runs, announced to the source some time before they are due."""

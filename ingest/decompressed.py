@@ -16,15 +16,19 @@ from holdfast.repo.snapshot import BadRange
 
 _INPUT: Final = 256 << 10
 """Bytes of compressed data that are read at once."""
+PEEK: Final = 1 << 20
+"""Bytes that hold the first block of any compressed stream: bzip2 has the largest, of 900,000 bytes, and
+gives nothing before a block is whole."""
 _PIECE: Final = 1 << 20
 """Bytes that are unpacked at once, at most: a bomb fills this and no more."""
 _XZ_MEMORY: Final = 256 << 20
 """Bytes that an xz stream may ask for; `xz -9` asks for 65 MiB."""
 _ZSTD_WINDOW: Final = 1 << 27
 """Bytes of `zstd --ultra -22`'s window; --long=31 asks for more, and is refused."""
-_ZSTD_INPUT: Final = 1024
-"""Bytes that the decoder gets at once. It returns all that they hold: up to 128 KiB for every four."""
 _ZSTD_BLOCK: Final = 128 << 10
+_SLICE: Final = 1024
+"""Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold; zstd's
+returns all of it else, up to 128 KiB for every four."""
 _ERRORS: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError)
 
 
@@ -58,6 +62,25 @@ class _Zlib:
         return self._z.decompress(self._z.unconsumed_tail + data, limit)
 
 
+class _Zstd:
+    """One frame. What a slice holds comes at once, whatever the limit."""
+
+    def __init__(self) -> None:
+        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
+        self._decoder = decoder.decompressobj(write_size=_ZSTD_BLOCK)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def unpack(self, data: bytes, limit: int) -> bytes:
+        return self._decoder.decompress(data)
+
+
 class _Library:
     """bz2 and lzma, which keep their own input."""
 
@@ -78,6 +101,7 @@ class _Library:
 
 _DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
     "gzip": _Zlib,
+    "zstd": _Zstd,
     "bzip2": lambda: _Library(bz2.BZ2Decompressor()),
     "xz": lambda: _Library(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
 }
@@ -87,11 +111,18 @@ _MAGIC: Final = {
     b"\xfd7zXZ\0": "xz",
     b"BZh": "bzip2",
 }
+_SUFFIXES: Final = {"gzip": ("gz",), "zstd": ("zst", "zstd"), "xz": ("xz",), "bzip2": ("bz2",)}
 
 
 def compression(head: bytes) -> str:
     """ "gzip", "zstd", "xz" or "bzip2" by the first bytes; "" for none of them."""
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def plain_name(name: str, format_: str) -> str:
+    """The name without the compression's own suffix."""
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in _SUFFIXES[format_] else name
 
 
 def unpacked_head(head: bytes) -> bytes:
@@ -110,15 +141,16 @@ def unpacked_head(head: bytes) -> bytes:
 
 class DecompressedSource(Wrapped):
     """What a compressed source holds. Its end is where the compressed data ends; when that is early or
-    damaged, `bad` says so, with no length: nobody knows how much is missing."""
+    damaged, `bad` says so, with no length: nobody knows how much is missing. `plain_name` is what the file
+    would be called unpacked."""
 
     def __init__(self, source: Source, format_: str) -> None:
         super().__init__(source)
         self.format: Final = format_
+        self.plain_name: Final = plain_name(source.name, format_)
         self.size = None
         self.head = unpacked_head(source.head)
         self._place = 0
-        self._made = 0
         self._bad: list[BadRange] = []
         self._pieces = self._unpack()
         self._rest = memoryview(b"")
@@ -142,7 +174,6 @@ class DecompressedSource(Wrapped):
             buffer[done : done + len(part)] = part
             self._rest = self._rest[len(part) :]
             done += len(part)
-        self._made += done
         return done
 
     def _unpack(self) -> Iterator[bytes]:
@@ -157,6 +188,12 @@ class DecompressedSource(Wrapped):
             self._bad.append(
                 BadRange(made, 0, f"the {self.format} data behind ends early or is damaged: {error}")
             )
+            self._drain()
+
+    def _drain(self) -> None:
+        """Read a stream to its end: a command that cannot print what is left would never exit."""
+        while self.source.size is None and self._input():
+            pass
 
     def _input(self) -> bytes:
         size = self.source.size
@@ -169,11 +206,9 @@ class DecompressedSource(Wrapped):
 def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
     early; zeros behind a member are padding, as gzip has it."""
-    if format_ == "zstd":
-        yield from _zstd_stream(read)
-        return
-    data = read()
-    while True:
+    slices = _slices(read)
+    data = next(slices, b"")
+    while data:
         decoder = _DECODERS[format_]()
         while not decoder.eof:
             piece = decoder.unpack(data, _PIECE)
@@ -181,35 +216,18 @@ def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
                 yield piece
             data = b""
             if not piece and not decoder.eof:
-                data = read()
+                data = next(slices, b"")
                 if not data:
                     raise EOFError("the stream ends early")
         data = decoder.unused_data.lstrip(b"\0")
         while not data:
-            more = read()
+            more = next(slices, b"")
             if not more:
                 return
             data = more.lstrip(b"\0")
 
 
-def _zstd_stream(read: Callable[[], bytes]) -> Iterator[bytes]:
-    data = read()
-    while data:
-        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj(
-            write_size=_ZSTD_BLOCK
-        )
-        rest: bytes | None = None
-        while rest is None:
-            data = data or read()
-            if not data:
-                raise EOFError("the stream ends early")
-            view = memoryview(data)
-            data = b""
-            for start in range(0, len(view), _ZSTD_INPUT):
-                piece = decoder.decompress(view[start : start + _ZSTD_INPUT])
-                if piece:
-                    yield piece
-                if decoder.eof:
-                    rest = decoder.unused_data + bytes(view[start + _ZSTD_INPUT :])
-                    break
-        data = rest or read()
+def _slices(read: Callable[[], bytes]) -> Iterator[bytes]:
+    while data := read():
+        for start in range(0, len(data), _SLICE):
+            yield data[start : start + _SLICE]

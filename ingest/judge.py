@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.ingest.recognise import Form
 from holdfast.ingest.source import CommandSource, Graded, Source
-from holdfast.ingest.wrapped import ScannedSource, innermost
+from holdfast.ingest.wrapped import SectionedSource, innermost
 from holdfast.repo.snapshot import Consistency, Item, ItemKind
 
 
@@ -18,14 +18,14 @@ def judge(source: Source, form: Form, item: Item, note: str) -> tuple[Consistenc
     inner = innermost(source)
     if isinstance(inner, Graded):
         return inner.grade, inner.evidence, notes
-    if isinstance(source, ScannedSource) or isinstance(inner, CommandSource):
+    if isinstance(source, SectionedSource) or isinstance(inner, CommandSource):
         return Consistency.APPLICATION, _of_a_dump(source, form), notes
     return _as_found(form, note)
 
 
 def _of_a_dump(source: Source, form: Form) -> str:
     exited = isinstance(innermost(source), CommandSource)
-    if not isinstance(source, ScannedSource):
+    if not isinstance(source, SectionedSource):
         return "the command exited with 0"
     seen = "manifest is right" if form.form == "tar" else "trailer was seen"
     return f"the dump command exited with 0 and its {seen}" if exited else f"the dump's {seen}"

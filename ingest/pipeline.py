@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 from holdfast.ingest.guide import Guess, Guide, Parent
 from holdfast.ingest.source import Source
-from holdfast.ingest.wrapped import ScannedSource
+from holdfast.ingest.wrapped import SectionedSource
 from holdfast.repo.crypto import Keys
 from holdfast.repo.cutter import Cutter, CutterKind, CutterSpec
 from holdfast.repo.recipe import RecipeBuilder
@@ -37,7 +37,6 @@ UNIT = 4 << 20
 """Bytes read at a time; a multiple of 4 KiB."""
 _MOST_THREADS = 8
 """Each brings two units of memory; eight of them seal what one disk writes."""
-_TAIL = 4096
 _GAP_UNIT = 4
 """Maximal chunks that are cut at a time between two chunks of the parent."""
 
@@ -69,12 +68,11 @@ class _Unit:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What became of a source; sizes in bytes. `tail` is its last bytes."""
+    """What became of a source; sizes in bytes."""
 
     recipe: ChunkID
     size: int
     allocated: int
-    tail: bytes
 
 
 @dataclass(slots=True)
@@ -120,7 +118,6 @@ class _Run:
         self._scanned: deque[_Unit] = deque()
         self._storing: deque[tuple[Future[Stored], mmap.mmap | None]] = deque()
         self._carry = b""
-        self._tail = b""
 
     def run(self) -> Ingested:
         try:
@@ -136,7 +133,7 @@ class _Run:
             for future, _ in self._storing:
                 future.cancel()
         root = self._recipe.finish()
-        return Ingested(root, self._recipe.size, self._recipe.allocated, self._tail)
+        return Ingested(root, self._recipe.size, self._recipe.allocated)
 
     def _units(self) -> Iterator[_Unit]:
         """Read the source. A unit is `last` when a hole or the end follows it."""
@@ -165,10 +162,9 @@ class _Run:
         buffer = self._take_buffer()
         view = memoryview(buffer)[self._headroom : self._headroom + length]
         count = self._source.read_into(view, start)
-        self._tail = (self._tail + bytes(view[max(0, count - _TAIL) : count]))[-_TAIL:]
         self._progress(count)
         unit = _Unit(start, count, is_hole=False, last=last, buffer=buffer)
-        if isinstance(self._source, ScannedSource):
+        if isinstance(self._source, SectionedSource):
             unit.borders = self._source.borders(start + count)
         guesses = self._guide.guesses(start, start + count)
         if guesses:

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.open import suffix_format
 from holdfast.dumps.scanners import scanner_for
-from holdfast.ingest.decompressed import DecompressedSource, compression, unpacked_head
+from holdfast.ingest.decompressed import PEEK, DecompressedSource, compression, unpacked_head
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.image_source import BytesSource, ImageSource
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import FileSource, Source
-from holdfast.ingest.wrapped import ScannedSource
+from holdfast.ingest.wrapped import Peeked, ScannedSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import ItemKind, SubjectKind, check_item_path
 
@@ -94,14 +94,16 @@ def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
 
 
 def _unpacked(source: Source, kind: SubjectKind | None, said: Form | None) -> Source:
-    """A compressed dump becomes what it holds; any other compressed file is kept as it is."""
+    """A compressed dump becomes what it holds; any other compressed file is kept as it is, and so is a disk:
+    what that begins with is the guest's to write."""
     format_ = compression(source.head) if kind in (None, SubjectKind.DATABASE) else ""
-    if not format_:
+    if not format_ or (said or _form(source, kind)).item is ItemKind.DISK:
         return source
-    form = said or recognise(unpacked_head(source.head), source.name, None)
-    if form.item is not ItemKind.DUMP:
-        return source
-    return DecompressedSource(source, format_)
+    if not unpacked_head(source.head):
+        source = Peeked(source, PEEK)
+    unpacked = DecompressedSource(source, format_)
+    form = said or recognise(unpacked.head, unpacked.plain_name, None)
+    return unpacked if unpacked.head and form.item is ItemKind.DUMP else source
 
 
 def _scanned(source: Source, form: Form) -> Source:
@@ -129,7 +131,7 @@ def _form(source: Source, kind: SubjectKind | None) -> Form:
         if kind in (None, SubjectKind.VM) and suffix_format(source.name) == "raw":
             _check_sectors(source.name, source.size or 0)
             return RAW_DISK
-    found = recognise(source.head, source.name, source.size)
+    found = recognise(source.head, _name(source), source.size)
     if kind is None or found.subject is kind:
         return found
     if kind is SubjectKind.VM and (source.size or 0) % SECTOR:
@@ -169,4 +171,8 @@ def _item_path(source: Source, form: Form, kind: SubjectKind, *, alone: bool) ->
         return f"definition/{source.name}"
     if form.item is ItemKind.DUMP and alone and form.file_name:
         return form.file_name
-    return source.name
+    return _name(source)
+
+
+def _name(source: Source) -> str:
+    return source.plain_name if isinstance(source, DecompressedSource) else source.name

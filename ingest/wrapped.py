@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol
 
 from holdfast.dumps.catalogue import Catalogue
@@ -13,6 +13,8 @@ from holdfast.repo.types import Buffer
 _AHEAD: Final = 256 << 10
 """Bytes that a scanner sees before they are handed on: it knows a border when it has read what follows it,
 the names in an INSERT statement at most."""
+_INPUT: Final = 1 << 20
+"""Bytes that are taken apart at once."""
 
 
 class Wrapped:
@@ -42,6 +44,22 @@ class Wrapped:
         self.source.close()
 
 
+class Peeked(Wrapped):
+    """A source whose first `length` bytes were read before their time: they are its head, and come again."""
+
+    def __init__(self, source: Source, length: int) -> None:
+        super().__init__(source)
+        first = memoryview(bytearray(length if source.size is None else min(length, source.size)))
+        self.head = bytes(first[: source.read_into(first, 0)])
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        again = self.head[offset : offset + len(buffer)]
+        buffer[: len(again)] = again
+        if len(again) == len(buffer):
+            return len(again)
+        return len(again) + self.source.read_into(buffer[len(again) :], offset + len(again))
+
+
 def innermost(source: Source) -> Source:
     """What is wrapped, the source itself if nothing is."""
     while isinstance(source, Wrapped):
@@ -59,14 +77,85 @@ class Scanning(Protocol):
     def finish(self) -> Catalogue: ...
 
 
-class ScannedSource(Wrapped):
-    """A stream that is scanned as it is read: `borders` after each read, the `catalogue` at the end."""
+class Unpacking(Protocol):
+    """Takes a stream apart: `dumps.pgdump.Unpacker`."""
 
-    def __init__(self, source: Source, scanner: Scanning) -> None:
+    def feed(self, data: Buffer) -> Iterator[Buffer]:
+        """What this piece of it becomes. Exhaust it before the next call."""
+        ...
+
+    def borders(self) -> list[int]:
+        """Offsets in what came out where chunks shall end, ascending, each told once."""
+        ...
+
+    def finish(self) -> Catalogue: ...
+
+
+class SectionedSource(Wrapped):
+    """A dump: `borders` after each read, the `catalogue` at the end. Offsets of reads follow one another."""
+
+    def __init__(self, source: Source, finish: Callable[[], Catalogue]) -> None:
         super().__init__(source)
-        self._scanner = scanner
+        self._finish = finish
         self._borders: list[int] = []
         self._read = 0
+
+    def borders(self, end: int) -> Sequence[int]:
+        """Offsets up to `end` where a chunk shall end, ascending; each is told once."""
+        found = [border for border in self._borders if border <= end]
+        self._borders = self._borders[len(found) :]
+        return found
+
+    def catalogue(self) -> Catalogue:
+        """What was found; call it once, when all was read."""
+        return self._finish()
+
+
+class UnpackedSource(SectionedSource):
+    """A dump that is taken apart as it is read."""
+
+    def __init__(self, source: Source, unpacker: Unpacking) -> None:
+        super().__init__(source, unpacker.finish)
+        self.size = None
+        self._unpacker = unpacker
+        self._pieces = self._unpack(source.size)
+        self._rest = memoryview(b"")
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        yield SourceExtent(0, None, is_hole=False)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        done = 0
+        while done < len(buffer):
+            if not self._rest:
+                piece = next(self._pieces, None)
+                if piece is None:
+                    break
+                self._rest = memoryview(piece).cast("B")
+            part = self._rest[: len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        self._borders += self._unpacker.borders()
+        return done
+
+    def _unpack(self, size: int | None) -> Iterator[Buffer]:
+        data = memoryview(bytearray(_INPUT))
+        while size is None or self._read < size:
+            wanted = _INPUT if size is None else min(_INPUT, size - self._read)
+            count = self.source.read_into(data[:wanted], self._read)
+            self._read += count
+            yield from self._unpacker.feed(bytes(data[:count]))
+            if count < wanted:
+                return
+
+
+class ScannedSource(SectionedSource):
+    """A dump that is scanned as it is read, and stays as it is."""
+
+    def __init__(self, source: Source, scanner: Scanning) -> None:
+        super().__init__(source, scanner.finish)
+        self._scanner = scanner
         self._ahead = memoryview(bytearray(_AHEAD))
         self._held = 0
 
@@ -76,7 +165,6 @@ class ScannedSource(Wrapped):
             yield SourceExtent(0, self.size, is_hole=False)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Offsets must follow one another."""
         done = min(self._held, len(buffer))
         buffer[:done] = self._ahead[:done]
         self._ahead[: self._held - done] = self._ahead[done : self._held]
@@ -93,13 +181,3 @@ class ScannedSource(Wrapped):
         self._borders += self._scanner.feed(buffer[:count])
         self._read += count
         return count
-
-    def borders(self, end: int) -> Sequence[int]:
-        """Offsets up to `end` where a chunk shall end, ascending; each is told once."""
-        found = [border for border in self._borders if border <= end]
-        self._borders = self._borders[len(found) :]
-        return found
-
-    def catalogue(self) -> Catalogue:
-        """What the scanner found; call it when all was read."""
-        return self._scanner.finish()

@@ -121,6 +121,7 @@ def content(composed: Composed, data: bytes) -> bytes:
 def parse_csv(made: Iterable[bytes]) -> list[Sequence[Any]]:
     """Fields as bytes; None for what is empty and not in quotes."""
     text = b"".join(made).decode("latin-1")
+    csv.field_size_limit(1 << 30)
     return [
         [None if field == "\1NULL" else field.encode("latin-1") for field in row]
         for row in csv.reader(io.StringIO(_marked(text), newline=""))

@@ -198,10 +198,34 @@ def test_a_whole_dump_is_application_consistent(repository: Repository, is_strea
     assert read_item(repository, item) == PG + PG_END
 
 
-@pytest.mark.parametrize("content", [PG, PG + PG_END + bytes(5000), PG[:100]])
-def test_a_dump_that_ended_early_is_not_committed(repository: Repository, content: bytes) -> None:
-    with pytest.raises(StreamFailed, match="no trailer"):
-        backup(repository, MemorySource(content, "stdin", is_stream=True))
+EARLY = [PG, PG + PG_END + bytes(5000), PG[:100], PG[:-20]]
+
+
+@pytest.mark.parametrize("content", EARLY)
+def test_a_dump_that_ended_early_is_kept_and_never_called_whole(
+    repository: Repository, content: bytes
+) -> None:
+    outcome = backup(repository, MemorySource(content, "stdin", is_stream=True))
+    snapshot = outcome.stored.snapshot
+    (item,) = snapshot.items
+    assert snapshot.partial
+    assert (snapshot.consistency, snapshot.evidence) == (Consistency.UNKNOWN, "the dump is not whole")
+    (bad,) = item.bad
+    assert (bad.offset, bad.length) == (len(content), 0)
+    assert outcome.warnings == (f"stdin: {bad.reason}",)
+    assert "PostgreSQL database dump complete" in bad.reason
+    assert read_item(repository, item) == content
+    assert repository.snapshots().good == (outcome.stored,), "what is wrong with it is stored with it"
+
+
+@pytest.mark.parametrize("content", EARLY)
+def test_a_dump_that_ended_early_is_not_committed_where_a_whole_one_is_required(
+    repository: Repository, content: bytes
+) -> None:
+    with pytest.raises(
+        LessConsistent, match=r"the dump is not whole; .*dump complete.*nothing was committed"
+    ):
+        backup(repository, MemorySource(content, "stdin"), required=Consistency.APPLICATION)
     assert nothing_was_committed(repository)
 
 
@@ -222,7 +246,7 @@ def test_a_dump_command_that_succeeds_is_application_consistent(
     [
         (PG + PG_END, "sys.exit(3)", "exited with 3"),
         (PG, "sys.exit('server closed the connection')", "server closed the connection"),
-        (PG, "", "no trailer"),
+        (PG + PG_END, "sys.stdout.flush(); import os; os.kill(os.getpid(), 15)", "killed by signal 15"),
         (PG, "import os; sys.stdout.flush(); os.kill(os.getpid(), 9)", "killed by signal 9"),
         (b"", "sys.exit(1)", "exited with 1"),
     ],
@@ -236,6 +260,16 @@ def test_a_dump_command_that_fails_is_not_committed(
     with pytest.raises(StreamFailed, match=says):
         backup(repository, command(closing, prints(dump, then)))
     assert nothing_was_committed(repository)
+
+
+def test_a_dump_command_that_exits_with_0_is_not_believed_without_the_trailer(
+    repository: Repository, tmp_path: Path, closing: ExitStack
+) -> None:
+    dump = tmp_path / "dump"
+    dump.write_bytes(PG)
+    snapshot = backup(repository, command(closing, prints(dump))).stored.snapshot
+    assert (snapshot.partial, snapshot.consistency) == (True, Consistency.UNKNOWN)
+    assert read_item(repository, snapshot.items[0]) == PG
 
 
 def test_any_command_that_exits_with_0_is_believed(repository: Repository, closing: ExitStack) -> None:
@@ -256,6 +290,8 @@ GRADES: list[tuple[list[Source], Consistency]] = [
     ([MemorySource(PG + PG_END, "a.sql"), MemorySource(IMAGE, "a.raw")], Consistency.CRASH),
     ([MemorySource(IMAGE, "a.raw"), worn(IMAGE, "b.raw")], Consistency.UNKNOWN),
     ([worn(PG + PG_END, "a.sql")], Consistency.UNKNOWN),
+    ([MemorySource(PG, "a.sql")], Consistency.UNKNOWN),
+    ([MemorySource(PG + PG_END, "a.sql"), MemorySource(PG, "b.sql")], Consistency.UNKNOWN),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -134,11 +135,51 @@ def test_a_command_that_fails_commits_nothing(code: str, says: str, place: Place
     assert place.json("snapshots")["snapshots"] == []
 
 
-def test_a_dump_that_ended_early_commits_nothing(place: Place) -> None:
-    result = place.run("backup", "--stdin", "--name", "shop", input=pg_dump(100)[:-60])
-    assert result.exit_code == 1
-    assert "ended early" in result.stderr
+def test_a_dump_that_ended_early_is_partial_and_code_3(place: Place) -> None:
+    short = pg_dump(100)[:-60]
+    result = place.run("backup", "--stdin", "--name", "shop", input=short)
+    assert result.exit_code == 3
+    assert "PARTIAL" in result.stdout
+    assert "unknown (the dump is not whole)" in result.stdout
+    assert '"-- PostgreSQL database dump complete", is missing' in result.stderr
+    assert "partial" in place.ok("snapshots")
+    assert "dump complete" in place.ok("info", "shop")
+    document = place.json("info", "shop")
+    assert (document["partial"], document["consistency"]) == (True, "unknown")
+    assert document["evidence"] == "the dump is not whole"
+    (item,) = document["items"]
+    (bad,) = item["bad"]
+    assert (bad["offset"], bad["length"]) == (len(short), 0)
+    assert "dump complete" in bad["reason"]
+    dumped = place.run("dump", "shop")
+    assert (dumped.exit_code, dumped.stdout_bytes) == (3, short)
+
+
+def test_a_dump_that_ended_early_commits_nothing_where_a_whole_one_is_required(place: Place) -> None:
+    arguments = ("backup", "--stdin", "--name", "shop", "--require", "application")
+    result = place.run(*arguments, input=pg_dump(100)[:-60])
+    assert result.exit_code == 20
+    assert "the dump is not whole" in result.stderr
+    assert "nothing was committed" in result.stderr
     assert place.json("snapshots")["snapshots"] == []
+    assert place.run(*arguments, input=pg_dump(100)).exit_code == 0
+
+
+def test_a_compressed_dump_is_stored_unpacked_unless_files_are_wanted(place: Place) -> None:
+    packed = gzip.compress(pg_dump(2000))
+    path = place.write("shop.sql.gz", packed)
+    first = place.json("backup", path)
+    assert (first["name"], first["engine"], first["size"]) == ("shop", "postgresql", len(pg_dump(2000)))
+    assert first["consistency"] == "application"
+    (item,) = place.json("info", "shop")["items"]
+    assert (item["path"], item["source_format"]) == ("dump.sql", "gzip")
+    assert place.run("dump", "shop").stdout_bytes == pg_dump(2000)
+    assert place.json("backup", place.dump())["new"] == 0
+    place.ok("backup", "--kind", "files", "--name", "as-it-is", path)
+    assert place.run("dump", "as-it-is").stdout_bytes == packed
+    result = place.run("backup", place.write("cut.sql.gz", packed[:-9]))
+    assert result.exit_code == 3
+    assert "the gzip data behind ends early or is damaged" in result.stderr
 
 
 def test_a_command_does_not_run_when_the_repository_does_not_open(place: Place) -> None:

@@ -174,7 +174,8 @@ def test_positions_are_found_in_statements_and_comments() -> None:
 
 def test_the_position_of_the_servers_own_source_is_not_taken_for_its_own() -> None:
     head = (
-        b"--\n-- Position to start replication or point-in-time recovery from (the master of this slave)\n--\n\n"
+        b"--\n-- Position to start replication or point-in-time recovery from"
+        b" (the master of this slave)\n--\n\n"
         b"CHANGE MASTER TO MASTER_LOG_FILE='up.000001', MASTER_LOG_POS=9;\n"
     )
     facts = scan(MysqlVisitor(), MYSQL_8 + head + HEAD + TABLE + TAIL + DATED).facts
@@ -246,9 +247,10 @@ def test_a_tool_that_went_on_after_an_error_made_no_whole_dump() -> None:
 def test_a_table_that_the_dump_ends_in_has_no_file_but_those_before_have() -> None:
     second = TABLE.replace(b"`t`", b"`u`")
     dump = MYSQL_8 + HEAD + TABLE + second
-    end = dump.rindex(b"(2,NULL)")
-    made = files(scan(MysqlVisitor(), dump[:end]), end)
-    assert set(made) == {"schema.sql", "tables/shop.t.sql"}
+    for end in range(dump.rindex(b"CREATE TABLE"), len(dump)):
+        made = files(scan(MysqlVisitor(), dump[:end]), end)
+        assert set(made) <= {"schema.sql", "tables/shop.t.sql"}, end
+    assert "tables/shop.t.sql" in made
 
 
 def parts() -> Iterator[bytes]:

@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def escaped(value: bytes) -> bytes:
 
 def pieces(data: bytes, cuts: Sequence[int]) -> list[bytes]:
     ends = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 def hexadecimal(value: bytes | None) -> bytes | None:
@@ -188,21 +189,21 @@ def test_what_mariadb_dump_writes_is_read_as_what_was_stored(
         random_bytes(2 << 20, 9),
     ]
     server.sql(
-        "DROP DATABASE IF EXISTS rows; CREATE DATABASE rows; CREATE TABLE rows.t (a INT PRIMARY KEY,"
-        " b LONGBLOB,"
-        " c LONGTEXT CHARACTER SET utf8mb4, d DECIMAL(9,2), e BIT(9), f DATETIME)"
+        "DROP DATABASE IF EXISTS stored; CREATE DATABASE stored; CREATE TABLE stored.t (a INT PRIMARY KEY,"
+        " b LONGBLOB, c LONGTEXT CHARACTER SET utf8mb4, d DECIMAL(9,2), e BIT(9), f DATETIME)"
     )
     expected = []
     for at, blob in enumerate(blobs):
         text = texts[at % len(texts)].encode()
         server.sql(
-            f"SET NAMES utf8mb4; INSERT INTO rows.t VALUES ({at}, X'{blob.hex()}',"
-            f" CONVERT(X'{text.hex()}' USING utf8mb4), {at}.5, {at}, NULL), ({at + 1000}, NULL, NULL, NULL, NULL, now())"
+            f"SET NAMES utf8mb4; INSERT INTO stored.t VALUES ({at}, X'{blob.hex()}',"
+            f" CONVERT(X'{text.hex()}' USING utf8mb4), {at}.5, {at}, NULL),"
+            f" ({at + 1000}, NULL, NULL, NULL, NULL, now())"
         )
         bits = at.to_bytes(2, "big")
         expected.append([b"%d" % at, hexadecimal(blob), text, b"%d.50" % at, hexadecimal(bits), None])
-    dump = server.tool("mariadb-dump", "--max-allowed-packet=64M", *options, "rows")
-    rows = table_rows(scan(MysqlVisitor(), dump))["tables/rows.t"]
+    dump = server.tool("mariadb-dump", "--max-allowed-packet=64M", *options, "stored")
+    rows = table_rows(scan(MysqlVisitor(), dump))["tables/stored.t"]
     made = parse_csv(
         csv(rows, lambda start, length: pieces(dump[start : start + length], range(0, 1 << 23, 65537)))
     )

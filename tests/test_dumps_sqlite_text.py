@@ -21,7 +21,8 @@ CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT, b BLOB, r REAL);
 CREATE TABLE other (id INTEGER PRIMARY KEY AUTOINCREMENT, x);
 CREATE TABLE /* ( */ "wei""rd]`';
 /名-- x" (x -- , y
-  , [a b], `AS`, 'q' TEXT DEFAULT ('),('), g AS (x + 1), h INT GENERATED ALWAYS AS (x), CHECK (x > 0), UNIQUE (x));
+  , [a b], `AS`, 'q' TEXT DEFAULT ('),('), g AS (x + 1),
+  h INT GENERATED ALWAYS AS (x), CHECK (x > 0), UNIQUE (x));
 CREATE TABLE keyed (k PRIMARY KEY, v REFERENCES a (id)) WITHOUT ROWID;
 CREATE TABLE empty_one (a, b);
 CREATE INDEX i1 ON A (t);
@@ -63,16 +64,27 @@ def shell(database: Path | str, *commands: str, stdin: bytes = b"") -> bytes:
 
 def iterdump(path: Path) -> bytes:
     connection = sqlite3.connect(path)
+    connection.execute("DROP TABLE " + '"' + ODD.replace('"', '""') + '"')  # iterdump fails for it
+    connection.commit()
     dump = "".join(f"{line}\n" for line in connection.iterdump()).encode()
     connection.close()
     return dump
+
+
+def load_by_python(path: Path, sql: bytes) -> None:
+    """As the shell does, but for the carriage returns in strings that it takes for ends of lines."""
+    connection = sqlite3.connect(path)
+    connection.executescript(sql.decode())
+    connection.close()
 
 
 def state(path: Path, table: str) -> list[object]:
     """Definition, rows, indexes, triggers and the place in sqlite_sequence."""
     connection = sqlite3.connect(path)
     name = '"' + table.replace('"', '""') + '"'
-    query = "SELECT type, name, replace(sql, 'IF NOT EXISTS ', '') FROM sqlite_master WHERE tbl_name = ? ORDER BY name"
+    # The shell writes some definitions in other words.
+    sql = "rtrim(replace(sql, 'IF NOT EXISTS ', ''), char(10))"
+    query = f"SELECT type, name, {sql} FROM sqlite_master WHERE tbl_name = ? ORDER BY name"
     found: list[object] = [connection.execute(query, (table,)).fetchall()]
     found.append(connection.execute(f"SELECT * FROM {name}").fetchall())
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
@@ -90,14 +102,18 @@ def test_each_table_loads_by_itself(database: Path, tmp_path: Path, tool: str) -
     catalogue = scan(SqliteVisitor(), dump, step=777)
     assert (catalogue.fault, catalogue.engine, catalogue.form) == ("", "sqlite", "sql")
     made = files(catalogue, len(dump))
-    assert len(made) == 1 + len(TABLES)
+    tables = TABLES - ({ODD} if tool == "iterdump" else set())
+    assert len(made) == 1 + len(tables)
     by_name = {section.name: section for section in catalogue.sections if section.type == "TABLE"}
-    assert set(by_name) == TABLES
+    assert set(by_name) == tables
     paths = dict(zip(by_name, [path for path in made if "/" in path], strict=True))
     for number, (table, path) in enumerate(paths.items()):
         assert path.startswith("tables/main.")
         fresh = tmp_path / f"fresh{number}.db"
-        shell(fresh, stdin=content(made[path], dump))
+        if tool == "iterdump":
+            load_by_python(fresh, content(made[path], dump))
+        else:
+            shell(fresh, stdin=content(made[path], dump))
         assert state(fresh, table) == state(database, table)
     assert state(database, "a")[-1] == [("a", len(LOOKS_LIKE))]
 
@@ -188,7 +204,7 @@ def test_a_table_that_the_dump_ends_in_has_no_file(database: Path) -> None:
         (b"CREATE TABLE a(x);\n", "BEGIN"),
         (b"BEGIN TRANSACTION;\nCREATE TABLE a(x);\n", "COMMIT"),
         (b"BEGIN TRANSACTION;\nCREATE TABLE a(x);\nROLLBACK; -- due to errors\n", "ROLLBACK"),
-        (b"BEGIN TRANSACTION;\nINSERT INTO a VALUES('\nCOMMIT;\n", "string"),
+        (b"BEGIN TRANSACTION;\nINSERT INTO a VALUES('\nCOMMIT;\n", "rows"),
         (b"BEGIN TRANSACTION;\nCOMMIT;\nINSERT INTO a VALUES(1);\n", "COMMIT"),
         (b"BEGIN TRANSACTION;\n/****** CORRUPTION ERROR *******/\nCOMMIT;\n", "damaged"),
         (b"BEGIN TRANSACTION;\n-- COMMIT;\n", "COMMIT"),

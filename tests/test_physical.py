@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,15 +15,27 @@ import pytest
 from database_support import PostgresServer, postgres_server, postgres_tool, run
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.tar import files, is_physical_backup
-from holdfast.ingest.databases.physical import PhysicalSource
+from holdfast.ingest.backup import Request, back_up
+from holdfast.ingest.recognise import OTHER_DUMP
 from holdfast.rehearse.data_directory import Changes, restore_data_directory
 from holdfast.repo.errors import Damaged, Refused, StreamFailed
 from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.snapshot import Consistency, StoredSnapshot
 from holdfast.repo.store import Kind
 from holdfast.repo.store_memory import MemoryStore
 from holdfast.repo.targets import TargetError
-from physical_support import hand_over, open_folder, prepared, read_all, scan, started, store, take
+from physical_support import (
+    catalogue_of,
+    hand_over,
+    inner,
+    open_folder,
+    prepared,
+    read_all,
+    scan,
+    started,
+    store,
+    take,
+)
 from support import ignore, new_repository, read_item
 
 
@@ -152,8 +165,7 @@ def test_a_second_backup_costs_what_changed(server: PostgresServer, repository: 
 
 def test_a_killed_tool_is_never_a_backup(server: PostgresServer) -> None:
     with prepared(server) as found:
-        source = found.parts[0].source
-        assert isinstance(source, PhysicalSource)
+        source = inner(found)
         source.read_into(memoryview(bytearray(5 << 20)), 0)
         source._process.kill()
         _, _, catalogue = read_all(source)
@@ -161,17 +173,16 @@ def test_a_killed_tool_is_never_a_backup(server: PostgresServer) -> None:
         with pytest.raises(StreamFailed, match="was killed by signal 9"):
             source.finish()
         with pytest.raises(StreamFailed, match="not whole"):
-            source.judge(catalogue.fault, "")
+            source.judge(catalogue.fault, {})
 
 
 def test_a_cut_stream_is_a_fault_even_if_the_tool_says_nothing(server: PostgresServer) -> None:
     with prepared(server) as found:
-        source = found.parts[0].source
-        assert isinstance(source, PhysicalSource)
+        source = inner(found)
         data, _, catalogue = read_all(source)
         assert not catalogue.fault
         with pytest.raises(StreamFailed, match="of the cluster with system identifier 1, not"):
-            source.judge("", "1")
+            source.judge("", {"system_id": "1"})
     for length in (len(data) - 2048, len(data) - 200_000, len(data) // 2):
         assert scan(data[:length])[1].fault
 
@@ -180,19 +191,46 @@ def test_a_flipped_byte_names_the_file_and_is_not_restored(
     server: PostgresServer, repository: Repository, target: Path
 ) -> None:
     with prepared(server) as found:
-        source = found.parts[0].source
-        assert isinstance(source, PhysicalSource)
-        data, borders, catalogue = read_all(source)
-        facts = dict(found.facts)
+        data, _, catalogue = read_all(inner(found))
     section = max((s for s in catalogue.sections if s.name.startswith("base/")), key=lambda s: s.length)
     bad = bytearray(data)
     bad[section.start + section.length // 2] ^= 4
-    _, flawed = scan(bytes(bad))
+    stored = store(repository, bytes(bad))
+    flawed = catalogue_of(repository, stored)
     assert flawed.fault == f"{section.name} is not what the manifest says: its checksum differs"
-    stored = store(repository, bytes(bad), borders, flawed, facts=facts)
+    assert stored.snapshot.partial
+    assert (stored.snapshot.consistency, stored.snapshot.evidence) == (
+        Consistency.UNKNOWN,
+        "the dump is not whole",
+    )
+    (item,) = stored.snapshot.items
+    assert [(b.offset, b.length, b.reason) for b in item.bad] == [(len(data), 0, flawed.fault)]
+    assert read_item(repository, item) == bad
     with pytest.raises(Refused, match="is not whole"):
         restore(repository, (stored, flawed), target)
     assert not target.exists()
+
+
+def test_a_whole_tar_that_somebody_hands_in_is_application_consistent(
+    server: PostgresServer, repository: Repository
+) -> None:
+    with prepared(server) as found:
+        data, _, _ = read_all(inner(found))
+    stored = store(repository, data)
+    assert (stored.snapshot.partial, stored.snapshot.consistency) == (False, Consistency.APPLICATION)
+    assert stored.snapshot.evidence == "the dump's manifest is right"
+
+
+def test_a_stream_that_is_not_looked_through_is_never_a_backup(
+    server: PostgresServer, repository: Repository
+) -> None:
+    """Whatever pg_basebackup printed, and though it exited with 0."""
+    with prepared(server) as found:
+        (part,) = found.parts
+        unseen = replace(part, source=inner(found), form=OTHER_DUMP)
+        request = Request([unseen], "x", "test", "test")
+        with pytest.raises(StreamFailed, match="not whole: it does not begin like one; nothing was"):
+            back_up(repository, request, progress=ignore)
 
 
 def test_tablespaces_are_refused_with_the_next_best_way() -> None:
@@ -202,8 +240,7 @@ def test_tablespaces_are_refused_with_the_next_best_way() -> None:
         run(["mkdir", "-m", "700", str(place)], user=server.user)
         server.psql(f"CREATE TABLESPACE space LOCATION '{place}'")
         with prepared(server) as found:
-            source = found.parts[0].source
-            assert isinstance(source, PhysicalSource)
+            source = inner(found)
             read_all(source)
             with pytest.raises(Refused, match="has tablespaces"):
                 source.finish()

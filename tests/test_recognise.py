@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, recognise
+from holdfast.dumps.scanners import scanner_for
+from holdfast.ingest.recognise import (
+    OTHER_DUMP,
+    PLAIN_FILE,
+    RAW_DISK,
+    SQL_ENGINES,
+    Form,
+    recognise,
+    sql_dump,
+)
 from holdfast.repo.cutter import DISK, DUMP, STREAM
 from holdfast.repo.snapshot import ItemKind, SubjectKind
 from support import need, random_bytes
@@ -47,52 +56,76 @@ SQLITE_TEXT = b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\nCREATE TABLE t(x);
 
 
 @pytest.mark.parametrize(
-    ("head", "end", "engine", "file_name"),
+    ("head", "end", "engine"),
     [
-        (PG_DUMP, PG_END, "postgresql", "dump.sql"),
-        (PG_DUMPALL, PG_ALL_END, "postgresql", "dump.sql"),
-        (MARIADB, MY_END, "mariadb", "dump.sql"),
-        (MARIADB_OLD, b"-- Dump completed\n", "mariadb", "dump.sql"),
-        (MYSQL, MY_END, "mysql", "dump.sql"),
-        (SQLITE_TEXT, b"COMMIT;\n", "sqlite", "dump.sql"),
+        (PG_DUMP, PG_END, "postgresql"),
+        (PG_DUMPALL, PG_ALL_END, "postgresql"),
+        (MARIADB, MY_END, "mariadb"),
+        (MARIADB_OLD, b"-- Dump completed\n", "mariadb"),
+        (MYSQL, MY_END, "mysql"),
+        (SQLITE_TEXT, b"COMMIT;\n", "sqlite"),
     ],
 )
 @pytest.mark.parametrize("size", [None, 1 << 20])
 def test_dumps_in_text_are_known_by_their_head_and_whole_by_their_trailer(
-    head: bytes, end: bytes, engine: str, file_name: str, size: int | None
+    head: bytes, end: bytes, engine: str, size: int | None
 ) -> None:
     form = recognise(head, "stdin", size)
-    assert (form.item, form.engine, form.file_name) == (ItemKind.DUMP, engine, file_name)
+    assert (form.item, form.engine, form.file_name, form.form) == (ItemKind.DUMP, engine, "dump.sql", "sql")
     assert (form.cutter, form.subject) == (DUMP, SubjectKind.DATABASE)
-    assert form.trailer is not None
-    assert form.trailer.search(b"INSERT INTO t VALUES (1);\n" + end)
-    assert not form.trailer.search(b"INSERT INTO t VALUES (1);\n")
-    assert not form.trailer.search(b"INSERT INTO t VALUES ('" + end.strip().splitlines()[-1][:12] + b"');\n")
+    row = b"INSERT INTO t VALUES (1);\n"
+    assert fault(form, head + row + end) == ""
+    assert fault(form, head + row)
+    assert fault(form, head + b"INSERT INTO t VALUES ('" + end.strip().splitlines()[-1][:12] + b"');\n")
+
+
+def fault(form: Form, dump: bytes) -> str:
+    """Why a dump is not whole, by the scanner of its form."""
+    scanner = scanner_for(form.engine, form.form)
+    assert scanner is not None
+    scanner.feed(dump)
+    return scanner.finish().fault
 
 
 @pytest.mark.parametrize(
-    ("head", "file_name", "engine"),
+    ("head", "file_name", "engine", "form"),
     [
-        (b"PGDMP\1\x0f\0\4\x08", "dump.pgdump", "postgresql"),
-        (b"SQLite format 3\0\x10\0\1\1\0\x40\x20\x20", "dump.sqlite", "sqlite"),
+        (b"PGDMP\1\x0f\0\4\x08", "dump.pgdump", "postgresql", "pgdump"),
+        (b"SQLite format 3\0\x10\0\1\1\0\x40\x20\x20", "dump.sqlite", "sqlite", "sqlite"),
     ],
 )
-def test_binary_dumps_are_known_and_have_no_trailer(head: bytes, file_name: str, engine: str) -> None:
-    form = recognise(head + random_bytes(5000, 1), "x", None)
-    assert (form.engine, form.file_name, form.trailer) == (engine, file_name, None)
+def test_binary_dumps_are_known(head: bytes, file_name: str, engine: str, form: str) -> None:
+    found = recognise(head + random_bytes(5000, 1), "x", None)
+    assert (found.engine, found.file_name, found.form) == (engine, file_name, form)
+    assert (found.item, found.cutter) == (ItemKind.DUMP, DUMP)
 
 
 def test_a_cluster_dump_that_ends_after_one_of_its_databases_is_not_whole() -> None:
     form = recognise(PG_DUMPALL, "stdin", None)
-    assert form.trailer is not None
-    assert not form.trailer.search(PG_END)
-    assert form.trailer.search(PG_END + PG_ALL_END)
+    assert fault(form, PG_DUMPALL + PG_DUMP + PG_END)
+    assert fault(form, PG_DUMPALL + PG_DUMP + PG_END + PG_ALL_END) == ""
 
 
 def test_a_sqlite_dump_that_met_errors_is_not_whole() -> None:
     form = recognise(SQLITE_TEXT, "stdin", None)
-    assert form.trailer is not None
-    assert not form.trailer.search(b"INSERT INTO t VALUES(1);\nROLLBACK; -- due to errors\n")
+    assert fault(form, SQLITE_TEXT + b"INSERT INTO t VALUES(1);\nROLLBACK; -- due to errors\n")
+
+
+def test_what_somebody_says_is_sql_is_scanned_like_it() -> None:
+    for engine in SQL_ENGINES:
+        form = sql_dump(engine)
+        assert (form.item, form.cutter, form.engine, form.file_name) == (
+            ItemKind.DUMP,
+            DUMP,
+            engine,
+            "dump.sql",
+        )
+        assert fault(form, b"CREATE TABLE t (x int);\n")
+
+
+def test_what_no_scanner_knows_is_stored_unseen() -> None:
+    assert scanner_for(OTHER_DUMP.engine, OTHER_DUMP.form) is None
+    assert scanner_for("", "") is None
 
 
 def mbr(*entries: tuple[int, int, int, int]) -> bytes:
@@ -171,8 +204,8 @@ def test_what_sqlite_really_writes(tmp_path: Path) -> None:
     text = subprocess.run(["sqlite3", str(path), ".dump"], check=True, capture_output=True).stdout
     form = recognise(text, "stdin", None)
     assert form.engine == "sqlite"
-    assert form.trailer is not None
-    assert form.trailer.search(text[-4096:])
+    assert fault(form, text) == ""
+    assert fault(form, text[:-9])
 
 
 def test_what_sfdisk_really_writes(tmp_path: Path) -> None:
