@@ -117,7 +117,8 @@ def main(arguments: list[str]) -> int:
 
 
 def tell(bench: Bench, corpus: Corpus) -> int:
-    """Prints the tables. 1 when a goal was missed."""
+    """Keeps the figures in results.json and prints the tables. 1 when a goal was missed."""
+    (bench.work / "results.json").write_text(json.dumps(bench.steps, indent=1) + "\n")
     results = {OURS: {DB: bench.steps}}
     full = [DB] if corpus.is_full else []
     rows = [goal_row(goal, results, (), full) for goal in FIGURES if goal.step in bench.steps]
@@ -127,5 +128,4 @@ def tell(bench: Bench, corpus: Corpus) -> int:
     peak = peak_memory(results, OURS) or 0
     print(f"\npeak resident memory of a command, goal under {MEMORY_LIMIT_MB} MB: {peak:.0f} MB")
     print(f"\n{details_table(results)}")
-    (bench.work / "results.json").write_text(json.dumps(bench.steps, indent=1) + "\n")
     return 1 if any("**no**" in cells for cells in rows) else 0

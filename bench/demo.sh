@@ -133,7 +133,7 @@ start_postgresql() { # a server of our own in the temporary folder; fails where 
   stop_database() { "${PG_STOP[@]}" >/dev/null 2>&1; }
   DUMP='pg_dump shop' DATABASE=PostgreSQL TABLE=public.orders
   sql() { psql -qX -v ON_ERROR_STOP=1 -d "$1" -At -c "$2"; }
-  load() { run "createdb shop_copy && psql -qX -v ON_ERROR_STOP=1 shop_copy <$1 >/dev/null"; }
+  load() { run "createdb $2 && psql -qX -v ON_ERROR_STOP=1 $2 <$1 >/dev/null"; }
   NUMBERS='create temporary view numbers as select n from generate_series(1, 200000) n;'
   createdb shop
 }
@@ -146,7 +146,7 @@ for statement in sqlite3.connect(sys.argv[1]).iterdump():
     print(statement)
 PY
   chmod +x sqlite-dump
-  DUMP='./sqlite-dump shop.db' DATABASE=SQLite TABLE=orders
+  DUMP='./sqlite-dump shop.db' DATABASE=SQLite TABLE=main.orders
   sql() {
     python3 -c 'import sqlite3, sys
 c = sqlite3.connect(sys.argv[1] + ".db")
@@ -155,7 +155,7 @@ for s in rest: c.execute(s)
 for row in c.execute(last): print(*row, sep="|")
 c.commit()' "$1" "$2"
   }
-  load() { run "python3 -c 'import sqlite3, sys; sqlite3.connect(\"shop_copy.db\").executescript(sys.stdin.read())' <$1"; }
+  load() { run "python3 -c 'import sqlite3, sys; sqlite3.connect(\"$2.db\").executescript(sys.stdin.read())' <$1"; }
   NUMBERS='create temporary table numbers (n integer);
     insert into numbers with recursive c(n) as (select 1 union all select n + 1 from c where n < 200000) select n from c;'
 }
@@ -170,7 +170,8 @@ run 'ls -lsh web01.raw'
 run 'sfdisk -l web01.raw 2>/dev/null || true'
 start_postgresql || start_sqlite
 sql shop "$NUMBERS$(make_sql)"
-note "and a $DATABASE database 'shop': $(sql shop "$TOTALS") (orders, turnover, states)"
+totals_before=$(sql shop "$TOTALS")
+note "and a $DATABASE database 'shop': $totals_before (orders, turnover, states)"
 
 title "A repository"
 (umask 077 && head -c 18 /dev/urandom | base64 >password)
@@ -227,12 +228,12 @@ fi
 title "Load the dump into another database"
 dump=$(echo mnt/databases/*/shop/latest/dump.sql)
 run "ls -lh $dump"
-load "$dump"
+load "$dump" shop_copy
 note "shop:      $(sql shop "$TOTALS")"
 note "shop_copy: $(sql shop_copy "$TOTALS")"
 [ "$(sql shop "$TOTALS")" = "$(sql shop_copy "$TOTALS")" ] || fail "the loaded dump differs from the database"
 
-title "One table out of the dump: without the mount, and in it"
+title "One table: out of the mount or without it, as it is now and as it was"
 run 'holdfast ls shop:tables'
 run "holdfast dump shop --table $TABLE >orders.sql"
 run "cmp orders.sql ${dump%/*}/tables/$TABLE.sql && ls -lh orders.sql"
@@ -240,7 +241,9 @@ run "holdfast dump shop --table $TABLE --format csv >orders.csv && head -3 order
 rows=$(sql shop 'select count(*) from orders')
 [ "$(tail -n +2 orders.csv | wc -l)" = "$rows" ] || fail "orders.csv does not have the $rows rows of the table"
 first_dump=$(find mnt/databases/*/shop -mindepth 1 -maxdepth 1 -type d | sort | head -1)
-run "cmp -s $first_dump/tables/$TABLE.sql orders.sql || echo 'another table before the change'"
+load "$first_dump/tables/$TABLE.sql" orders_copy
+[ "$(sql orders_copy "$TOTALS")" = "$totals_before" ] || fail "the table is not as it was before the change"
+note "orders_copy: $totals_before, as before the change"
 
 title "What deduplication and compression saved"
 run 'holdfast stats'
