@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
-from holdfast.dumps import insert_rows, mysql_files, postgres_files, sqlite_text_files, tar
+from holdfast.dumps import (
+    insert_rows,
+    mysql_files,
+    pgdump_files,
+    postgres_files,
+    sqlite_text_files,
+    tar,
+)
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.composed import Composed
 from holdfast.repo.errors import Ambiguous, NotFound, Refused
@@ -17,6 +24,7 @@ SUFFIX: Final = ".sql"
 _Files = Callable[[Catalogue, int], dict[str, Composed]]
 _FILES: Final[Mapping[tuple[str, str], _Files]] = {
     ("postgresql", "sql"): postgres_files.files,
+    ("postgresql", "pgdump"): pgdump_files.files,
     ("postgresql", "tar"): tar.files,
     ("mariadb", "sql"): mysql_files.files,
     ("mysql", "sql"): mysql_files.files,
@@ -62,6 +70,8 @@ def table_csv(
     `read(start, length)` gives a stretch of the stored dump. Raises Refused when they cannot be had as CSV.
     """
     name = path.removesuffix(SUFFIX)
+    if catalogue.form == "pgdump":
+        return postgres_files.csv(pgdump_files.table_rows(catalogue)[name], read)
     if catalogue.form != "sql":
         raise Refused(f"rows of a dump of form {catalogue.form} cannot be had as CSV")
     if catalogue.engine == "postgresql":

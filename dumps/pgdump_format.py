@@ -1,16 +1,16 @@
 """PostgreSQL's custom archive format (`pg_dump -Fc`), versions 1.10 to 1.16: bytes and offsets. No I/O.
 
-    head    "PGDMP"; version, 3 bytes; bytes of an integer; bytes of an offset; format (1 is custom); compression
-            (from 1.15 on a byte of `COMPRESSIONS`, before an integer, zlib's level); 7 integers, a struct tm;
-            strings: database, server's version, pg_dump's version
+    head    "PGDMP"; version, 3 bytes; bytes of an integer; bytes of an offset; format (1 is custom);
+            compression (from 1.15 on a byte, see `COMPRESSIONS`, before an integer, zlib's level);
+            7 integers, a struct tm; strings: database, server's version, pg_dump's version
     TOC     an integer, the number of entries; the entries (see `parse_entry`)
     blocks  up to the end: type (a byte), ID of its entry (an integer), content
             DATA         pieces (an integer, the length; the bytes), and a length of 0
             LARGE        any number of large objects: OID (an integer), pieces, a length of 0; and an OID of 0
 
-An integer is a byte, not 0 if it is negative, and little-endian bytes of the absolute value. A string is an integer,
-its length, -1 if there is none, and its bytes. An offset is a byte (see `NO_DATA`) and little-endian bytes. The
-pieces of a block or of a large object together are one compressed stream.
+An integer is a byte, not 0 if it is negative, and little-endian bytes of the absolute value. A string is an
+integer, its length, -1 if there is none, and its bytes. An offset is a byte (see `NO_DATA`) and little-endian
+bytes. The pieces of a block or of a large object together are one compressed stream.
 
 Source: PostgreSQL, src/bin/pg_dump/pg_backup_archiver.c (ReadHead, ReadToc, ReadInt, ReadStr, ReadOffset)
 and pg_backup_custom.c.
@@ -18,6 +18,7 @@ and pg_backup_custom.c.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -40,6 +41,9 @@ _CUSTOM: Final = 1
 _SIZES: Final = (4, 8)
 _LENGTHS: Final = {4: struct.Struct("<BI"), 8: struct.Struct("<BQ")}
 _STRING_LIMIT: Final = 64 << 20
+_ENTRY_LIMIT: Final = 4_000_000
+_DEPENDENCY_LIMIT: Final = 100_000
+"""Of one entry. It is read again from its beginning when more has come in."""
 _POST_DATA: Final = 4
 
 
@@ -71,6 +75,12 @@ class Head:
         """An integer's sign and absolute value."""
         return _LENGTHS[self.integer]
 
+    @property
+    def major(self) -> int:
+        """The major release of the pg_dump that made it, 0 if that is not known."""
+        found = re.match(rb"[0-9]{1,4}", self.tool)
+        return int(found[0]) if found else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -87,11 +97,11 @@ class Entry:
     drop: bytes
     copy: bytes
     copy_at: int
-    namespace: bytes
+    namespace: bytes | None
     tablespace: bytes | None
     table_am: bytes | None
     is_partitioned: bool
-    owner: bytes
+    owner: bytes | None
     dependencies: tuple[int, ...]
     state: int
     end: int
@@ -145,8 +155,8 @@ def parse_head(data: bytearray) -> Head:
         )
     if format_ != _CUSTOM or not _OLDEST <= version <= _NEWEST:
         raise Refused(
-            f"is an archive of pg_dump of version {version[0]}.{version[1]}; this program reads 1.10 to 1.16, "
-            "the custom format of PostgreSQL 8 to 18; nothing was stored"
+            f"is an archive of pg_dump of version {version[0]}.{version[1]}; this program reads 1.10 to "
+            "1.16, the custom format of PostgreSQL 8 to 18; nothing was stored"
         )
     if integer not in _SIZES or offset not in _SIZES:
         raise Refused(f"has integers of {integer} and offsets of {offset} bytes; nothing was stored")
@@ -162,8 +172,8 @@ def parse_head(data: bytearray) -> Head:
     cursor.string()
     server, tool = cursor.string() or b"", cursor.string() or b""
     entries = cursor.number()
-    if entries < 0:
-        raise Refused("is damaged: the number of its entries is negative; nothing was stored")
+    if not 0 <= entries <= _ENTRY_LIMIT:
+        raise Refused(f"is damaged, or too large: {entries} entries; nothing was stored")
     return Head(version, integer, offset, compression, server, tool, entries, gap, cursor.at)
 
 
@@ -182,16 +192,16 @@ def parse_entry(data: bytearray, at: int, head: Head) -> Entry:
     drop = cursor.string() or b""
     copy = cursor.string() or b""
     copy_at = cursor.at - len(copy)
-    namespace = cursor.string() or b""
+    namespace = cursor.string()
     tablespace = cursor.string()
     table_am = cursor.string() if head.version >= (1, 14) else None
     kind = cursor.number() if head.version >= (1, 16) else 0
-    owner = cursor.string() or b""
+    owner = cursor.string()
     cursor.string()  # with OIDs
     dependencies: list[int] = []
     while (need := cursor.string()) is not None:
-        if not need.isdigit() or len(need) > 10:
-            raise Refused(f"is damaged: a dependency is no number, at {cursor.at}; nothing was stored")
+        if not need.isdigit() or len(need) > 10 or len(dependencies) == _DEPENDENCY_LIMIT:
+            raise Refused(f"is damaged: impossible dependencies, at {cursor.at}; nothing was stored")
         dependencies.append(int(need))
     state = cursor.raw(1 + head.offset)[0]
     if state not in (NOT_SET, SET, NO_DATA):

@@ -19,6 +19,7 @@ from holdfast.repo.types import Buffer
 WHOLE: Final = "dump.pgdump"
 """The one made file that stands for its item, which is stored taken apart."""
 _APART: Final = "pgdump"
+_MAGIC: Final = b"PGDMP"
 _SHORT: Final = 1 << 20
 """Bytes. Shorter stretches are read one by one; starting threads for each would take longer."""
 
@@ -73,7 +74,7 @@ def made_files(reader: Reader, snapshot: Snapshot) -> Made:
             found = _files_of(reader, item)
         except (Damaged, Unsupported) as error:
             made.faults[item.path] = error
-            if _is_apart(item) or isinstance(error, _NotWhole):
+            if _is_apart(reader, item) or isinstance(error, _NotWhole):
                 made.withheld.add(item.path)
             continue
         prefix = folder_of(snapshot, item)
@@ -99,9 +100,15 @@ def _files_of(reader: Reader, item: Item) -> dict[str, Composed]:
     return found
 
 
-def _is_apart(item: Item) -> bool:
-    """Whether it is stored taken apart, for all that can be told without its catalogue."""
-    return item.source_format == _APART or item.path.endswith(f".{_APART}")
+def _is_apart(reader: Reader, item: Item) -> bool:
+    """Whether it is stored taken apart, for all that can be told without its catalogue: such a stream begins
+    like the archive that it was."""
+    if item.source_format == _APART or item.path.endswith(f".{_APART}"):
+        return True
+    try:
+        return reader.read(reader.recipe(item), 0, len(_MAGIC)) == _MAGIC
+    except Damaged:
+        return False
 
 
 def _is_possible(path: str) -> bool:

@@ -127,8 +127,11 @@ def plain_name(name: str, format_: str) -> str:
 
 def unpacked_head(head: bytes) -> bytes:
     """The first bytes of what a compressed stream with this head holds, as far as the head tells."""
+    format_ = compression(head)
+    if not format_:
+        return b""
     pieces: list[bytes] = []
-    stream = _stream(compression(head), iter((head, b"")).__next__)
+    stream = _stream(format_, iter((head, b"")).__next__)
     try:
         for piece in stream:
             pieces.append(piece)

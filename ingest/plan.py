@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.open import suffix_format
+from holdfast.dumps.pgdump import TAR_REASON, Unpacker, is_tar_archive
 from holdfast.dumps.scanners import scanner_for
 from holdfast.ingest.decompressed import PEEK, DecompressedSource, compression, unpacked_head
 from holdfast.ingest.exports.export import Export
@@ -14,7 +15,7 @@ from holdfast.ingest.image_source import BytesSource, ImageSource
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import FileSource, Source
-from holdfast.ingest.wrapped import Peeked, ScannedSource
+from holdfast.ingest.wrapped import Peeked, ScannedSource, UnpackedSource
 from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import ItemKind, SubjectKind, check_item_path
 
@@ -107,6 +108,8 @@ def _unpacked(source: Source, kind: SubjectKind | None, said: Form | None) -> So
 
 
 def _scanned(source: Source, form: Form) -> Source:
+    if form.form == "pgdump":
+        return UnpackedSource(source, Unpacker())
     scanner = scanner_for(form.engine, form.form)
     return ScannedSource(source, scanner) if scanner else source
 
@@ -131,6 +134,8 @@ def _form(source: Source, kind: SubjectKind | None) -> Form:
         if kind in (None, SubjectKind.VM) and suffix_format(source.name) == "raw":
             _check_sectors(source.name, source.size or 0)
             return RAW_DISK
+    if kind is not SubjectKind.FILES and is_tar_archive(source.head):
+        raise Refused(f"{source.name} {TAR_REASON}; --kind files keeps it as it is; nothing was stored")
     found = recognise(source.head, _name(source), source.size)
     if kind is None or found.subject is kind:
         return found

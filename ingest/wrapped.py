@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.ingest.source import Source, SourceExtent
+from holdfast.repo.errors import Refused
 from holdfast.repo.snapshot import BadRange
 from holdfast.repo.types import Buffer
 
@@ -145,7 +146,10 @@ class UnpackedSource(SectionedSource):
             wanted = _INPUT if size is None else min(_INPUT, size - self._read)
             count = self.source.read_into(data[:wanted], self._read)
             self._read += count
-            yield from self._unpacker.feed(bytes(data[:count]))
+            try:
+                yield from self._unpacker.feed(bytes(data[:count]))
+            except Refused as error:
+                raise Refused(f"{self.name} {error}") from None
             if count < wanted:
                 return
 

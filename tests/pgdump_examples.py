@@ -1,7 +1,7 @@
 """Writes archives in pg_dump's custom format of any version and compression, for tests.
 
-Layout: PostgreSQL, src/bin/pg_dump/pg_backup_archiver.c (WriteHead, WriteToc, WriteStr, WriteInt, WriteOffset)
-and pg_backup_custom.c; what each version added stands in pg_backup_archiver.h (K_VERS_1_10 and on).
+Layout: PostgreSQL, src/bin/pg_dump/pg_backup_archiver.c (WriteHead, WriteToc, WriteStr, WriteInt,
+WriteOffset) and pg_backup_custom.c; what each version added stands in pg_backup_archiver.h (K_VERS_...).
 """
 
 from __future__ import annotations

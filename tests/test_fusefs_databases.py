@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import random
@@ -22,11 +23,12 @@ from fuse_support import names, need_fuse
 from holdfast.dumps.catalogue import Catalogue, Section, encode
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Content, Item, Snapshot
+from holdfast.repo.snapshot import Content, Item, ItemKind, Snapshot
 from holdfast.repo.types import ChunkID
 from holdfast.repo.writer import Writer
 from physical_support import open_folder
 from support import put_item
+from test_dumps_tar import CLUSTER, member
 
 pytestmark = pytest.mark.fuse
 
@@ -200,6 +202,27 @@ def test_a_cluster_is_shown_file_by_file(shop: Shop) -> None:
             assert member.isdir() or (data / member.name).stat().st_size == member.size
 
 
+def test_a_link_of_a_cluster_is_shown_as_one(tmp_path: Path) -> None:
+    """Where its tablespace was on the server; nothing of this machine is read for it."""
+    need_fuse()
+    place, buffer = Place.make(tmp_path), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in CLUSTER.items():
+            archive.addfile(member(name, data), io.BytesIO(data))
+        archive.addfile(member("pg_tblspc/16385", kind=tarfile.SYMTYPE, linkname="/etc"))
+    assert place.run("backup", place.write("base.tar", buffer.getvalue()), "--name", "odd").exit_code == 3
+    with mount_of(place).mounted() as mnt:
+        data_folder = mnt / "databases/postgresql/odd/latest/data"
+        link = data_folder / "pg_tblspc/16385"
+        assert link.is_symlink()
+        assert str(link.readlink()) == "/etc"
+        assert link.lstat().st_size == len("/etc")
+        walked = [Path(top) for top, _, _ in os.walk(data_folder)]
+        assert all(folder.is_relative_to(data_folder) for folder in walked)
+        assert (data_folder / "base/5/2619").read_bytes() == CLUSTER["base/5/2619"]
+    mount_of(place).clean_up()
+
+
 # ---- what is not whole ----------------------------------------------------------------------------------
 
 
@@ -236,16 +259,17 @@ def snapshot_of(repository: Repository, name: str) -> Snapshot:
     return next(s.snapshot for s in repository.snapshots().good if s.snapshot.subject.name == name)
 
 
-def commit_with(place: Place, catalogue: bytes | None, path: str) -> None:
-    """The snapshot "shop" once more, called "odd": its dump at `path`, with this catalogue, None for one that
-    is lost."""
+def commit_with(place: Place, catalogue: bytes | None, path: str, stored: bytes = b"") -> None:
+    """The snapshot "shop" once more, called "odd": its dump (or these bytes) at `path`, with this catalogue,
+    None for one that is lost."""
     with mount_of(place).opened() as repository, Writer(repository) as writer:
         snapshot = snapshot_of(repository, "shop")
         content = Content(ChunkID(bytes(32)), 100)
         if catalogue is not None:
-            stored = put_item(writer, repository, [catalogue])
-            content = Content(stored.recipe, stored.size)
-        item = replace(snapshot.items[0], path=path, catalogue=content)
+            put = put_item(writer, repository, [catalogue])
+            content = Content(put.recipe, put.size)
+        item = put_item(writer, repository, [stored]) if stored else snapshot.items[0]
+        item = replace(item, path=path, kind=ItemKind.DUMP, catalogue=content)
         subject = replace(snapshot.subject, name="odd")
         writer.commit(replace(snapshot, items=(item,), subject=subject, parent=None))
 
@@ -281,10 +305,16 @@ def test_without_its_catalogue_a_dump_is_there_as_it_is_stored(
 
 
 def test_what_is_stored_taken_apart_is_never_given_out_so(shop: Shop, place: Place) -> None:
-    for catalogue in (None, encode(Catalogue("postgresql", "pgdump", ())), b"{}"):
-        commit_with(place, catalogue, "dump.pgdump")
+    """Whether it is known by its name, by what it begins with, or by a catalogue that makes nothing of it."""
+    empty = encode(Catalogue("postgresql", "pgdump", ()))
+    for catalogue, path, content in (
+        (None, "dump.pgdump", b""),
+        (b"{}", "web.dump", b"PGDMP and so on"),
+        (empty, "web.dump", b""),
+    ):
+        commit_with(place, catalogue, path, content)
         assert place.run("dump", "odd").exit_code != 0
-        assert not place.run("dump", "odd:dump.pgdump").stdout_bytes
+        assert not place.run("dump", f"odd:{path}").stdout_bytes
         assert place.run("restore", "odd", "--target", place.root / "out").exit_code != 0
         assert not (place.root / "out").exists()
     with mount_of(place).mounted() as mnt:

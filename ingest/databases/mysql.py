@@ -150,7 +150,7 @@ _OPTIONS: Final = (
     "--triggers",
     "--hex-blob",
     "--skip-dump-date",
-    # With LOCK TABLES in it a dump cannot be loaded where a column's default is a MariaDB sequence (error 1100).
+    # Where a column's default is a MariaDB sequence, a dump with LOCK TABLES cannot be loaded (error 1100).
     "--skip-add-locks",
     "--no-tablespaces",
     "--default-character-set=utf8mb4",
