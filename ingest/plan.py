@@ -121,6 +121,8 @@ def _source_format(source: Source, form: Form) -> str:
         return "nbd"
     if isinstance(source, DecompressedSource):
         return source.format
+    if form.form == "pgdump":
+        return form.form  # what is stored is not what came: it is put together again when it is read
     return "raw" if form.item is ItemKind.DISK else ""
 
 

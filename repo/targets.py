@@ -21,6 +21,8 @@ from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.types import Buffer, ChunkID, ProgressFunction
 
 PARTIAL_SUFFIX: Final = ".holdfast-partial"
+_NAME_LIMIT: Final = 255
+"""Bytes, of Linux."""
 _BLKZEROOUT: Final = 0x127F
 _SECTOR: Final = 512
 _ZEROS: Final = 1 << 20
@@ -61,7 +63,7 @@ class FileTarget:
         self, path: Path, size: int, *, sparse: bool = True, overwrite: bool = False, mtime: int | None = None
     ) -> None:
         self.path = path.resolve()  # through a link, so that --overwrite replaces the file and not the link
-        self._partial = self.path.with_name(self.path.name + PARTIAL_SUFFIX)
+        self._partial = self.path.with_name(_partial_name(self.path.name))
         self._size = size
         self._sparse = sparse
         self._overwrite = overwrite
@@ -160,6 +162,12 @@ class FileTarget:
         with suppress(OSError):
             self._partial.unlink()
         os.close(self._fd)
+
+
+def _partial_name(name: str) -> str:
+    """The name while it is written; a long one is cut, so that every name that can be can be written."""
+    short = os.fsencode(name)[: _NAME_LIMIT - len(PARTIAL_SUFFIX)]
+    return os.fsdecode(short) + PARTIAL_SUFFIX
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:
