@@ -221,3 +221,11 @@ def test_verify_notices_a_disk_that_lies(tmp_path: Path, monkeypatch: pytest.Mon
     assert result.exit_code == 1
     assert "reads back differently at offset" in result.stderr
     assert not [path for path in files(tmp_path, ".") if path.name.startswith("back")]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "y" * 239])
+def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
+    with FileTarget(tmp_path / name, 3, sparse=False, overwrite=False, mtime=0) as file:
+        file.write(0, b"abc")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_bytes() == b"abc"
