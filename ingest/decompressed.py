@@ -26,9 +26,10 @@ _XZ_MEMORY: Final = 256 << 20
 _ZSTD_WINDOW: Final = 1 << 27
 """Bytes of `zstd --ultra -22`'s window; --long=31 asks for more, and is refused."""
 _ZSTD_BLOCK: Final = 128 << 10
-_SLICE: Final = 1024
-"""Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold; zstd's
-returns all of it else, up to 128 KiB for every four."""
+_SLICE: Final = 8 << 10
+"""Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold."""
+_ZSTD_SLICE: Final = 1 << 10
+"""zstd's returns all that they hold, up to 128 KiB for every four bytes."""
 _ERRORS: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError)
 
 
@@ -209,7 +210,7 @@ class DecompressedSource(Wrapped):
 def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
     early; zeros behind a member are padding, as gzip has it."""
-    slices = _slices(read)
+    slices = _slices(read, _ZSTD_SLICE if format_ == "zstd" else _SLICE)
     data = next(slices, b"")
     while data:
         decoder = _DECODERS[format_]()
@@ -230,7 +231,7 @@ def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
             data = more.lstrip(b"\0")
 
 
-def _slices(read: Callable[[], bytes]) -> Iterator[bytes]:
+def _slices(read: Callable[[], bytes], length: int) -> Iterator[bytes]:
     while data := read():
-        for start in range(0, len(data), _SLICE):
-            yield data[start : start + _SLICE]
+        for start in range(0, len(data), length):
+            yield data[start : start + length]
