@@ -123,6 +123,8 @@ def _one(options: BackupOptions, what: str, prepare: Prepare) -> Callable[[], li
 
 def _server_jobs(settings: Settings, options: BackupOptions, reach: Access) -> Callable[[], list[_Job]]:
     """The server is asked only when the repository is open and everything is held still."""
+    if options.all_databases and reach.connection.is_postgresql and not reach.connection.database:
+        reach = _at(reach, "postgres")  # libpq's own default is a database called like the user
     connection = reach.connection
     if not options.all_databases:
         return _one(options, connection.origin, _database(options, reach))

@@ -13,6 +13,7 @@ from typing import Final
 from holdfast.disks.files import OpenFile
 from holdfast.disks.open import image_format, open_image
 from holdfast.ingest.databases.folder import plan_folder
+from holdfast.ingest.decompressed import compression, unpacked_head
 from holdfast.ingest.exports.companions import companions_for
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.image_source import ImageSource
@@ -21,10 +22,12 @@ from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.ingest.plan import Part, plan_export, plan_parts
 from holdfast.ingest.recognise import Form
 from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
-from holdfast.repo.errors import Refused
+from holdfast.repo.errors import Refused, StreamFailed
 from holdfast.repo.snapshot import SubjectKind
 from holdfast.repo.types import ProgressFunction
 
+_SHORTEST: Final = 100
+"""Bytes that no compressed nothing has: xz takes 32."""
 _NO_BITMAP: Final = "--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored"
 
 
@@ -72,7 +75,18 @@ def open_stream(
         else StreamSource(sys.stdin.buffer, stream.name)
     )
     stack.callback(source.close)
+    if not source.head or (compression(source.head) and not _holds_anything(source)):
+        source.finish()  # a command that failed says more
+        whence = stream.command[0] if stream.command else "the pipe"
+        raise StreamFailed(
+            f"nothing came from {whence}: what was to be backed up failed, or is empty; nothing was stored"
+        )
     return Inputs(plan_parts([source], kind, said=said), kind=kind)
+
+
+def _holds_anything(source: StreamSource) -> bool:
+    """False for a short compressed stream of nothing: what a failed command becomes behind gzip."""
+    return len(source.head) > _SHORTEST or bool(unpacked_head(source.head))
 
 
 def open_paths(

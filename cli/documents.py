@@ -61,7 +61,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
         "tables": v.tables,
         "rows": v.rows,
     }
-    return document | ({"error": v.error} if v.error else {})
+    return document | ({"path": v.path} if v.path else {}) | ({"error": v.error} if v.error else {})
 
 
 def proof_document(proof: Proof) -> dict[str, Any]:

@@ -11,7 +11,13 @@ import click
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, snapshot_document
 from holdfast.cli.exits import ExitCode
-from holdfast.cli.forget_logs import describe_plan, keep_last_users, missing_logs, plan_for
+from holdfast.cli.forget_logs import (
+    describe_plan,
+    drop_planned,
+    keep_last_users,
+    missing_logs,
+    plan_for,
+)
 from holdfast.cli.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.render import Column, count, escape, table
@@ -19,7 +25,6 @@ from holdfast.cli.snapshots import describe_subject, group_by_subject
 from holdfast.dumps.log_ties import LogPlan
 from holdfast.repo.errors import NotFound, Refused
 from holdfast.repo.forget import forget, undelete
-from holdfast.repo.logs import drop
 from holdfast.repo.repository import Repository
 from holdfast.repo.retention import Decision, Policy, decide
 from holdfast.repo.select import filter_snapshots, select_one, split_selector, time_name
@@ -92,7 +97,8 @@ def forget_command(
     if bool(snapshots) == (not policy.is_empty):
         raise click.UsageError("give either snapshots to forget or --keep rules")
     with settings.opened() as repository:
-        found = settings.snapshots(repository).good
+        listed = settings.snapshots(repository)
+        found = listed.good
         if snapshots:
             chosen = _named(found, snapshots)
             decisions = [Decision(stored, ()) for stored in chosen]
@@ -102,14 +108,14 @@ def forget_command(
             if not with_logs:
                 decisions = keep_last_users(found, decisions)
         doomed = [decision.stored for decision in decisions if not decision.keep]
-        logs = plan_for(settings, repository, found, doomed, with_logs=with_logs)
+        logs = plan_for(settings, repository, found, doomed, damaged=listed.damaged, with_logs=with_logs)
         if not snapshots and not allow_empty:
             _refuse_empty(found, doomed)
         _show(settings, decisions, dry_run=dry_run)
         if not dry_run:
             forget(repository, [stored.id for stored in doomed])
-            for plan in logs:  # the backups first: what a crash leaves is logs that nobody needs
-                drop(repository, plan.archive.subject.identity, frozenset(plan.drop).__contains__)
+            # The backups first: what a crash leaves is logs that nobody needs.
+            logs = drop_planned(settings, repository, logs)
         _tell(settings, decisions, doomed, logs, dry_run=dry_run)
         if prune:
             run_prune(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.render import count, escape
-from holdfast.dumps.log_ties import LogPlan, findings, holders, needed_of, needs, plan_logs, unneeded
+from holdfast.dumps.log_ties import (
+    LogPlan,
+    findings,
+    holders,
+    needed_of,
+    needs,
+    plan_logs,
+    still_needed,
+    unneeded,
+    usable,
+)
 from holdfast.ingest.logs import read_histories
-from holdfast.repo.errors import Refused
-from holdfast.repo.logs import LogArchive, archives, is_log
+from holdfast.repo.errors import Locked, Refused, RepositoryError
+from holdfast.repo.logs import LogArchive, archives, drop, is_log
 from holdfast.repo.repository import Repository
 from holdfast.repo.retention import Decision
 from holdfast.repo.snapshot import StoredSnapshot
@@ -22,13 +32,20 @@ def plan_for(
     found: Sequence[StoredSnapshot],
     doomed: Sequence[StoredSnapshot],
     *,
+    damaged: Sequence[RepositoryError],
     with_logs: bool,
 ) -> list[LogPlan]:
     """Which log files go with the doomed snapshots. Raises Refused when backups that are kept need some that
-    would go, or when an archive would be left that no backup can use, unless `with_logs`."""
+    would go, or when an archive would be left that no backup can use, unless `with_logs`. No files go while
+    snapshots in use cannot be read (`damaged`): which files those need is unknown."""
     if not any(map(is_log, found)):
         return []
     gone = {stored.id for stored in doomed}
+    if damaged and any(map(is_log, doomed)):
+        raise Refused(
+            f"{damaged[0]}; which log files this snapshot needs is unknown, so none may go; nothing was "
+            "changed; run `holdfast check`"
+        )
     for need in needed_of(found, gone):
         backups = ", ".join(stored.id[:SHORT_ID] for stored in need.backups[:3])
         raise Refused(
@@ -41,19 +58,51 @@ def plan_for(
     for plan in plans:
         if plan.orphaned and not with_logs:
             raise Refused(
-                f"no backup would be left that the log archive {plan.archive.subject.name} can roll forward; "
-                f"nothing was changed; --with-logs drops its {count(len(plan.drop), 'file')}, too"
+                f"no whole backup would be left that the log archive {plan.archive.subject.name} can roll "
+                f"forward; nothing was changed; --with-logs drops {count(len(plan.drop), 'file')} of it, too"
             )
-    return plans
+    if damaged and plans:
+        settings.output.warn(
+            f"no log files are dropped: {damaged[0]}; which log files this snapshot needs is unknown; run "
+            "`holdfast check`; the next forget after it was repaired drops them"
+        )
+        return []
+    return [plan for plan in plans if plan.drop]
+
+
+def drop_planned(settings: Settings, repository: Repository, plans: Sequence[LogPlan]) -> list[LogPlan]:
+    """Drop the files of these plans, after another look at what needs them; the plans that were carried out.
+
+    Those that a running backup, or one that was committed meanwhile, may need stay, with a warning.
+    """
+    done = []
+    for plan in plans:
+        identity = plan.archive.subject.identity
+
+        def needed(
+            snapshots: Sequence[StoredSnapshot], identity: tuple[str, str] = identity
+        ) -> Collection[str]:
+            return still_needed(identity, snapshots)
+
+        try:
+            drop(repository, identity, frozenset(plan.drop).__contains__, needed=needed)
+        except (Locked, Refused) as error:
+            settings.output.warn(
+                f"the log files of {plan.archive.subject.name} stay for now: {error}; the next forget drops "
+                "them"
+            )
+            continue
+        done.append(plan)
+    return done
 
 
 def keep_last_users(found: Sequence[StoredSnapshot], decisions: Sequence[Decision]) -> list[Decision]:
-    """The decisions of a policy, but for the newest backup that each log archive can roll forward: that is
-    kept, if all of them would go."""
+    """The decisions of a policy, but for the newest whole backup that each log archive can roll forward: that
+    is kept, if all of them would go."""
     gone = {decision.stored.id for decision in decisions if not decision.keep}
     reasons: dict[str, str] = {}
     for archive in archives(found):
-        users = [stored for stored in found if needs(archive, stored.snapshot)]
+        users = usable([stored for stored in found if needs(archive, stored.snapshot)])
         if users and all(stored.id in gone for stored in users):
             reasons[users[-1].id] = (
                 f"last backup that the log archive {archive.subject.name} can roll forward"

@@ -159,7 +159,8 @@ def _describe_proof(proof: Proof | None) -> list[tuple[str, str]]:
     if proof is None:
         return []
     v = proof.verdict
-    how = f"{time_name(v.time)} by {v.server or v.engine} on {v.host}, in {duration(v.seconds)}"
+    how = f"{v.path}, {time_name(v.time)}" if v.path else time_name(v.time)
+    how += f" by {v.server or v.engine} on {v.host}, in {duration(v.seconds)}"
     answers = [f"{q.sql}: {_first_answer(q)}" for q in proof.queries]
     return [
         ("proven" if v.outcome is Outcome.PROVEN else "not proven", how),

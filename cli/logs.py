@@ -117,7 +117,7 @@ def _list(settings: Settings, repository: Repository) -> ExitCode:
                 archive.subject.engine,
                 f"{len(archive.files):,}",
                 size(total),
-                "\n".join(holds),
+                "; ".join(holds),
             ]
         )
         documents.append(

@@ -14,7 +14,7 @@ from holdfast.dumps.stored_files import (
     made_files,
     stream,
 )
-from holdfast.repo.errors import NotFound, Refused, RepositoryError
+from holdfast.repo.errors import Damaged, MissingChunk, NotFound, Refused, RepositoryError
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
@@ -73,4 +73,14 @@ class MadeFiles:
             return self._restorer.in_order(recipe, start, start + length)
 
         inner = path.removeprefix(folder_of(self._snapshot, item))
-        return table_csv(load_catalogue(self._reader, item), inner, read)
+        rows = table_csv(load_catalogue(self._reader, item), inner, read)
+        return _to_the_end(rows) if any(not bad.length for bad in item.bad) else rows
+
+
+def _to_the_end(rows: Iterator[bytes]) -> Iterator[bytes]:
+    """The rows of a dump that is not whole, as far as they go; whoever asked is told that it is not."""
+    try:
+        yield from rows
+    except Damaged as error:
+        if isinstance(error, MissingChunk):
+            raise

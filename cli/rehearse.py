@@ -137,6 +137,8 @@ def _chosen(
     from holdfast.cli.restore_physical import pick_backup, recovery_of  # noqa: PLC0415
     from holdfast.cli.wal import write_log  # noqa: PLC0415
     from holdfast.dumps.log_ties import wal_identity  # noqa: PLC0415
+    from holdfast.dumps.pg_recovery_logs import check_logs  # noqa: PLC0415
+    from holdfast.ingest.logs import read_histories  # noqa: PLC0415
     from holdfast.repo.logs import LogReading  # noqa: PLC0415
     from holdfast.repo.snapshot import Subject, SubjectKind  # noqa: PLC0415
 
@@ -144,13 +146,25 @@ def _chosen(
     assert recovery is not None
     stored, path = pick_backup(settings, repository, selector, recovery)
     system = wal_identity(stored.snapshot.facts.get("system_id", ""))
-    archive = LogReading(repository).archive(Subject(SubjectKind.LOGS, "", uuid=system).identity)
-    if archive is None:
-        raise Refused("the repository has no WAL archive of this cluster, and --until needs one")
+    reading = LogReading(repository)
+    archive = reading.archive(Subject(SubjectKind.LOGS, "", uuid=system).identity)
+    histories = read_histories(repository, archive) if archive else {}
+    try:
+        # A server takes the first file that is not there for the end of the log, and is content.
+        note = check_logs(archive, histories, stored.snapshot.facts, recovery)
+    except Refused:
+        if reading.damaged:
+            raise reading.damaged[0] from None  # it may be the one that holds what is missing
+        raise
+    assert archive is not None
+    if note:
+        settings.output.warn(note)
 
     def fetch(name: str, target: Path) -> bool:
         item = archive.get(name)
         if item is None:
+            if reading.damaged:
+                raise reading.damaged[0]  # it may be the one that holds the file
             return False
         write_log(repository, item, target)
         return True
@@ -195,6 +209,8 @@ def _tell(settings: Settings, stored: StoredSnapshot, material: Material, done: 
 def _sentence(stored: StoredSnapshot, proof: Proof) -> str:
     v = proof.verdict
     what = f"snapshot {stored.id[:8]} of {escape(describe_subject(stored.snapshot.subject))}"
+    if v.path:
+        what = f"{escape(v.path)} in {what}"
     counted = f"{count(v.tables, 'table')}, {count(v.rows, 'row')}, in {duration(v.seconds)}"
     if v.outcome is Outcome.PROVEN:
         return f"{what} is proven: {escape(v.server)} took it; {counted}"

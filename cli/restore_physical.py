@@ -19,7 +19,7 @@ from holdfast.cli.exits import ExitCode
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, duration, escape, rate, size
 from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.log_ties import wal_identity
+from holdfast.dumps.log_ties import usable, wal_identity
 from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery, parse_target
 from holdfast.dumps.pg_recovery_logs import check_logs
 from holdfast.dumps.stored_files import load_catalogue
@@ -72,7 +72,8 @@ def pick_backup(
     settings: Settings, repository: Repository, selector: str, recovery: Recovery
 ) -> tuple[StoredSnapshot, str]:
     """The snapshot to recover from and the path inside: the one that is named if it is named by ID or time,
-    else the newest physical one of that subject that is consistent before the target."""
+    else the newest physical one of that subject that is consistent before the target; one that is not whole
+    only where there is no other."""
     snapshots = [s for s in settings.snapshots(repository).good if not is_log(s)]
     name, path = split_selector(selector)
     found = select_one(snapshots, name)
@@ -95,7 +96,7 @@ def pick_backup(
             f"{recovery.target} is before the oldest physical backup of {subject.name}, which is consistent "
             f"from {oldest or 'an unknown moment'} on; nothing was written"
         )
-    return good[-1], path
+    return usable(good)[-1], path
 
 
 def _reaches(stored: StoredSnapshot, recovery: Recovery) -> bool:
@@ -236,7 +237,8 @@ def _tell(
             "in its environment"
         )
         settings.output.note(
-            "it archives its log as the old one did: for a trial add -o '-c archive_mode=off'"
+            "it takes writes when `select pg_is_in_recovery()` says f; it archives its log as the old one "
+            "did: for a trial add -c archive_mode=off to -o '...'"
         )
     if any(section.name == STANDBY_SIGNAL for section in files) and recovery is None:
         settings.output.note(
@@ -249,12 +251,22 @@ def _start(settings: Settings, catalogue: Catalogue, recovery: Recovery | None, 
     """The next command."""
     words = ["pg_ctl", "-D", str(Path(target).absolute()), "-l", f"{Path(target).absolute()}.log", "start"]
     if not any(section.name == "postgresql.conf" for section in catalogue.sections):
-        words[-1:-1] = ["-o", "-c config_file=/PATH/TO/postgresql.conf"]
+        # Debian keeps it elsewhere, and it names the data directory of the cluster that it was written for.
+        data = shlex.quote(str(Path(target).absolute()))
+        words[-1:-1] = ["-o", f"-c config_file=/PATH/TO/postgresql.conf -c data_directory={data}"]
     command = shlex.join(words)
-    if recovery is None:
-        return command
+    if recovery is not None:
+        command = f"{_password(settings)} HOLDFAST_REPOSITORY={shlex.quote(str(settings.root))} {command}"
+    user = str(catalogue.extra.get("owner", ""))
+    if os.geteuid() == 0 and user and user != "root":
+        return f"su {shlex.quote(user)} -c {shlex.quote(command)}"
+    return command
+
+
+def _password(settings: Settings) -> str:
+    """The variable by which the server's programs find the repository's password."""
     for name in ("HOLDFAST_PASSWORD_FILE", "HOLDFAST_PASSWORD_COMMAND"):
         if value := settings.variables.get(name):
-            return f"{name}={shlex.quote(value)} {command}"
+            return f"{name}={shlex.quote(value)}"
     path = settings.passwords.password_file or "/PATH/TO/PASSWORD"
-    return f"HOLDFAST_PASSWORD_FILE={shlex.quote(path)} {command}"
+    return f"HOLDFAST_PASSWORD_FILE={shlex.quote(path)}"

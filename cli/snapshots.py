@@ -80,10 +80,10 @@ def describe_subject(subject: Subject) -> str:
 
 
 def proven(verdict: Verdict | None) -> str:
-    """`2026-11-25`, `failed 2026-11-24`, "" for never."""
+    """`2026-11-25`, `failed 2026-11-24`, `2026-11-25 (a.sql)` for one dump of several, "" for never."""
     if verdict is None:
         return ""
-    day = f"{verdict.time:%Y-%m-%d}"
+    day = f"{verdict.time:%Y-%m-%d}" + (f" ({verdict.path})" if verdict.path else "")
     return day if verdict.outcome is Outcome.PROVEN else f"failed {day}"
 
 

@@ -14,12 +14,14 @@ from holdfast.dumps import (
     tar,
 )
 from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.composed import Composed
+from holdfast.dumps.composed import Composed, text
 from holdfast.repo.errors import Ambiguous, NotFound, Refused
 from holdfast.repo.types import Buffer
 
 TABLES: Final = "tables"
 SUFFIX: Final = ".sql"
+_TOLD: Final = 300
+"""Characters of a fault that stand in a file's first line."""
 
 _Files = Callable[[Catalogue, int], dict[str, Composed]]
 _FILES: Final[Mapping[tuple[str, str], _Files]] = {
@@ -35,7 +37,19 @@ _FILES: Final[Mapping[tuple[str, str], _Files]] = {
 def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     """All files that are made out of a dump of `size` bytes, by path; none for a form that is not known."""
     make = _FILES.get((catalogue.engine, catalogue.form))
-    return make(catalogue, size) if make else {}
+    found = make(catalogue, size) if make else {}
+    if catalogue.fault and catalogue.form != "tar":
+        told = f"-- INCOMPLETE: {' '.join(catalogue.fault.split())[:_TOLD]}\n".encode(errors="replace")
+        return {
+            name: Composed((text(told), *composed.pieces)) if _is_part(name) else composed
+            for name, composed in found.items()
+        }
+    return found
+
+
+def _is_part(name: str) -> bool:
+    """Whether a file was made of a dump's statements: it loads without an error though the rest is gone."""
+    return name.endswith(SUFFIX) and name != "dump.sql"
 
 
 def find_table(names: Iterable[str], wanted: str) -> str:

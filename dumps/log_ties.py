@@ -21,7 +21,7 @@ _MYSQL = ("mysql", "mariadb")
 @dataclass(frozen=True, slots=True)
 class LogPlan:
     """What becomes of an archive when snapshots are forgotten. `drop` are files that no kept backup needs and
-    that a forgotten one did; `orphaned`: no backup that could use the archive would be left."""
+    that a forgotten one did; `orphaned`: no whole backup that could use the archive would be left."""
 
     archive: LogArchive
     drop: tuple[str, ...]
@@ -45,6 +45,11 @@ def needs(archive: LogArchive, snapshot: Snapshot) -> bool:
         and "binlog" in snapshot.facts
         and snapshot.subject.name == archive.subject.name
     )
+
+
+def usable(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
+    """Those that are whole; the others only where there is no other."""
+    return [s for s in snapshots if not s.snapshot.partial] or list(snapshots)
 
 
 def segment_size(archive: LogArchive) -> int:
@@ -72,17 +77,28 @@ def plan_logs(
         users = [s for s in snapshots if needs(archive, s.snapshot)]
         leaving = [s for s in users if s.id in doomed]
         kept = [s for s in users if s.id not in doomed]
+        orphaned = bool(users) and all(s.id in doomed for s in usable(users))
         if not kept:
-            if leaving:
+            if orphaned:
                 plans.append(LogPlan(archive, tuple(sorted(archive.files)), orphaned=True))
             continue
         gone = leaving + [s for s in trashed if needs(archive, s.snapshot)]
         # Other servers' dumps may be tied to it under another name: they keep, but are no reason to drop.
         kept += [s for s in snapshots if s.id not in doomed and s not in kept and _may_need(archive, s)]
         drop = unneeded(archive, [s.snapshot for s in kept])
-        if gone and set(drop) - set(unneeded(archive, [s.snapshot for s in gone])):
-            plans.append(LogPlan(archive, drop, orphaned=False))
+        if orphaned or (gone and set(drop) - set(unneeded(archive, [s.snapshot for s in gone]))):
+            plans.append(LogPlan(archive, drop, orphaned))
     return plans
+
+
+def still_needed(identity: tuple[str, str], snapshots: Sequence[StoredSnapshot]) -> set[str]:
+    """Names of the files of that archive that any of these backups needs."""
+    for archive in archives(snapshots):
+        if archive.subject.identity == identity:
+            kept = [s.snapshot for s in snapshots if needs(archive, s.snapshot) or _may_need(archive, s)]
+            if any(needs(archive, snapshot) for snapshot in kept):
+                return set(archive.files) - set(unneeded(archive, kept))
+    return set()
 
 
 def _may_need(archive: LogArchive, stored: StoredSnapshot) -> bool:

@@ -19,7 +19,7 @@ from typing import Final
 
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.mysql_facts import SANDBOX, Facts
+from holdfast.dumps.mysql_facts import MARKS, SANDBOX, Facts
 from holdfast.dumps.mysql_sections import Draft, Drafts
 from holdfast.dumps.mysql_text import Columns, Name, Words, columns, created, inserted, unquoted
 
@@ -45,6 +45,7 @@ class MysqlVisitor:
     """A `scan.Visitor`. Remembers objects and the columns of tables, no rows."""
 
     dialect: Final = _lexer.MYSQL
+    marks: Final = MARKS
 
     def __init__(self) -> None:
         self._facts: Final = Facts()
@@ -53,6 +54,7 @@ class MysqlVisitor:
         self._columns: Final[dict[tuple[str, str], Columns]] = {}
         self._tables: Final[dict[tuple[str, str], Draft]] = {}
         self._left_out: Final[dict[tuple[str, str], str]] = {}
+        self._created: Final[set[tuple[str, str]]] = set()
         handlers: dict[bytes, Callable[[int, bytes], None]] = {
             b"SET": self._set,
             b"LOCK": self._lock,
@@ -80,6 +82,10 @@ class MysqlVisitor:
 
     # ---- pieces ------------------------------------------------------------------------------------------
 
+    @property
+    def count(self) -> int:
+        return self._drafts.count
+
     def comment(self, start: int, end: int, text: bytes) -> None:
         head = self._facts.comment(end, text)
         if text.startswith(SANDBOX):
@@ -89,6 +95,7 @@ class MysqlVisitor:
         else:
             self._drafts.part(start + head.offset)
             self._database = head.database
+            self._created.clear()
 
     def meta(self, start: int, end: int, text: bytes) -> None:
         """A DELIMITER line. Setting it back belongs to what was before."""
@@ -152,7 +159,7 @@ class MysqlVisitor:
     # ---- statements --------------------------------------------------------------------------------------
 
     def _sql(self, start: int, text: bytes) -> None:
-        self._object(start, "SQL", "")
+        self._drafts.sql(start, self._database)
 
     def _user(self, start: int, text: bytes) -> None:
         self._drafts.main(start, "USER", "", "")
@@ -292,6 +299,9 @@ class MysqlVisitor:
 
     def _create_table(self, start: int, text: bytes, its: Name) -> None:
         table = self._in(its)
+        if table in self._created:
+            self._facts.begins_again()
+        self._created.add(table)
         here = self._database
         has = columns(text)
         draft = self._object(start, "TABLE", table[1])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from holdfast.dumps.scan_marks import Marks
+
+MARKS: Final = Marks(heads=(b"\n--\n-- Host: ",), ends=(b"\n-- Dump completed",))
 SANDBOX: Final = b"/*M!999999"
 """What newer mariadb-dump begins with: the client is to run no commands of the system."""
 _TOOL: Final = re.compile(rb"^-- (MySQL|MariaDB) dump [^\n]{0,40}?Distrib ([^\s,]{1,80})", re.M)
@@ -67,11 +70,13 @@ class Facts:
             self._sandbox = True
             return None
         self._comments = True
-        if text.startswith(b"--\n-- ") and b"`" in text:
+        begins = any(mark in text for mark in MARKS.heads)
+        if text.startswith(b"--\n-- ") and b"`" in text and not begins:
             return None  # the heading of an object
         head = _TOOL.search(text)
-        if head and not (self._closed or _TRAILER.search(text[: head.start()])):
-            self._problem = self._problem or "it consists of several dumps, one of which has no end"
+        # The first line of a head is none when what was before it ended within a comment.
+        if (head or begins) and not (self._closed or (head and _TRAILER.search(text[: head.start()]))):
+            self.begins_again()
         if trailer := _TRAILER.search(text):
             # Without a date, only a byte behind it shows that there should be none.
             self._end = end if trailer[1] else end + 1
@@ -106,6 +111,10 @@ class Facts:
                 self._binlog = self._binlog or position
         if found := _GTID.search(text):
             self._gtid = self._gtid or "".join(_decoded(found[1]).lstrip("+").split())
+
+    def begins_again(self) -> None:
+        """There is another dump behind one without its end."""
+        self._problem = self._problem or "it consists of several dumps, one of which has no end"
 
     def other(self) -> None:
         self._end = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -19,6 +20,8 @@ _BARE: Final = text(
     b"/*!40014 SET FOREIGN_KEY_CHECKS=0 */;\n/*!40101 SET SQL_MODE='NO_AUTO_VALUE_ON_ZERO' */;\n"
 )
 """For a dump without settings (`--compact`)."""
+_BUDGET: Final = 2_000_000
+"""Sections in the files of all tables, together: settings that are spread over a dump are in each file."""
 
 
 @dataclass(slots=True)
@@ -59,6 +62,8 @@ class _Files:
                 self.globals.append(at)
             elif section.type not in _DATA and section.type != "REPLICATION":
                 self.schemas.setdefault(section.schema if self.several else "", []).append(at)
+        self.parts: Final = list(self.heads)
+        self.starts: Final = [heads[0] for heads in self.heads.values()]
         if self.several:
             # What is before any database.
             self.globals[:0] = [at for at in self.schemas.pop("", ()) if self.sections[at].type != "COMMENT"]
@@ -96,13 +101,20 @@ class _Files:
         whole = self.framed(table.part, sorted({*needed, *table.sections}))
         yield from _without(whole, skips)
 
+    def cost(self, table: _Table) -> int:
+        """Sections to look at for the table's file."""
+        around = len(self.heads.get(table.part, ())) + len(self.tails.get(table.part, ()))
+        needed = sum(len(self.sequences.get(name, ())) for name in dict.fromkeys(table.needs))
+        return around + needed + len(table.needs) + len(table.sections)
+
 
 def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     """All files of a dump of `size` bytes, by path.
 
     With several databases `DATABASE.schema.sql` for each; the database `mysql` with all its rows is part of
     `globals.sql`, as are accounts. What sets up replication is in none: nobody who loads one table wants it.
-    Tables whose rows could not be loaded elsewhere, or that the dump ends in, have no file.
+    Tables whose rows could not be loaded elsewhere, or that the dump ends in, have no file, nor those
+    for which the work is too much (millions of sections).
     """
     all_ = _Files(catalogue)
     found: dict[str, Composed] = {}
@@ -112,7 +124,11 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
             found[path] = Composed(all_.framed(_part(all_, indices[0]), indices))
     if all_.globals:
         found["globals.sql"] = Composed(all_.framed(_part(all_, all_.globals[0]), all_.globals))
+    budget = _BUDGET
     for name, table in all_.tables.items():
+        budget -= all_.cost(table)
+        if budget < 0:
+            break
         found[_path(name) + ".sql"] = Composed(all_.table_file(table))
     return found
 
@@ -135,7 +151,8 @@ def _path(name: tuple[str, str]) -> str:
 
 def _part(all_: _Files, at: int) -> int:
     """The part of the stream that section `at` stands in."""
-    return max((part for part, heads in all_.heads.items() if heads[0] <= at), default=0)
+    before = bisect_right(all_.starts, at)
+    return all_.parts[before - 1] if before else 0
 
 
 def _delimiter(sections: Sequence[Section], at: int) -> str:
@@ -149,7 +166,7 @@ def _without(pieces: Iterable[Piece], skips: Sequence[tuple[int, int]]) -> Itera
             yield piece
             continue
         at, end = piece.start, piece.start + piece.length
-        for start, length in skips:
+        for start, length in skips[bisect_left(skips, (at, 0)) : bisect_right(skips, (end, 0))]:
             if at <= start and start + length <= end:
                 yield stretch(at, start - at)
                 at = start + length

@@ -57,6 +57,10 @@ class Drafts:
         self.dropped: Final[list[str]] = []
 
     @property
+    def count(self) -> int:
+        return len(self._drafts)
+
+    @property
     def last(self) -> Draft:
         return self._drafts[-1] if self._drafts else self._nothing
 
@@ -115,6 +119,13 @@ class Drafts:
         else:
             self.lead(start)
             self._around.append((start, length))
+
+    def sql(self, start: int, schema: str) -> None:
+        """What is not known; one section for all that stand together."""
+        last = self.last
+        alike = (last.type, last.schema, last.extra.get("delimiter", ";")) == ("SQL", schema, self.delimiter)
+        if self._pending >= 0 or not alike:
+            self.main(start, "SQL", schema, "")
 
     def main(self, start: int, type_: str, schema: str, name: str) -> Draft:
         """An object. What was dropped before must be it: no table's file drops something else."""

@@ -14,6 +14,7 @@ from holdfast.dumps.wal import (
     Reach,
     WalKind,
     base_of,
+    behind,
     coverage,
     parse_name,
     reach,
@@ -51,7 +52,7 @@ def check_logs(
         histories = {number: lines for number, lines in histories.items() if number == int(wanted)}
     elif wanted:
         histories = {}
-    got = reach(_behind(base, segment), coverage(archive.files, segment, histories), histories, segment)
+    got = reach(behind(base, segment), coverage(archive.files, segment, histories), histories, segment)
     return _judge(archive, got, base, recovery, segment)
 
 
@@ -83,12 +84,6 @@ def _judge(archive: LogArchive, got: Reach, base: Base, recovery: Recovery, segm
     if not name:
         return f"{where} holds no log that follows this backup: it is restored as it was at its end"
     return ""
-
-
-def _behind(base: Base, segment: int) -> Base:
-    """The place from which on the archive is needed: what is before is in the backup itself."""
-    after = (max(base.stop - 1, base.start) // segment + 1) * segment
-    return Base(base.label, base.timeline, after, base.stop)
 
 
 def _is_later(name: str, missing: str, segment: int) -> bool:

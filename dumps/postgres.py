@@ -10,12 +10,18 @@ from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.postgres_statement import Statement, classify
 from holdfast.dumps.postgres_text import as_text
+from holdfast.dumps.scan_marks import Marks
 
 _HEAD: Final = re.compile(rb"^-- PostgreSQL database (cluster )?dump\r?$", re.M)
 _TRAILER: Final = re.compile(rb"(?:\A|\n)--\r?\n-- PostgreSQL database (cluster )?dump complete\r?\n--\s*\Z")
 _SERVER: Final = re.compile(rb"^-- Dumped from database version ([^\r\n]{1,200})", re.M)
 _TOOL: Final = re.compile(rb"^-- Dumped by (pg_dump) version ([^\r\n]{1,200})", re.M)
 _CONNECT: Final = re.compile(rb"\\c(?:onnect)?\s+(?:-reuse-previous=\w+\s+)?(.+)", re.S)
+_MARKS: Final = Marks(
+    heads=(b"\n-- PostgreSQL database dump\n--\n\n", b"\n-- PostgreSQL database cluster dump\n--\n\n"),
+    ends=(b"\n-- PostgreSQL database dump complete\n", b"\n-- PostgreSQL database cluster dump complete\n"),
+    common=b"\n-- PostgreSQL database ",
+)
 _FLOATING: Final = frozenset(("SET", "META", "DROP", "OTHER"))
 """What belongs to the database that is connected to, or created, next."""
 
@@ -30,6 +36,7 @@ class PostgresVisitor:
     """
 
     dialect: int = _lexer.POSTGRESQL
+    marks: Marks = _MARKS
 
     def __init__(self) -> None:
         self._sections: list[Section] = []
@@ -44,12 +51,18 @@ class PostgresVisitor:
         self._heads = self._trailers = 0
         self._last: str = ""
         self._restricted = b""
+        self._twice = False
+
+    @property
+    def count(self) -> int:
+        return len(self._sections)
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self._comment = (start, end)
         if head := _HEAD.search(text):
             self._is_cluster = self._is_cluster or bool(head[1])
             self._heads += not head[1]
+            self._tables.clear()
         for name, found in (("server", _SERVER.search(text)), ("tool", _TOOL.search(text))):
             if found:
                 self._facts.setdefault(name, as_text(b" ".join(found.groups())))
@@ -67,13 +80,16 @@ class PostgresVisitor:
             if found.name == "client_encoding":
                 self._encodings.add(found.extra["value"])
         elif found.type in ("TABLE", "TYPE") and found.extra:
+            self._twice = self._twice or (
+                (found.schema, found.name) in self._tables and found.type == "TABLE"
+            )
             self._tables[found.schema, found.name] = found.extra
         elif found.type == "TABLE DATA" and found.extra["rows"] == "insert":
             self._add_inserts(start, end, found)
             return
         if found.type == "DATABASE":
             self._enter(found.name)
-        if found.type == "LARGE OBJECT" and self._merge(end, found):
+        if found.type in ("LARGE OBJECT", "OTHER") and self._merge(end, found):
             return
         self._add(start, end, found)
 
@@ -119,13 +135,16 @@ class PostgresVisitor:
         wanted = "cluster" if self._is_cluster else "database"
         trailer = f"-- PostgreSQL database {'cluster ' if self._is_cluster else ''}dump complete"
         if unfinished:
-            return f'the dump ends within a {unfinished}; its last line, "{trailer}", is missing'
+            within = unfinished if unfinished == "rows" else f"a {unfinished}"
+            return f'the dump ends within {within}; its last line, "{trailer}", is missing'
         if self._last != wanted:
             return f'the dump does not end with "{trailer}"'
         if self._restricted:
             return "the dump ends before its last line, \\unrestrict"
         if self._heads != self._trailers:
             return f"{self._heads} dumps of databases begin, {self._trailers} are complete"
+        if self._twice:
+            return "a table is created twice: the dump was cut off, and another one appended"
         return ""
 
     # ---- sections ---------------------------------------------------------------------------------------
@@ -153,10 +172,12 @@ class PostgresVisitor:
 
     def _merge(self, end: int, found: Statement) -> bool:
         """Make it part of the section before, if that is of the same kind: there is one section for all
-        large objects and one for a table's rows, however many statements they take."""
+        large objects, one for a table's rows and one for what is not known, whatever statements they take."""
         if not self._sections:
             return False
         before = self._sections[-1]
+        if found.type == "OTHER" and len(self._sections) == self._floating:
+            return False  # that one is of the database before
         if (before.type, before.table, before.database) != (found.type, found.table, self._database):
             return False
         extra = before.extra

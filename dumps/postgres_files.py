@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.dumps.names import file_name
-
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.composed import Composed, Piece, stretch, text
 from holdfast.dumps.copy_rows import copy_rows, copy_to_csv, csv_header, insert_rows, insert_to_csv
-from holdfast.dumps.postgres_tables import Table, Tables
+from holdfast.dumps.names import file_name
+from holdfast.dumps.postgres_tables import Selection, Table, Tables
 from holdfast.dumps.postgres_text import quoted
 from holdfast.repo.errors import Damaged, Refused
 from holdfast.repo.types import Buffer
@@ -19,6 +18,8 @@ from holdfast.repo.types import Buffer
 _DATA: Final = frozenset(
     ("TABLE DATA", "SEQUENCE SET", "LARGE OBJECT", "MATERIALIZED VIEW DATA", "STATISTICS DATA", "TRIGGERS")
 )
+_BUDGET: Final = 2_000_000
+"""Sections and names that are looked at for the files of all tables: each may need the same ones."""
 _UNSAFE: Final = frozenset(("SJIS", "SHIFTJIS2004", "BIG5", "GBK", "GB18030", "JOHAB", "UHC"))
 """Encodings of clients only, in which the second byte of a character may be a backslash."""
 
@@ -35,7 +36,8 @@ class Rows:
 
 
 def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
-    """All files of a dump of `size` bytes, by path. In time linear in what they are made of.
+    """All files of a dump of `size` bytes, by path. In time linear in what they are made of; tables for
+    which that is too much (millions of sections, all together) have no file.
 
     With several databases (pg_dumpall) `DATABASE.schema.sql` and `tables/DATABASE/SCHEMA.TABLE.sql`.
     """
@@ -48,8 +50,18 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
             continue
         name = f"{file_name(database)}.schema.sql" if several else "schema.sql"
         found[name] = Composed(_schema(sections, start, end, size))
+    budget = _BUDGET
+    settings: list[Piece] = []
+    before: Tables | None = None
     for path, tables, table in _tables(catalogue):
-        found[path + ".sql"] = Composed(_table_file(sections, tables, table))
+        if tables is not before:
+            settings = list(_stretches(sections, tables.settings))
+            before = tables
+        selection = tables.select(table)
+        budget -= selection.cost + len(settings)
+        if budget < 0:
+            break
+        found[path + ".sql"] = Composed(_table_file(sections, tables, selection, settings))
     return found
 
 
@@ -59,7 +71,15 @@ def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
     refused = (
         f"its rows are in {encoding}, whose characters may hold backslashes" if encoding in _UNSAFE else ""
     )
-    return {path: _rows(tables, table, refused) for path, tables, table in _tables(catalogue)}
+    found: dict[str, Rows] = {}
+    budget = _BUDGET
+    for path, tables, table in _tables(catalogue):
+        whole = tables.with_partitions(table)
+        budget -= len(whole)
+        if budget < 0:
+            break
+        found[path] = _rows(tables, whole, refused)
+    return found
 
 
 def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[bytes]:
@@ -134,14 +154,14 @@ def _globals(sections: Sequence[Section], start: int, end: int) -> Iterator[Piec
 # ---- tables ---------------------------------------------------------------------------------------------
 
 
-def _table_file(sections: Sequence[Section], tables: Tables, table: Table) -> Iterator[Piece]:
-    selection = tables.select(table)
+def _table_file(
+    sections: Sequence[Section], tables: Tables, selection: Selection, settings: Iterable[Piece]
+) -> Iterator[Piece]:
     yield text(_head(selection.left_out, defined=selection.defined))
-    yield from _stretches(sections, tables.settings)
+    yield from settings
     for schema in selection.schemas:
         yield text(b"CREATE SCHEMA IF NOT EXISTS " + quoted(schema) + b";\n")
-    settings = set(tables.settings)
-    yield from _stretches(sections, [at for at in selection.sections if at not in settings])
+    yield from _stretches(sections, [at for at in selection.sections if not tables.is_setting(at)])
 
 
 def _head(left_out: Sequence[str], *, defined: bool) -> bytes:
@@ -173,14 +193,15 @@ def _stretches(sections: Sequence[Section], indices: Iterable[int]) -> Iterator[
 _BLANK: Final = text(b"\n\n")
 
 
-def _rows(tables: Tables, table: Table, refused: str) -> Rows:
-    data = [s for one in tables.with_partitions(table) for s in tables.data(one)]
+def _rows(tables: Tables, whole: Sequence[Table], refused: str) -> Rows:
+    """Of the first of these tables, with its partitions, the others."""
+    data = [s for one in whole for s in tables.data(one)]
     stretches = sorted(_data_of(s) for s in data if "data" in s.extra)
     forms: dict[tuple[tuple[str, ...], str], None] = {}
     for s in data:
         forms[tuple(map(str, s.extra.get("columns", ()))), str(s.extra.get("rows", ""))] = None
     if not forms:
-        return Rows(tables.columns(table), "copy", ())
+        return Rows(tables.columns(whole[0]), "copy", ())
     columns, kind = next(iter(forms))
     if not kind:
         refused = "its rows are not in the form that pg_dump writes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -51,12 +51,14 @@ _NOT_SET: Final = frozenset((*_POSITIONAL, "default_tablespace", "session author
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Indices of sections in the order of the dump; `schemas` that they are in; the kinds of what was left
-    out, sorted; whether the dump defines the table (a dump of data alone does not)."""
+    out, sorted; whether the dump defines the table (a dump of data alone does not); how many sections and
+    names were looked at for it."""
 
     sections: Sequence[int]
     schemas: Sequence[str]
     left_out: Sequence[str]
     defined: bool
+    cost: int
 
 
 class Tables:
@@ -149,6 +151,10 @@ class Tables:
         """The SET statements at the beginning of the database's dump, in order."""
         return self._settings
 
+    def is_setting(self, at: int) -> bool:
+        where = bisect_left(self._settings, at)
+        return where < len(self._settings) and self._settings[where] == at
+
     def with_partitions(self, table: Table) -> list[Table]:
         """The table and, if it is partitioned and so has no rows itself, all partitions below it."""
         found = {table: None}
@@ -181,12 +187,12 @@ class Tables:
         chosen: dict[int, None] = {}
         for one in whole:
             self._choose_own(one, whole, chosen, left_out)
-        self._follow_needs(chosen)
+        cost = len(whole) + self._follow_needs(chosen)
         self._choose_settings(chosen)
         schemas = {self._sections[at].schema for at in chosen} - {"", "public"}
         schemas = {schema for schema in schemas if not schema.startswith("pg_")}
         defined = any(self._sections[at].type in TABLE_TYPES for at in self._concerning[table])
-        return Selection(sorted(chosen), sorted(schemas), sorted(left_out), defined)
+        return Selection(sorted(chosen), sorted(schemas), sorted(left_out), defined, cost)
 
     def _choose_own(
         self, table: Table, whole: set[Table], chosen: dict[int, None], left_out: Counter[str]
@@ -202,23 +208,30 @@ class Tables:
             elif s.type != "COMMENT" or (str(s.extra.get("on")), s.name) not in uncommented:
                 chosen[at] = None
 
-    def _follow_needs(self, chosen: dict[int, None]) -> None:
+    def _follow_needs(self, chosen: dict[int, None]) -> int:
         """Add the definitions of what the chosen sections mention, and so on. Of other tables that is their
-        definition, never their rows."""
+        definition, never their rows. Returns how many sections and names were looked at."""
         seen: set[str] = set()
+        seen_in_bodies: set[str] = set()
+        cost = 0
         waiting = list(chosen)
         while waiting:
             s = self._sections[waiting.pop()]
+            cost += 1 + len(s.needs) + len(s.extra.get("body", ()))
             if s.type == "SEQUENCE OWNED BY" or s.extra.get("identity"):
                 self._need(qualified(s.schema, s.name), s, chosen, waiting)
             for need in s.needs:
                 if need not in seen and self._need(need, s, chosen, waiting):
                     seen.add(need)
             for need in s.extra.get("body", ()):
+                if need in seen_in_bodies:
+                    continue
+                seen_in_bodies.add(need)
                 found = [
                     at for at in self._defining.get(need, ()) if self._sections[at].type not in _RELATIONS
                 ]
                 _add(found, chosen, waiting)
+        return cost
 
     def _need(self, need: str, s: Section, chosen: dict[int, None], waiting: list[int]) -> bool:
         found = self._defining.get(need, [])
@@ -226,7 +239,8 @@ class Tables:
             _add(found, chosen, waiting)
             _add(self._implicit.get(need, ()), chosen, waiting)
             return True
-        if s.type not in _ALIASES or need == ANY_EXTENSION:
+        extensions = self._extensions
+        if (s.type not in _ALIASES or need == ANY_EXTENSION) and extensions and extensions[-1] not in chosen:
             _add(self._extensions, chosen, waiting)
         return False
 

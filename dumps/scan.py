@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue
+from holdfast.dumps.scan_marks import Marks, MarkWatch
 from holdfast.repo.types import Buffer
 
 BORDER_DISTANCE: Final = 4096
 """Bytes. Borders nearer to the one before are left out: a forced chunk costs a record of some 100 bytes
 in recipe and index, so tiny tables share one instead of getting one each."""
+
+SECTION_LIMIT: Final = 4_000_000
+"""Sections of a catalogue, but for those of the last slice: it is held in memory as a whole."""
 
 _SLICE: Final = 256 << 10
 """Bytes lexed at once: an attacker's statements of one byte make events 150 times as large."""
@@ -26,6 +31,14 @@ class Visitor(Protocol):
     @property
     def dialect(self) -> int:
         """`_lexer.POSTGRESQL`, `MYSQL` or `SQLITE`."""
+
+    @property
+    def marks(self) -> Marks:
+        """What the tool writes at the beginning and end of each dump."""
+
+    @property
+    def count(self) -> int:
+        """Sections so far."""
 
     def comment(self, start: int, end: int, text: bytes) -> None: ...
 
@@ -52,6 +65,9 @@ class Scanner:
     def __init__(self, visitor: Visitor) -> None:
         self._visitor: Final = visitor
         self._lexer: Final = _lexer.Lexer(visitor.dialect)
+        self._watch: Final = MarkWatch(visitor.marks)
+        self._lead = b""
+        self._full = False
         self._size = 0
         self._border = 0
 
@@ -64,16 +80,30 @@ class Scanner:
         view = memoryview(data).cast("B")
         borders: list[int] = []
         for start in range(0, len(view), _SLICE):
-            self._visit(self._lexer.feed(view[start : start + _SLICE]), borders)
+            piece = view[start : start + _SLICE]
+            at = 0
+            for end, is_head in self._watch.find(piece):
+                self._visit(self._lexer.feed(piece[at:end]), borders)
+                self._watch.met(self._lexer.state, self._lead, is_head=is_head)
+                at = end
+            self._visit(self._lexer.feed(piece[at:]), borders)
         self._size += len(view)
         return borders
 
     def finish(self) -> Catalogue:
         self._visit(self._lexer.finish(), [])
-        return self._visitor.finish(self._size, self._lexer.state)
+        catalogue = self._visitor.finish(self._size, self._lexer.state)
+        if self._full:
+            return replace(
+                catalogue, fault=f"it has more than {SECTION_LIMIT} sections, the rest is not seen"
+            )
+        return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
 
     def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
         visitor = self._visitor
+        self._full = self._full or visitor.count > SECTION_LIMIT
+        if self._full:
+            return
         for kind, start, end, text in events:
             if kind == _lexer.STATEMENT:
                 visitor.statement(start, end, text)
@@ -82,6 +112,7 @@ class Scanner:
             elif kind == _lexer.META:
                 visitor.meta(start, end, text)
             elif kind == _lexer.ROWS_BEGIN:
+                self._lead = text
                 self._add_border(start, borders)
             else:
                 self._add_border(end, borders)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue, Section
+from holdfast.dumps.scan_marks import Marks
 from holdfast.dumps.sqlite_statement import columns, created, inserted
 
 SCHEMA: Final = "main"
@@ -26,6 +27,7 @@ _SHADOWS: Final = re.compile(
 )
 _ERROR: Final = (b"/****** CORRUPTION ERROR", b"/****** ERROR")
 CUT: Final = "the dump ends within it, or it cannot be told"
+_TWICE: Final = "another dump begins before COMMIT: the first one was cut off, and the other appended"
 _ITERDUMP: Final = "a virtual table, which Python's iterdump writes in a form that cannot be loaded"
 
 
@@ -42,11 +44,13 @@ class SqliteVisitor:
     """A `scan.Visitor`. Remembers objects and the columns of tables, no rows."""
 
     dialect: Final = _lexer.SQLITE
+    marks: Final = Marks(heads=(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n",), ends=(b"\nCOMMIT;\n",))
 
     def __init__(self) -> None:
         self._drafts: Final[list[_Draft]] = []
         self._comment = -1
         self._names: Final[dict[str, str]] = {}
+        self._created: Final[set[str]] = set()
         self._columns: Final[dict[str, list[str]]] = {}
         self._virtual: _Draft | None = None
         self._shadows: Final[dict[str, str]] = {}
@@ -67,6 +71,10 @@ class SqliteVisitor:
             b"DELETE": self._delete,
         }
         self._handlers: Final = handlers
+
+    @property
+    def count(self) -> int:
+        return len(self._drafts)
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         if text.startswith(_ERROR):
@@ -149,11 +157,15 @@ class SqliteVisitor:
         )
 
     def _add(self, start: int, type_: str, name: str, table: str | None = None) -> _Draft:
-        """A section. Comments before it are its own, but never with rows."""
+        """A section, or the one before if both are SQL. Comments before are its own, but never with rows."""
         if self._comment >= 0 and type_ not in ("TABLE DATA", "SHADOW DATA"):
             start = self._comment
         self._comment = -1
+        if self._committed and type_ not in ("HEAD", "TAIL", "SETTING"):
+            self._problem = self._problem or "it has statements behind COMMIT, outside of any transaction"
         self._committed = self._committed and type_ in ("TAIL", "SETTING")
+        if type_ == "SQL" and self._drafts and self._drafts[-1].type == "SQL":
+            return self._drafts[-1]
         draft = _Draft(start, type_, name, table)
         self._drafts.append(draft)
         return draft
@@ -164,6 +176,8 @@ class SqliteVisitor:
         self._add(start, "SETTING" if self._begun else "HEAD", "")
 
     def _begin(self, start: int, text: bytes) -> None:
+        if self._begun and not self._committed:
+            self._problem = self._problem or _TWICE
         self._begun = True
         self._add(start, "HEAD", "")
 
@@ -171,7 +185,10 @@ class SqliteVisitor:
         self._add(start, "TAIL", "")
         if text[:1] in (b"R", b"r"):
             self._problem = self._problem or "it ends with ROLLBACK: sqlite3 met errors"
+        if self._committed:
+            self._problem = self._problem or "it has a COMMIT without BEGIN TRANSACTION before it"
         self._committed = True
+        self._created.clear()
 
     def _analyze(self, start: int, text: bytes) -> None:
         self._add(start, "STATISTICS", "")
@@ -186,6 +203,11 @@ class SqliteVisitor:
 
     def _create(self, start: int, text: bytes) -> None:
         found = created(text)
+        if found and found.kind == "TABLE":
+            # The BEGIN of another dump is not seen when it stands within a statement.
+            if self._fold(found.name) in self._created:
+                self._problem = self._problem or _TWICE
+            self._created.add(self._fold(found.name))
         if found is None:
             self._add(start, "SQL", "")
         elif found.kind != "TABLE":

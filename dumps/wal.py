@@ -230,6 +230,12 @@ class Reach:
     missing: str
 
 
+def behind(base: Base, segment_size: int) -> Base:
+    """The place from which on an archive is needed: what is before is in the physical backup itself."""
+    after = (max(base.stop - 1, base.start) // segment_size + 1) * segment_size
+    return Base(base.label, base.timeline, after, base.stop)
+
+
 def reach(base: Base, cover: Coverage, histories: Histories, segment_size: int) -> Reach:
     """Follow the log from a base on, over timelines as `recovery_target_timeline = 'latest'` does."""
     route = _route(base, histories)
@@ -277,7 +283,9 @@ def archive_findings(
     if len(cover.gaps) > _SHOWN:
         findings.append(f"WAL is missing in {len(cover.gaps) - _SHOWN} more places")
     for base in bases:
-        got = reach(base, cover, histories, segment_size)
+        got = reach(behind(base, segment_size), cover, histories, segment_size)
+        if got.missing and got.end is None and not _follows(base, cover, segment_size):
+            continue  # nothing has been archived since: the backup alone is whole
         if got.missing and got.end is None:
             findings.append(f"{base.label} cannot be recovered from the archive: {got.missing} is not in it")
         elif got.missing:
@@ -286,6 +294,11 @@ def archive_findings(
                 f"{base.label} can be recovered to the end of {end} only: {got.missing} is missing"
             )
     return findings
+
+
+def _follows(base: Base, cover: Coverage, segment_size: int) -> bool:
+    """Whether the archive has anything from behind a base."""
+    return any(r.last >= behind(base, segment_size).start // segment_size for r in cover.ranges)
 
 
 def oldest_needed(bases: Iterable[Base]) -> int | None:

@@ -122,8 +122,8 @@ def _subjects(
 
 
 def _is_of(archive: LogArchive, subject: Subject) -> bool:
-    """Whether these are logs of this database."""
-    if archive.subject.uuid:
+    """Whether these are logs of this database: of a cluster by its identity, binlogs by the dumps' name."""
+    if archive.subject.engine == "postgresql" or subject.uuid:
         return archive.subject.uuid == subject.uuid
     return archive.subject.name == subject.name
 

@@ -249,7 +249,8 @@ def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _
         checkpoint=part.checkpoint,
         catalogue=content,
     )
-    consistency, evidence, warnings = judge(source, form, item, note)
+    uncompared = str(catalogue.extra.get("uncompared", "")) if catalogue else ""
+    consistency, evidence, warnings = judge(source, form, item, note, uncompared)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
     return _Done(item, consistency, evidence, tuple(warnings), catalogue.facts if catalogue else {})
@@ -282,7 +283,10 @@ def _bad_sentence(name: str, bad: BadRange) -> str:
 
 
 def _facts(done: Sequence[_Done], request: Request) -> dict[str, str]:
+    """What is known of the whole: where two parts say different things, neither is true of it."""
     facts: dict[str, str] = {}
+    torn: set[str] = set()
     for each in done:
+        torn |= {name for name, value in each.facts.items() if facts.get(name, value) != value}
         facts |= each.facts
-    return facts | dict(request.facts)
+    return {name: value for name, value in facts.items() if name not in torn} | dict(request.facts)

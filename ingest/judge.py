@@ -8,17 +8,26 @@ from holdfast.ingest.wrapped import SectionedSource, innermost
 from holdfast.repo.snapshot import Consistency, Item, ItemKind
 
 
-def judge(source: Source, form: Form, item: Item, note: str) -> tuple[Consistency, str, list[str]]:
-    """(consistency, evidence, warnings); `note` is what the source had to say at its end."""
+def judge(
+    source: Source, form: Form, item: Item, note: str, uncompared: str
+) -> tuple[Consistency, str, list[str]]:
+    """(consistency, evidence, warnings); `note` is what the source had to say at its end, `uncompared` names
+    the checksums of a manifest that nobody computed."""
     notes = [note] if note else []
+    inner = innermost(source)
     if any(not bad.length for bad in item.bad):
         return Consistency.UNKNOWN, "the dump is not whole", notes
     if item.bad:
         return Consistency.UNKNOWN, "not all of it could be read", []
-    inner = innermost(source)
     if isinstance(inner, Graded):
         return inner.grade, inner.evidence, notes
-    if isinstance(source, SectionedSource) or isinstance(inner, CommandSource):
+    if uncompared:
+        told = f"of the files only sizes were compared with the manifest, whose checksums are {uncompared}"
+        return Consistency.UNKNOWN, told, [*notes, f"{told}; pg_basebackup --manifest-checksums=SHA256"]
+    command = isinstance(inner, CommandSource)
+    # Of a file that was replaced meanwhile, half may be the old one: both end like a whole dump.
+    steady = command or not note or form.form == "tar"
+    if command or (isinstance(source, SectionedSource) and steady):
         return Consistency.APPLICATION, _of_a_dump(source, form), notes
     return _as_found(form, note)
 

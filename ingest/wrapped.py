@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 from holdfast.dumps.catalogue import Catalogue
@@ -125,6 +126,11 @@ class UnpackedSource(SectionedSource):
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
         yield SourceExtent(0, None, is_hole=False)
 
+    @property
+    def bad(self) -> list[BadRange]:
+        """Without places: those are of the archive, and what comes out has others."""
+        return [replace(bad, offset=0, length=0, reason=_told(bad)) for bad in self.source.bad]
+
     def read_into(self, buffer: memoryview, offset: int) -> int:
         done = 0
         while done < len(buffer):
@@ -152,6 +158,14 @@ class UnpackedSource(SectionedSource):
                 raise Refused(f"{self.name} {error}") from None
             if count < wanted:
                 return
+
+
+def _told(bad: BadRange) -> str:
+    return (
+        f"{bad.length} bytes at offset {bad.offset} of the archive: {bad.reason}"
+        if bad.length
+        else bad.reason
+    )
 
 
 class ScannedSource(SectionedSource):

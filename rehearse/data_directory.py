@@ -2,7 +2,8 @@
 
 The stored tar is read once, front to back; each chunk is checked on the way. Until the very end there is no
 global/pg_control, without which no server starts: what a crash or a full disk leaves is never taken for a
-cluster. Only a new or an empty folder is written into, so what fails can be removed again.
+cluster. Only a new or an empty folder is written into, and it is taken first with a file that one restore
+alone can make: so what fails can be removed again, and never what another one writes.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ _CONTROL_LIMIT: Final = 1 << 20
 _SYNCING: Final = 64
 """Files that wait for the disk at a time, each with an open descriptor; the journal takes them together."""
 _THREADS: Final = 8
+_TAKEN: Final = ".holdfast-restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +96,8 @@ def restore_data_directory(
     """
     check_whole(catalogue)
     check_target(target)
-    made = not target.exists()
     try:
-        with _Directory(target, changes) as directory:
+        with _taken(target) as top, _Directory(top, changes) as directory:
             reader = Reader(repository)
             stream = _Stream(Restorer(repository, reader).in_order(reader.recipe(item)), progress)
             with closing(stream):
@@ -105,11 +106,45 @@ def restore_data_directory(
             directory.finish()
         _sync_folder(target.absolute().parent)
     except OSError as error:
-        _remove(target, made=made)
         raise TargetError(f"cannot write below {target}: {error.strerror or error}") from error
-    except BaseException:
-        _remove(target, made=made)
-        raise
+
+
+@contextmanager
+def _taken(target: Path) -> Iterator[TargetFolder]:
+    """The empty folder, made if need be, for this restore alone. When the block raises it is as it was.
+
+    Raises Refused when another one has it or has filled it meanwhile.
+    """
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    made = False
+    with suppress(FileExistsError):
+        target.mkdir(mode=0o700)
+        made = True
+    with closing(TargetFolder.top(target, overwrite=False)) as top:
+        _take(top.fd, target)
+        try:
+            yield top
+        except BaseException:
+            _empty(top.fd)
+            _give_back(top.fd)
+            if made:
+                with suppress(OSError):
+                    target.rmdir()
+            raise
+
+
+def _take(folder: int, target: Path) -> None:
+    try:
+        os.close(os.open(_TAKEN, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder))
+    except FileExistsError:
+        raise Refused(
+            f"{target} is being restored into already, or was when that was cut off; nothing was written"
+        ) from None
+    with os.scandir(folder) as entries:
+        others = any(entry.name != _TAKEN for entry in entries)
+    if others:  # filled since it was looked at
+        _give_back(folder)
+        raise Refused(f"{target} is not empty any more; nothing was written")
 
 
 class _Stream:
@@ -150,19 +185,15 @@ class _Stream:
 class _Directory:
     """The folder that is being filled."""
 
-    def __init__(self, target: Path, changes: Changes) -> None:
+    def __init__(self, top: TargetFolder, changes: Changes) -> None:
         self._changes = changes
         self._folders: dict[str, Mapping[str, Any]] = {}
         self._control: tuple[Section, bytes] | None = None
         self._syncing: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(_THREADS, "holdfast-sync")
         self._written: set[str] = set()
-        self._top = TargetFolder.top(target, overwrite=False)
-        try:
-            os.fchmod(self._top.fd, 0o700)
-        except BaseException:
-            self._top.close()
-            raise
+        self._top = top
+        os.fchmod(top.fd, 0o700)
 
     def __enter__(self) -> _Directory:
         return self
@@ -171,12 +202,11 @@ class _Directory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._pool.shutdown()
-        self._top.close()
 
     def take(self, section: Section, stream: _Stream) -> None:
         """One member."""
         path = section.name
-        if path in self._changes.left_out:
+        if path in self._changes.left_out or path == _TAKEN:
             return
         if section.type == "FOLDER":
             self._folders[path] = section.extra
@@ -203,6 +233,7 @@ class _Directory:
         if self._control is None:
             raise Damaged(CONTROL_PATH, "is not in the backup")
         section, content = self._control
+        _give_back(self._top.fd)  # no other one takes it: it is not empty
         os.fsync(self._top.fd)
         self._write(CONTROL_PATH, section.extra, [[content]])
         self._settle()
@@ -250,8 +281,11 @@ class _Directory:
 
 
 def _sync_folder(path: Path) -> None:
-    """Make the name of what is in it durable, where the file system can."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Make the name of what is in it durable, where the file system can and we may."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return  # a folder may be written and not read
     try:
         with suppress(OSError):
             os.fsync(fd)
@@ -272,14 +306,17 @@ def _write_all(fd: int, data: bytes | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
-def _remove(target: Path, *, made: bool) -> None:
-    """All that is in a folder that was empty before; the folder too if it was not there."""
-    with suppress(OSError):
-        for entry in list(os.scandir(target)):
+def _empty(folder: int) -> None:
+    """Remove all that is in it but the sign that it is taken, as far as that can be done."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in [entry for entry in entries if entry.name != _TAKEN]:
             if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path, ignore_errors=True)
+                shutil.rmtree(entry.name, ignore_errors=True, dir_fd=folder)
             else:
                 with suppress(OSError):
-                    Path(entry.path).unlink()
-        if made:
-            target.rmdir()
+                    os.unlink(entry.name, dir_fd=folder)
+
+
+def _give_back(folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(_TAKEN, dir_fd=folder)

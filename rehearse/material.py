@@ -37,7 +37,8 @@ _TRAILERS: Final = {
 class Material:
     """The item to load, of the database `name`. `form` as in `Catalogue`; `server` is the version that it
     was dumped from, "" when that is not known; `roles` is the item with roles and tablespaces that stands
-    beside a dump, None without one. `fault` says why it is not whole, "" when nothing is known against it."""
+    beside a dump, None without one. `alone`: there is no other dump in the snapshot, of which this would
+    prove nothing. `fault` says why it is not whole, "" when nothing is known against it."""
 
     engine: str
     form: str
@@ -46,6 +47,7 @@ class Material:
     item: Item
     catalogue: Catalogue | None
     roles: Item | None
+    alone: bool
     fault: str
 
     @property
@@ -90,8 +92,14 @@ def find_material(repository: Repository, stored: StoredSnapshot, path: str = ""
     fault = f"{bad.length} bytes could not be read when it was backed up" if bad else ""
     fault = (catalogue.fault if catalogue else "") or fault
     roles = next((i for i in snapshot.items if i.path == GLOBALS and i is not item), None)
+    text = item.path.removesuffix(".sqlite") + ".sql" if engine == "sqlite" else ""  # made of the file itself
+    alone = all(
+        other is item or other is roles or other.path == text
+        for other in snapshot.items
+        if other.kind is ItemKind.DUMP
+    )
     server = snapshot.facts.get("server", "") or (catalogue.facts.get("server", "") if catalogue else "")
-    return Material(engine, form, snapshot.subject.name, server, item, catalogue, roles, fault)
+    return Material(engine, form, snapshot.subject.name, server, item, catalogue, roles, alone, fault)
 
 
 def stored_bytes(repository: Repository, item: Item, catalogue: Catalogue | None = None) -> Iterator[Buffer]:

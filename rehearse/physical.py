@@ -80,6 +80,10 @@ def recovered(
             if relay is not None and relay.trouble is not None:
                 raise relay.trouble from error
             raise
+        if relay is not None:
+            relay.close()  # a server that takes writes needs no more log; what it runs from now on gets none
+            if relay.trouble is not None:
+                raise relay.trouble
         if recovery is not None:
             files = relay.files if relay else 0
             findings.notes.append(f"recovered to {recovery.target} with {files} archived log files")
@@ -100,4 +104,5 @@ def _settings(confinement: Confinement, pg_controldata: str, data: Path) -> dict
     answer, _ = ask(confinement, [pg_controldata, "-D", str(data)], b"", env={}, limit=1 << 16)
     lines = dict(line.split(":", 1) for line in answer.decode(errors="replace").splitlines() if ":" in line)
     found = {name: lines.get(words, "").strip() for name, words in _CONTROL.items()}
-    return {name: value for name, value in found.items() if value.isdecimal()}
+    # Else it would be called ready as soon as it lets readers in, long before the recovery is done.
+    return {"hot_standby": "off"} | {name: value for name, value in found.items() if value.isdecimal()}

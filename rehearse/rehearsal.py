@@ -92,6 +92,7 @@ def rehearse(
         findings.tables,
         findings.rows,
         error[:_ERROR],
+        "" if material.alone else material.item.path,
     )
     proof = Proof(verdict, tuple(findings.counted), tuple(findings.queries), tuple(findings.notes))
     return Rehearsed(proof, folder if wishes.keep else None, loads, damage)

@@ -27,6 +27,7 @@ import lmdb
 from holdfast.repo.environment import Gate, reserve
 from holdfast.repo.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.repo.format import ALIGN, RecordHeader
+from holdfast.repo.store_files import hand_over
 from holdfast.repo.types import ChunkID, PackID, SnapshotID
 
 _LAYOUT = b"1"
@@ -85,6 +86,8 @@ class Index:
                 if isinstance(error, innocent) or type(error) is lmdb.Error:
                     raise
                 self._start_over(repository)
+            for made in (folder, *folder.iterdir()):
+                hand_over(made, folder.parent)
         except OSError as error:
             raise StoreError.wrap("open the index in", str(folder), error) from error
         except lmdb.Error as error:

@@ -12,7 +12,7 @@ what it takes over before it commits: of two, one was listed first and could not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
@@ -145,8 +145,12 @@ class LogReading:
 
 def open_archive(repository: Repository, name: str) -> LogArchive:
     """The archive of that name, or of that identity (`Subject.uuid`). Raises NotFound or Refused."""
-    found = archives(LogReading(repository).snapshots())
+    snapshots = LogReading(repository).snapshots()
+    found = archives(snapshots)
     chosen = [a for a in found if a.subject.uuid == name] or [a for a in found if a.subject.name == name]
+    if not chosen:  # archived before the first backup gave the cluster its name
+        of = {s.snapshot.subject.uuid for s in snapshots if s.snapshot.subject.name == name} - {""}
+        chosen = [a for a in found if a.subject.uuid in of]
     if not chosen:
         there = ", ".join(a.subject.name for a in found) or "none yet"
         raise NotFound(f"no log archive {name!r}; there are: {there}")
@@ -232,26 +236,68 @@ def refusal(archive: LogArchive, name: str) -> Refused:
     )
 
 
-def drop(repository: Repository, identity: Identity, doomed: Callable[[str], bool]) -> int:
+def _nothing(snapshots: Sequence[StoredSnapshot]) -> Collection[str]:
+    """No file."""
+    return ()
+
+
+def drop(
+    repository: Repository,
+    identity: Identity,
+    doomed: Callable[[str], bool],
+    *,
+    needed: Callable[[Sequence[StoredSnapshot]], Collection[str]] = _nothing,
+    lock_timeout: float = _LOCK_TIMEOUT,
+) -> int:
     """Take files out of an archive, by name; returns how many. They can be had back from the trash.
+
+    `needed` is given all snapshots in use and says which files must stay all the same: the plan that doomed
+    them may be older than a backup that needs them.
 
     Snapshots without the doomed files are committed first, then the old ones go to the trash: a crash
     leaves files that were to go, and nothing else. A push that took a snapshot over meanwhile may keep
-    some, too: the next run drops them.
+    some, too: the next run drops them. The trash is filled under the exclusive lock, after another look: a
+    backup that is being taken needs log files, and which ones nobody knows before it is committed.
+
+    Raises Refused when a snapshot cannot be read, for it may need any file, or when a backup that came
+    meanwhile needs them; Locked when a backup runs past `lock_timeout` seconds. Then nothing was dropped.
     """
-    with repository.store.lock(LockMode.SHARED, _LOCK_TIMEOUT):
-        archive = LogReading(repository).archive(identity)
-        old = (
-            [s for s in archive.snapshots if any(doomed(i.path) for i in s.snapshot.items)] if archive else []
-        )
+    with repository.store.lock(LockMode.SHARED, lock_timeout):
+        snapshots = _all_snapshots(repository)
+        stay = set(needed(snapshots))
+        archive = next((a for a in archives(snapshots) if a.subject.identity == identity), None)
+        gone = {name for name in archive.files if doomed(name) and name not in stay} if archive else set()
+        old = [s for s in archive.snapshots if _holds(s, gone)] if archive else []
         for stored in old:
-            kept = tuple(item for item in stored.snapshot.items if not doomed(item.path))
+            kept = tuple(item for item in stored.snapshot.items if item.path not in gone)
             if kept:  # the time stays: the order of an archive's snapshots is that of its files
                 _commit(repository, replace(stored.snapshot, items=kept, parent=stored.id))
+    if not old:
+        return 0
+    with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+        if gone & set(needed(_all_snapshots(repository))):
+            raise Refused("a backup that was made meanwhile needs the log files; none was dropped")
         for stored in old:
             with suppress(FileNotFoundError):  # a push took it over
                 trash_pair(repository.store, Kind.SNAPSHOT, stored.id)
-    return len({i.path for s in old for i in s.snapshot.items if doomed(i.path)})
+    return len(gone)
+
+
+def _holds(stored: StoredSnapshot, names: Collection[str]) -> bool:
+    return any(item.path in names for item in stored.snapshot.items)
+
+
+def _all_snapshots(repository: Repository) -> list[StoredSnapshot]:
+    """Every snapshot, also those that a killed backup left half committed. Raises Refused when one in use
+    cannot be read."""
+    reading = LogReading(repository)
+    found = reading.snapshots()
+    if reading.damaged:
+        raise Refused(
+            f"{reading.damaged[0]}; which log files this snapshot needs is unknown, so none was dropped; "
+            "run `holdfast check`"
+        )
+    return [*found, *repository.snapshots(pending=True).good]
 
 
 def settle(repository: Repository) -> None:

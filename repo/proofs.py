@@ -38,7 +38,8 @@ class Outcome(Enum):
 class Verdict:
     """How a rehearsal ended. `time` is when it began, UTC; `server` is the program that loaded the
     snapshot, with its version; `tables` and `rows` are how many there were in all; `error` is the server's
-    last word, "" when the snapshot was proven."""
+    last word, "" when the snapshot was proven. `path` is the one item that it is about, "" when that is all
+    that the snapshot has to prove."""
 
     snapshot: SnapshotID
     time: datetime
@@ -53,6 +54,7 @@ class Verdict:
     tables: int = 0
     rows: int = 0
     error: str = ""
+    path: str = ""
 
 
 class TableCount(NamedTuple):
@@ -252,6 +254,7 @@ def _encode(proof: Proof) -> bytes:
         "tables": v.tables,
         "rows": v.rows,
         "error": v.error,
+        **({"path": v.path} if v.path else {}),
     }
     details = {
         "tables": [list(table) for table in proof.tables],
@@ -286,6 +289,7 @@ def _decode_verdict(data: bytes, where: str) -> Verdict:
             tables=int(d["tables"]),
             rows=int(d["rows"]),
             error=str(d["error"]),
+            path=str(d.get("path", "")),
         )
     except _NOT_JSON as error:
         raise Damaged(where, f"not a proof: {error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -73,7 +73,9 @@ def execute(
     if repack:
         try:
             with repository.store.lock(LockMode.SHARED, lock_timeout):
-                result.repacked_bytes = _repack(repository, plan, progress)
+                result.repacked_bytes, bad = _repack(repository, plan, progress)
+            repack = [use for use in repack if use.pack not in bad]
+            result.notes += [f"{error}; this pack was kept; run `holdfast check`" for error in bad.values()]
         except NoSpace:
             repack = []
             result.notes.append("no room to repack; packs that nothing needs were removed all the same")
@@ -103,48 +105,69 @@ def execute(
     return result
 
 
-def _repack(repository: Repository, plan: Plan, progress: ProgressFunction) -> int:
-    """Write the needed records of the plan's half-empty packs into new packs; returns bytes written."""
+def _repack(
+    repository: Repository, plan: Plan, progress: ProgressFunction
+) -> tuple[int, dict[PackID, Damaged]]:
+    """Write the needed records of the plan's half-empty and small packs into new packs.
+
+    (bytes written, optional packs that must stay because a record in them is bad). Such a record in another
+    pack stops the prune.
+    """
     store = repository.store
     new: list[tuple[PackID, int, Directory]] = []
     writer = PackWriter(
         store, repository.keys, lambda pack, size, directory: new.append((pack, size, directory))
     )
+    bad: dict[PackID, Damaged] = {}
     try:
         with IdSet(repository.scratch("repack")) as needed, IdSet(repository.scratch("copied")) as copied:
             committed, pending = claimants(repository)
             mark_all(repository, [*committed, *pending], needed, lambda count: None)
             doomed = {use.pack for use in [*plan.repack, *plan.remove]}
             for use in plan.repack:
-                _copy_needed(repository, use, writer, doomed=doomed, needed=needed, copied=copied)
+                records = _needed_records(repository, use, doomed=doomed, needed=needed, copied=copied)
+                try:
+                    # Of an optional pack all or nothing: what two packs hold would be waste in one of them.
+                    _copy(writer, list(records) if use.pack in plan.optional else records, copied)
+                except Damaged as error:
+                    if use.pack not in plan.optional:
+                        raise
+                    bad[use.pack] = error
+                    doomed.discard(use.pack)
                 progress(use.size)
         writer.finish()
     finally:
         writer.abandon()
     repository.index.add(new)
-    return writer.stored
+    return writer.stored, bad
 
 
-def _copy_needed(
-    repository: Repository,
-    use: PackUse,
-    writer: PackWriter,
-    *,
-    doomed: set[PackID],
-    needed: IdSet,
-    copied: IdSet,
-) -> None:
-    """Copy what is needed of a doomed pack and is good in no pack that stays, each chunk once.
+def _copy(writer: PackWriter, records: Iterable[Record], copied: IdSet) -> None:
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        copied.add([record[0].id])
+        size += record[0].size
+        if size >= _BATCH:
+            writer.add(batch)
+            batch, size = [], 0
+    if batch:
+        writer.add(batch)
 
-    Every record is authenticated on the way; one that is bad everywhere stops the prune.
+
+def _needed_records(
+    repository: Repository, use: PackUse, *, doomed: set[PackID], needed: IdSet, copied: IdSet
+) -> Iterator[Record]:
+    """What is needed of a doomed pack and is good in no pack that stays, each chunk once.
+
+    Every record is authenticated on the way. Raises Damaged for one that is bad everywhere.
     """
     pack = use.pack
     where = f"pack {pack}"
     cipher = repository.ciphers.get(pack)
     data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT))
     entries = read_directory(repository.store, repository.ciphers, pack, use.size)
-    batch: list[Record] = []
-    size = 0
     for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
         if not wanted or copied.contains([header.id])[0]:
             continue
@@ -152,18 +175,12 @@ def _copy_needed(
         if any(is_good(repository, place) for place in others if place.pack not in doomed):
             continue
         try:
-            batch.append(open_payload(cipher, offset, data[offset : offset + header.size], where))
+            record = open_payload(cipher, offset, data[offset : offset + header.size], where)
         except Damaged:
             if any(is_good(repository, place) for place in others):
                 continue  # copied from there when its turn comes
             raise
-        copied.add([header.id])
-        size += header.size
-        if size >= _BATCH:
-            writer.add(batch)
-            batch, size = [], 0
-    if batch:
-        writer.add(batch)
+        yield record
 
 
 def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:

@@ -40,7 +40,8 @@ class Plan:
     """What a prune would do. A value: making it changes nothing.
 
     `missing` counts reachable chunks that are in no pack: with any, nothing may be removed.
-    `snapshots` and `pending` are what it was made from; `listed` are the packs it saw.
+    `snapshots` and `pending` are what it was made from. Packs in `repack` that are `optional` are only small:
+    that one of them is damaged is no reason to stop.
     """
 
     keep: tuple[PackUse, ...]
@@ -49,6 +50,7 @@ class Plan:
     missing: int
     snapshots: frozenset[SnapshotID]
     pending: frozenset[SnapshotID]
+    optional: frozenset[PackID] = frozenset()
 
     @property
     def freed(self) -> int:
@@ -89,19 +91,20 @@ def make_plan(
         for e in repository.store.listing(Kind.PACK)
         if repository.index.is_listed(PackID(e.name))
     ]
-    keep, repack, remove = sort_packs(packs, max_unused)
+    keep, repack, small, remove = sort_packs(packs, max_unused)
     ids = frozenset(s.id for s in committed), frozenset(s.id for s in pending)
-    return Plan(tuple(keep), tuple(repack), tuple(remove), missing, *ids)
+    optional = frozenset(p.pack for p in small)
+    return Plan(tuple(keep), (*repack, *small), tuple(remove), missing, *ids, optional)
 
 
 def sort_packs(
     packs: Iterable[PackUse], max_unused: float, *, target: int = PACK_TARGET
-) -> tuple[list[PackUse], list[PackUse], list[PackUse]]:
-    """(keep, repack, remove): the emptiest packs are repacked until the rest wastes little enough.
+) -> tuple[list[PackUse], list[PackUse], list[PackUse], list[PackUse]]:
+    """(keep, repack, small, remove): the emptiest packs are repacked until the rest wastes little enough.
 
-    Small packs too, when there are many: each push of a log file leaves one, and every listing walks them
-    all. What comes of them is full packs of `target` bytes and one that is not, so the next plan lets them
-    be.
+    Small packs are repacked, too, when there are many: each push of a log file leaves one, and every listing
+    walks them all. What comes of them is full packs of `target` bytes and one that is not, so the next plan
+    lets them be.
     """
     remove = [p for p in packs if p.used == 0]
     partly = sorted((p for p in packs if p.used), key=lambda p: p.used / p.size)
@@ -117,11 +120,10 @@ def sort_packs(
         total -= waste
     keep = partly[len(repack) :]
     small = [p for p in keep if p.size < target // _SMALL]
-    if len(small) >= _MANY:
-        chosen = {p.pack for p in small}
-        repack += small
-        keep = [p for p in keep if p.pack not in chosen]
-    return keep, repack, remove
+    if len(small) < _MANY:
+        small = []
+    chosen = {p.pack for p in small}
+    return [p for p in keep if p.pack not in chosen], repack, small, remove
 
 
 def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:

@@ -75,7 +75,12 @@ def decide(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -
 def _decide_subject(group: list[StoredSnapshot], policy: Policy, now: datetime) -> list[Decision]:
     newest_first = sorted(group, key=lambda s: (s.snapshot.time, s.id), reverse=True)
     reasons: dict[str, list[str]] = {s.id: [] for s in newest_first}
-    honest = [s for s in newest_first if s.snapshot.time <= now]
+    dated = [s for s in newest_first if s.snapshot.time <= now]
+    # A backup that is not whole must not push out one that is: it counts only where there is no other.
+    honest = [s for s in dated if not s.snapshot.partial] or dated
+    for stored in dated:
+        if stored.snapshot.partial and stored.snapshot.time > honest[0].snapshot.time:
+            reasons[stored.id].append("partial, newer than any whole one")
     for stored in newest_first:
         if stored.snapshot.time > now:
             reasons[stored.id].append("dated in the future")

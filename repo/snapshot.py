@@ -45,7 +45,7 @@ class Consistency(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is backed up. `uuid` is the identity when the source has one; else kind and name are.
+    """What is backed up. `uuid` is the identity when the source has one; else kind, engine and name are.
 
     `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds.
     """
@@ -58,7 +58,8 @@ class Subject:
     @property
     def identity(self) -> tuple[str, str]:
         """Equal for snapshots of the same subject."""
-        return (self.kind.value, self.uuid or f"name:{self.name}")
+        engine = f"{self.engine}:" if self.engine else ""
+        return (self.kind.value, self.uuid or f"{engine}name:{self.name}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,9 @@ class Snapshot:
 
     `facts` are what is known of a database at that moment, by these names as far as they are known:
     "server" (its version), "tool" (what made the dump, with version), "system_id" and "timeline" of a
-    PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn" and
-    "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid", "physical" ("yes").
+    PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn"
+    and "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid",
+    "physical" ("yes").
     """
 
     subject: Subject

@@ -17,6 +17,7 @@ from holdfast.repo.errors import Locked, NoRepository, RepositoryExists, StoreEr
 from holdfast.repo.filesystems import is_fit_for_mmap
 from holdfast.repo.open_files import OpenFiles
 from holdfast.repo.store import CONFIG_NAMES, Entry, Kind, LockMode
+from holdfast.repo.store_files import hand_over, link_or_rename, sync_folder, write_all
 from holdfast.repo.types import Buffer
 
 _TEMPORARY = ".tmp-"
@@ -24,7 +25,6 @@ _TRASH = "trash"
 _LOCK = "lock"
 _OPEN_FILES = 128
 _BUFFER = 512 << 10
-_WRITE_PIECE = 8 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -140,7 +140,7 @@ class LocalStore:
             except FileNotFoundError as error:
                 raise StoreError.wrap("write", str(path), error) from error
             try:
-                taken = not _link_or_rename(temporary, path)
+                taken = not link_or_rename(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -154,7 +154,7 @@ class LocalStore:
             try:
                 for folder in folders:
                     with self._translate("sync", folder):
-                        _sync_folder(folder)
+                        sync_folder(folder)
             except StoreError:
                 with self._dirty_lock:  # not durable, and not forgotten
                     self._dirty |= folders
@@ -181,6 +181,7 @@ class LocalStore:
         with self._translate("lock", path):
             # LOCK_EX over NFS needs a descriptor open for writing.
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            hand_over(fd, self.root)
         try:
             deadline = time.monotonic() + timeout
             while True:
@@ -230,6 +231,7 @@ class LocalStore:
         may be a mount point whose disk is gone: nothing is made then."""
         if not folder.is_dir() and any((self.root / name).is_file() for name in CONFIG_NAMES):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            hand_over(folder, self.root)
             self._mark(folder.parent)
 
     def _move(self, source: Path, target: Path) -> None:
@@ -257,7 +259,8 @@ class LocalStore:
             path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
             fd = os.open(path, _CREATE, 0o600)
             try:
-                _write_all(fd, data)
+                hand_over(fd, self.root)
+                write_all(fd, data)
                 os.fsync(fd)
             except OSError as error:
                 path.unlink(missing_ok=True)
@@ -307,42 +310,3 @@ class LocalStore:
             raise
         except OSError as error:
             raise StoreError.wrap(action, str(path), error) from error
-
-
-def _write_all(fd: int, data: Buffer) -> None:
-    view = memoryview(data)
-    if len(view) > _WRITE_PIECE:
-        with suppress(OSError):  # not every file system can; a full one fails at the write then
-            os.posix_fallocate(fd, 0, len(view))
-    while view:
-        view = view[os.write(fd, view[:_WRITE_PIECE]) :]
-
-
-def _link_or_rename(temporary: Path, path: Path) -> bool:
-    """Give the file its name unless that is taken; True when it was free."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        temporary.unlink()
-        return False
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        if path.exists():  # a file system without hard links: names are hashes, so a race is harmless
-            temporary.unlink()
-            return False
-        temporary.rename(path)
-        return True
-    temporary.unlink()
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

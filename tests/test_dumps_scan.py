@@ -19,6 +19,7 @@ from database_support import MariaServer, PostgresServer, maria_server, postgres
 from holdfast.dumps._lexer import MYSQL, POSTGRESQL, SQLITE
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.scan import BORDER_DISTANCE, Scanner
+from holdfast.dumps.scan_marks import Marks
 from support import need
 
 NASTY = "it's; \\. \"q\" -- /* $$ ` \n\\.\n;;\r\n\t\\' \\\\"
@@ -32,6 +33,8 @@ class Recorder:
     pieces: list[tuple[str, int, int, bytes]] = field(default_factory=list)
     size: int = -1
     unfinished: str = "not asked"
+    marks: Marks = field(default_factory=Marks)
+    count: int = 0
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self.pieces.append(("comment", start, end, text))

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from cli_support import PASSWORD, Place
+from cli_support import PASSWORD, Place, flip_byte
+from holdfast.cli import forget_logs
+from holdfast.cli.forget_logs import keep_last_users
+from holdfast.cli.restore_physical import pick_backup
 from holdfast.dumps.log_ties import needed_of, plan_logs
+from holdfast.dumps.pg_recovery import parse_target
 from holdfast.repo.errors import NotFound
+from holdfast.repo.forget import forget
 from holdfast.repo.format import PACK_TARGET
+from holdfast.repo.logs import drop
+from holdfast.repo.packs import read_directory
+from holdfast.repo.pairs import delete_pair
 from holdfast.repo.prune import execute
 from holdfast.repo.prune_plan import PackUse, make_plan, sort_packs
 from holdfast.repo.repository import Repository
-from holdfast.repo.retention import Policy, decide
+from holdfast.repo.retention import Decision, Policy, decide
 from holdfast.repo.select import filter_snapshots, select_one
-from holdfast.repo.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshot import BadRange, StoredSnapshot, Subject, SubjectKind
 from holdfast.repo.store import Kind
 from holdfast.repo.store_local import LocalStore
-from holdfast.repo.types import PackID
+from holdfast.repo.store_memory import MemoryStore
+from holdfast.repo.types import PackID, RecordType
+from holdfast.repo.writer import Writer
 from log_support import (
     SUBJECT,
     archive_of,
@@ -31,13 +43,24 @@ from log_support import (
     physical_backup,
     push_files,
 )
-from support import NOW, open_repository
+from support import NOW, new_repository, open_repository, put_item
 
 NAMES = [file_name(n) for n in range(1, 9)]
 
 
 def day(number: int) -> Any:
     return NOW + timedelta(days=number - 30)
+
+
+def torn_backup(repository: Repository, number: int, *, time: Any) -> StoredSnapshot:
+    """A physical backup that is not whole."""
+    whole = physical_backup(repository, number, time=time)
+    with Writer(repository) as writer:
+        item = put_item(writer, repository, [b"x"], "base.tar")
+        item = replace(item, bad=(BadRange(0, 1, "cut short"),))
+        torn = writer.commit(replace(whole.snapshot, items=(item,)))
+    delete_pair(repository.store, Kind.SNAPSHOT, whole.id)
+    return torn
 
 
 # ---- The plan ------------------------------------------------------------------------------------------
@@ -116,6 +139,23 @@ def test_log_snapshots_that_a_kept_backup_needs_may_not_go(
     assert needed_of(everything(memory_repository), {logs.id, backup.id}) == []
 
 
+def test_a_backup_that_is_not_whole_is_no_reason_to_let_the_last_whole_one_go(
+    memory_repository: Repository, tmp_path: Path
+) -> None:
+    push_files(memory_repository, tmp_path / "f", *NAMES)
+    whole = physical_backup(memory_repository, 2, time=day(2))
+    torn = torn_backup(memory_repository, 5, time=day(5))
+    (plan,) = plan_logs(everything(memory_repository), [], {whole.id})
+    assert plan.orphaned
+    assert plan.drop == tuple(NAMES[:4]), "what the other needs stays even so"
+    assert plan_logs(everything(memory_repository), [], {torn.id}) == []
+    (plan,) = plan_logs([s for s in everything(memory_repository) if s.id != whole.id], [], {torn.id})
+    assert plan.orphaned, "it counts where there is no other"
+    found = everything(memory_repository)
+    decisions = keep_last_users(found, [Decision(whole, ()), Decision(torn, ())])
+    assert [d.keep for d in decisions] == [True, False]
+
+
 # ---- What others see of log snapshots ------------------------------------------------------------------
 
 
@@ -172,6 +212,61 @@ def test_forget_tells_and_drops_the_logs_that_go_with_a_backup(shop: Shop) -> No
     assert shop.names() == set(NAMES[4:])
 
 
+def test_no_logs_go_while_a_snapshot_cannot_be_read(shop: Shop) -> None:
+    with shop.opened() as repository:
+        unreadable = physical_backup(repository, 4, time=day(4))
+        (logs,) = archive_of(repository).snapshots
+    for copy in shop.place.repository.glob(f"snapshots/{unreadable.id}*"):
+        flip_byte(copy, copy.stat().st_size // 2)
+    refused = shop.place.run("forget", shop.old.id[:12], shop.kept.id[:12], logs.id[:12])
+    assert refused.exit_code == 1
+    assert "which log files this snapshot needs is unknown" in refused.stderr
+    done = shop.place.run("forget", shop.old.id[:12])
+    assert done.exit_code == 0
+    assert "no log files are dropped" in done.stderr
+    assert unreadable.id in done.stderr
+    assert shop.names() == set(NAMES)
+    for copy in shop.place.repository.glob(f"snapshots/{unreadable.id}*"):
+        flip_byte(copy, copy.stat().st_size // 2)
+    shop.place.ok("forget", "--keep-last", "2")
+    assert shop.names() == set(NAMES[3:])
+
+
+def test_a_backup_that_is_being_taken_keeps_the_logs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(drop.__kwdefaults__, "lock_timeout", 0.0)
+    with shop.opened() as repository, Writer(repository):
+        done = shop.place.run("forget", shop.old.id[:12])
+    assert done.exit_code == 0
+    assert "the log files of shop stay for now" in done.stderr
+    assert shop.names() == set(NAMES)
+    with shop.opened() as repository:
+        physical_backup(repository, 4, time=day(4))
+    shop.place.ok("forget", "--keep-last", "2")
+    assert shop.names() == set(NAMES[3:])
+
+
+def test_a_backup_that_was_committed_after_the_plan_keeps_its_logs(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(repository: Repository, *args: Any, **options: Any) -> int:
+        physical_backup(repository, 4, time=day(4))
+        return drop(repository, *args, **options)
+
+    monkeypatch.setattr(forget_logs, "drop", late)
+    shop.place.ok("forget", shop.old.id[:12])
+    assert shop.names() == set(NAMES[3:])
+
+
+def test_a_restore_picks_a_whole_backup_if_one_reaches(shop: Shop) -> None:
+    with shop.opened() as repository:
+        torn_backup(repository, 6, time=day(6))
+        settings: Any = SimpleNamespace(snapshots=Repository.snapshots)
+        recovery = parse_target("latest", ("holdfast",))
+        assert pick_backup(settings, repository, "shop", recovery) == (shop.kept, "")
+        forget(repository, [shop.old.id, shop.kept.id])
+        assert pick_backup(settings, repository, "shop", recovery)[0].snapshot.partial
+
+
 def test_logs_of_a_kept_backup_are_not_forgotten_by_id(shop: Shop) -> None:
     with shop.opened() as repository:
         (logs,) = archive_of(repository).snapshots
@@ -203,7 +298,7 @@ def test_undelete_says_which_logs_are_missing_and_how_to_have_them_back(shop: Sh
     back = shop.place.run("undelete", shop.old.id[:12])
     assert back.exit_code == 0
     assert "3 log files to be rolled forward" in back.stderr
-    assert f"cannot be recovered from the archive: {NAMES[1]} is not in it" in back.stderr
+    assert f"cannot be recovered from the archive: {NAMES[2]} is not in it" in back.stderr
     command = back.stderr.split("`holdfast undelete ")[1].split("`")[0]
     again = shop.place.run("undelete", *command.split())
     assert again.exit_code == 0, again.stderr
@@ -227,6 +322,35 @@ def test_many_small_packs_are_made_into_few_and_the_next_prune_does_nothing(
     assert not again.remove
 
 
+def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.repo.prune._BATCH", 1)
+    pairs = [(file_name(n), file_name(n + 1)) for n in range(0, 40, 2)]
+    store = MemoryStore()
+    with new_repository(store, tmp_path / "c") as repository:
+        for seed, pair in enumerate(pairs):
+            push_files(repository, tmp_path / "f", *pair, seed=seed)
+        plan = make_plan(repository)
+        assert plan.optional == {use.pack for use in plan.repack}
+        bad = plan.repack[5].pack
+        whole = store.files[Kind.PACK, bad]
+        records = read_directory(store, repository.ciphers, bad, len(whole))
+        last = max(offset for offset, header in records if header.type is RecordType.DATA) + 70
+        store.files[Kind.PACK, bad] = whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :]
+        result = execute(repository, plan, quarantine=timedelta(0), now=lambda: 1e12)
+        assert any(bad in note and "was kept" in note for note in result.notes)
+        packs = {entry.name for entry in store.listing(Kind.PACK)}
+        assert bad in packs
+        assert len(packs) == 2
+        store.files[Kind.PACK, bad] = whole
+        for seed, pair in enumerate(pairs):
+            assert_holds(repository, *pair, seed=seed)
+        assert not make_plan(repository).repack
+        places = [where for _, where in repository.index.scan()]
+        assert all(len(where) == 1 for where in places), "nothing of the pack that stays was copied"
+
+
 def prune(repository: Repository) -> None:
     execute(repository, make_plan(repository), quarantine=timedelta(0), now=lambda: 1e12)
 
@@ -237,6 +361,6 @@ def test_few_small_packs_and_full_ones_are_left_alone() -> None:
 
     small = [pack(n, PACK_TARGET // 8) for n in range(20)]
     full = [pack(100 + n, PACK_TARGET * 9 // 10) for n in range(50)]
-    assert sort_packs([*full, *small[:15]], 0.05)[1] == []
-    assert set(sort_packs([*full, *small], 0.05)[1]) == set(small)
+    assert sort_packs([*full, *small[:15]], 0.05)[1:3] == ([], [])
+    assert set(sort_packs([*full, *small], 0.05)[2]) == set(small)
     assert set(sort_packs([*full, *small], 0.05)[0]) == set(full)

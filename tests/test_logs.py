@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -14,11 +14,12 @@ from holdfast.ingest.logs import push
 from holdfast.ingest.source import FileSource
 from holdfast.repo import logs
 from holdfast.repo.check import Depth, check
-from holdfast.repo.errors import Damaged, NotFound, Refused, SourceError
+from holdfast.repo.errors import Damaged, Locked, NotFound, Refused, SourceError
 from holdfast.repo.logs import LogReading, drop, open_archive
 from holdfast.repo.prune import execute
 from holdfast.repo.prune_plan import make_plan
 from holdfast.repo.repository import Repository
+from holdfast.repo.snapshot import StoredSnapshot
 from holdfast.repo.store import Kind
 from holdfast.repo.store_local import LocalStore
 from holdfast.repo.store_memory import MemoryStore
@@ -324,6 +325,50 @@ def test_what_was_dropped_is_in_the_trash(repository: Repository, tmp_path: Path
     assert repository.snapshots().good == ()
     trashed = repository.snapshots(trashed=True).good
     assert [i.path for s in trashed for i in s.snapshot.items] == OLD
+
+
+def test_files_stay_that_a_backup_needs_which_came_after_the_plan(
+    repository: Repository, tmp_path: Path
+) -> None:
+    push_files(repository, tmp_path / "f", *OLD)
+    asked: list[int] = []
+
+    def needed(snapshots: Sequence[StoredSnapshot]) -> Collection[str]:
+        asked.append(len(snapshots))
+        return {OLD[1]}
+
+    assert drop(repository, SUBJECT.identity, set(OLD[:2]).__contains__, needed=needed) == 1
+    assert_holds(repository, *OLD[1:])
+    assert set(archive_of(repository).files) == set(OLD[1:])
+    assert len(asked) == 2, "once more under the lock that no backup holds"
+
+
+def test_nothing_is_dropped_when_the_last_look_finds_a_backup_that_needs_it(
+    repository: Repository, tmp_path: Path
+) -> None:
+    push_files(repository, tmp_path / "f", *OLD)
+    answers = iter([set[str](), {OLD[0]}])
+    with pytest.raises(Refused, match="none was dropped"):
+        drop(repository, SUBJECT.identity, set(OLD[:2]).__contains__, needed=lambda _: next(answers))
+    assert_holds(repository, *OLD)
+    assert drop(repository, SUBJECT.identity, set(OLD[:2]).__contains__) == 2
+    assert set(archive_of(repository).files) == {OLD[2]}
+
+
+def test_nothing_is_dropped_while_a_backup_is_being_taken(repository: Repository, tmp_path: Path) -> None:
+    push_files(repository, tmp_path / "f", *OLD)
+    with Writer(repository), pytest.raises(Locked):
+        drop(repository, SUBJECT.identity, lambda name: True, lock_timeout=0.0)
+    assert_holds(repository, *OLD)
+
+
+def test_nothing_is_dropped_while_a_snapshot_cannot_be_read(tmp_path: Path) -> None:
+    store = filled(tmp_path)
+    store.put(Kind.SNAPSHOT, "7" * 64, b"damaged")
+    with opened(store, tmp_path / "c") as repository:
+        with pytest.raises(Refused, match=r"77777777.*none was dropped"):
+            drop(repository, SUBJECT.identity, lambda name: True)
+        assert_holds(repository, *OLD)
 
 
 def test_an_archive_is_found_by_name_or_identity(repository: Repository, tmp_path: Path) -> None:

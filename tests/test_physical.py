@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -286,6 +288,48 @@ def test_damage_in_the_repository_leaves_nothing_behind(
         with pytest.raises(Damaged):
             restore(repository, stored, target)
         assert not list(target.iterdir())
+
+
+def test_two_restores_into_one_folder_do_not_take_each_others_files(
+    repository: Repository, backed_up: tuple[StoredSnapshot, Catalogue], target: Path
+) -> None:
+    others: list[str] = []
+
+    def at_once(_: int) -> None:
+        if not others:
+            with patch("holdfast.rehearse.data_directory.check_target"), pytest.raises(Refused) as refused:
+                restore(repository, backed_up, target)
+            others.append(str(refused.value))
+
+    snapshot, catalogue = backed_up
+    target.parent.mkdir()
+    item = snapshot.snapshot.items[0]
+    restore_data_directory(repository, item, catalogue, target, changes=Changes(), progress=at_once)
+    assert "into already" in others[0]
+    assert not list(target.glob(".holdfast*"))
+    with patch("holdfast.rehearse.data_directory.check_target"), pytest.raises(Refused, match="any more"):
+        restore(repository, backed_up, target)
+    assert (target / "global/pg_control").exists()
+    assert not list(target.glob(".holdfast*"))
+
+
+def test_a_parent_that_may_not_be_read_fails_no_restore(
+    repository: Repository,
+    backed_up: tuple[StoredSnapshot, Catalogue],
+    target: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    target.mkdir(parents=True)
+    real = os.open
+
+    def guarded(path: Any, flags: int, *args: Any, **more: Any) -> int:
+        if path == target.parent:  # what root does not meet
+            raise PermissionError(13, "Permission denied")
+        return real(path, flags, *args, **more)
+
+    monkeypatch.setattr(os, "open", guarded)
+    restore(repository, backed_up, target)
+    assert (target / "global/pg_control").exists()
 
 
 def test_until_all_is_durable_there_is_no_control_file(

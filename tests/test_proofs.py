@@ -100,7 +100,7 @@ def test_any_content_survives_its_encoding(
     result = QueryResult(name, error, (name,), tuple(map(tuple, cells)))
     proof = replace(
         proof,
-        verdict=replace(proof.verdict, error=error),
+        verdict=replace(proof.verdict, error=error, path=name),
         tables=(TableCount(name, error, name, rows),),
         queries=(result,),
     )

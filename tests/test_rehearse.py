@@ -115,7 +115,22 @@ def test_roles_and_tablespaces_that_stand_beside_a_dump_come_first(
     )
     items = {item["path"]: item["type"] for item in place.json("info", "shop")["items"]}
     path = next(path for path in items if "dump" in path)
-    assert counts(rehearse(place, scratch, f"shop:{path}")) == ROWS
+    proof = rehearse(place, scratch, f"shop:{path}")
+    assert counts(proof) == ROWS
+    assert "path" not in proof
+
+
+def test_one_dump_of_several_is_proven_for_itself_alone(
+    place: Place, scratch: Path, server: PostgresServer
+) -> None:
+    for name, database in (("a.sql", "shop"), ("b.sql", "other")):
+        place.write(name, server.tool("pg_dump", database))
+    place.ok("backup", "--name", "shop", "--kind", "database", place.root / "a.sql", place.root / "b.sql")
+    path = next(i["path"] for i in place.json("info", "shop")["items"] if i["path"].endswith("a.sql"))
+    proof = rehearse(place, scratch, f"shop:{path}")
+    assert (proof["outcome"], proof["path"]) == ("proven", path)
+    assert f"({path})" in place.ok("snapshots")
+    assert f"{path}, 20" in place.ok("info", "shop")
 
 
 def test_rows_that_break_a_constraint_fail_the_rehearsal_and_it_shows(

@@ -12,6 +12,8 @@ import pytest
 import physical_support
 from cli_support import Place
 from database_support import MariaServer, maria_server, postgres_server, run
+from holdfast.cli.exits import ExitCode
+from holdfast.repo.proofs import latest_verdicts
 from rehearse_support import counts, open_folder, opened, put_dump, rehearse
 
 SHOP = """
@@ -95,12 +97,14 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_database_file_of_sqlite_is_proven(place: Place, scratch: Path, database: Path) -> None:
-    place.ok("backup", database, "--name", "app")
+@pytest.mark.parametrize("live", ["", "sqlite:"])
+def test_a_database_file_of_sqlite_is_proven(place: Place, scratch: Path, database: Path, live: str) -> None:
+    place.ok("backup", f"{live}{database}", "--name", "app")
     proof = rehearse(place, scratch, "app", "--query", 'select * from "a b"')
     assert counts(proof) == {"a b": 2, "c": 2}
     assert proof["queries"][0]["rows"] == [["1", "q"], ["2", None]]
     assert proof["notes"][-1].endswith("1 rows refer to rows that are not there")
+    assert "path" not in proof, "its text is made of it"
 
 
 def test_a_dump_of_sqlite_is_proven_and_one_that_ends_early_is_not(
@@ -168,5 +172,34 @@ def test_a_physical_backup_is_recovered_to_a_moment_with_archived_log(place: Pla
     assert any(place_in_log in note for note in proof["notes"])
     everything = rehearse(place, scratch, name, "--until", "latest", "--query", "select sum(a) from t")
     assert everything["queries"][0]["rows"] == [["7"]]
-    late = rehearse(place, scratch, name, "--until", "2099-01-01 00:00", code=1)
-    assert "recovery target" in late["error"]
+    assert rehearse(place, scratch, name, "--until", "2099-01-01 00:00", code=1) is None
+
+
+def test_a_recovery_that_would_end_at_a_hole_in_the_log_is_not_begun(place: Place, scratch: Path) -> None:
+    archive = scratch / "holed"
+    archive.mkdir()
+    archive.chmod(0o777)
+    settings = ["archive_mode = on", f"archive_command = 'cp %p {archive}/%f'", "wal_level = replica"]
+    with postgres_server(scratch / "hole", settings) as server:
+        server.psql("create table t (a int)")
+        with opened(place) as repository:
+            stored, _ = physical_support.take(repository, server)
+        for number in range(4):
+            server.psql(f"insert into t values ({number})")
+            server.psql("select pg_switch_wal()")
+        server.stop()
+    segments = sorted(path for path in archive.iterdir() if not path.suffix)
+    lost = segments[-3]
+    for path in segments:
+        if path != lost:
+            place.ok("wal-push", path, "--system-id", stored.snapshot.facts["system_id"])
+    words = ["rehearse", physical_support.NAME, "--until", "latest", "--scratch", scratch]
+    result = place.run(*words)
+    assert result.exit_code == 1
+    assert f"{lost.name} is missing" in result.stderr
+    (place.repository / "snapshots" / ("0" * 64)).write_bytes(b"nonsense")  # it may have held the file
+    result = place.run(*words)
+    assert result.exit_code == ExitCode.DAMAGE, result.output + result.stderr
+    assert "is missing" not in result.stderr
+    with opened(place) as repository:
+        assert latest_verdicts(repository).latest == {}

@@ -10,9 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.repo.cutter import DUMP
 from holdfast.repo.retention import Decision, Policy, decide
-from holdfast.repo.snapshot import Consistency, Snapshot, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.snapshot import (
+    BadRange,
+    Consistency,
+    Item,
+    ItemKind,
+    Snapshot,
+    StoredSnapshot,
+    Subject,
+    SubjectKind,
+)
+from holdfast.repo.types import ChunkID, SnapshotID
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -213,6 +223,51 @@ def test_a_renamed_machine_with_a_uuid_stays_one_subject() -> None:
     one = snapshot(1, NOW - timedelta(days=1), name="old-name", uuid="u")
     two = snapshot(2, NOW, name="new-name", uuid="u")
     assert kept(decide([one, two], Policy(last=1), NOW)) == {two.id}
+
+
+def partial(n: int, time: datetime) -> StoredSnapshot:
+    """A snapshot that is not whole."""
+    stored = snapshot(n, time)
+    item = Item("a", ItemKind.DUMP, 9, 9, 0, DUMP, ChunkID(bytes(32)), bad=(BadRange(0, 9, "unreadable"),))
+    return replace(stored, snapshot=replace(stored.snapshot, items=(item,)))
+
+
+def test_a_partial_snapshot_counts_for_no_rule_while_there_is_a_whole_one() -> None:
+    day = timedelta(days=1)
+    snapshots = [
+        snapshot(1, NOW - 4 * day),
+        partial(2, NOW - 3 * day),
+        snapshot(3, NOW - 2 * day),
+        partial(4, NOW - day),
+        partial(5, NOW),
+    ]
+    newer = "partial, newer than any whole one"
+    for policy, whole in (
+        (Policy(last=1), "last 1 of 1"),
+        (Policy(daily=1), "daily 1 of 1"),
+        (Policy(within=day), "within the time to keep"),
+    ):
+        reasons = [d.reasons for d in decide(snapshots, policy, NOW)]
+        assert reasons == [(newer,), (newer,), (whole,), (), ()], policy
+
+
+def test_a_partial_snapshot_that_is_older_than_a_whole_one_goes_though_there_is_room_for_it() -> None:
+    snapshots = [partial(1, NOW - timedelta(days=1)), snapshot(2, NOW)]
+    assert [d.reasons for d in decide(snapshots, Policy(last=2), NOW)] == [("last 1 of 2",), ()]
+
+
+def test_a_whole_snapshot_from_the_future_does_not_make_partial_ones_count_for_nothing() -> None:
+    snapshots = [partial(1, NOW - timedelta(days=1)), partial(2, NOW), snapshot(3, NOW + timedelta(days=1))]
+    reasons = [d.reasons for d in decide(snapshots, Policy(last=1), NOW)]
+    assert reasons == [("dated in the future",), ("last 1 of 1",), ()]
+
+
+def test_where_there_are_only_partial_snapshots_they_count_as_whole_ones_do() -> None:
+    days = [NOW - timedelta(days=n) for n in range(4)]
+    policy = Policy(last=1, daily=3)
+    of_partial = decide([partial(n, day) for n, day in enumerate(days)], policy, NOW)
+    of_whole = decide([snapshot(n, day) for n, day in enumerate(days)], policy, NOW)
+    assert [d.reasons for d in of_partial] == [d.reasons for d in of_whole]
 
 
 @pytest.mark.parametrize(

@@ -349,3 +349,16 @@ def test_a_killed_process_leaves_no_lock(local_store: LocalStore) -> None:
         other.wait()
     with local_store.lock(LockMode.EXCLUSIVE, 0):
         pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes files for others")
+def test_what_root_adds_belongs_to_whom_the_repository_belongs(tmp_path: Path) -> None:
+    store = LocalStore.create(tmp_path / "repository")
+    for path in (tmp_path / "repository", *(tmp_path / "repository").rglob("*")):
+        os.chown(path, 65534, 65534)
+    with store.lock(LockMode.SHARED, 1.0):
+        store.put(Kind.PACK, NAME, b"content")
+        store.put(Kind.SNAPSHOT, OTHER, b"content")
+    store.close()
+    found = {path.stat().st_uid for path in (tmp_path / "repository").rglob("*")}
+    assert found == {65534}

@@ -179,10 +179,15 @@ def test_findings_say_what_cannot_be_recovered_and_from_where_on() -> None:
         "the backup can be recovered to the end of 000000010000000000000004 only: "
         "000000010000000000000005 is missing"
     )
-    assert archive_findings(names, SIZE, {}, [base(2)])[1] == (
+    assert archive_findings(names, SIZE, {}, [base(1)])[1] == (
         "the backup cannot be recovered from the archive: 000000010000000000000002 is not in it"
     )
     assert archive_findings(segments(1, 3, 4), SIZE, {}, [base(4)]) == []
+
+
+def test_the_log_within_a_backup_need_not_be_archived() -> None:
+    assert archive_findings(segments(1, 5, 6), SIZE, {}, [base(4)]) == []
+    assert archive_findings(segments(1, 2, 3), SIZE, {}, [base(4)]) == []
 
 
 def test_facts_make_a_base_only_of_a_physical_backup_whose_place_is_known() -> None:

@@ -29,7 +29,11 @@ _FILES: Final = {
     "mysql": "~/.my.cnf (--db-defaults-file)",
     "mariadb": "~/.my.cnf (--db-defaults-file)",
 }
-_SECRETS: Final = frozenset({"password", "sslpassword", "passwd", "pwd", "ssl-passphrase"})
+_SECRETS: Final = frozenset({"password", "sslpassword", "passwd", "pwd", "ssl-passphrase"}) | {
+    "oauth_client_secret",
+    "scram_client_key",
+    "scram_server_key",
+}
 
 _LIBPQ: Final = re.compile(r"[a-z_]{2,40}")
 _NOT_LIBPQ: Final = frozenset({"dbname", "host", "port", "user", "replication", "client_encoding"})

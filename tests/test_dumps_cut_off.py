@@ -1,0 +1,159 @@
+"""A dump that was cut off and had a whole one appended is never whole, wherever it was cut; data that looks
+like dumps is no fault; and what has too many parts costs no more than its share."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.dumps import mysql_files, postgres_files, scan
+from holdfast.dumps.catalogue import Catalogue
+from holdfast.dumps.scan import Scanner
+from holdfast.dumps.scanners import scanner_for
+
+POSTGRES = b"""--
+-- PostgreSQL database dump
+--
+
+SET client_encoding = 'UTF8';
+
+CREATE FUNCTION public.f() RETURNS integer LANGUAGE sql AS $$SELECT 1 -- text
+$$;
+
+CREATE TABLE public.x (
+    a integer,
+    b text
+);
+
+COPY public.x (a, b) FROM stdin;
+1\tit's
+2\tb
+\\.
+
+CREATE TABLE public.z (
+    a integer
+);
+
+--
+-- PostgreSQL database dump complete
+--
+
+"""
+MARIA = b"""-- MariaDB dump 10.19  Distrib 10.11.3-MariaDB, for debian-linux-gnu (x86_64)
+--
+-- Host: localhost    Database: d
+-- ------------------------------------------------------
+-- Server version\t10.11.3-MariaDB
+
+/*!40101 SET @OLD_CHARACTER_SET_CLIENT=@@CHARACTER_SET_CLIENT */;
+--
+-- Table structure for table `x`
+--
+
+CREATE TABLE `x` (
+  `a` int
+);
+INSERT INTO `x` VALUES
+(1,'it\\'s'),
+(2,'b');
+/*!40101 SET CHARACTER_SET_CLIENT=@OLD_CHARACTER_SET_CLIENT */;
+
+-- Dump completed on 2024-01-01  0:00:00
+"""
+SQLITE = b"""PRAGMA foreign_keys=OFF;
+BEGIN TRANSACTION;
+CREATE TABLE x(a, b);
+INSERT INTO x VALUES(1,'it''s');
+INSERT INTO x VALUES(2,'b');
+CREATE TABLE z(a);
+COMMIT;
+"""
+DUMPS = {
+    "postgresql": (POSTGRES, b"--\n-- PostgreSQL database dump complete"),
+    "mariadb": (MARIA, b"-- Dump completed"),
+    "sqlite": (SQLITE, b"COMMIT"),
+}
+
+
+def scanned(engine: str, dump: bytes, step: int = 1 << 20) -> Catalogue:
+    scanner = scanner_for(engine, "sql")
+    assert isinstance(scanner, Scanner)
+    for at in range(0, len(dump), step):
+        scanner.feed(dump[at : at + step])
+    return scanner.finish()
+
+
+@pytest.mark.parametrize("engine", DUMPS)
+def test_a_cut_off_dump_with_a_whole_one_behind_it_has_a_fault_wherever_it_was_cut(engine: str) -> None:
+    dump, end = DUMPS[engine]
+    first = dump.index(b"CREATE")
+    assert not scanned(engine, dump).fault
+    assert not scanned(engine, dump + dump).fault
+    for cut in range(first + 1, dump.index(end)):
+        joined = dump[:cut] + dump
+        assert scanned(engine, joined).fault, joined[max(0, cut - 60) : cut + 20]
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mariadb"])
+def test_heads_are_found_however_the_bytes_come_in(engine: str) -> None:
+    dump, _ = DUMPS[engine]
+    cut = dump.index(b"b\n\\." if engine == "postgresql" else b"b');")
+    want = scanned(engine, dump[:cut] + dump).fault
+    assert "another dump begins within" in want
+    assert {scanned(engine, dump[:cut] + dump, step).fault for step in (1, 7, 64, 101)} == {want}
+
+
+def test_rows_and_functions_that_hold_whole_dumps_are_data() -> None:
+    held = POSTGRES.replace(b"'", b"''")
+    insert = b"INSERT INTO public.z VALUES ('" + held + b"');\n"
+    body = b"CREATE FUNCTION public.g() RETURNS text LANGUAGE x AS $_$" + POSTGRES + b"$_$;\n"
+    lines = b"COPY public.l (line) FROM stdin;\n" + POSTGRES.replace(b"\\", b"\\\\") + b"\\.\n"
+    at = POSTGRES.index(b"--\n-- PostgreSQL database dump complete")
+    for more in (insert, body, lines, b"COMMENT ON TABLE public.x IS '" + held + b"';\n"):
+        assert not scanned("postgresql", POSTGRES[:at] + more + POSTGRES[at:]).fault
+    dump = SQLITE.replace(b"'b'", b"'" + SQLITE.replace(b"'", b"''") + b"'")
+    assert not scanned("sqlite", dump).fault
+
+
+@pytest.mark.parametrize(
+    ("dump", "fault"),
+    [
+        (b"BEGIN TRANSACTION;\nCREATE TABLE a(x);\n" + SQLITE, "before COMMIT"),
+        (SQLITE + b"COMMIT;\n", "without BEGIN"),
+        (SQLITE + b"CREATE TABLE q(a);\nCOMMIT;\n", "behind COMMIT"),
+        (SQLITE + b"CREATE TABLE q(a);\n" + SQLITE, "behind COMMIT"),
+    ],
+)
+def test_transactions_of_sqlite_must_follow_each_other(dump: bytes, fault: str) -> None:
+    assert fault in scanned("sqlite", dump).fault
+
+
+# ---- hostile sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", DUMPS)
+def test_statements_that_nobody_knows_are_one_section(engine: str) -> None:
+    type_ = "OTHER" if engine == "postgresql" else "SQL"
+    sections = scanned(engine, b"VACUUM;\n" * 5000).sections
+    assert [(s.type, s.start) for s in sections] == [(type_, 0)]
+    assert sections[0].start + sections[0].length >= 8 * 5000 - 1
+
+
+@pytest.mark.parametrize("engine", DUMPS)
+def test_sections_beyond_the_limit_are_a_fault(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "SECTION_LIMIT", 100)
+    dump = b"".join(b"CREATE TABLE t%d (a int);\n" % at for at in range(30_000))
+    catalogue = scanned(engine, dump)
+    assert "more than 100 sections" in catalogue.fault
+    assert len(catalogue.sections) < 20_000
+
+
+def test_tables_beyond_the_budget_have_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(postgres_files, "_BUDGET", 50)
+    monkeypatch.setattr(mysql_files, "_BUDGET", 50)
+    dump = b"".join(b"CREATE TABLE public.t%d (a int);\n" % at for at in range(100))
+    made = postgres_files.files(scanned("postgresql", dump), len(dump))
+    assert 10 < len(made) < 60
+    assert "schema.sql" in made
+    dump = dump.replace(b"public.", b"")
+    made = mysql_files.files(scanned("mariadb", dump), len(dump))
+    assert 10 < len(made) < 60
