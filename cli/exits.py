@@ -34,6 +34,9 @@ class ExitCode(IntEnum):
     LESS_CONSISTENT = 20
     DAMAGE = 21
     INTERRUPTED = 130
+    RECOVERY_STOPS = 200
+    """Of `wal-fetch`. PostgreSQL takes 1 to 125 for the end of the archive and ends recovery there, with
+    success; above, it stops (xlogarchive.c: RestoreArchivedFile)."""
 
 
 MEANINGS: Final = {
@@ -47,6 +50,7 @@ MEANINGS: Final = {
     ExitCode.LESS_CONSISTENT: "less consistent than required",
     ExitCode.DAMAGE: "damage found",
     ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.RECOVERY_STOPS: "a recovery must stop",
 }
 
 _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (

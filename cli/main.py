@@ -66,7 +66,8 @@ what is inside by NAME@TIME:PATH.
 \b
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but something could
 not be read, 10 no repository, 11 locked, 12 wrong password, 20 less
-consistent than required, 21 damage found, 130 interrupted.
+consistent than required, 21 damage found, 130 interrupted, 200 a recovery
+must stop.
 """
 
 

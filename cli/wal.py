@@ -6,7 +6,7 @@ import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -27,10 +27,6 @@ from holdfast.repo.repository import Repository
 from holdfast.repo.restore import Restorer
 from holdfast.repo.snapshot import Item
 from holdfast.repo.types import Buffer
-
-RECOVERY_STOPS: Final = 200
-"""Exit code of `wal-fetch` for anything but "not in the archive". PostgreSQL takes up to 125 for the end of
-the archive and ends recovery there, with success; above, it stops (xlogarchive.c: RestoreArchivedFile)."""
 
 system_id_option = click.option(
     "--system-id",
@@ -85,7 +81,7 @@ class _FetchCommand(Command):
         except click.UsageError as error:
             parent = extra.get("parent")
             report(error, parent.ensure_object(Settings) if parent else Settings({}))
-            raise click.exceptions.Exit(RECOVERY_STOPS) from None
+            raise click.exceptions.Exit(ExitCode.RECOVERY_STOPS) from None
 
 
 @click.command("wal-fetch", cls=_FetchCommand)
@@ -118,7 +114,7 @@ def wal_fetch_command(
             write_log(repository, item, target)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the recovery must hear of all
         report(error, settings)
-        return RECOVERY_STOPS
+        return ExitCode.RECOVERY_STOPS
     return ExitCode.DONE
 
 

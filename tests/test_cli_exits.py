@@ -25,6 +25,7 @@ TABLE = {
     "less_consistent": 20,
     "damage": 21,
     "interrupted": 130,
+    "recovery_stops": 200,
 }
 
 STORE_ERROR = errors.StoreError("write", "/backup/packs/aa", OSError(5, "Input/output error"))
