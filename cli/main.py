@@ -187,7 +187,4 @@ def main() -> NoReturn:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we then
             signal.signal(number, _interrupt)
     _mend_streams()
-    # A worker that comes back from compressing waits this long for a thread that is busy in Python: at the
-    # usual 5 ms that leaves cores idle (first backup of a 1.1 GB dump: a tenth faster).
-    sys.setswitchinterval(0.0005)
     cli.main()
