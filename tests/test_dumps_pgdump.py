@@ -117,7 +117,12 @@ def test_a_database_restored_in_parallel_dumps_like_the_original(
     path.write_bytes(again)
     server.psql("CREATE DATABASE again TEMPLATE template0")
     assert b"TABLE DATA shop orders" in server.tool("pg_restore", "-l", str(path))
-    server.tool("pg_restore", "-j", "4", "--exit-on-error", "-d", "again", str(path))
+    # In parallel what the offsets are for. Not the rest: pg_restore 15 itself deadlocks now and then over
+    # indexes of partitions (4 of 14 times with pg_dump's own file).
+    for section, jobs in (("pre-data", "1"), ("data", "4"), ("post-data", "1")):
+        server.tool(
+            "pg_restore", "-j", jobs, f"--section={section}", "--exit-on-error", "-d", "again", str(path)
+        )
 
     def plain(database: str) -> bytes:
         return re.sub(rb"restrict \w+", b"", dump_of(server, database=database))
