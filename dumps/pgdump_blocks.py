@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from holdfast.dumps.decoders import ERRORS, Decoder, Plain, Zlib, Zstd
 from holdfast.dumps.pgdump_format import DATA, LARGE, NO_DATA, Entry, Head, write_integer
-from holdfast.dumps.pgdump_unpack import DECODERS, ERRORS, Decoder
 from holdfast.dumps.postgres_text import as_text
 from holdfast.repo.types import Buffer
 
+_DECODERS: Final[dict[str, Callable[[], Decoder]]] = {"none": Plain, "gzip": Zlib, "zstd": Zstd}
 _SLICE: Final = 256 << 10
 """Bytes of an archive that are worked on at once."""
 _LARGE_PIECE: Final = 64 << 10
@@ -62,7 +63,7 @@ class BlockReader:
         self._first_insert: Final = first_insert
         self._integer: Final = head.integer
         self._lengths: Final = head.lengths
-        self._new_decoder: Final = DECODERS[head.compression]
+        self._new_decoder: Final = _DECODERS[head.compression]
         self._decoder: Decoder = self._new_decoder()
         self._at = _At.BLOCK
         self._entry: Entry | None = None
@@ -214,8 +215,11 @@ class BlockReader:
         try:
             for piece in self._decoder.unpack(packed):
                 yield from self._large_pieces(piece) if self._is_large else self._table_piece(piece)
+            fault = "something follows the end of a compressed stream" if self._decoder.rest else ""
         except ERRORS as error:
-            raise BlockError(f"the compressed data of {_name(self._entry)} is damaged: {error}") from None
+            fault = str(error)
+        if fault:
+            raise BlockError(f"the compressed data of {_name(self._entry)} is damaged: {fault}")
 
     def _table_piece(self, piece: bytes) -> Iterator[bytes]:
         assert self._entry

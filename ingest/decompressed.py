@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
-import zlib
 from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from typing import Final
 
-import zstandard
-
+from holdfast.dumps.decoders import ERRORS, Decoder, Zstd, bzip2_stream, gzip_member, xz_stream
 from holdfast.ingest.source import HEAD_SIZE, Source, SourceExtent
 from holdfast.ingest.wrapped import Wrapped
 from holdfast.repo.snapshot import BadRange
@@ -19,92 +15,16 @@ _INPUT: Final = 256 << 10
 PEEK: Final = 1 << 20
 """Bytes that hold the first block of any compressed stream: bzip2 has the largest, of 900,000 bytes, and
 gives nothing before a block is whole."""
-_PIECE: Final = 1 << 20
-"""Bytes that are unpacked at once, at most: a bomb fills this and no more."""
-_XZ_MEMORY: Final = 256 << 20
-"""Bytes that an xz stream may ask for; `xz -9` asks for 65 MiB."""
-_ZSTD_WINDOW: Final = 1 << 27
-"""Bytes of `zstd --ultra -22`'s window; --long=31 asks for more, and is refused."""
-_ZSTD_BLOCK: Final = 128 << 10
 _SLICE: Final = 8 << 10
 """Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold."""
-_ZSTD_SLICE: Final = 1 << 10
-"""zstd's returns all that they hold, up to 128 KiB for every four bytes."""
-_ERRORS: Final = (zlib.error, lzma.LZMAError, zstandard.ZstdError, OSError, EOFError, ValueError)
+_ERRORS: Final = (*ERRORS, EOFError, ValueError)
 
 
-class _Decoder(Protocol):
-    """One member of a stream."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def unpack(self, data: bytes, limit: int) -> bytes:
-        """At most about `limit` bytes; call it with b"" for more of the same."""
-        ...
-
-
-class _Zlib:
-    def __init__(self) -> None:
-        self._z = zlib.decompressobj(wbits=31)
-
-    @property
-    def eof(self) -> bool:
-        return self._z.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._z.unused_data
-
-    def unpack(self, data: bytes, limit: int) -> bytes:
-        return self._z.decompress(self._z.unconsumed_tail + data, limit)
-
-
-class _Zstd:
-    """One frame. What a slice holds comes at once, whatever the limit."""
-
-    def __init__(self) -> None:
-        decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-        self._decoder = decoder.decompressobj(write_size=_ZSTD_BLOCK)
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def unpack(self, data: bytes, limit: int) -> bytes:
-        return self._decoder.decompress(data)
-
-
-class _Library:
-    """bz2 and lzma, which keep their own input."""
-
-    def __init__(self, decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor) -> None:
-        self._decoder = decoder
-
-    @property
-    def eof(self) -> bool:
-        return self._decoder.eof
-
-    @property
-    def unused_data(self) -> bytes:
-        return self._decoder.unused_data
-
-    def unpack(self, data: bytes, limit: int) -> bytes:
-        return self._decoder.decompress(data, limit)
-
-
-_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
-    "gzip": _Zlib,
-    "zstd": _Zstd,
-    "bzip2": lambda: _Library(bz2.BZ2Decompressor()),
-    "xz": lambda: _Library(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
+_DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
+    "gzip": gzip_member,
+    "zstd": Zstd,
+    "bzip2": bzip2_stream,
+    "xz": xz_stream,
 }
 _MAGIC: Final = {
     b"\x1f\x8b\x08": "gzip",
@@ -210,20 +130,17 @@ class DecompressedSource(Wrapped):
 def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
     """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
     early; zeros behind a member are padding, as gzip has it."""
-    slices = _slices(read, _ZSTD_SLICE if format_ == "zstd" else _SLICE)
+    slices = _slices(read)
     data = next(slices, b"")
     while data:
         decoder = _DECODERS[format_]()
-        while not decoder.eof:
-            piece = decoder.unpack(data, _PIECE)
-            if piece:
-                yield piece
+        while not decoder.ended:
+            data = data or next(slices, b"")
+            if not data:
+                raise EOFError("the stream ends early")
+            yield from filter(None, decoder.unpack(data))
             data = b""
-            if not piece and not decoder.eof:
-                data = next(slices, b"")
-                if not data:
-                    raise EOFError("the stream ends early")
-        data = decoder.unused_data.lstrip(b"\0")
+        data = decoder.rest.lstrip(b"\0")
         while not data:
             more = next(slices, b"")
             if not more:
@@ -231,7 +148,7 @@ def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
             data = more.lstrip(b"\0")
 
 
-def _slices(read: Callable[[], bytes], length: int) -> Iterator[bytes]:
+def _slices(read: Callable[[], bytes]) -> Iterator[bytes]:
     while data := read():
-        for start in range(0, len(data), length):
-            yield data[start : start + length]
+        for start in range(0, len(data), _SLICE):
+            yield data[start : start + _SLICE]
