@@ -198,18 +198,35 @@ class CommandSource(StreamSource):
     its last lines, and on to ours when it is done.
     """
 
-    def __init__(self, argv: Sequence[str], name: str) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        name: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """The command gets this environment (None: ours) and these open descriptors."""
         self._argv = list(argv)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         try:
             self._process = subprocess.Popen(
-                self._argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=None if environment is None else dict(environment),
+                pass_fds=descriptors,
             )
         except OSError as error:
             self._errors.close()
             raise StreamFailed(f"cannot run {argv[0]}: {error.strerror}; nothing was stored") from error
         assert self._process.stdout is not None
-        super().__init__(self._process.stdout, name)
+        try:
+            super().__init__(self._process.stdout, name)
+        except BaseException:
+            self.close()
+            raise
 
     def finish(self) -> str:
         code = self._process.wait()

@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import Final
 
 from holdfast.ingest.databases.secrets import Access
-from holdfast.ingest.source import CommandSource, StreamSource
+from holdfast.ingest.source import CommandSource
 from holdfast.repo.errors import StreamFailed
 from holdfast.repo.snapshot import Consistency
 
@@ -39,7 +39,6 @@ class ToolSource(CommandSource):
         evidence: str = "",
     ) -> None:
         self._access = access
-        self._argv = list(argv)
         self._trailer = trailer
         self._tail = b""
         self.tool = PurePath(argv[0]).name
@@ -47,25 +46,7 @@ class ToolSource(CommandSource):
         self.evidence = evidence or f"{self.tool} exited with 0" + (
             " and its trailer was seen" if trailer else ""
         )
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
-        try:
-            self._process = subprocess.Popen(
-                self._argv,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env=dict(access.environment),
-                pass_fds=access.descriptors,
-            )
-        except OSError as error:
-            self._errors.close()
-            raise StreamFailed(f"cannot run {argv[0]}: {error.strerror}; nothing was stored") from error
-        assert self._process.stdout is not None
-        try:
-            StreamSource.__init__(self, self._process.stdout, name)
-        except BaseException:
-            self.close()
-            raise
+        super().__init__(argv, name, environment=access.environment, descriptors=access.descriptors)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         count = super().read_into(buffer, offset)
