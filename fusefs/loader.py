@@ -11,7 +11,7 @@ from functools import partial
 
 from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.repo.errors import Damaged
-from holdfast.repo.index import Location
+from holdfast.repo.places import Location
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.runs import Run, group_runs

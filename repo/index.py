@@ -1,8 +1,8 @@
 """The index: chunk ID to places in packs, in LMDB. A cache of the packs' directories; delete it any time.
 
 Key: the first 16 bytes of the chunk ID (the reader compares the whole ID when it opens the record).
-Value: one or more places of 12 bytes: pack number, offset / 64, length / 64. A chunk may be in several
-packs: two writers may store it at once, and one of the packs may go later.
+Value: its places (`places`). A chunk may be in several packs: two writers may store it at once, and one of
+the packs may go later.
 
 Nothing is believed present because the index says so: `sync` is given this run's listing of packs, and
 places in packs that are not listed do not exist. Transactions are short and none is held between calls.
@@ -20,13 +20,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import lmdb
 
-from holdfast.repo.environment import Gate, reserve
+from holdfast.repo.environment import Gate, open_labelled, translated
 from holdfast.repo.errors import Damaged, RepositoryError, StoreError, Unsupported
-from holdfast.repo.format import ALIGN, RecordHeader
+from holdfast.repo.format import RecordHeader
+from holdfast.repo.places import Location, encode_place, places_in, sweep, without
 from holdfast.repo.store_files import hand_over
 from holdfast.repo.types import ChunkID, PackID, SnapshotID
 
@@ -34,27 +35,15 @@ _LAYOUT = b"1"
 _PREFIX = 16
 _WHOLE = b"whole "
 _LOSSES = b"losses"
-_PLACE = struct.Struct("<III")
 _PACK = struct.Struct("<IQ")
 _PACK_NAME = re.compile("[0-9a-f]{64}")
 _FIRST_MAP = 64 << 20
-_READERS = 512
-_LOCK_SIZE = 36 << 10
-"""Bytes of LMDB's lock file with that many readers, 64 each, rounded up."""
 _BATCH = 20_000
 _SMALL_BATCH = 512
 
 T = TypeVar("T")
 Directory = Sequence[tuple[int, RecordHeader]]
 """(offset, header) of every record of a pack."""
-
-
-class Location(NamedTuple):
-    """Where a record is: `length` is that of the whole record, header and padding included."""
-
-    pack: PackID
-    offset: int
-    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,55 +67,16 @@ class Index:
         self._unswept = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._open(repository)
-            except lmdb.Error as error:
-                # A bare Error: the system refused, or this process has it open; nothing is wrong inside.
-                innocent = (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)
-                if isinstance(error, innocent) or type(error) is lmdb.Error:
-                    raise
-                self._start_over(repository)
+            label = _LAYOUT + repository
+            self._env, (self._chunks, self._packs) = open_labelled(
+                folder, label, (b"chunks", b"packs"), _FIRST_MAP
+            )
             for made in (folder, *folder.iterdir()):
                 hand_over(made, folder.parent)
         except OSError as error:
             raise StoreError.wrap("open the index in", str(folder), error) from error
         except lmdb.Error as error:
             raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
-
-    def _open(self, repository: bytes) -> None:
-        reserve(self._folder / "lock.mdb", _LOCK_SIZE)
-        self._env: Any = lmdb.open(
-            str(self._folder),
-            map_size=_FIRST_MAP,
-            max_dbs=3,
-            mode=0o600,
-            readahead=False,
-            metasync=False,  # after a power cut the last commit may be gone: `sync` makes up for it
-            max_readers=_READERS,
-        )
-        try:
-            used = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-            if (self._folder / "data.mdb").stat().st_size < used:  # reading on would end in SIGBUS
-                raise lmdb.CorruptedError("data.mdb is truncated")
-            self._env.reader_check()  # readers that were killed pin free pages until somebody looks
-            self._chunks = self._env.open_db(b"chunks")
-            self._packs = self._env.open_db(b"packs")
-            wanted = _LAYOUT + repository
-            with self._env.begin() as txn:
-                found = txn.get(b"holdfast")
-            if found is None:
-                self._write(lambda txn: txn.put(b"holdfast", wanted))
-            elif found != wanted:
-                raise lmdb.InvalidError("index of another repository or layout")
-        except BaseException:
-            self._env.close()
-            raise
-
-    def _start_over(self, repository: bytes) -> None:
-        """Never repaired, always rebuilt."""
-        for name in ("data.mdb", "lock.mdb"):
-            (self._folder / name).unlink(missing_ok=True)
-        self._open(repository)
 
     def close(self) -> None:
         self._env.close()
@@ -207,7 +157,7 @@ class Index:
 
     def _enter(self, number: int, places: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
         for prefix, offset, length in places:
-            place = _PLACE.pack(number, offset // ALIGN, length // ALIGN)
+            place = encode_place(number, offset, length)
             if not txn.put(prefix, place, db=self._chunks, overwrite=False):
                 txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
 
@@ -239,7 +189,7 @@ class Index:
         """Where a reader may still find a chunk that is in no listed pack: in the trash."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
-            return list(_places_in(self._resting, value)) if value else []
+            return list(places_in(self._resting, value)) if value else []
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Forget that the chunk is in that pack, because it was found damaged there.
@@ -249,10 +199,9 @@ class Index:
 
         def remove(txn: Any) -> None:
             value = txn.get(id_[:_PREFIX], db=self._chunks) or b""
-            places = [value[i : i + _PLACE.size] for i in range(0, len(value), _PLACE.size)]
-            kept = [p for p in places if self._live.get(_PLACE.unpack(p)[0]) != pack]
+            kept = without(value, lambda number: self._live.get(number) == pack)
             if kept:
-                txn.put(id_[:_PREFIX], b"".join(kept), db=self._chunks)
+                txn.put(id_[:_PREFIX], kept, db=self._chunks)
             else:
                 txn.delete(id_[:_PREFIX], db=self._chunks)
 
@@ -263,7 +212,7 @@ class Index:
         return next(self._live_places(value), None) if value else None
 
     def _live_places(self, value: bytes) -> Iterator[Location]:
-        return _places_in(self._live, value)
+        return places_in(self._live, value)
 
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
         """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
@@ -313,32 +262,16 @@ class Index:
     def _forget_packs(self, gone: set[int]) -> None:
         """Remove packs and their entries, some thousand keys a transaction."""
         self._write(_lose)
+        numbers = frozenset(gone)
         after: bytes | None = None
         more = True
         while more:
 
-            def sweep(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
+            def page(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
                 with txn.cursor(db=self._chunks) as cursor:
-                    found = cursor.set_range(after) if after else cursor.first()
-                    for _ in range(_BATCH):
-                        if not found:
-                            return None, False
-                        after, value = cursor.item()
-                        kept = b"".join(
-                            value[i : i + _PLACE.size]
-                            for i in range(0, len(value), _PLACE.size)
-                            if _PLACE.unpack_from(value, i)[0] not in gone
-                        )
-                        if len(kept) == len(value):
-                            found = cursor.next()
-                        elif kept:
-                            cursor.put(after, kept)
-                            found = cursor.next()
-                        else:
-                            found = cursor.delete() and bool(cursor.key())
-                return after, True
+                    return sweep(cursor, after, numbers, _BATCH)
 
-            after, more = self._write(sweep)
+            after, more = self._write(page)
 
         def drop(txn: Any) -> None:
             for pack, (number, _) in self._known_packs(txn).items():
@@ -368,7 +301,11 @@ class Index:
         """Run `work` in a write transaction; again from the start with a larger map when it is full."""
         while True:
             try:
-                with self._gate.shared(), self._env.begin(write=True) as txn:
+                with (
+                    translated("write the index in", self._folder),
+                    self._gate.shared(),
+                    self._env.begin(write=True) as txn,
+                ):
                     return work(txn)
             except lmdb.MapFullError:
                 with self._gate.alone():
@@ -376,10 +313,6 @@ class Index:
             except lmdb.MapResizedError:
                 with self._gate.alone():
                     self._env.set_mapsize(0)
-            except lmdb.Error as error:
-                code = errno.ENOSPC if "No space" in str(error) else errno.EIO
-                cause = OSError(code, str(error))
-                raise StoreError.wrap("write the index in", str(self._folder), cause) from error
 
 
 def _losses(txn: Any) -> int:
@@ -388,13 +321,6 @@ def _losses(txn: Any) -> int:
 
 def _lose(txn: Any) -> None:
     txn.put(_LOSSES, str(_losses(txn) + 1).encode())
-
-
-def _places_in(packs: dict[int, PackID], value: bytes) -> Iterator[Location]:
-    for number, offset, length in _PLACE.iter_unpack(value):
-        pack = packs.get(number)
-        if pack is not None:
-            yield Location(pack, offset * ALIGN, length * ALIGN)
 
 
 def remove_index(folder: Path) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from holdfast.repo.errors import Damaged, MissingChunk, Refused
 from holdfast.repo.format import PACK_TARGET
 from holdfast.repo.idset import IdSet
-from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
+from holdfast.repo.places import Location
 from holdfast.repo.reader import Reader
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import StoredSnapshot

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from holdfast.repo.cache import ByteCache
 from holdfast.repo.errors import Damaged, MissingChunk, StoreError
-from holdfast.repo.index import Location
 from holdfast.repo.packs import open_record
+from holdfast.repo.places import Location
 from holdfast.repo.recipe import Extent, Node, Recipe, decode_node
 from holdfast.repo.repository import Repository
 from holdfast.repo.snapshot import Content, Item

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 from holdfast.repo.crypto import Keys
 from holdfast.repo.cutter import is_zero
 from holdfast.repo.errors import Damaged
-from holdfast.repo.index import Location
+from holdfast.repo.places import Location
 from holdfast.repo.reader import Reader, cut_extent
 from holdfast.repo.recipe import Extent, Recipe
 from holdfast.repo.repository import Repository

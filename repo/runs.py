@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from holdfast.repo.index import Location
+from holdfast.repo.places import Location
 from holdfast.repo.types import PackID
 
 T = TypeVar("T")

@@ -20,7 +20,8 @@ from holdfast.repo import index as index_module
 from holdfast.repo.errors import Damaged, StoreError
 from holdfast.repo.format import HEAD_SIZE, RecordHeader
 from holdfast.repo.idset import IdSet
-from holdfast.repo.index import Directory, Index, Location, remove_index
+from holdfast.repo.index import Directory, Index, remove_index
+from holdfast.repo.places import Location
 from holdfast.repo.types import ChunkID, Codec, PackID, RecordType, SnapshotID
 
 REPOSITORY = bytes(16)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from faulty_store import FaultyStore
 from holdfast.repo.crypto import Keys
 from holdfast.repo.errors import Damaged, MissingChunk
-from holdfast.repo.index import Location
+from holdfast.repo.places import Location
 from holdfast.repo.reader import Reader
 from holdfast.repo.recipe import encode_node
 from holdfast.repo.repository import Repository
