@@ -66,14 +66,14 @@ def check_command(settings: Settings, *, structure: bool, read_data: bool, subse
 
 def _check_logs(repository: Repository) -> Iterator[Finding]:
     """Gaps in log archives, and backups that can no more be brought to a later point in time."""
-    reading = LogReading(repository)
-    for archive in archives(reading.snapshots()):
+    snapshots = LogReading(repository).snapshots()
+    for archive in archives(snapshots):
         try:
             histories = read_histories(repository, archive)
         except Damaged:
             continue  # found already
         name = archive.subject.name
-        for sentence in findings(archive, histories, reading.snapshots()):
+        for sentence in findings(archive, histories, snapshots):
             yield Finding(f"log archive {name}", sentence.removeprefix(f"{name}: "), advice=_LOG_ADVICE)
 
 

@@ -19,7 +19,7 @@ from holdfast.repo.logs import LogReading, archives
 from holdfast.repo.proofs import Outcome, Proof, QueryResult, latest_proof
 from holdfast.repo.repository import Repository
 from holdfast.repo.select import find_items, time_name
-from holdfast.repo.snapshot import Item, StoredSnapshot
+from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store import Kind
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
@@ -135,8 +135,10 @@ def _show_snapshot(
 
 def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple[str, str]]:
     """The archive that this database's logs go to, and what is wrong with it."""
-    reading = LogReading(repository)
-    archive = next((a for a in archives(reading.snapshots()) if needs(a, stored.snapshot)), None)
+    if stored.snapshot.subject.kind is not SubjectKind.DATABASE:
+        return []
+    snapshots = LogReading(repository).snapshots()
+    archive = next((a for a in archives(snapshots) if needs(a, stored.snapshot)), None)
     if archive is None:
         return []
     try:
