@@ -1,1 +1,1 @@
-"""The command line: options in, calls, results out. Only here: print, prompt, environment, exit codes."""
+"""The command line. Only here: printing, prompting, environment, exit codes."""

@@ -21,7 +21,7 @@ from holdfast.ingest.agent import AgentFreeze
 from holdfast.ingest.databases.connection import is_database_url
 from holdfast.ingest.hooks import CommandHooks, Freeze, frozen
 from holdfast.ingest.nbd_wire import is_nbd_uri
-from holdfast.repo.store import LockMode
+from holdfast.repo.store.interface import LockMode
 
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _DUMPS = (".sql", ".dump", ".pgdump")

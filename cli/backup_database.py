@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import click
 
+from holdfast.base.errors import NotFound, Refused, SourceError, StreamFailed
 from holdfast.cli.backup_inputs import ImageOptions, Inputs
 from holdfast.cli.backup_options import BackupOptions
 from holdfast.cli.backup_run import name_fault, run_backup, subject_name
@@ -25,10 +26,9 @@ from holdfast.ingest.databases.connection import Connection, parse_url, sqlite_p
 from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.secrets import Access, Credentials, access
 from holdfast.ingest.hooks import Freeze, Frozen, frozen
-from holdfast.repo.errors import NotFound, Refused, SourceError, StreamFailed
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import SubjectKind
-from holdfast.repo.store import LockMode
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.repo.store.interface import LockMode
 
 Prepare = Callable[[ExitStack], Prepared]
 GLOBALS = "globals"

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused, StreamFailed
+from holdfast.base.types import ProgressFunction
 from holdfast.disks.files import OpenFile
 from holdfast.disks.open import image_format, open_image
 from holdfast.ingest.databases.folder import plan_folder
@@ -22,9 +24,7 @@ from holdfast.ingest.nbd_wire import is_nbd_uri
 from holdfast.ingest.plan import Part, plan_export, plan_parts
 from holdfast.ingest.recognise import Form
 from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
-from holdfast.repo.errors import Refused, StreamFailed
-from holdfast.repo.snapshot import SubjectKind
-from holdfast.repo.types import ProgressFunction
+from holdfast.repo.snapshots.snapshot import SubjectKind
 
 _SHORTEST: Final = 100
 """Bytes that no compressed nothing has: xz takes 32."""

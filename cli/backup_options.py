@@ -17,8 +17,8 @@ from holdfast.cli.backup_inputs import ImageOptions
 from holdfast.cli.options import KINDS
 from holdfast.disks.open import FORMATS
 from holdfast.ingest.recognise import SQL_ENGINES, Form, sql_dump
-from holdfast.repo.select import TIME_FORMAT
-from holdfast.repo.snapshot import Consistency, SubjectKind
+from holdfast.repo.snapshots.select import TIME_FORMAT
+from holdfast.repo.snapshots.snapshot import Consistency, SubjectKind
 
 _GRADES = [grade.value for grade in Consistency if grade is not Consistency.UNKNOWN]
 _ENGINE = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")

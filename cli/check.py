@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from holdfast.base.errors import Damaged
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, pass_settings
@@ -14,10 +15,9 @@ from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape, fields, size
 from holdfast.dumps.log_ties import findings
 from holdfast.ingest.logs import read_histories
-from holdfast.repo.check import Depth, Finding, Report, Subset, check, parse_subset
-from holdfast.repo.errors import Damaged
-from holdfast.repo.logs import LogReading, archives
-from holdfast.repo.repository import Repository
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogReading, archives
+from holdfast.repo.upkeep.check import Depth, Finding, Report, Subset, check, parse_subset
 
 _LOG_ADVICE: Final = (
     "push the files again if the server still has them; else take a new full backup now: "

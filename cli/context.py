@@ -17,10 +17,10 @@ from holdfast.cli.progress import progress
 from holdfast.cli.render import count
 
 if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
-    from holdfast.repo.index import Synced
-    from holdfast.repo.repository import Repository, Snapshots
-    from holdfast.repo.snapshot import StoredSnapshot
-    from holdfast.repo.store_local import LocalStore
+    from holdfast.repo.core.repository import Repository, Snapshots
+    from holdfast.repo.index.index import Synced
+    from holdfast.repo.snapshots.snapshot import StoredSnapshot
+    from holdfast.repo.store.local import LocalStore
 
 _ELSEWHERE = re.compile(r"[a-z0-9+.-]+://|(?:s3|sftp|ssh|rest|b2|gs|azure|rclone|swift):", re.IGNORECASE)
 
@@ -72,14 +72,14 @@ class Settings:
 
     def store(self) -> LocalStore:
         """The repository's files. Raises NoRepository."""
-        from holdfast.repo.store_local import LocalStore  # noqa: PLC0415  see above
+        from holdfast.repo.store.local import LocalStore  # noqa: PLC0415  see above
 
         return LocalStore.open(self.root)
 
     @contextmanager
     def opened(self, *, index: bool = False) -> Iterator[Repository]:
         """The open repository; with `index`, in step with the packs that are there."""
-        from holdfast.repo.repository import Repository  # noqa: PLC0415  see above
+        from holdfast.repo.core.repository import Repository  # noqa: PLC0415  see above
 
         with (
             closing(self.store()) as store,
@@ -110,7 +110,7 @@ class Settings:
 
     def pick(self, repository: Repository, selector: str) -> tuple[StoredSnapshot, str]:
         """The snapshot that a selector names, and the path inside. Raises NotFound or Ambiguous."""
-        from holdfast.repo.select import select_one, split_selector  # noqa: PLC0415  see above
+        from holdfast.repo.snapshots.select import select_one, split_selector  # noqa: PLC0415  see above
 
         name, path = split_selector(selector)
         return select_one(self.snapshots(repository).good, name), path

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import click
 
+from holdfast.base.errors import NotFound
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.entries import entry_document
@@ -18,9 +19,8 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, escape, size
 from holdfast.guests.compare import Comparison
 from holdfast.guests.difference import Change, Difference, State
-from holdfast.repo.errors import NotFound
-from holdfast.repo.select import select_one, split_selector, time_name
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.snapshots.select import select_one, split_selector, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 

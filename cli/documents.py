@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.cli.render import iso
-from holdfast.repo.proofs import Proof, Verdict
-from holdfast.repo.snapshot import Item, StoredSnapshot
+from holdfast.repo.records.proofs import Proof, Verdict
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot
 
 SHORT_ID = 8
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import click
 
+from holdfast.base.errors import NotFound, Refused
+from holdfast.base.types import Buffer
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
@@ -17,13 +19,11 @@ from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command
 from holdfast.disks.stored_view import stored_view, stream
 from holdfast.disks.views import VIEWS
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.select import find_items
-from holdfast.repo.snapshot import Item, ItemKind, Snapshot
-from holdfast.repo.types import Buffer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.select import find_items
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, Snapshot
 
 _NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 """What a terminal obeys or chokes on; tabs and ends of lines are text."""

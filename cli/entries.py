@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from holdfast.cli.render import escape, size
 from holdfast.guests.values import FILE_FORMATS, Entry, NodeType, Volume
-from holdfast.repo.select import time_name
+from holdfast.repo.snapshots.select import time_name
 
 _FIRST: Final = -62_135_596_800
 _LAST: Final = 253_402_300_799

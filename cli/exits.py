@@ -7,8 +7,7 @@ from typing import Final
 
 import click
 
-from holdfast.ingest.backup import LessConsistent
-from holdfast.repo.errors import (
+from holdfast.base.errors import (
     Ambiguous,
     Damaged,
     Locked,
@@ -19,6 +18,7 @@ from holdfast.repo.errors import (
     Unsupported,
     WrongPassword,
 )
+from holdfast.ingest.backup import LessConsistent
 
 
 class ExitCode(IntEnum):

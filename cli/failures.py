@@ -8,10 +8,10 @@ import traceback
 
 import click
 
+from holdfast.base.errors import HoldfastError
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode, advice_for, code_for
 from holdfast.cli.render import escape_lines
-from holdfast.repo.errors import HoldfastError
 
 
 def report(error: BaseException, settings: Settings) -> ExitCode:

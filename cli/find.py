@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from holdfast.base.errors import NotFound
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.entries import exact, moment
@@ -18,9 +19,8 @@ from holdfast.cli.render import count, escape, iso, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
 from holdfast.guests.search import Findings, Pattern, Search, Version
 from holdfast.guests.values import NodeType
-from holdfast.repo.errors import NotFound
-from holdfast.repo.select import filter_snapshots, select_one, time_name
-from holdfast.repo.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshots.select import filter_snapshots, select_one, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
 
 
 @command("find")

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, snapshot_document
 from holdfast.cli.exits import ExitCode
@@ -23,12 +24,11 @@ from holdfast.cli.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.render import Column, count, escape, table
 from holdfast.cli.snapshots import describe_subject, group_by_subject
 from holdfast.dumps.log_ties import LogPlan
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.repository import Repository
-from holdfast.repo.retention import Decision, Policy, decide
-from holdfast.repo.select import filter_snapshots, select_one, split_selector, time_name
-from holdfast.repo.snapshot import StoredSnapshot, SubjectKind
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.retention import Decision, Policy, decide
+from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
+from holdfast.repo.upkeep.forget import forget, undelete
 
 _COLUMNS = (Column("ID"), Column("time (UTC)"), Column("tags"), Column("what"), Column("because"))
 _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from holdfast.base.errors import Locked, Refused, RepositoryError
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.render import count, escape
@@ -19,11 +20,10 @@ from holdfast.dumps.log_ties import (
     usable,
 )
 from holdfast.ingest.logs import read_histories
-from holdfast.repo.errors import Locked, Refused, RepositoryError
-from holdfast.repo.logs import LogArchive, archives, drop, is_log
-from holdfast.repo.repository import Repository
-from holdfast.repo.retention import Decision
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogArchive, archives, drop, is_log
+from holdfast.repo.snapshots.retention import Decision
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 
 def plan_for(

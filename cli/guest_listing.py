@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from holdfast.base.errors import RepositoryError
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.entries import HEADER, entry_document, entry_line, volume_document
@@ -14,9 +15,8 @@ from holdfast.guests.inside import FolderNode, GuestNode, Inside, TextNode
 from holdfast.guests.naming import to_text
 from holdfast.guests.values import Entry, GuestError, NodeType
 from holdfast.guests.walk import Found, Unread, listed, told, walk
-from holdfast.repo.errors import RepositoryError
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 _COLUMNS = (
     Column("type"),

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import NotFound, Refused
+from holdfast.base.types import Buffer
 from holdfast.cli.passwords import from_file
 from holdfast.disks.views import VIEWS
 from holdfast.guests.content import Contents, lost
@@ -16,11 +18,9 @@ from holdfast.guests.inside import Guest, GuestNode, Inside, TextNode
 from holdfast.guests.naming import to_text
 from holdfast.guests.stored import StoredDisk
 from holdfast.guests.values import GuestDamaged, GuestError, GuestMissing, NodeType, WorkerFailed
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Snapshot
-from holdfast.repo.types import Buffer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import Snapshot
 
 _CHUNKS: Final = 64 << 20
 """Bytes of decoded chunks that are kept: metadata of guests, and small files that are neighbours."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from holdfast.base.errors import Damaged, Unsupported
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import mtime, proof_document, snapshot_document
 from holdfast.cli.logs import describe
@@ -12,15 +13,14 @@ from holdfast.cli.render import count, duration, fields, iso, rate, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
 from holdfast.dumps.log_ties import findings, needs
 from holdfast.ingest.logs import read_histories
-from holdfast.repo.errors import Damaged, Unsupported
-from holdfast.repo.format import VERSION
-from holdfast.repo.keyslots import KeySlot, list_slots
-from holdfast.repo.logs import LogReading, archives
-from holdfast.repo.proofs import Outcome, Proof, QueryResult, latest_proof
-from holdfast.repo.repository import Repository
-from holdfast.repo.select import find_items, time_name
-from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
-from holdfast.repo.store import Kind
+from holdfast.repo.core.keyslots import KeySlot, list_slots
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.format import VERSION
+from holdfast.repo.records.log_archive import LogReading, archives
+from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, latest_proof
+from holdfast.repo.snapshots.select import find_items, time_name
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
+from holdfast.repo.store.interface import Kind
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
+from holdfast.base.errors import NoRepository, RepositoryExists
 from holdfast.cli.context import Settings
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.passwords import find_password
-from holdfast.repo.crypto import Suite
-from holdfast.repo.errors import NoRepository, RepositoryExists
-from holdfast.repo.keyslots import add_slot, new_recovery_key
-from holdfast.repo.repository import Repository
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.keyslots import add_slot, new_recovery_key
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Suite
+from holdfast.repo.store.local import LocalStore
 
 _CIPHERS = {"aes": Suite.AES_256_GCM, "chacha": Suite.CHACHA20_POLY1305}
 

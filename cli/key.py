@@ -8,14 +8,14 @@ from pathlib import Path
 
 import click
 
+from holdfast.base.errors import Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.init import KEEP_THE_RECOVERY_KEY
 from holdfast.cli.options import Group, pass_settings
 from holdfast.cli.passwords import ask_new, from_file
 from holdfast.cli.render import Column, escape, table
-from holdfast.repo.errors import Refused
-from holdfast.repo.keyslots import (
+from holdfast.repo.core.keyslots import (
     KeySlot,
     add_slot,
     list_slots,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, pass_settings
@@ -18,9 +19,8 @@ from holdfast.dumps.log_ties import POSTGRESQL, findings, segment_size
 from holdfast.dumps.wal import coverage
 from holdfast.ingest.logs import push_binlogs, read_histories
 from holdfast.ingest.source import FileSource
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.logs import LogArchive, LogReading, archives, open_archive
-from holdfast.repo.repository import Repository
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
 
 _ARCHIVES = (
     Column("archive"),

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 import click
 
+from holdfast.base.errors import NotFound
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID, item_document, mtime
 from holdfast.cli.exits import ExitCode, code_for
@@ -15,10 +16,9 @@ from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import Column, count, size, table
 from holdfast.dumps.stored_files import MadeFile, below, has_made_files
-from holdfast.repo.errors import NotFound
-from holdfast.repo.repository import Repository
-from holdfast.repo.select import find_items, split_selector, time_name
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.select import find_items, split_selector, time_name
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
 _COLUMNS = (
     Column("type"),

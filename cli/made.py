@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from holdfast.base.errors import Damaged, MissingChunk, NotFound, Refused, RepositoryError
+from holdfast.base.types import Buffer
 from holdfast.dumps.layout import find_table, table_csv
 from holdfast.dumps.stored_files import (
     Made,
@@ -14,12 +16,10 @@ from holdfast.dumps.stored_files import (
     made_files,
     stream,
 )
-from holdfast.repo.errors import Damaged, MissingChunk, NotFound, Refused, RepositoryError
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item, Snapshot
-from holdfast.repo.types import Buffer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Item, Snapshot
 
 _CACHE = 32 << 20
 

@@ -14,8 +14,8 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.passwords import from_file
 from holdfast.cli.render import count, escape
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
-from holdfast.repo.index import Synced
-from holdfast.repo.repository import Repository
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.index.index import Synced
 
 
 @command("mount")

@@ -12,9 +12,9 @@ from holdfast.cli.context import Settings
 from holdfast.cli.options import command, parse_duration, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import Column, count, size, table
-from holdfast.repo.prune import Pruned, execute
-from holdfast.repo.prune_plan import Plan, make_plan
-from holdfast.repo.repository import Repository
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune_plan import Plan, make_plan
 
 DEFAULT_UNUSED: Final = 0.05
 DEFAULT_QUARANTINE: Final = timedelta(days=7)

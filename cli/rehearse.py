@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from holdfast import __version__
+from holdfast.base.errors import Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import proof_document, snapshot_document
 from holdfast.cli.exits import ExitCode
@@ -25,10 +26,9 @@ from holdfast.cli.snapshots import describe_subject
 from holdfast.rehearse.material import PHYSICAL, Material, find_material
 from holdfast.rehearse.rehearsal import Rehearsed, rehearse
 from holdfast.rehearse.wishes import Wishes
-from holdfast.repo.errors import Refused
-from holdfast.repo.proofs import Outcome, Proof, QueryResult, store_proof
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, store_proof
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 _COLUMNS = (Column("database"), Column("table"), Column("rows", "right"))
 _SHOWN = 40
@@ -139,8 +139,8 @@ def _chosen(
     from holdfast.dumps.log_ties import wal_identity  # noqa: PLC0415
     from holdfast.dumps.pg_recovery_logs import check_logs  # noqa: PLC0415
     from holdfast.ingest.logs import read_histories  # noqa: PLC0415
-    from holdfast.repo.logs import LogReading  # noqa: PLC0415
-    from holdfast.repo.snapshot import Subject, SubjectKind  # noqa: PLC0415
+    from holdfast.repo.records.log_archive import LogReading  # noqa: PLC0415
+    from holdfast.repo.snapshots.snapshot import Subject, SubjectKind  # noqa: PLC0415
 
     recovery = recovery_of(settings, until, timeline)
     assert recovery is not None

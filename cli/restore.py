@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
@@ -34,10 +35,9 @@ from holdfast.cli.restore_physical import (
 )
 from holdfast.disks.views import VIEWS
 from holdfast.dumps.stored_files import below
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.repository import Repository
-from holdfast.repo.select import find_items
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.select import find_items
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
 
 @command("restore")

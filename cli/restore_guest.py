@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guests import Guests, explained
@@ -20,9 +21,8 @@ from holdfast.guests.inside import FolderNode, GuestNode, Inside, Node, TextNode
 from holdfast.guests.naming import to_bytes, to_text
 from holdfast.guests.target_folder import TargetFolder
 from holdfast.guests.values import NodeType
-from holdfast.repo.errors import Refused
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 _TOLD: Final = 20
 """Warnings of a kind on a terminal; JSON has all."""

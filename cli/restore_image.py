@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 
-from holdfast.cli.context import Settings
-from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.disks.stored_view import ViewTarget, stored_view
-from holdfast.dumps.stored_files import MadeFile, stream
-from holdfast.repo.errors import HoldfastError, Refused
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item, ItemKind
-from holdfast.repo.targets import (
+from holdfast.base.errors import HoldfastError, Refused
+from holdfast.base.targets import (
     DeviceTarget,
     FileTarget,
     TargetError,
@@ -26,7 +17,16 @@ from holdfast.repo.targets import (
     is_device,
     read_back,
 )
-from holdfast.repo.types import ProgressFunction
+from holdfast.base.types import ProgressFunction
+from holdfast.cli.context import Settings
+from holdfast.cli.render import count, duration, escape, rate, size
+from holdfast.disks.stored_view import ViewTarget, stored_view
+from holdfast.dumps.stored_files import MadeFile, stream
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Item, ItemKind
 
 _CACHE = 32 << 20
 _STEP = 1 << 20

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.progress import progress
@@ -26,12 +27,11 @@ from holdfast.dumps.stored_files import load_catalogue
 from holdfast.dumps.tar import DATA_FOLDER, FORM
 from holdfast.ingest.logs import read_histories
 from holdfast.rehearse.data_directory import Changes, check_target, check_whole, restore_data_directory
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.logs import LogReading, is_log
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.select import select_one, split_selector
-from holdfast.repo.snapshot import Item, StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogReading, is_log
+from holdfast.repo.snapshots.select import select_one, split_selector
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, Subject, SubjectKind
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAM: Final = "holdfast"

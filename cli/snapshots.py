@@ -10,9 +10,9 @@ from holdfast.cli.documents import SHORT_ID, snapshot_document, verdict_document
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, filter_options, pass_settings
 from holdfast.cli.render import Column, count, size, table
-from holdfast.repo.proofs import Outcome, Verdict, Verdicts, latest_verdicts
-from holdfast.repo.select import filter_snapshots, time_name
-from holdfast.repo.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.records.proofs import Outcome, Verdict, Verdicts, latest_verdicts
+from holdfast.repo.snapshots.select import filter_snapshots, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
 
 _COLUMNS = (
     Column("ID"),

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import PackID, RecordType
 from holdfast.cli.context import Settings
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, fields, percent, size
-from holdfast.repo.errors import Damaged, Unsupported
-from holdfast.repo.packs import read_directory
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.store import Kind
-from holdfast.repo.types import PackID, RecordType
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.packs.reader import read_directory
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import Kind
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import platform
 from holdfast import __version__
 from holdfast.cli.context import Settings
 from holdfast.cli.options import command, pass_settings
-from holdfast.repo.format import VERSION
+from holdfast.repo.format.format import VERSION
 
 
 @command("version")

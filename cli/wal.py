@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from holdfast.base.errors import Damaged, NotFound, Refused
+from holdfast.base.types import Buffer
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.failures import report
@@ -20,13 +22,11 @@ from holdfast.dumps.log_ties import wal_identity
 from holdfast.dumps.pg_control import CONTROL_PATH
 from holdfast.ingest.logs import push_wal, wal_archives
 from holdfast.ingest.source import FileSource
-from holdfast.repo.errors import Damaged, NotFound, Refused
-from holdfast.repo.logs import LogArchive, LogReading
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import Buffer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.records.log_archive import LogArchive, LogReading
+from holdfast.repo.snapshots.snapshot import Item
 
 system_id_option = click.option(
     "--system-id",

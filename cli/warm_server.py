@@ -19,6 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from holdfast.base.errors import HoldfastError
 from holdfast.cli.passwords import from_file
 from holdfast.cli.wal_source import pusher, system_id_in
 from holdfast.cli.warm import (
@@ -33,12 +34,11 @@ from holdfast.cli.warm import (
 )
 from holdfast.ingest.logs import push_wal
 from holdfast.ingest.source import FileSource
-from holdfast.repo.errors import HoldfastError
-from holdfast.repo.logs import LogReading
-from holdfast.repo.pairs import pair_names
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogReading
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
 
 _REQUEST_LIMIT = 16 << 10
 _REQUEST_PATIENCE = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from holdfast.repo.types import Buffer
+from holdfast.base.types import Buffer
 
 _POLYNOMIAL: Final = 0x82F63B78
 """Bit-reversed, as the sum is."""

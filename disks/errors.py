@@ -8,7 +8,7 @@ Refused                      (repo.errors) would not be safe
 
 from __future__ import annotations
 
-from holdfast.repo.errors import Refused, SourceError
+from holdfast.base.errors import Refused, SourceError
 
 
 class ImageDamaged(SourceError):

@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.base.errors import SourceError
+from holdfast.base.filesystems import reports_holes_honestly
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.image import ImageFile
-from holdfast.repo.errors import SourceError
-from holdfast.repo.filesystems import reports_holes_honestly
 
 
 class OpenFile:

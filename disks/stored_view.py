@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+from holdfast.base.targets import FileTarget, TargetError
+from holdfast.base.types import Buffer
 from holdfast.disks.view import View
 from holdfast.disks.views import VIEWS
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.restore import Restorer, zeros
-from holdfast.repo.snapshot import Item
-from holdfast.repo.targets import FileTarget, TargetError
-from holdfast.repo.types import Buffer
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.restore import Restorer, zeros
+from holdfast.repo.snapshots.snapshot import Item
 
 
 def stored_view(item: Item, recipe: Recipe, format_: str) -> View:

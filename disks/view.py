@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol, TypeAlias
 
-from holdfast.repo.errors import HoldfastError
+from holdfast.base.errors import HoldfastError
 
 Allocation: TypeAlias = Callable[[int, int], Iterator[tuple[int, int]]]
 """Called with (start, end): (start, length) of the runs of the disk that hold data and overlap [start, end),

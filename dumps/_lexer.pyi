@@ -5,7 +5,7 @@ The rules are those of the programs that read such dumps: psql, the mysql client
 
 from typing import Final
 
-from holdfast.repo.types import Buffer
+from holdfast.base.types import Buffer
 
 POSTGRESQL: Final[int]
 MYSQL: Final[int]

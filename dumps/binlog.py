@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 HEAD_SIZE: Final = 4 + 19 + 57
 """Bytes at the start of a binary log that `parse_head` looks at."""

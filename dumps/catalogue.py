@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from holdfast.repo.errors import Damaged, Unsupported
+from holdfast.base.errors import Damaged, Unsupported
 
 _VERSION: Final = 1
 LIMIT: Final = 1 << 30

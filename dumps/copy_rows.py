@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from holdfast.repo.errors import Damaged, Refused
-from holdfast.repo.types import Buffer
+from holdfast.base.errors import Damaged, Refused
+from holdfast.base.types import Buffer
 
 ROW_LIMIT: Final = 64 << 20
 """Bytes of one row, as it stands in the dump."""

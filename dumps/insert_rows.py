@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
+from holdfast.base.errors import Damaged, Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Section
 from holdfast.dumps.insert_strings import (
@@ -27,8 +29,6 @@ from holdfast.dumps.insert_strings import (
     sqlite_unescaped,
     together,
 )
-from holdfast.repo.errors import Damaged, Refused
-from holdfast.repo.types import Buffer
 
 ROW_LIMIT: Final = 128 << 20
 """Bytes of one row, as it stands in the dump; several times as much memory is used for it."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from holdfast.repo.errors import Damaged
+from holdfast.base.errors import Damaged
 
 _WHERE: Final = "rows of a table"
 _MYSQL_ESCAPES: Final = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
+from holdfast.base.errors import Ambiguous, NotFound, Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps import (
     insert_rows,
     mysql_files,
@@ -15,8 +17,6 @@ from holdfast.dumps import (
 )
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.composed import Composed, text
-from holdfast.repo.errors import Ambiguous, NotFound, Refused
-from holdfast.repo.types import Buffer
 
 TABLES: Final = "tables"
 SUFFIX: Final = ".sql"

@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from holdfast.dumps import binlog, wal
-from holdfast.repo.logs import LogArchive, archives, is_log
-from holdfast.repo.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
+from holdfast.repo.records.log_archive import LogArchive, archives, is_log
+from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
 
 _DEFAULT_SEGMENT = 16 << 20
 POSTGRESQL = "postgresql"

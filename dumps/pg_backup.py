@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.dumps.pg_control import CONTROL_PATH, parse_control
 from holdfast.dumps.pg_manifest import MANIFEST_NAME, Manifest, ManifestError, ManifestFile, ManifestReader
 from holdfast.dumps.tar_header import FILE, Member
 from holdfast.dumps.wal import HEADER_SIZE, WalKind, check_file, lsn_text, parse_lsn, parse_name, segment_name
-from holdfast.repo.errors import Refused
 
 _ALGORITHM: Final = "SHA256"
 _HEAD: Final = 8192

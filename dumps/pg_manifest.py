@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
+from holdfast.base.types import Buffer
 from holdfast.dumps.wal import parse_lsn
-from holdfast.repo.types import Buffer
 
 MANIFEST_NAME: Final = "backup_manifest"
 _LINE_LIMIT: Final = 64 << 10

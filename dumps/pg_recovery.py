@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.dumps.wal import lsn_text, parse_lsn
-from holdfast.repo.errors import Refused
 
 AUTO_CONF: Final = "postgresql.auto.conf"
 SIGNAL: Final = "recovery.signal"

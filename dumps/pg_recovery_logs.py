@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.dumps.log_ties import segment_size
 from holdfast.dumps.pg_recovery import Recovery
 from holdfast.dumps.wal import (
@@ -20,8 +21,7 @@ from holdfast.dumps.wal import (
     reach,
     segment_name,
 )
-from holdfast.repo.errors import Refused
-from holdfast.repo.logs import LogArchive
+from holdfast.repo.records.log_archive import LogArchive
 
 _NOTHING: Final = "nothing was written"
 

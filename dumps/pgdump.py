@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import Catalogue, Section, encode
 from holdfast.dumps.pgdump_blocks import Block, BlockError, BlockReader
 from holdfast.dumps.pgdump_format import Entry, Head
@@ -19,7 +20,6 @@ from holdfast.dumps.pgdump_sql import Settings, SqlWriter, read_settings
 from holdfast.dumps.pgdump_toc import TocReader
 from holdfast.dumps.postgres_text import as_text
 from holdfast.dumps.scan import BORDER_DISTANCE
-from holdfast.repo.types import Buffer
 
 FORM: Final = "pgdump"
 _PIECE: Final = 1 << 20

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from holdfast.base.types import Buffer
 from holdfast.dumps.decoders import ERRORS, Decoder, Plain, Zlib, Zstd
 from holdfast.dumps.pgdump_format import DATA, LARGE, NO_DATA, Entry, Head, write_integer
 from holdfast.dumps.postgres_text import as_text
-from holdfast.repo.types import Buffer
 
 _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {"none": Plain, "gzip": Zlib, "zstd": Zstd}
 _SLICE: Final = 256 << 10

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from holdfast.base.errors import Damaged
 from holdfast.dumps import postgres_files
 from holdfast.dumps.catalogue import Catalogue, Section, decode
 from holdfast.dumps.composed import Composed, Piece, stretch, text
 from holdfast.dumps.pgdump_format import DATA, LARGE, SET, write_integer
 from holdfast.dumps.postgres_files import Rows
 from holdfast.dumps.postgres_text import as_bytes
-from holdfast.repo.errors import Damaged
 
 _PIECE: Final = 8 << 20
 """Bytes in a piece of a table's data; pg_restore keeps one in memory."""

@@ -23,7 +23,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 MAGIC: Final = b"PGDMP"
 DATA: Final = 1

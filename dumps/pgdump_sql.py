@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from holdfast.base.errors import Refused
 from holdfast.dumps.pgdump_blocks import Block
 from holdfast.dumps.pgdump_format import Entry, Head
 from holdfast.dumps.pgdump_identifiers import identifier, one_line
 from holdfast.dumps.pgdump_script import Script
-from holdfast.repo.errors import Refused
 
 _ENCODING: Final = re.compile(rb"SET client_encoding = '([A-Za-z0-9_-]{1,63})';\s*")
 _SETS_TRANSACTION_TIMEOUT: Final = 17

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from holdfast.base.errors import Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps.pgdump_format import NO_DATA, NOT_SET, Entry, Head, Short, parse_entry, parse_head
-from holdfast.repo.errors import Refused
-from holdfast.repo.types import Buffer
 
 _LIMIT: Final = 1 << 30
 """Bytes of a table of contents, which is kept until the archive has been read: some million tables."""

@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.base.errors import Damaged, Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.composed import Composed, Piece, stretch, text
 from holdfast.dumps.copy_rows import copy_rows, copy_to_csv, csv_header, insert_rows, insert_to_csv
 from holdfast.dumps.names import file_name
 from holdfast.dumps.postgres_tables import Selection, Table, Tables
 from holdfast.dumps.postgres_text import quoted
-from holdfast.repo.errors import Damaged, Refused
-from holdfast.repo.types import Buffer
 
 _DATA: Final = frozenset(
     ("TABLE DATA", "SEQUENCE SET", "LARGE OBJECT", "MATERIALIZED VIEW DATA", "STATISTICS DATA", "TRIGGERS")

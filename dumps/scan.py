@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, Protocol
 
+from holdfast.base.types import Buffer
 from holdfast.dumps import _lexer
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.scan_marks import Marks, MarkWatch
-from holdfast.repo.types import Buffer
 
 BORDER_DISTANCE: Final = 4096
 """Bytes. Borders nearer to the one before are left out: a forced chunk costs a record of some 100 bytes

@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import LIMIT, Catalogue, decode
 from holdfast.dumps.composed import Composed
 from holdfast.dumps.layout import files
-from holdfast.repo.errors import Damaged, NotFound, RepositoryError, Unsupported
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item, Snapshot, check_item_path
-from holdfast.repo.types import Buffer
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Item, Snapshot, check_item_path
 
 WHOLE: Final = "dump.pgdump"
 """The one made file that stands for its item, which is stored taken apart."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.composed import Composed, stretch
 from holdfast.dumps.pg_backup import BackupChecks
@@ -30,7 +31,6 @@ from holdfast.dumps.tar_header import (
     number,
     parse_member,
 )
-from holdfast.repo.types import Buffer
 
 FORM: Final = "tar"
 BORDER_MEMBER: Final = 4096

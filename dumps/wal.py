@@ -15,7 +15,7 @@ from enum import Enum
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 HEADER_SIZE: Final = 40
 """Bytes at the start of a segment that `check_segment` looks at."""

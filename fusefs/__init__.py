@@ -1,1 +1,1 @@
-"""The mount: snapshots as a read-only file system. The public face is `holdfast.fusefs.mount`."""
+"""The mount: the kernel's side only. Asynchronous; everything it shows comes from tree."""

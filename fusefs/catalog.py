@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 
+from holdfast.base.errors import Damaged, RepositoryError, Unsupported
+from holdfast.base.types import SnapshotID
 from holdfast.fusefs.snapshot_folder import nanoseconds
 from holdfast.fusefs.tree import Tree, build_tree
-from holdfast.repo.errors import Damaged, RepositoryError, Unsupported
-from holdfast.repo.pairs import pair_names
-from holdfast.repo.repository import IndexProgress, Repository
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.store import Kind
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import IndexProgress, Repository
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import Kind
 
 _log = logging.getLogger("holdfast.fusefs")
 

@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from holdfast.base import errors
+from holdfast.base.errors import HoldfastError
 from holdfast.fusefs.errors import MountFailed
-from holdfast.repo import errors
-from holdfast.repo.errors import HoldfastError
-from holdfast.repo.repository import IndexProgress
+from holdfast.repo.core.repository import IndexProgress
 
 _LOG_LIMIT = 1 << 20
 """A log this long is started afresh by the next mount."""

@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import pyfuse3
 
-from holdfast.repo.errors import HoldfastError
+from holdfast.base.errors import HoldfastError
 
 P = ParamSpec("P")
 T = TypeVar("T")

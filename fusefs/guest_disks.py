@@ -17,13 +17,13 @@ from typing import TypeVar
 import pyfuse3
 import trio
 
+from holdfast.base.types import SnapshotID
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.guests.inside import Guest, OpenGuest
 from holdfast.guests.naming import disk_name
 from holdfast.guests.stored import StoredDisk
-from holdfast.repo.reader import Reader
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import Item
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from holdfast.base.types import Buffer
 from holdfast.guests.values import FileExtent, GuestDamaged
-from holdfast.repo.snapshot import BadRange
-from holdfast.repo.types import Buffer
+from holdfast.repo.snapshots.snapshot import BadRange
 
 
 class OpenDisk(Protocol):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pyfuse3
 
-from holdfast.repo.types import SnapshotID
+from holdfast.base.types import SnapshotID
 
 _GUEST = 1 << 62
 _SLOTS = 1 << 18

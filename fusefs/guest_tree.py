@@ -22,7 +22,7 @@ from holdfast.fusefs.recent import Recent
 from holdfast.guests.inside import Guest
 from holdfast.guests.naming import Place, layout, noted, text_document
 from holdfast.guests.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
-from holdfast.repo.snapshot import Item
+from holdfast.repo.snapshots.snapshot import Item
 
 T = TypeVar("T")
 

@@ -11,13 +11,13 @@ import mmap
 from collections import deque
 from collections.abc import Sequence
 
+from holdfast.base.errors import Damaged
+from holdfast.base.types import Buffer, ChunkID
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.fusefs.loader import ChunkLoader
-from holdfast.repo.errors import Damaged
-from holdfast.repo.reader import Reader, cut_extent
-from holdfast.repo.recipe import Extent, Node, Recipe
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import Buffer, ChunkID
+from holdfast.repo.chunks.recipe import Extent, Node, Recipe
+from holdfast.repo.core.reader import Reader, cut_extent
+from holdfast.repo.snapshots.snapshot import Item
 
 _LARGEST = 1 << 20
 """Bytes that the kernel asks for at most."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import partial
 
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ChunkID, RecordType
 from holdfast.fusefs.bridge import Bridge, Flight, Result
-from holdfast.repo.errors import Damaged
-from holdfast.repo.places import Location
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.runs import Run, group_runs
-from holdfast.repo.store import Kind
-from holdfast.repo.types import ChunkID, RecordType
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.index.locations import Location
+from holdfast.repo.packs.coalesce import Run, group_runs
+from holdfast.repo.store.interface import Kind
 
 _RUN = 1 << 20
 """Bytes of a pack that one job reads: large enough for the disk, small enough that all threads get some."""

@@ -18,7 +18,7 @@ from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.records import record_of_this_process, remove_record, write_record
 from holdfast.fusefs.session import run_session
 from holdfast.fusefs.unmount import unmount
-from holdfast.repo.repository import IndexProgress, Repository
+from holdfast.repo.core.repository import IndexProgress, Repository
 
 __all__ = ["MountFailed", "MountOptions", "Mounted", "RepositoryOpener", "mount", "serve", "unmount"]
 

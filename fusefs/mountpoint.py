@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.base.errors import Refused
 from holdfast.fusefs.errors import MountFailed
-from holdfast.repo.errors import Refused
 
 TYPE = "fuse.holdfast"
 _FUSE_DEVICE = Path("/dev/fuse")

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from holdfast.base.errors import RepositoryError
+from holdfast.base.types import SnapshotID
 from holdfast.dumps.composed import Composed
 from holdfast.guests.values import Entry
-from holdfast.repo.errors import RepositoryError
-from holdfast.repo.reader import Reader
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import Item
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
 
+from holdfast.base.types import Buffer
 from holdfast.fusefs.attributes import Ownership, attributes_of, attributes_of_entry
 from holdfast.fusefs.guard import handler
 from holdfast.fusefs.guest_inodes import is_guest
@@ -27,7 +28,6 @@ from holdfast.fusefs.nodes import (
     ViewFile,
 )
 from holdfast.guests.values import Entry
-from holdfast.repo.types import Buffer
 
 _BLOCK = 4096
 _AT_ONCE = 1000

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from holdfast.base.errors import RepositoryError
 from holdfast.disks.stored_view import stored_view
 from holdfast.fusefs.attributes import Ownership
 from holdfast.fusefs.bridge import Bridge, Flight, Result
@@ -31,10 +32,9 @@ from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.stored import StoredDisk
-from holdfast.repo.errors import RepositoryError
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import IndexProgress, Repository
-from holdfast.repo.snapshot import Item
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import IndexProgress, Repository
+from holdfast.repo.snapshots.snapshot import Item
 
 _log = logging.getLogger("holdfast.fusefs")
 _READ_AHEAD_KB = 1024

@@ -7,15 +7,15 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
+from holdfast.base.errors import RepositoryError
 from holdfast.disks.views import MOUNTED
 from holdfast.dumps import stored_files
 from holdfast.fusefs.names import unique_name
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
 from holdfast.guests.naming import FILES, disk_name
-from holdfast.repo.errors import RepositoryError
-from holdfast.repo.reader import Reader
-from holdfast.repo.snapshot import Item, StoredSnapshot, SubjectKind
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 
 
 def snapshot_folder(stored: StoredSnapshot) -> Folder:

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.fusefs.errors import MountFailed
 from holdfast.fusefs.mountpoint import TYPE, UNMOUNTER, absolute, mounted_at
 from holdfast.fusefs.records import read_record, remove_record
-from holdfast.repo.errors import NotFound, Refused
 
 _PATIENCE = 1.0
 """Seconds a busy mount is tried again: indexers and shells let go of it by themselves."""

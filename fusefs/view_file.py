@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from holdfast.base.errors import Damaged
+from holdfast.base.types import Buffer
 from holdfast.disks.view import View, ViewImpossible, ViewPart
 from holdfast.disks.views import VIEWS
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import OpenDisk
-from holdfast.repo.errors import Damaged
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import Buffer
+from holdfast.repo.snapshots.snapshot import Item
 
 
 def view_size(item: Item, format_: str) -> int | None:

@@ -14,9 +14,9 @@ from struct import Struct
 from struct import error as StructError
 from typing import Final
 
+from holdfast.base.types import Buffer
 from holdfast.guests.protocol import Nonsense
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged, NodeType, Volume
-from holdfast.repo.types import Buffer
 
 NAME_LIMIT: Final = 255 * 4
 """Bytes of a name: 255 characters in any file system here, in UTF-8."""

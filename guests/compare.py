@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from holdfast.base.errors import HoldfastError, NotFound, Refused, RepositoryError
 from holdfast.guests.compare_trees import TreeComparison, below
 from holdfast.guests.content import Contents
 from holdfast.guests.difference import Change, Difference, State, entry_state, sided
@@ -11,10 +12,9 @@ from holdfast.guests.inside import FolderNode, GuestNode, Inside, ItemNode, Node
 from holdfast.guests.naming import FILES
 from holdfast.guests.same import SameContent
 from holdfast.guests.values import GuestError, NodeType
-from holdfast.repo.errors import HoldfastError, NotFound, Refused, RepositoryError
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe_diff import Ranges, differing
-from holdfast.repo.snapshot import Item, ItemKind
+from holdfast.repo.chunks.recipe_diff import Ranges, differing
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import Item, ItemKind
 
 
 class Comparison:

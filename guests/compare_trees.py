@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from holdfast.base.errors import HoldfastError, RepositoryError
 from holdfast.guests.difference import Change, Difference, entry_state, sided
 from holdfast.guests.inside import GuestNode
 from holdfast.guests.naming import to_text
 from holdfast.guests.same import SameContent
 from holdfast.guests.values import Entry, GuestError, NodeType
 from holdfast.guests.walk import FolderGuard, Unread, listed, walk
-from holdfast.repo.errors import HoldfastError, RepositoryError
 
 
 class _Pair(NamedTuple):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from holdfast.base.types import Buffer
 from holdfast.guests.inside import OpenDisk
 from holdfast.guests.values import Entry, FileExtent, GuestDamaged
-from holdfast.repo.cutter import is_zero
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer, zeros
-from holdfast.repo.types import Buffer
+from holdfast.repo.chunks.chunker import is_zero
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer, zeros
 
 _LONG: Final = 1 << 20
 """Bytes of a run from which on decoding ahead on threads pays."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from holdfast.base.errors import RepositoryError
+from holdfast.base.targets import TargetError
+from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.guests.attributes import Attributes
 from holdfast.guests.content import Contents, lost
 from holdfast.guests.inside import FolderNode, GuestNode, Inside, OpenDisk, TextNode
@@ -17,10 +20,7 @@ from holdfast.guests.naming import to_bytes
 from holdfast.guests.target_folder import TargetFolder
 from holdfast.guests.values import FILE_FORMATS, Entry, GuestError, NodeType, WorkerFailed
 from holdfast.guests.walk import FolderGuard, Found, Unread, listed, told
-from holdfast.repo.cutter import is_zero
-from holdfast.repo.errors import RepositoryError
-from holdfast.repo.targets import TargetError
-from holdfast.repo.types import Buffer, ProgressFunction
+from holdfast.repo.chunks.chunker import is_zero
 
 _HOPELESS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """What the next file would meet too."""

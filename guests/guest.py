@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeVar
 
+from holdfast.base.errors import Damaged, HoldfastError
 from holdfast.guests.codec import (
     LINK_LIMIT,
     unpack_attributes,
@@ -24,7 +25,6 @@ from holdfast.guests.codec import (
 from holdfast.guests.process import Limits, WorkerProcess, printable
 from holdfast.guests.protocol import READ_LIMIT, Kind, Nonsense, Opening, Request, Want
 from holdfast.guests.values import Entry, GuestDamaged, GuestError, GuestMissing, Volume, WorkerFailed
-from holdfast.repo.errors import Damaged, HoldfastError
 
 Answer = TypeVar("Answer")
 

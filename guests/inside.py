@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from holdfast.base.errors import NotFound
 from holdfast.guests.naming import (
     FILES,
     Place,
@@ -28,9 +29,8 @@ from holdfast.guests.naming import (
 )
 from holdfast.guests.stored import StoredDisk
 from holdfast.guests.values import Entry, GuestMissing, NodeType, Volume
-from holdfast.repo.errors import NotFound
-from holdfast.repo.reader import Reader
-from holdfast.repo.snapshot import Item, Snapshot
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import Item, Snapshot
 
 
 class Guest(Protocol):

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Final, TypeAlias
 
 from holdfast.guests.values import Volume
-from holdfast.repo.snapshot import Item, ItemKind
+from holdfast.repo.snapshots.snapshot import Item, ItemKind
 
 FILES: Final = "files"
 """The folder of a snapshot that shows the insides of its disks."""

@@ -20,7 +20,7 @@ from struct import Struct
 from struct import error as StructError
 from typing import Final, NamedTuple
 
-from holdfast.repo.types import Buffer
+from holdfast.base.types import Buffer
 
 MESSAGE_LIMIT: Final = 8 << 20
 """Bytes of a body, either way."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from holdfast.base.types import Buffer
 from holdfast.guests.content import Contents, merged
 from holdfast.guests.inside import OpenDisk
 from holdfast.guests.values import Entry
-from holdfast.repo.cutter import is_zero
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe_diff import Ranges, differing
-from holdfast.repo.types import Buffer
+from holdfast.repo.chunks.chunker import is_zero
+from holdfast.repo.chunks.recipe_diff import Ranges, differing
+from holdfast.repo.core.reader import Reader
 
 _STEP: Final = 1 << 20
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from holdfast.base.errors import HoldfastError, NotFound, RepositoryError
+from holdfast.base.types import ChunkID
 from holdfast.guests.inside import GuestNode, Inside, TextNode
 from holdfast.guests.naming import FILES, disk_name, is_note, to_text
 from holdfast.guests.values import GuestDamaged, GuestError, NodeType
 from holdfast.guests.walk import Unread, walk
-from holdfast.repo.errors import HoldfastError, NotFound, RepositoryError
-from holdfast.repo.snapshot import Item, StoredSnapshot
-from holdfast.repo.types import ChunkID
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot
 
 OpenInside = Callable[[StoredSnapshot], AbstractContextManager[Inside]]
 

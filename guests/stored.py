@@ -9,11 +9,11 @@ from contextlib import suppress
 from itertools import islice
 from typing import Final
 
+from holdfast.base.errors import HoldfastError
 from holdfast.guests.values import GuestDamaged
-from holdfast.repo.errors import HoldfastError
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.snapshot import BadRange, Item
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import BadRange, Item
 
 _AHEAD: Final = 4
 """Chunks that are decoded ahead of somebody who reads on and on: inode tables, large folders."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-from holdfast.repo.errors import HoldfastError
+from holdfast.base.errors import HoldfastError
 
 
 class NodeType(Enum):

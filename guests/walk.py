@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
+from holdfast.base.errors import HoldfastError, RepositoryError
 from holdfast.guests.naming import possible_name
 from holdfast.guests.values import Entry, GuestDamaged, GuestError, NodeType, WorkerFailed
-from holdfast.repo.errors import HoldfastError, RepositoryError
 
 DEPTH: Final = 500
 """Folders inside one another that are followed: Linux knows no path longer than 4096 bytes, and a restore

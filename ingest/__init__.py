@@ -1,1 +1,1 @@
-"""Getting data in: sources, recognition, the pipeline, whole backups. Synchronous and silent."""
+"""From the outside into the repository: sources, exports, live disks, the pipeline."""

@@ -13,9 +13,9 @@ import socket
 import time
 from typing import Any
 
+from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.ingest.hooks import Ended, uninterrupted
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 
 _SENTINEL = b"\xff"
 """Never part of JSON in UTF-8: ends whatever stands half-written in the channel, either way."""

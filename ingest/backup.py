@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from holdfast.base.errors import Damaged, HoldfastError
+from holdfast.base.types import ProgressFunction
 from holdfast.dumps.catalogue import Catalogue, encode
 from holdfast.ingest.changes import ingest_changes
 from holdfast.ingest.changes_plan import tie
@@ -20,12 +22,12 @@ from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.plan import Part
 from holdfast.ingest.source import Judging, Source
 from holdfast.ingest.wrapped import SectionedSource, innermost
-from holdfast.repo.cutter import DUMP, CutterKind
-from holdfast.repo.errors import Damaged, HoldfastError
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import (
+from holdfast.repo.chunks.chunker import DUMP, CutterKind
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
     Content,
@@ -37,8 +39,6 @@ from holdfast.repo.snapshot import (
     Subject,
     SubjectKind,
 )
-from holdfast.repo.types import ProgressFunction
-from holdfast.repo.writer import Writer
 
 
 class LessConsistent(HoldfastError):

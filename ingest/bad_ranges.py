@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.repo.cutter import BLOCK
-from holdfast.repo.errors import SourceError
-from holdfast.repo.snapshot import BadRange
+from holdfast.base.errors import SourceError
+from holdfast.repo.chunks.chunker import BLOCK
+from holdfast.repo.snapshots.snapshot import BadRange
 
 _BAD_LIMIT = 10_000
 """Bad ranges that are listed; a source with more of them is not worth calling read."""

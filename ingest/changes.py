@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from holdfast.base.types import ChunkID
 from holdfast.ingest.changes_plan import ParentExtents, Run, plan
 from holdfast.ingest.pipeline import UNIT, Ingested, Pipeline
 from holdfast.ingest.source import Source
-from holdfast.repo.cutter import Cutter, CutterKind, CutterSpec
-from holdfast.repo.recipe import Recipe, RecipeBuilder
-from holdfast.repo.types import ChunkID
+from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder
 
 _LOOK_AHEAD = 32
 """Units that are planned, and announced to the source, before they are read."""

@@ -1,7 +1,7 @@
 """What to read of a disk that changed since its parent: from a dirty bitmap to runs. No I/O but recipe nodes.
 
-By the laws of the cutter (see repo/cutter.py) cuts may begin anew at any place where an extent of the parent
-begins before the change, and from the first cut behind the change where an extent of the parent begins the
+By the laws of the chunker (see repo/chunks/chunker.py) cuts may begin anew at any place where an extent of the
+parent begins before the change, and from the first cut behind the change where an extent of the parent begins the
 rest is the parent's:
 
     parent   |  A  |  B  |   C   |  D  | hole     |  E  |
@@ -19,9 +19,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from holdfast.repo.cutter import BLOCK, DISK, CutterSpec
-from holdfast.repo.recipe import Extent, Node, Recipe
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
+from holdfast.repo.chunks.chunker import BLOCK, DISK, CutterSpec
+from holdfast.repo.chunks.recipe import Extent, Node, Recipe
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
 # ---- what a bitmap is worth ---------------------------------------------------------------------------
 

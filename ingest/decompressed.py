@@ -8,7 +8,7 @@ from typing import Final
 from holdfast.dumps.decoders import ERRORS, Decoder, Zstd, bzip2_stream, gzip_member, xz_stream
 from holdfast.ingest.source import HEAD_SIZE, Source, SourceExtent
 from holdfast.ingest.wrapped import Wrapped
-from holdfast.repo.snapshot import BadRange
+from holdfast.repo.snapshots.snapshot import BadRange
 
 _INPUT: Final = 256 << 10
 """Bytes of compressed data that are read at once."""

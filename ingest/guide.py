@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from holdfast.repo.errors import Damaged
-from holdfast.repo.recipe import Node, Recipe
-from holdfast.repo.types import ChunkID
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ChunkID
+from holdfast.repo.chunks.recipe import Node, Recipe
 
 _PAUSE = 16
 """Units without guesses after a unit where less than half of them held: behind an insertion in a dump

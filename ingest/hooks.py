@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import IO, Protocol
 
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.base.errors import StreamFailed
+from holdfast.repo.snapshots.snapshot import Consistency
 
 _LAST_WORDS = 1000
 """Bytes of a command's output that an error quotes."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from holdfast.disks.image import ExtentKind, Image
 from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.ingest.source import SourceExtent, extents_between
-from holdfast.repo.snapshot import BadRange
+from holdfast.repo.snapshots.snapshot import BadRange
 
 
 class ImageSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from holdfast.ingest.recognise import Form
 from holdfast.ingest.source import CommandSource, Graded, Source
 from holdfast.ingest.wrapped import SectionedSource, innermost
-from holdfast.repo.snapshot import Consistency, Item, ItemKind
+from holdfast.repo.snapshots.snapshot import Consistency, Item, ItemKind
 
 
 def judge(

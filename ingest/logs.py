@@ -8,18 +8,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from holdfast.base.errors import Refused, SourceError
+from holdfast.base.types import ChunkID
 from holdfast.dumps import binlog, wal
 from holdfast.dumps.log_ties import POSTGRESQL, wal_identity
 from holdfast.ingest.pipeline import UNIT, Pipeline
 from holdfast.ingest.source import FileSource
-from holdfast.repo.crypto import Keys
-from holdfast.repo.cutter import STREAM, Cutter
-from holdfast.repo.errors import Refused, SourceError
-from holdfast.repo.logs import LogArchive, LogReading, add, archives, refusal, same, settle
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import RecipeBuilder
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import (
+from holdfast.repo.chunks.chunker import STREAM, Cutter
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Keys
+from holdfast.repo.records.log_archive import LogArchive, LogReading, add, archives, refusal, same, settle
+from holdfast.repo.snapshots.snapshot import (
     Consistency,
     Item,
     ItemKind,
@@ -29,8 +31,6 @@ from holdfast.repo.snapshot import (
     Subject,
     SubjectKind,
 )
-from holdfast.repo.types import ChunkID
-from holdfast.repo.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)

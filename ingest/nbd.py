@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from holdfast.base.errors import StreamFailed
 from holdfast.ingest.nbd_handshake import negotiate
 from holdfast.ingest.nbd_protocol import (
     DESCRIPTOR,
@@ -42,7 +43,6 @@ from holdfast.ingest.nbd_protocol import (
     error_text,
 )
 from holdfast.ingest.nbd_wire import NbdAddress, Wire
-from holdfast.repo.errors import StreamFailed
 
 _SINK = 64 << 10
 _ZEROS = bytes(64 << 10)

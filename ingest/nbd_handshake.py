@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from holdfast.base.errors import SourceError
 from holdfast.ingest.nbd_protocol import (
     BASE_ALLOCATION,
     CAN_READ_WHOLE,
@@ -35,7 +36,6 @@ from holdfast.ingest.nbd_protocol import (
     OptionReply,
 )
 from holdfast.ingest.nbd_wire import Wire
-from holdfast.repo.errors import SourceError
 
 _SHOWN = 20
 """Names of exports or bitmaps that an error lists."""

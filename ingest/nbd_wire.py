@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote_to_bytes, urlsplit
 
+from holdfast.base.errors import SourceError, StreamFailed
+from holdfast.base.types import Buffer
 from holdfast.ingest.nbd_protocol import DEFAULT_PORT, STRING_LIMIT
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.types import Buffer
 
 SCHEMES = ("nbd", "nbd+unix", "nbds", "nbds+unix", "nbd+vsock", "nbds+vsock")
 """What an NBD URI begins with, those that are refused included."""

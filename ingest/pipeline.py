@@ -24,14 +24,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.ingest.guide import Guess, Guide, Parent
 from holdfast.ingest.source import Source
 from holdfast.ingest.wrapped import SectionedSource
-from holdfast.repo.crypto import Keys
-from holdfast.repo.cutter import Cutter, CutterKind, CutterSpec
-from holdfast.repo.recipe import RecipeBuilder
-from holdfast.repo.types import ChunkID, ProgressFunction
-from holdfast.repo.writer import Writer
+from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Keys
 
 UNIT = 4 << 20
 """Bytes read at a time; a multiple of 4 KiB."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.base.errors import Refused
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.open import suffix_format
 from holdfast.dumps.pgdump import TAR_REASON, Unpacker, is_tar_archive
@@ -16,8 +17,7 @@ from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.source import FileSource, Source
 from holdfast.ingest.wrapped import Peeked, ScannedSource, UnpackedSource
-from holdfast.repo.errors import Refused
-from holdfast.repo.snapshot import ItemKind, SubjectKind, check_item_path
+from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind, check_item_path
 
 _FORMS = {SubjectKind.VM: RAW_DISK, SubjectKind.DATABASE: OTHER_DUMP, SubjectKind.FILES: PLAIN_FILE}
 

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from holdfast.dumps.tar import is_physical_backup
-from holdfast.repo.cutter import BLOCK, DISK, DUMP, STREAM, CutterSpec
-from holdfast.repo.snapshot import ItemKind, SubjectKind
+from holdfast.repo.chunks.chunker import BLOCK, DISK, DUMP, STREAM, CutterSpec
+from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind
 
 SECTOR = 512
 _DISK_SUFFIXES = (".raw", ".img", ".dd")

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
+from holdfast.base.errors import StreamFailed
+from holdfast.base.ranges import joined
 from holdfast.disks.files import OpenFile
 from holdfast.ingest.bad_ranges import TolerantReader
-from holdfast.repo.cutter import BLOCK
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.ranges import joined
-from holdfast.repo.snapshot import BadRange, Consistency
+from holdfast.repo.chunks.chunker import BLOCK
+from holdfast.repo.snapshots.snapshot import BadRange, Consistency
 
 HEAD_SIZE = 64 << 10
 """Bytes at the start of a source that recognition may look at."""

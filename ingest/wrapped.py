@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
+from holdfast.base.errors import Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.ingest.source import Source, SourceExtent
-from holdfast.repo.errors import Refused
-from holdfast.repo.snapshot import BadRange
-from holdfast.repo.types import Buffer
+from holdfast.repo.snapshots.snapshot import BadRange
 
 _AHEAD: Final = 256 << 10
 """Bytes that a scanner sees before they are handed on: it knows a border when it has read what follows it,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from holdfast.base.types import Buffer
 from holdfast.rehearse.confined import Confinement, Program
 from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.repo.types import Buffer
 
 QUERY_ROWS: Final = 100
 QUERY_BYTES: Final = 64 << 10

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 _PROBE_SECONDS: Final = 10.0
 _POLITE_SECONDS: Final = 8.0

@@ -19,17 +19,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from holdfast.base.errors import Damaged, Refused
+from holdfast.base.targets import TargetError
+from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.pg_control import CONTROL_PATH
 from holdfast.dumps.tar import FORM
 from holdfast.guests.target_folder import TargetFolder
-from holdfast.repo.errors import Damaged, Refused
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Content, Item
-from holdfast.repo.targets import TargetError
-from holdfast.repo.types import Buffer, ProgressFunction
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Content, Item
 
 _CONTROL_LIMIT: Final = 1 << 20
 _SYNCING: Final = 64

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.repo.errors import HoldfastError
+from holdfast.base.errors import HoldfastError
 
 
 class RehearsalFailed(HoldfastError):

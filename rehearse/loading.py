@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.rehearse import maria, postgres
 from holdfast.rehearse.clients import converted, watched
 from holdfast.rehearse.confined import Confinement
@@ -16,8 +17,7 @@ from holdfast.rehearse.postgres_script import guarded
 from holdfast.rehearse.sqlite import Sqlite
 from holdfast.rehearse.tools import ask_version, find_maria, find_postgres, find_sqlite
 from holdfast.rehearse.wishes import Wishes
-from holdfast.repo.repository import Repository
-from holdfast.repo.types import Buffer, ProgressFunction
+from holdfast.repo.core.repository import Repository
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.types import Buffer
 from holdfast.rehearse.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
 from holdfast.rehearse.confined import Confinement, Program
 from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.rehearse.tools import MariaPrograms
-from holdfast.repo.proofs import QueryResult, TableCount
-from holdfast.repo.types import Buffer
+from holdfast.repo.records.proofs import QueryResult, TableCount
 
 _SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
 _PACKET: Final = "--max-allowed-packet=1073741824"

@@ -7,16 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.base.errors import Refused
+from holdfast.base.types import Buffer
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.layout import files
 from holdfast.dumps.stored_files import WHOLE, load_catalogue, stream
 from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.repo.errors import Refused
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot
-from holdfast.repo.types import Buffer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
 PHYSICAL: Final = "tar"
 GLOBALS: Final = "globals.sql"

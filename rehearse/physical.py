@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.types import ProgressFunction
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
 from holdfast.rehearse.clients import ask
@@ -19,10 +20,9 @@ from holdfast.rehearse.findings import Findings
 from holdfast.rehearse.postgres import Cluster, Postgres, running
 from holdfast.rehearse.tools import find_postgres
 from holdfast.rehearse.wal_relay import FetchLog, WalRelay
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item
-from holdfast.repo.types import ProgressFunction
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import Item
 
 _PLACE: Final = "data"
 _RECOVERY_SECONDS: Final = 1e9

@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused
+from holdfast.base.types import Buffer
 from holdfast.rehearse.clients import QUERY_BYTES, ask, failure, feed, parse_csv
 from holdfast.rehearse.confined import Confinement, Program
 from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.rehearse.postgres_script import Needs
 from holdfast.rehearse.tools import PostgresPrograms
-from holdfast.repo.errors import Refused
-from holdfast.repo.proofs import QueryResult, TableCount
-from holdfast.repo.types import Buffer
+from holdfast.repo.records.proofs import QueryResult, TableCount
 
 SUPERUSER: Final = "holdfast_rehearsal"
 """Of a fresh cluster: no name that a dump's roles have."""

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.rehearse.confined import User, without_interrupt
-from holdfast.repo.errors import Refused
 
 PREFIX: Final = "holdfast-rehearsal-"
 _LONGEST: Final = 80

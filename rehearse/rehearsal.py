@@ -10,6 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ProgressFunction
 from holdfast.rehearse.confined import Confinement, user_for
 from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.rehearse.findings import Findings, Server
@@ -17,11 +19,9 @@ from holdfast.rehearse.loading import Stage, loaded
 from holdfast.rehearse.material import Material
 from holdfast.rehearse.private import private_folder
 from holdfast.rehearse.wishes import Wishes
-from holdfast.repo.errors import Damaged
-from holdfast.repo.proofs import Outcome, Proof, Verdict
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.types import ProgressFunction
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.proofs import Outcome, Proof, Verdict
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 _USERS: Final = {"postgresql": ("postgres",), "mariadb": ("mysql",), "mysql": ("mysql",), "sqlite": ()}
 _ERROR: Final = 4000

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.types import Buffer
 from holdfast.rehearse.clients import QUERY_BYTES, ask, feed, parse_csv
 from holdfast.rehearse.confined import Confinement
 from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.repo.proofs import QueryResult, TableCount
-from holdfast.repo.types import Buffer
+from holdfast.repo.records.proofs import QueryResult, TableCount
 
 _TABLES: Final = b"""SELECT hex(name) FROM sqlite_schema
 WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1;

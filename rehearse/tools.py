@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 _POSTGRESQL: Final = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/usr/local/pgsql/bin", "/opt/*/bin")
 """Where PostgreSQL's servers are: Debian and Red Hat keep several releases side by side, outside of PATH."""

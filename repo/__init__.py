@@ -1,1 +1,4 @@
-"""The repository: format, crypto, store, index, recipes, snapshots. Synchronous and silent."""
+"""The repository: encrypted chunks in packs, an index, recipes, snapshots.
+
+Synchronous; knows no disk or dump formats.
+"""

@@ -18,9 +18,9 @@ from typing import Any
 from click.testing import CliRunner, Result
 
 from holdfast.cli.main import cli
-from holdfast.repo.crypto import Argon2Cost
-from holdfast.repo.repository import Repository
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.store.local import LocalStore
 
 PASSWORD = "correct horse"
 CHEAP = Argon2Cost(memory_kib=1024, passes=1, lanes=1)

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, settings
 
 pytest.register_assert_rewrite("store_conformance", "support")
 
-from holdfast.repo.repository import Repository  # noqa: E402  after the rewrite of assertions
-from holdfast.repo.store_local import LocalStore  # noqa: E402
-from holdfast.repo.store_memory import MemoryStore  # noqa: E402
+from holdfast.repo.core.repository import Repository  # noqa: E402  after the rewrite of assertions
+from holdfast.repo.store.local import LocalStore  # noqa: E402
+from holdfast.repo.store.memory import MemoryStore  # noqa: E402
 from support import new_repository  # noqa: E402
 
 # The same examples in every run; "search" looks for new ones: HYPOTHESIS_PROFILE=search pytest

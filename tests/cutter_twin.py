@@ -1,6 +1,6 @@
 """The cut rules once more, slowly and in plain Python: what the compiled loops are held against.
 
-Written from the rules in `holdfast.repo.cutter`, not from the kernel: sums over all bytes instead of
+Written from the rules in `holdfast.repo.chunks.chunker`, not from the kernel: sums over all bytes instead of
 loops with early exits, a rolling hash from the chunk's first byte instead of a warm-up, exact
 fractions instead of thresholds. It sees the whole stream at once.
 """
@@ -12,7 +12,7 @@ from fractions import Fraction
 
 from blake3 import blake3
 
-from holdfast.repo.cutter import CutterKind, CutterSpec
+from holdfast.repo.chunks.chunker import CutterKind, CutterSpec
 
 BLOCK = 4096
 WORD = 1 << 64

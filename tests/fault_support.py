@@ -21,21 +21,21 @@ from typing import Any
 
 import pytest
 
+from holdfast.base.types import SnapshotID
 from holdfast.ingest.backup import Outcome, Request, back_up
 from holdfast.ingest.plan import plan_parts
 from holdfast.ingest.source import Source
-from holdfast.repo import pack_writer
-from holdfast.repo.check import Depth, Finding, check
-from holdfast.repo.crypto import Argon2Cost
-from holdfast.repo.keyslots import add_slot
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Snapshot, SubjectKind
-from holdfast.repo.store import Store
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.core.keyslots import add_slot
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.packs import writer as pack_writer
+from holdfast.repo.snapshots.snapshot import Snapshot, SubjectKind
+from holdfast.repo.store.interface import Store
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth, Finding, check
 from support import NOW, PASSWORD, MemorySource, MemoryTarget, need, random_bytes
 
 COST = Argon2Cost(8, 1, 1)

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from holdfast.repo.errors import StoreError
-from holdfast.repo.store import Entry, Kind, LockMode, Store
-from holdfast.repo.types import Buffer
+from holdfast.base.errors import StoreError
+from holdfast.base.types import Buffer
+from holdfast.repo.store.interface import Entry, Kind, LockMode, Store
 
 T = TypeVar("T")
 

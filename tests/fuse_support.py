@@ -16,10 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.base.errors import HoldfastError
 from holdfast.fusefs.mount import Mounted, mount, serve, unmount
-from holdfast.repo.errors import HoldfastError
-from holdfast.repo.repository import Repository
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.store.local import LocalStore
 from support import PASSWORD, need, open_repository
 
 _PATIENCE = 20.0

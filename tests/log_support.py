@@ -8,11 +8,11 @@ from pathlib import Path
 
 from holdfast.ingest.logs import Pushed, Pusher, push
 from holdfast.ingest.source import FileSource
-from holdfast.repo.logs import LogArchive, LogReading
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Consistency, Snapshot, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.records.log_archive import LogArchive, LogReading
+from holdfast.repo.snapshots.snapshot import Consistency, Snapshot, StoredSnapshot, Subject, SubjectKind
 from support import NOW, random_bytes
 
 SUBJECT = Subject(SubjectKind.LOGS, "shop", uuid="postgresql-77", engine="postgresql")

@@ -21,9 +21,9 @@ from holdfast.ingest.databases.secrets import Credentials, access
 from holdfast.ingest.image_source import BytesSource
 from holdfast.ingest.plan import Part, plan_parts
 from holdfast.ingest.wrapped import innermost
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 NAME = "shopcluster"
 

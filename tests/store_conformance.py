@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from holdfast.repo.errors import Locked
-from holdfast.repo.store import Kind, LockMode, Store
+from holdfast.base.errors import Locked
+from holdfast.repo.store.interface import Kind, LockMode, Store
 from support import random_bytes
 
 NAME = "ab" * 32

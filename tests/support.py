@@ -11,15 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.types import Buffer, ChunkID
 from holdfast.ingest.backup import Outcome, Request, back_up
 from holdfast.ingest.plan import plan_parts
 from holdfast.ingest.source import Source, SourceExtent
-from holdfast.repo.crypto import Argon2Cost
-from holdfast.repo.cutter import STREAM, CutterSpec
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import RecipeBuilder
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import (
+from holdfast.repo.chunks.chunker import STREAM, CutterSpec
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
     Item,
@@ -28,9 +30,7 @@ from holdfast.repo.snapshot import (
     Subject,
     SubjectKind,
 )
-from holdfast.repo.store import Store
-from holdfast.repo.types import Buffer, ChunkID
-from holdfast.repo.writer import Writer
+from holdfast.repo.store.interface import Store
 
 PASSWORD = "correct horse"
 CHEAP = Argon2Cost(64, 1, 1)

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
+from holdfast.base.errors import StreamFailed
 from holdfast.ingest.agent import Agent, AgentError, AgentFreeze
 from holdfast.ingest.hooks import frozen
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 from support import need
 
 Answer = bytes | dict[str, Any] | None | Callable[[], object]

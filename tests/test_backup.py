@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.errors import MissingChunk, Refused, SourceError, StreamFailed
 from holdfast.ingest.backup import LessConsistent, find_parent
 from holdfast.ingest.source import CommandSource, FileSource, Source
-from holdfast.repo.check import Depth, check
-from holdfast.repo.cutter import DISK, DUMP, STREAM
-from holdfast.repo.errors import MissingChunk, Refused, SourceError, StreamFailed
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, Consistency, Item, ItemKind, SubjectKind
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import BadRange, Consistency, Item, ItemKind, SubjectKind
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.check import Depth, check
 from support import NOW, MemorySource, backup, new_repository, open_repository, random_bytes, read_item
 
 ROWS = b"".join(b"INSERT INTO orders VALUES (%d, 'row');\n" % n for n in range(20_000))

@@ -12,6 +12,7 @@ import pytest
 
 from cli_support import Place
 from database_support import MariaServer, maria_server
+from holdfast.base.errors import Refused
 from holdfast.dumps.binlog import (
     HEAD_SIZE,
     BinlogName,
@@ -23,7 +24,6 @@ from holdfast.dumps.binlog import (
     parse_name,
     parse_position,
 )
-from holdfast.repo.errors import Refused
 
 
 def head(*, server: bytes = b"8.0.36", flags: int = 0, version: int = 4, kind: int = 15) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.cache import ByteCache
+from holdfast.repo.core.cache import ByteCache
 
 
 def cache(limit: int) -> ByteCache[int, bytes]:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Damaged, Unsupported
 from holdfast.dumps.catalogue import Catalogue, Section, decode, encode
-from holdfast.repo.errors import Damaged, Unsupported
 
 SIZE = 10_000
 

@@ -9,16 +9,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Damaged, StreamFailed
+from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.ingest import changes as changes_module
 from holdfast.ingest import pipeline as pipeline_module
 from holdfast.ingest.changes import ingest_changes
 from holdfast.ingest.changes_plan import Run, plan, tie
 from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.repo.cutter import BLOCK, DISK, STREAM, Cutter, CutterKind, CutterSpec
-from holdfast.repo.errors import Damaged, StreamFailed
-from holdfast.repo.recipe import Recipe
-from holdfast.repo.snapshot import BadRange, Item, ItemKind, StoredSnapshot
-from holdfast.repo.types import ChunkID, SnapshotID
+from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind, StoredSnapshot
 from support import MemorySource, ignore, make_snapshot, random_bytes
 from test_pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe
 

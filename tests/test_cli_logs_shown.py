@@ -14,7 +14,7 @@ from cli_support import Place
 from database_support import PostgresServer, postgres_server
 from fuse_support import Place as Mount
 from fuse_support import eventually, names, need_fuse
-from holdfast.repo import logs
+from holdfast.repo.records import log_archive as logs
 from log_support import file_name, push_files
 from physical_support import open_folder
 

@@ -147,7 +147,7 @@ def test_an_internal_error_is_one_line_and_code_1(place: Place, monkeypatch: pyt
 
 def test_version_and_completion_load_nothing_heavy() -> None:
     heavy = {
-        "holdfast.repo.repository",
+        "holdfast.repo.core.repository",
         "holdfast.ingest",
         "rich",
         "trio",

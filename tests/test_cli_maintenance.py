@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cli_support import PASSWORD, Place, files, flip_byte
-from holdfast.repo.store import LockMode
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.store.interface import LockMode
+from holdfast.repo.store.local import LocalStore
 
 
 @pytest.fixture

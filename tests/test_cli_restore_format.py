@@ -13,10 +13,10 @@ import pytest
 
 from cli_support import PASSWORD, Place, flip_byte
 from holdfast.disks.views import VIEWS
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import ItemKind, Subject, SubjectKind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import ItemKind, Subject, SubjectKind
+from holdfast.repo.store.local import LocalStore
 from support import make_snapshot, need, put_item
 
 FORMATS = [*VIEWS]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from cli_support import Place, files, flip_byte
-from holdfast.repo.errors import Refused
-from holdfast.repo.targets import PARTIAL_SUFFIX, DeviceTarget, FileTarget, TargetError, check_free, is_device
+from holdfast.base.errors import Refused
+from holdfast.base.targets import PARTIAL_SUFFIX, DeviceTarget, FileTarget, TargetError, check_free, is_device
 from support import need
 
 

@@ -15,8 +15,8 @@ from cli_support import Finished, Place
 from disk_support import raw_disk
 from export_support import MIB
 from holdfast.ingest.image_source import ImageSource
-from holdfast.repo.store import LockMode
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.store.interface import LockMode
+from holdfast.repo.store.local import LocalStore
 from nbd_support import FakeServer, usual
 from support import need
 from test_agent import FakeAgent

@@ -14,10 +14,10 @@ from holdfast.guests.difference import Change
 from holdfast.guests.inside import Inside
 from holdfast.guests.same import equal_streams
 from holdfast.guests.values import NodeType, Volume, WorkerFailed
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, Item, ItemKind
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
 from memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 from support import make_snapshot, put_item, random_bytes
 

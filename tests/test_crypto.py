@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.crypto import (
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.repo.format.crypto import (
     Argon2Cost,
     Keys,
     Suite,
@@ -19,8 +20,7 @@ from holdfast.repo.crypto import (
     unwrap_root,
     wrap_root,
 )
-from holdfast.repo.errors import Damaged, Unsupported
-from holdfast.repo.format import HEAD_SIZE, TAG, Domain, ObjectType
+from holdfast.repo.format.format import HEAD_SIZE, TAG, Domain, ObjectType
 
 ROOT = bytes(range(32))
 REPOSITORY = b"0123456789abcdef"

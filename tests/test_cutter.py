@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import cutter_twin
-from holdfast.repo import _kernel
-from holdfast.repo.cutter import (
+from holdfast.repo.chunks import _kernel
+from holdfast.repo.chunks.chunker import (
     BLOCK,
     DISK,
     DUMP,

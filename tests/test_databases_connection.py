@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import NotFound, Refused
 from holdfast.ingest.databases.connection import is_database_url, parse_url, sqlite_path
 from holdfast.ingest.databases.secrets import Credentials, access
 from holdfast.ingest.databases.tools import find_program, program_environment
-from holdfast.repo.errors import NotFound, Refused
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20)
 

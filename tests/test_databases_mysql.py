@@ -18,7 +18,7 @@ from holdfast.ingest.databases.connection import parse_url
 from holdfast.ingest.databases.mysql import list_databases, places, prepare_database
 from holdfast.ingest.databases.secrets import Credentials, access
 from holdfast.ingest.wrapped import innermost
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 from test_databases_postgres import recorder
 
 PASSWORD = "se'cr\"et\\:#; "

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from cli_support import Place
+from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.ingest.databases import sqlite
 from holdfast.ingest.databases.prepared import Prepared
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 
 TOTAL = 1000
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from database_support import MariaServer, maria_server, run
+from holdfast.base.errors import Damaged, Refused
 from holdfast.dumps import _lexer, insert_rows
 from holdfast.dumps.insert_rows import Rows, csv, insert_to_csv
 from holdfast.dumps.mysql import MysqlVisitor
 from holdfast.dumps.mysql_files import table_rows
 from holdfast.dumps.sqlite_text import SqliteVisitor
 from holdfast.dumps.sqlite_text_files import table_rows as sqlite_table_rows
-from holdfast.repo.errors import Damaged, Refused
 from mysql_examples import ALL_BYTES, LOOKS_LIKE, parse_csv, scan
 from support import need, random_bytes
 

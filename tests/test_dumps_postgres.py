@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from database_support import PostgresServer, postgres_server
+from holdfast.base.errors import Refused
 from holdfast.dumps.catalogue import Catalogue, decode, encode
 from holdfast.dumps.composed import Composed
 from holdfast.dumps.names import file_name
 from holdfast.dumps.postgres import PostgresVisitor
 from holdfast.dumps.postgres_files import csv, files, table_rows
 from holdfast.dumps.scan import Scanner
-from holdfast.repo.errors import Refused
 from postgres_examples import HOSTILE_TABLES, ROLES, fill, identifier, literal
 
 RICH = 'rich "data" base'

@@ -21,6 +21,7 @@ from export_support import (
     qcow2,
     raw_disk,
 )
+from holdfast.base.errors import HoldfastError, SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.disks.files import BytesFile
 from holdfast.disks.open import open_image
@@ -29,7 +30,6 @@ from holdfast.ingest.exports.joined import JoinedFile
 from holdfast.ingest.exports.names import base_name, canonical_uuid, is_plain, shown_name, unique_name
 from holdfast.ingest.exports.opened import Folder, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
-from holdfast.repo.errors import HoldfastError, SourceError
 from support import random_bytes
 
 CANARY = b"the canary sings " * 4096

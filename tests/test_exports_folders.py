@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export_support import MIB, UUID, content_of, convert, domain, domain_disk, ovf, raw_disk
+from holdfast.base.errors import HoldfastError, Refused, SourceError
 from holdfast.disks.errors import ImageDamaged, ImageRefused
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.exports.libvirt import parse_domain
@@ -19,7 +20,6 @@ from holdfast.ingest.exports.opened import Folder, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.virtualbox import parse_vbox
 from holdfast.ingest.exports.vmx import parse_vmx, vmx_disks
-from holdfast.repo.errors import HoldfastError, Refused, SourceError
 
 SIZE = 9 * MIB
 

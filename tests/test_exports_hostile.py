@@ -21,10 +21,10 @@ from export_support import (
     raw_disk,
     tar,
 )
+from holdfast.base.errors import HoldfastError
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.opened import Folder
 from holdfast.ingest.exports.recognise import find_export
-from holdfast.repo.errors import HoldfastError
 
 CANARY = b"the canary sings " * 4096
 """A whole number of sectors, so that it can pass for a disk."""

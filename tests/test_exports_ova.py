@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from export_support import MIB, UUID, content_of, convert, manifest, ovf, raw_disk, tar
+from holdfast.base.errors import HoldfastError, Refused, SourceError
 from holdfast.ingest.exports.manifest import parse_manifest
 from holdfast.ingest.exports.ovf import parse_ovf
 from holdfast.ingest.exports.recognise import find_export
-from holdfast.repo.errors import HoldfastError, Refused, SourceError
 
 SIZE = 9 * MIB
 DISKS = ("web01-disk1.vmdk", "web01-disk2.vmdk")

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import HoldfastError
 from holdfast.disks.errors import ImageDamaged, ImageRefused
 from holdfast.disks.files import BytesFile
 from holdfast.ingest.exports.tar_index import tar_members
-from holdfast.repo.errors import HoldfastError
 
 
 def make_tar(*members: tuple[tarfile.TarInfo, bytes], format_: int = tarfile.USTAR_FORMAT) -> bytes:

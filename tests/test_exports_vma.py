@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export_support import MIB, UUID, VmaDisk, content_of, pack, raw_disk, vma, vma_extent
+from holdfast.base.errors import HoldfastError, Refused, SourceError
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.files import BytesFile
 from holdfast.ingest.exports import unpacked
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.vma import VmaArchive
 from holdfast.ingest.exports.vzdump import parse_config
-from holdfast.repo.errors import HoldfastError, Refused, SourceError
 from support import random_bytes
 
 CONFIG = f"""#qmdump#map:scsi0:drive-scsi0:local-lvm:raw:

@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.targets import TargetError
 from holdfast.guests.content import Contents
 from holdfast.guests.extract import Event, ExtractOptions, Extractor, Outcome
 from holdfast.guests.inside import FolderNode, GuestNode, Inside, TextNode
 from holdfast.guests.target_folder import TargetFolder
 from holdfast.guests.values import Entry, NodeType, Volume, WorkerFailed
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, ItemKind
-from holdfast.repo.targets import TargetError
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import BadRange, ItemKind
 from memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 from support import ignore, make_snapshot, need, put_item, random_bytes
 

@@ -29,19 +29,19 @@ from fault_support import (
     small_packs,
 )
 from faulty_store import Clock, Crash, Fault, FaultyStore, Operation, crash_at, fail_at
-from holdfast.repo import store_local
-from holdfast.repo.check import Depth
-from holdfast.repo.errors import NoSpace, SourceError, StoreError
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.pairs import pair_names
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import SnapshotID
+from holdfast.base.errors import NoSpace, SourceError, StoreError
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import BadRange
+from holdfast.repo.store import local as store_local
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import MemorySource, open_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]

@@ -28,15 +28,15 @@ from fault_support import (
     repository_files,
     restored,
 )
-from holdfast.repo.check import Depth
-from holdfast.repo.errors import Damaged, HoldfastError, NoRepository, WrongPassword
-from holdfast.repo.keyslots import new_recovery_key
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import SubjectKind
-from holdfast.repo.store import Kind, Store
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import SnapshotID
+from holdfast.base.errors import Damaged, HoldfastError, NoRepository, WrongPassword
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core.keyslots import new_recovery_key
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth
 from support import PASSWORD, open_repository
 
 DISK = b"a partition, more or less ".ljust(4096, b".") + bytes(4096) + data(1, 1024) + bytes(3072)

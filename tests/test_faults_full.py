@@ -30,14 +30,14 @@ from fault_support import (
     tiny_ext4,
     tiny_tmpfs,
 )
-from holdfast.repo.check import Depth
-from holdfast.repo.errors import NoSpace
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.prune import Pruned, execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
+from holdfast.base.errors import NoSpace
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.check import Depth
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import open_repository
 
 pytestmark = pytest.mark.slow

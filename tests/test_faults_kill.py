@@ -39,19 +39,19 @@ from fault_support import (
     small_packs,
 )
 from faulty_store import FaultyStore, Operation
-from holdfast.repo import keyslots
-from holdfast.repo.check import Depth, Finding
-from holdfast.repo.crypto import Argon2Cost
-from holdfast.repo.errors import NoRepository, WrongPassword
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.keyslots import add_slot, remove_slot, replace_slot
-from holdfast.repo.pairs import pair_names
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.types import SnapshotID
+from holdfast.base.errors import NoRepository, WrongPassword
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core import keyslots
+from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.check import Depth, Finding
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import NOW, PASSWORD, need, open_repository
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]

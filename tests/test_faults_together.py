@@ -29,16 +29,16 @@ from fault_support import (
     small_packs,
 )
 from faulty_store import FaultyStore, Operation
-from holdfast.repo.errors import Damaged, Locked
-from holdfast.repo.forget import forget
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind, LockMode
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.types import SnapshotID
-from holdfast.repo.writer import Writer
+from holdfast.base.errors import Damaged, Locked
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.forget import forget
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import open_repository
 
 pytestmark = pytest.mark.slow

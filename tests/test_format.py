@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.errors import Damaged, Unsupported
-from holdfast.repo.format import (
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import ChunkID, Codec, RecordType
+from holdfast.repo.format.format import (
     ALIGN,
     CHUNK_LIMIT,
     FOOT_SIZE,
@@ -28,7 +29,6 @@ from holdfast.repo.format import (
     parse_record,
     record_size,
 )
-from holdfast.repo.types import ChunkID, Codec, RecordType
 
 lengths = st.integers(0, CHUNK_LIMIT)
 ids = st.binary(min_size=32, max_size=32).map(ChunkID)

@@ -20,12 +20,12 @@ from cli_support import Place, flip_byte
 from database_support import PostgresServer, postgres_server, postgres_tool, run
 from fuse_support import Place as Mount
 from fuse_support import names, need_fuse
+from holdfast.base.types import ChunkID
 from holdfast.dumps.catalogue import Catalogue, Section, encode
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Content, Item, ItemKind, Snapshot
-from holdfast.repo.types import ChunkID
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import Content, Item, ItemKind, Snapshot
 from physical_support import open_folder
 from support import put_item
 from test_dumps_tar import CLUSTER, member

@@ -12,6 +12,8 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Damaged
+from holdfast.base.types import Buffer, SnapshotID
 from holdfast.disks.view import ViewPart
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import MappedFile, ParsedFile
@@ -19,9 +21,7 @@ from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, is_gues
 from holdfast.fusefs.inodes import number_of
 from holdfast.fusefs.view_file import OpenView
 from holdfast.guests.values import FileExtent, GuestDamaged
-from holdfast.repo.errors import Damaged
-from holdfast.repo.snapshot import BadRange
-from holdfast.repo.types import Buffer, SnapshotID
+from holdfast.repo.snapshots.snapshot import BadRange
 from support import random_bytes
 
 DISK = random_bytes(1 << 16, 1)

@@ -13,6 +13,7 @@ import pytest
 import trio
 import trio.testing
 
+from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.fusefs import guest_disks, guest_tree
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
 from holdfast.fusefs.bridge import Bridge
@@ -25,10 +26,9 @@ from holdfast.fusefs.recent import Recent
 from holdfast.fusefs.tree import build_tree
 from holdfast.guests.inside import Guest
 from holdfast.guests.values import FileExtent, NodeType, Volume
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.types import ChunkID, SnapshotID
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
 from memory_guest import MemoryGuest, make_entry
 from support import make_item, make_snapshot
 

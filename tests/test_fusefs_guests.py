@@ -15,7 +15,7 @@ import pytest
 
 from fuse_support import Place, eventually, is_running, names, need_fuse
 from holdfast.ingest.source import FileSource
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.store.local import LocalStore
 from support import backup, need, new_repository, random_bytes
 
 pytestmark = pytest.mark.fuse

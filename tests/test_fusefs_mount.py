@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from fuse_support import MountRefused, Place, eventually, is_running, names, need_fuse
+from holdfast.base.errors import NotFound, Refused
 from holdfast.fusefs.mount import unmount
-from holdfast.repo.errors import NotFound, Refused
-from holdfast.repo.pairs import trash_pair
-from holdfast.repo.reader import Reader
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.mirrored import trash_pair
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
 from support import NOW, MemorySource, backup, new_repository, random_bytes
 
 pytestmark = pytest.mark.fuse

@@ -14,6 +14,7 @@ import pyfuse3
 import pytest
 import trio
 
+from holdfast.base.errors import Damaged, HoldfastError, MissingChunk, NoSpace, StoreError
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.fusefs.catalog import Catalog
 from holdfast.fusefs.daemon import describe_error, rebuild_error
@@ -25,13 +26,12 @@ from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.mountpoint import MountEntry, parse_mounts
 from holdfast.fusefs.operations import HoldfastOperations
 from holdfast.fusefs.tree import Tree
-from holdfast.repo.errors import Damaged, HoldfastError, MissingChunk, NoSpace, StoreError
-from holdfast.repo.pairs import trash_pair
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
+from holdfast.repo.core.mirrored import trash_pair
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import Item
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
 from support import new_repository, random_bytes, store_file
 
 KIB = 1 << 10

@@ -11,13 +11,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.fusefs.inodes import ROOT, Inodes, number_of
 from holdfast.fusefs.names import safe_name, short_ids, time_name
 from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile, ViewFile
 from holdfast.fusefs.snapshot_folder import nanoseconds
 from holdfast.fusefs.tree import Tree, build_tree
-from holdfast.repo.snapshot import BadRange, Item, ItemKind, Snapshot, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.types import ChunkID, SnapshotID
+from holdfast.repo.snapshots.snapshot import (
+    BadRange,
+    Item,
+    ItemKind,
+    Snapshot,
+    StoredSnapshot,
+    Subject,
+    SubjectKind,
+)
 from support import NOW, make_item, make_snapshot
 
 RECIPE = ChunkID(bytes(32))

@@ -15,8 +15,8 @@ from boot_support import TOKEN, boot, make_guest, need_emulator
 from fuse_support import Place, names, need_fuse
 from holdfast.disks.views import MOUNTED
 from holdfast.ingest.source import FileSource
-from holdfast.repo.snapshot import SubjectKind
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.repo.store.local import LocalStore
 from support import MemorySource, backup, need, new_repository, random_bytes
 
 pytestmark = pytest.mark.fuse

@@ -23,6 +23,7 @@ from guest_fakes import (
     make_entry,
 )
 from guest_support import CONTENT, SIZE, MemoryDisk, open_guest, process_of, said
+from holdfast.base.errors import Damaged, StoreError
 from holdfast.guests.disk_cache import BLOCK, CachedDisk
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.process import Limits
@@ -35,7 +36,6 @@ from holdfast.guests.values import (
     WorkerFailed,
 )
 from holdfast.guests.worker import Worker
-from holdfast.repo.errors import Damaged, StoreError
 from support import random_bytes
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.errors import StreamFailed
 from holdfast.ingest.hooks import CommandHooks, Ended, Frozen, frozen
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 
 
 @pytest.fixture

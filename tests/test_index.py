@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.repo import idset as idset_module
-from holdfast.repo import index as index_module
-from holdfast.repo.errors import Damaged, StoreError
-from holdfast.repo.format import HEAD_SIZE, RecordHeader
-from holdfast.repo.idset import IdSet
-from holdfast.repo.index import Directory, Index, remove_index
-from holdfast.repo.places import Location
-from holdfast.repo.types import ChunkID, Codec, PackID, RecordType, SnapshotID
+from holdfast.base.errors import Damaged, StoreError
+from holdfast.base.types import ChunkID, Codec, PackID, RecordType, SnapshotID
+from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
+from holdfast.repo.index import idset as idset_module
+from holdfast.repo.index import index as index_module
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.index.index import Directory, Index, remove_index
+from holdfast.repo.index.locations import Location
 
 REPOSITORY = bytes(16)
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import NotFound
 from holdfast.cli.render import escape
 from holdfast.guests import naming
 from holdfast.guests.content import Contents
@@ -18,11 +19,10 @@ from holdfast.guests.naming import is_note, layout, noted, text_document, to_byt
 from holdfast.guests.stored import StoredDisk
 from holdfast.guests.values import Entry, GuestDamaged, Volume, WorkerFailed
 from holdfast.guests.walk import DEPTH, Found, Unread, walk
-from holdfast.repo.errors import NotFound
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, Item, ItemKind
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
 from memory_guest import MemoryGuest, damaged, extents
 from support import make_snapshot, put_item, random_bytes
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_store import Crash, FaultyStore, Operation
-from holdfast.repo.crypto import content_hash
-from holdfast.repo.errors import Ambiguous, Damaged, NotFound, Refused, Unsupported, WrongPassword
-from holdfast.repo.keyslots import (
+from holdfast.base.errors import Ambiguous, Damaged, NotFound, Refused, Unsupported, WrongPassword
+from holdfast.repo.core.keyslots import (
     KeySlot,
     add_slot,
     list_slots,
@@ -23,8 +22,9 @@ from holdfast.repo.keyslots import (
     replace_slot,
     unlock,
 )
-from holdfast.repo.store import Kind, Store
-from holdfast.repo.store_memory import MemoryStore
+from holdfast.repo.format.crypto import content_hash
+from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.memory import MemoryStore
 from support import CHEAP, PASSWORD, new_repository, open_repository
 
 ROOT = b"root key of the repository, 32 b"

@@ -12,28 +12,28 @@ from typing import Any
 import pytest
 
 from cli_support import PASSWORD, Place, flip_byte
+from holdfast.base.errors import NotFound
+from holdfast.base.types import PackID, RecordType
 from holdfast.cli import forget_logs
 from holdfast.cli.forget_logs import keep_last_users
 from holdfast.cli.restore_physical import pick_backup
 from holdfast.dumps.log_ties import needed_of, plan_logs
 from holdfast.dumps.pg_recovery import parse_target
-from holdfast.repo.errors import NotFound
-from holdfast.repo.forget import forget
-from holdfast.repo.format import PACK_TARGET
-from holdfast.repo.logs import drop
-from holdfast.repo.packs import read_directory
-from holdfast.repo.pairs import delete_pair
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import PackUse, make_plan, sort_packs
-from holdfast.repo.repository import Repository
-from holdfast.repo.retention import Decision, Policy, decide
-from holdfast.repo.select import filter_snapshots, select_one
-from holdfast.repo.snapshot import BadRange, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import PackID, RecordType
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.mirrored import delete_pair
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.format import PACK_TARGET
+from holdfast.repo.packs.reader import read_directory
+from holdfast.repo.records.log_archive import drop
+from holdfast.repo.snapshots.retention import Decision, Policy, decide
+from holdfast.repo.snapshots.select import filter_snapshots, select_one
+from holdfast.repo.snapshots.snapshot import BadRange, StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.forget import forget
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
 from log_support import (
     SUBJECT,
     archive_of,
@@ -325,7 +325,7 @@ def test_many_small_packs_are_made_into_few_and_the_next_prune_does_nothing(
 def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.repo.prune._BATCH", 1)
+    monkeypatch.setattr("holdfast.repo.upkeep.prune._BATCH", 1)
     pairs = [(file_name(n), file_name(n + 1)) for n in range(0, 40, 2)]
     store = MemoryStore()
     with new_repository(store, tmp_path / "c") as repository:

@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 from faulty_store import Crash, Fault, FaultyStore, Operation, crash_at
+from holdfast.base.errors import Damaged, Locked, NotFound, Refused, SourceError
 from holdfast.ingest.logs import push
 from holdfast.ingest.source import FileSource
-from holdfast.repo import logs
-from holdfast.repo.check import Depth, check
-from holdfast.repo.errors import Damaged, Locked, NotFound, Refused, SourceError
-from holdfast.repo.logs import LogReading, drop, open_archive
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.writer import Writer
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.records import log_archive as logs
+from holdfast.repo.records.log_archive import LogReading, drop, open_archive
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth, check
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from log_support import (
     PUSHER,
     SUBJECT,

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.ingest.changes import ingest_changes
 from holdfast.ingest.changes_plan import tie
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.nbd_wire import NbdAddress, is_nbd_uri, parse_uri
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.source import HEAD_SIZE, FileSource, Source
-from holdfast.repo.cutter import DISK
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.reader import Reader
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, ItemKind, StoredSnapshot
-from holdfast.repo.writer import Writer
+from holdfast.repo.chunks.chunker import DISK
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.snapshots.snapshot import BadRange, ItemKind, StoredSnapshot
 from nbd_support import kill, nbdkit, qemu_img, qemu_io, qemu_nbd
 from support import ignore, make_item, make_snapshot, random_bytes, read_item
 from test_source import read_all

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.errors import SourceError
 from holdfast.ingest.nbd_source import NbdSource
-from holdfast.repo.errors import SourceError
-from holdfast.repo.snapshot import BadRange
+from holdfast.repo.snapshots.snapshot import BadRange
 from nbd_support import (
     ALLOCATION,
     DIRTY,

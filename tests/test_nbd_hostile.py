@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.ingest.nbd_source import NbdSource
 from holdfast.ingest.nbd_wire import NbdAddress, Wire
-from holdfast.repo.errors import SourceError, StreamFailed
 from nbd_support import (
     ACK,
     ALLOCATION,

@@ -12,16 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_store import FaultyStore, fail_at
-from holdfast.repo import pack_writer
-from holdfast.repo.crypto import Keys, Suite, content_hash, new_cipher
-from holdfast.repo.errors import Damaged, HoldfastError, StoreError
-from holdfast.repo.format import ALIGN, HEAD_SIZE, PACK_LIMIT, Domain, ObjectType, RecordHeader
-from holdfast.repo.index import Directory
-from holdfast.repo.pack_writer import PackWriter, Record
-from holdfast.repo.packs import PackCiphers, open_record, read_directory, walk_records
-from holdfast.repo.store import Kind, Store
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import ChunkID, Codec, PackID, RecordType
+from holdfast.base.errors import Damaged, HoldfastError, StoreError
+from holdfast.base.types import ChunkID, Codec, PackID, RecordType
+from holdfast.repo.format.crypto import Keys, Suite, content_hash, new_cipher
+from holdfast.repo.format.format import ALIGN, HEAD_SIZE, PACK_LIMIT, Domain, ObjectType, RecordHeader
+from holdfast.repo.index.index import Directory
+from holdfast.repo.packs import writer as pack_writer
+from holdfast.repo.packs.reader import PackCiphers, open_record, read_directory, walk_records
+from holdfast.repo.packs.writer import PackWriter, Record
+from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.memory import MemoryStore
 from support import random_bytes
 
 KEYS = Keys.from_root(bytes(32), bytes(16), Suite.AES_256_GCM)

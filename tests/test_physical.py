@@ -15,17 +15,17 @@ from unittest.mock import patch
 import pytest
 
 from database_support import PostgresServer, postgres_server, postgres_tool, run
+from holdfast.base.errors import Damaged, Refused, StreamFailed
+from holdfast.base.targets import TargetError
 from holdfast.dumps.catalogue import Catalogue
 from holdfast.dumps.tar import files, is_physical_backup
 from holdfast.ingest.backup import Request, back_up
 from holdfast.ingest.recognise import OTHER_DUMP
 from holdfast.rehearse.data_directory import Changes, restore_data_directory
-from holdfast.repo.errors import Damaged, Refused, StreamFailed
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Consistency, StoredSnapshot
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.targets import TargetError
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import Consistency, StoredSnapshot
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
 from physical_support import (
     catalogue_of,
     hand_over,

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Refused
+from holdfast.base.types import ChunkID
 from holdfast.dumps.pg_recovery import Recovery, parse_target
 from holdfast.dumps.pg_recovery_logs import check_logs
 from holdfast.dumps.wal import Branch
-from holdfast.repo.cutter import STREAM
-from holdfast.repo.errors import Refused
-from holdfast.repo.logs import LogArchive
-from holdfast.repo.snapshot import Item, ItemKind, Subject, SubjectKind
-from holdfast.repo.types import ChunkID
+from holdfast.repo.chunks.chunker import STREAM
+from holdfast.repo.records.log_archive import LogArchive
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, Subject, SubjectKind
 from support import NOW
 
 SEGMENT = 1 << 20

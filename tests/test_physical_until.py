@@ -16,9 +16,9 @@ import pytest
 
 from cli_support import PASSWORD, Place
 from database_support import PostgresServer, database_user, postgres_server
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import StoredSnapshot
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.local import LocalStore
 from physical_support import NAME, hand_over, open_folder, started, take
 from support import need
 

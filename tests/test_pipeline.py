@@ -12,16 +12,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Damaged, SourceError, StoreError
+from holdfast.base.types import Buffer, ChunkID
 from holdfast.ingest import guide as guide_module
 from holdfast.ingest import pipeline as pipeline_module
 from holdfast.ingest.guide import Parent
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.source import FileSource, Source, StreamSource
-from holdfast.repo.crypto import Keys, Suite
-from holdfast.repo.cutter import BLOCK, Cutter, CutterKind, CutterSpec
-from holdfast.repo.errors import Damaged, SourceError, StoreError
-from holdfast.repo.recipe import Node, Recipe, RecipeBuilder, decode_node
-from holdfast.repo.types import Buffer, ChunkID
+from holdfast.repo.chunks.chunker import BLOCK, Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
+from holdfast.repo.format.crypto import Keys, Suite
 from support import MemorySource, ignore, random_bytes
 
 KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)

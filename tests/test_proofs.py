@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo import proofs as proofs_module
-from holdfast.repo.check import Depth, check
-from holdfast.repo.crypto import content_hash, seal_object
-from holdfast.repo.errors import Damaged, NotFound, Unsupported
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.format import ObjectType
-from holdfast.repo.proofs import (
+from holdfast.base.errors import Damaged, NotFound, Unsupported
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import content_hash, seal_object
+from holdfast.repo.format.format import ObjectType
+from holdfast.repo.records import proofs as proofs_module
+from holdfast.repo.records.proofs import (
     Outcome,
     Proof,
     QueryResult,
@@ -28,13 +28,13 @@ from holdfast.repo.proofs import (
     parse_proof,
     store_proof,
 )
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth, check
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import NOW, new_repository, random_bytes, store_file
 
 

@@ -28,16 +28,16 @@ from fault_support import (
     small_packs,
 )
 from faulty_store import Clock, Crash, FaultyStore, Operation, crash_at
-from holdfast.repo.check import Depth
-from holdfast.repo.errors import Damaged, MissingChunk, NoSpace, NotFound, Refused
-from holdfast.repo.forget import forget, undelete
-from holdfast.repo.pairs import pair_names
-from holdfast.repo.prune import Pruned, execute
-from holdfast.repo.prune_plan import PackUse, make_plan, sort_packs
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import PackID, SnapshotID
+from holdfast.base.errors import Damaged, MissingChunk, NoSpace, NotFound, Refused
+from holdfast.base.types import PackID, SnapshotID
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
 from support import open_repository
 
 WEEK = timedelta(days=7)

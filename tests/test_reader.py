@@ -12,17 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faulty_store import FaultyStore
-from holdfast.repo.crypto import Keys
-from holdfast.repo.errors import Damaged, MissingChunk
-from holdfast.repo.places import Location
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import encode_node
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Item
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import ChunkID, PackID, RecordType
-from holdfast.repo.writer import Writer
+from holdfast.base.errors import Damaged, MissingChunk
+from holdfast.base.types import ChunkID, PackID, RecordType
+from holdfast.repo.chunks.recipe import encode_node
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Keys
+from holdfast.repo.index.locations import Location
+from holdfast.repo.snapshots.snapshot import Item
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
 from support import (
     make_item,
     make_snapshot,

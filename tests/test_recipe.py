@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.repo.errors import Damaged
-from holdfast.repo.recipe import Extent, Node, Recipe, RecipeBuilder, decode_node, encode_node
-from holdfast.repo.types import ChunkID
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ChunkID
+from holdfast.repo.chunks.recipe import Extent, Node, Recipe, RecipeBuilder, decode_node, encode_node
 
 Part = tuple[ChunkID | None, int]
 

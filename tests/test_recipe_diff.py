@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.errors import Damaged
-from holdfast.repo.recipe import Node, Recipe, RecipeBuilder, decode_node, encode_node
-from holdfast.repo.recipe_diff import Ranges, differing
-from holdfast.repo.types import ChunkID
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ChunkID
+from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node, encode_node
+from holdfast.repo.chunks.recipe_diff import Ranges, differing
 from support import random_bytes
 
 

@@ -20,8 +20,8 @@ from holdfast.ingest.recognise import (
     recognise,
     sql_dump,
 )
-from holdfast.repo.cutter import DISK, DUMP, STREAM
-from holdfast.repo.snapshot import ItemKind, SubjectKind
+from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
+from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind
 from support import need, random_bytes
 
 PG_DUMP = b"""--

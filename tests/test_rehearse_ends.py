@@ -14,13 +14,13 @@ import pytest
 
 from cli_support import PG_HEAD, PG_TAIL, Place, files, flip_byte
 from database_support import PostgresServer, database_user, postgres_server
+from holdfast.base.errors import Refused
 from holdfast.rehearse.clients import converted, feed, parse_csv
 from holdfast.rehearse.confined import Confinement, User, user_for
 from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.rehearse.postgres_script import Needs
 from holdfast.rehearse.private import private_folder
 from holdfast.rehearse.tools import find_postgres
-from holdfast.repo.errors import Refused
 from rehearse_support import leftovers, open_folder, put_dump, rehearse
 
 ENDLESS = PG_HEAD + b"create table t (a int);\nselect pg_sleep(1000);\n" + PG_TAIL

@@ -13,7 +13,7 @@ import physical_support
 from cli_support import Place
 from database_support import MariaServer, maria_server, postgres_server, run
 from holdfast.cli.exits import ExitCode
-from holdfast.repo.proofs import latest_verdicts
+from holdfast.repo.records.proofs import latest_verdicts
 from rehearse_support import counts, open_folder, opened, put_dump, rehearse
 
 SHOP = """

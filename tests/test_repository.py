@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_store import Crash, FaultyStore, crash_at
-from holdfast.repo.crypto import Suite
-from holdfast.repo.errors import Damaged, HoldfastError, NoRepository, StoreError, Unsupported, WrongPassword
-from holdfast.repo.pairs import delete_pair, trash_pair, untrash_pair
-from holdfast.repo.repository import Repository
-from holdfast.repo.store import Kind
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
+from holdfast.base.errors import Damaged, HoldfastError, NoRepository, StoreError, Unsupported, WrongPassword
+from holdfast.repo.core.mirrored import delete_pair, trash_pair, untrash_pair
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Suite
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
 from support import CHEAP, NOW, PASSWORD, new_repository, open_repository, read_item, store_file
 
 

@@ -7,16 +7,17 @@ from pathlib import Path
 import pytest
 
 from faulty_store import FaultyStore
-from holdfast.repo import pack_writer, restore
-from holdfast.repo.errors import Damaged, MissingChunk
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import RecipeBuilder
-from holdfast.repo.repository import Repository
-from holdfast.repo.restore import Restorer
-from holdfast.repo.snapshot import Item
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.writer import Writer
+from holdfast.base.errors import Damaged, MissingChunk
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core import restore
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.packs import writer as pack_writer
+from holdfast.repo.snapshots.snapshot import Item
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
 from support import MemoryTarget, make_item, make_snapshot, new_repository, random_bytes, store_file
 
 PARTS: list[bytes | int] = [

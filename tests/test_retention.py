@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.cutter import DUMP
-from holdfast.repo.retention import Decision, Policy, decide
-from holdfast.repo.snapshot import (
+from holdfast.base.types import ChunkID, SnapshotID
+from holdfast.repo.chunks.chunker import DUMP
+from holdfast.repo.snapshots.retention import Decision, Policy, decide
+from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
     Item,
@@ -22,7 +23,6 @@ from holdfast.repo.snapshot import (
     Subject,
     SubjectKind,
 )
-from holdfast.repo.types import ChunkID, SnapshotID
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 COUNTS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")

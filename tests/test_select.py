@@ -9,16 +9,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.repo.errors import Ambiguous, NotFound
-from holdfast.repo.select import (
+from holdfast.base.errors import Ambiguous, NotFound
+from holdfast.base.types import SnapshotID
+from holdfast.repo.snapshots.select import (
     filter_snapshots,
     find_items,
     select_one,
     split_selector,
     time_name,
 )
-from holdfast.repo.snapshot import Consistency, Item, Snapshot, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.types import SnapshotID
+from holdfast.repo.snapshots.snapshot import Consistency, Item, Snapshot, StoredSnapshot, Subject, SubjectKind
 from support import make_item
 
 T = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)

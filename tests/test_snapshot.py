@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.repo.cutter import DISK, DUMP, STREAM
-from holdfast.repo.errors import Damaged, Unsupported
-from holdfast.repo.snapshot import (
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import ChunkID, SnapshotID
+from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
+from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
     Item,
@@ -25,7 +26,6 @@ from holdfast.repo.snapshot import (
     decode,
     encode,
 )
-from holdfast.repo.types import ChunkID, SnapshotID
 
 sizes = st.integers(0, 1 << 60)
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=30)

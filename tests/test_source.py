@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.base.errors import SourceError, StreamFailed
+from holdfast.base.filesystems import reports_holes_honestly
 from holdfast.disks import files as files_module
 from holdfast.ingest import bad_ranges as bad_ranges_module
 from holdfast.ingest.source import HEAD_SIZE, CommandSource, FileSource, Source, SourceExtent, StreamSource
-from holdfast.repo.cutter import BLOCK
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.filesystems import reports_holes_honestly
-from holdfast.repo.snapshot import BadRange
+from holdfast.repo.chunks.chunker import BLOCK
+from holdfast.repo.snapshots.snapshot import BadRange
 from support import need, random_bytes
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from faulty_store import Clock, Crash, FaultyStore, crash_at, fail_at
-from holdfast.repo.errors import Locked, NoRepository, NoSpace, RepositoryExists, StoreError
-from holdfast.repo.store import Kind, LockMode, Store
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
+from holdfast.base.errors import Locked, NoRepository, NoSpace, RepositoryExists, StoreError
+from holdfast.repo.store.interface import Kind, LockMode, Store
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
 from store_conformance import NAME, OTHER, StoreConformance, names
 
 
@@ -310,8 +310,8 @@ def test_packs_stay_readable_through_descriptors_that_are_open(local_store: Loca
 _HOLD = """
 import sys
 from pathlib import Path
-from holdfast.repo.store import LockMode
-from holdfast.repo.store_local import LocalStore
+from holdfast.repo.store.interface import LockMode
+from holdfast.repo.store.local import LocalStore
 with LocalStore(Path(sys.argv[1])).lock(LockMode(sys.argv[2]), 0):
     print("held", flush=True)
     sys.stdin.read()

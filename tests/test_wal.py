@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.base.errors import Refused
 from holdfast.dumps.wal import (
     Base,
     Branch,
@@ -26,7 +27,6 @@ from holdfast.dumps.wal import (
     reach,
     segment_name,
 )
-from holdfast.repo.errors import Refused
 
 MIB = 1 << 20
 SIZE = 16 * MIB

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from holdfast.base.types import Buffer, ChunkID
 from holdfast.dumps.catalogue import Catalogue, Section, decode
 from holdfast.dumps.postgres import PostgresVisitor
 from holdfast.dumps.scan import Scanner
@@ -23,19 +24,18 @@ from holdfast.ingest.guide import Parent
 from holdfast.ingest.pipeline import Ingested, Pipeline
 from holdfast.ingest.source import FileSource, Source, StreamSource
 from holdfast.ingest.wrapped import Peeked, ScannedSource, Wrapped, innermost
-from holdfast.repo.check import Depth, check
-from holdfast.repo.crypto import Keys, Suite
-from holdfast.repo.cutter import DUMP, CutterKind, CutterSpec
-from holdfast.repo.forget import forget
-from holdfast.repo.prune import execute
-from holdfast.repo.prune_plan import make_plan
-from holdfast.repo.reader import Reader
-from holdfast.repo.recipe import Node, Recipe, RecipeBuilder, decode_node
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import BadRange, Item
-from holdfast.repo.store import Kind
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import Buffer, ChunkID
+from holdfast.repo.chunks.chunker import DUMP, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Keys, Suite
+from holdfast.repo.snapshots.snapshot import BadRange, Item
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth, check
+from holdfast.repo.upkeep.forget import forget
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
 from support import NOW, MemorySource, backup, ignore, new_repository, random_bytes, read_item
 
 KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)

@@ -14,17 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faulty_store import Crash, FaultyStore, Operation, crash_at, fail_at
-from holdfast.repo import pack_writer
-from holdfast.repo import writer as writer_module
-from holdfast.repo.errors import Locked, MissingChunk, NoSpace, StoreError
-from holdfast.repo.index import remove_index
-from holdfast.repo.repository import Repository
-from holdfast.repo.snapshot import Snapshot
-from holdfast.repo.store import Kind, LockMode
-from holdfast.repo.store_local import LocalStore
-from holdfast.repo.store_memory import MemoryStore
-from holdfast.repo.types import ChunkID
-from holdfast.repo.writer import Writer
+from holdfast.base.errors import Locked, MissingChunk, NoSpace, StoreError
+from holdfast.base.types import ChunkID
+from holdfast.repo.core import writer as writer_module
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.index.index import remove_index
+from holdfast.repo.packs import writer as pack_writer
+from holdfast.repo.snapshots.snapshot import Snapshot
+from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.store.memory import MemoryStore
 from support import (
     make_snapshot,
     new_repository,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
-from holdfast.repo.errors import Refused
+from holdfast.base.errors import Refused
 
 _SCHEMES: Final = {
     "postgres": "postgresql",

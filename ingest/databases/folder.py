@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused, SourceError
 from holdfast.ingest.plan import Part
 from holdfast.ingest.recognise import Form, recognise
 from holdfast.ingest.source import FileSource, SourceExtent
-from holdfast.repo.cutter import DUMP, STREAM
-from holdfast.repo.errors import Refused, SourceError
-from holdfast.repo.snapshot import BadRange, ItemKind, check_item_path
+from holdfast.repo.chunks.chunker import DUMP, STREAM
+from holdfast.repo.snapshots.snapshot import BadRange, ItemKind, check_item_path
 
 _TEXT: Final = (".sql", ".dat", ".csv", ".tsv", ".txt", ".json", ".xml")
 """Rows as text deduplicate best in the small chunks of dumps."""

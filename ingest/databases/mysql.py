@@ -13,13 +13,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.base.errors import Refused, StreamFailed
 from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.secrets import Access
 from holdfast.ingest.databases.tool_source import ToolSource, ask_program, tool_version
 from holdfast.ingest.databases.tools import find_program
 from holdfast.ingest.plan import plan_dump
-from holdfast.repo.errors import Refused, StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 
 _DUMPED: Final = re.compile(rb"^-- Dump completed", re.MULTILINE)
 _SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")

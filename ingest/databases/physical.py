@@ -14,13 +14,13 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
+from holdfast.base.errors import Refused, StreamFailed
 from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.secrets import Access
 from holdfast.ingest.databases.tool_source import ToolSource, ask_program, tool_version
 from holdfast.ingest.databases.tools import find_program
 from holdfast.ingest.plan import plan_parts
-from holdfast.repo.errors import Refused, StreamFailed
-from holdfast.repo.snapshot import SubjectKind
+from holdfast.repo.snapshots.snapshot import SubjectKind
 
 ENGINE: Final = "postgresql"
 ITEM: Final = "base.tar"

@@ -21,15 +21,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, Final
 
+from holdfast.base.errors import StreamFailed
 from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.secrets import Access
 from holdfast.ingest.databases.tool_source import ToolSource, tool_version
 from holdfast.ingest.databases.tools import find_program
 from holdfast.ingest.plan import Part, plan_dump
 from holdfast.ingest.recognise import Form
-from holdfast.repo.cutter import DUMP
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.snapshot import ItemKind
+from holdfast.repo.chunks.chunker import DUMP
+from holdfast.repo.snapshots.snapshot import ItemKind
 
 ENGINE: Final = "postgresql"
 _DUMPED: Final = re.compile(rb"^-- PostgreSQL database dump complete\s*$", re.MULTILINE)

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import Refused
 from holdfast.ingest.databases.connection import Connection
 from holdfast.ingest.databases.tools import program_environment
-from holdfast.repo.errors import Refused
 
 _GLOBAL_FILES: Final = ("/etc/my.cnf", "/etc/mysql/my.cnf")
 _HIDDEN: Final = "***"

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from holdfast.base.errors import SourceError, StreamFailed
+from holdfast.base.types import ProgressFunction
 from holdfast.ingest.databases.prepared import Prepared
 from holdfast.ingest.databases.sqlite_sql import NAME, SqlText
 from holdfast.ingest.plan import plan_dump
 from holdfast.ingest.source import FileSource
-from holdfast.repo.errors import SourceError, StreamFailed
-from holdfast.repo.snapshot import Consistency
-from holdfast.repo.types import ProgressFunction
+from holdfast.repo.snapshots.snapshot import Consistency
 
 ENGINE: Final = "sqlite"
 _PAGES: Final = 4096

@@ -10,7 +10,7 @@ from typing import Final
 from urllib.parse import quote
 
 from holdfast.ingest.source import HEAD_SIZE, SourceExtent
-from holdfast.repo.snapshot import BadRange, Consistency
+from holdfast.repo.snapshots.snapshot import BadRange, Consistency
 
 _BLOCK: Final = 1 << 20
 NAME: Final = "dump.sql"

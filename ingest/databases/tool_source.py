@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Final
 
+from holdfast.base.errors import StreamFailed
 from holdfast.ingest.databases.secrets import Access
 from holdfast.ingest.source import CommandSource
-from holdfast.repo.errors import StreamFailed
-from holdfast.repo.snapshot import Consistency
+from holdfast.repo.snapshots.snapshot import Consistency
 
 _TAIL: Final = 4 << 10
 """Bytes at the end of a dump that its trailer is looked for in."""

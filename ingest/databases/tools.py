@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from holdfast.repo.errors import NotFound
+from holdfast.base.errors import NotFound
 
 _DEBIAN: Final = Path("/usr/lib/postgresql")
 """Debian keeps several releases side by side here, outside of PATH."""

@@ -1,1 +1,1 @@
-"""What hypervisors export: recognised, taken apart into disks and definition files, never trusted."""
+"""Exports of hypervisors: which files, disks and definitions belong to one VM."""

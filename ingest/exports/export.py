@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
+from holdfast.base.errors import SourceError
+from holdfast.base.types import ProgressFunction
 from holdfast.disks.files import OpenFile
 from holdfast.disks.image import Companions, Image, ImageFile
 from holdfast.disks.open import open_image
 from holdfast.ingest.exports.companions import ImageCompanions
 from holdfast.ingest.exports.names import base_name, shown_name, unique_name
 from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles, read_small
-from holdfast.repo.errors import SourceError
-from holdfast.repo.types import ProgressFunction
 
 DEFINITION_LIMIT: Final = 16 << 20
 """Bytes of one definition file; they are held in memory."""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import Final
 
+from holdfast.base.errors import Refused, SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, parse_xml, text_of
-from holdfast.repo.errors import Refused, SourceError
 
 MACHINES: Final = "Virtual Machines"
 _DISKS: Final = "Virtual Hard Disks"

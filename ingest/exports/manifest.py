@@ -10,10 +10,10 @@ import mmap
 import re
 from typing import Final
 
+from holdfast.base.errors import SourceError
+from holdfast.base.types import ProgressFunction
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.image import ImageFile
-from holdfast.repo.errors import SourceError
-from holdfast.repo.types import ProgressFunction
 
 MANIFEST_LIMIT: Final = 4 << 20
 _READ: Final = 1 << 20

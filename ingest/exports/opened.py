@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.disks.files import OpenFile, read_exactly
 from holdfast.ingest.exports.names import base_name, is_plain
-from holdfast.repo.errors import SourceError
 
 FOLDER_LIMIT: Final = 10_000
 """Entries of an export's folder that are looked at."""

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from holdfast.base.errors import Refused, SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.safe_xml import attribute, children, local, parse_xml, text_of
-from holdfast.repo.errors import Refused, SourceError
 
 _DISK: Final = "17"
 _CONTROLLERS: Final = {"5": "ide", "6": "scsi", "20": "sata"}

@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Final, Protocol
 from urllib.parse import unquote
 
+from holdfast.base.errors import Refused, SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.disks.files import FilePart, OpenFile, read_exactly
 from holdfast.disks.image import ImageFile
@@ -21,7 +22,6 @@ from holdfast.ingest.exports.ovf import OvfDisk, OvfFile, parse_ovf
 from holdfast.ingest.exports.safe_xml import XML_LIMIT
 from holdfast.ingest.exports.tar_index import tar_members
 from holdfast.ingest.exports.unpacked import unpack
-from holdfast.repo.errors import Refused, SourceError
 
 _CHUNK_LIMIT: Final = 512
 _SMALL_SUFFIXES: Final = (".nvram", ".cert", ".vmsd", ".vmxf", ".xml")

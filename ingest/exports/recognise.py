@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
+from holdfast.base.errors import Refused, SourceError
+from holdfast.base.types import ProgressFunction
 from holdfast.disks.open import suffix_format
 from holdfast.ingest.exports.companions import extent_stem
 from holdfast.ingest.exports.export import Export, ExportBuilder, Permissions
@@ -17,8 +19,6 @@ from holdfast.ingest.exports.safe_xml import XML_LIMIT
 from holdfast.ingest.exports.virtualbox import read_vbox
 from holdfast.ingest.exports.vmx import read_vmx
 from holdfast.ingest.exports.vzdump import is_vzdump, read_vzdump
-from holdfast.repo.errors import Refused, SourceError
-from holdfast.repo.types import ProgressFunction
 
 _READERS: Final[dict[str, Callable[[Path, ExportBuilder], Export | None]]] = {
     ".ova": read_ova,

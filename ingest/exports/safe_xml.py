@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final
 from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
-from holdfast.repo.errors import SourceError
+from holdfast.base.errors import SourceError
 
 XML_LIMIT: Final = 8 << 20
 """Bytes of a document."""

@@ -15,11 +15,11 @@ from typing import IO, Final
 
 import zstandard
 
+from holdfast.base.errors import Refused, SourceError
+from holdfast.base.types import ProgressFunction
 from holdfast.disks.errors import ImageDamaged
 from holdfast.disks.files import OpenFile
 from holdfast.disks.image import ImageFile
-from holdfast.repo.errors import Refused, SourceError
-from holdfast.repo.types import ProgressFunction
 
 _READ: Final = 1 << 20
 _WINDOW: Final = 128 << 20

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element
 
+from holdfast.base.errors import SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, attribute, children, local, parse_xml
-from holdfast.repo.errors import SourceError
 
 _FORMATS: Final = {"VDI": "vdi", "VMDK": "vmdk", "VHD": "vhd", "VHDX": "vhdx", "RAW": "raw", "QCOW": "qcow2"}
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.errors import SourceError
 from holdfast.disks.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import base_name, canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small
-from holdfast.repo.errors import SourceError
 
 VMX_LIMIT: Final = 1 << 20
 _LINE: Final = re.compile(r'\s*([A-Za-z0-9_.:-]+)\s*=\s*"([^"]*)"\s*')

@@ -1,0 +1,93 @@
+"""Small files that are stored twice, so that one flipped byte in either costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.repo.format.format import OBJECT_LIMIT
+from holdfast.repo.store.interface import Kind, Store
+
+_SECOND = ".2"
+
+T = TypeVar("T")
+
+
+def put_pair(store: Store, kind: Kind, name: str, data: bytes) -> None:
+    """Write the second copy, then the first: whoever sees the first has both. Durable on return."""
+    store.put(kind, name + _SECOND, data)
+    store.sync()
+    store.put(kind, name, data)
+    store.sync()
+
+
+def read_pair(store: Store, kind: Kind, name: str, parse: Callable[[bytes, str], T]) -> T:
+    """The first copy that `parse(data, where)` accepts.
+
+    Raises FileNotFoundError when neither copy is there, else what `parse` raised for the first.
+    """
+    first: Damaged | Unsupported | None = None
+    for copy in (name, name + _SECOND):
+        try:
+            return parse(read_small(store, kind, copy), store.describe(kind, copy))
+        except FileNotFoundError:
+            continue
+        except (Damaged, Unsupported) as error:  # a flipped bit may look like a newer version
+            first = first or error
+    if first is None:
+        raise FileNotFoundError(store.describe(kind, name))
+    raise first
+
+
+def read_small(store: Store, kind: Kind, name: str) -> bytes:
+    """A whole small file; Damaged when it is too large to be one."""
+    data = store.read(kind, name, 0, OBJECT_LIMIT + 1)
+    if len(data) > OBJECT_LIMIT:
+        raise Damaged(store.describe(kind, name), "far too large")
+    return data
+
+
+def pair_names(store: Store, kind: Kind, *, trashed: bool = False) -> dict[str, int]:
+    """Name to number of copies, of every pair of which at least one copy is there."""
+    names: dict[str, int] = {}
+    for entry in store.listing(kind, trashed=trashed):
+        name = entry.name.removesuffix(_SECOND)
+        names[name] = names.get(name, 0) + 1
+    return names
+
+
+def copies(name: str) -> tuple[str, str]:
+    """The file names of both copies."""
+    return name, name + _SECOND
+
+
+def delete_pair(store: Store, kind: Kind, name: str, *, trashed: bool = False) -> None:
+    """Remove both copies, the first first: what a crash leaves is a lone second copy."""
+    for copy in copies(name):
+        store.delete(kind, copy, trashed=trashed)
+    store.sync()
+
+
+def trash_pair(store: Store, kind: Kind, name: str) -> None:
+    """Take both copies out of use."""
+    _move(store.trash, kind, name)
+    store.sync()
+
+
+def untrash_pair(store: Store, kind: Kind, name: str) -> None:
+    """Bring both copies back."""
+    _move(store.untrash, kind, name)
+    store.sync()
+
+
+def _move(move: Callable[[Kind, str], None], kind: Kind, name: str) -> None:
+    moved = False
+    for copy in copies(name):
+        try:
+            move(kind, copy)
+            moved = True
+        except FileNotFoundError:
+            continue
+    if not moved:
+        raise FileNotFoundError(name)

@@ -1,0 +1,304 @@
+"""A repository: config, keys, snapshots and the index together, opened with a secret."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from holdfast.base.errors import (
+    Damaged,
+    NoRepository,
+    RepositoryError,
+    RepositoryExists,
+    StoreError,
+    Unsupported,
+)
+from holdfast.base.types import PackID, SnapshotID
+from holdfast.repo.core.keyslots import KeySlot, add_slot, unlock
+from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
+from holdfast.repo.format.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
+from holdfast.repo.format.format import VERSION, ObjectType
+from holdfast.repo.index.index import Directory, Index, Synced, remove_index
+from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
+from holdfast.repo.store.interface import Kind, LockMode, Store
+
+_FORMAT = "holdfast repository"
+_FEATURES: frozenset[str] = frozenset()
+"""Features of the format beyond version 1 that this program knows; none yet."""
+
+_SCRATCH_ROOM = 1 << 30
+
+IndexProgress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What is fixed when a repository is made. `compression` is the zstd level for new records."""
+
+    id: bytes
+    suite: Suite
+    created: datetime
+    compression: int
+
+    @property
+    def hex_id(self) -> str:
+        return self.id.hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshots:
+    """All snapshots that could be read, oldest first, and what is wrong with the others."""
+
+    good: tuple[StoredSnapshot, ...]
+    damaged: tuple[RepositoryError, ...]
+
+
+class Repository:
+    """An open repository. A context manager; `index` opens on first use and closes with it.
+
+    Two processes may have the same repository open; one process opens it once.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        *,
+        keys: Keys,
+        root: bytes,
+        slot: KeySlot,
+        cache: Path,
+        notify: Callable[[Synced], None],
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.keys = keys
+        self.slot = slot
+        self.ciphers = PackCiphers(store, keys)
+        self._notify = notify
+        self._root = root
+        self._cache = cache / config.hex_id
+        self._index: Index | None = None
+        self._index_place = 0
+        self._refreshing = threading.Lock()
+
+    @staticmethod
+    def create(
+        store: Store,
+        secret: str,
+        *,
+        created: datetime,
+        label: str = "",
+        suite: Suite = Suite.AES_256_GCM,
+        compression: int = 2,
+        cost: Argon2Cost | None = None,
+    ) -> None:
+        """Make a repository in an empty store. The config comes last: it is what makes it one.
+
+        Raises RepositoryExists when there is a config. Key slots without one are what an interrupted
+        `create` left, and are removed: they wrap a root key that nothing uses.
+        """
+        with store.lock(LockMode.EXCLUSIVE, 10.0):
+            if pair_names(store, Kind.CONFIG):
+                raise RepositoryExists("there is a repository already")
+            for stray in pair_names(store, Kind.KEY):
+                delete_pair(store, Kind.KEY, stray)
+            root = secrets.token_bytes(32)
+            repository = secrets.token_bytes(16)
+            add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
+            head = {"format": _FORMAT, "version": VERSION, "id": repository.hex(), "features": []}
+            public = json.dumps(head | {"suite": int(suite)}, sort_keys=True).encode()
+            body = {
+                "public": content_hash(public),
+                "created": created.isoformat(),
+                "compression": compression,
+            }
+            keys = Keys.from_root(root, repository, suite)
+            sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
+            put_pair(store, Kind.CONFIG, "config", public + b"\n" + sealed)
+
+    @staticmethod
+    def open(
+        store: Store,
+        secret: Callable[[], str],
+        *,
+        cache: Path,
+        notify: Callable[[Synced], None] = lambda synced: None,
+    ) -> Repository:
+        """Open with a secret, which is asked for only when there is a repository of a kind we know.
+
+        `cache` is a folder of this user's for the index of stores that cannot hold one. `notify` is told
+        what every refresh of the index found. Raises NoRepository, Unsupported, WrongPassword or Damaged.
+        """
+        try:
+            read_pair(store, Kind.CONFIG, "config", _parse_public)
+        except FileNotFoundError:
+            where = store.describe(Kind.CONFIG, "config")
+            raise NoRepository(f"no repository there: {where} is missing") from None
+        root, slot = unlock(store, secret())
+
+        def parse(data: bytes, where: str) -> tuple[Config, Keys]:
+            return _open_config(data, where, root)
+
+        config, keys = read_pair(store, Kind.CONFIG, "config", parse)
+        return Repository(store, config, keys=keys, root=root, slot=slot, cache=cache, notify=notify)
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.close()
+            self._index = None
+
+    @property
+    def root_key(self) -> bytes:
+        """For adding key slots; never shown or stored."""
+        return self._root
+
+    @property
+    def index(self) -> Index:
+        """The index, as of the last `refresh`; the first use opens it and refreshes."""
+        if self._index is None:
+            self.refresh()
+        assert self._index is not None
+        return self._index
+
+    def refresh(self, progress: IndexProgress | None = None) -> Synced:
+        """Bring the index in step with the packs that are listed now.
+
+        An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
+        """
+        with self._refreshing:
+            # The trash second: a pack that moves there meanwhile is seen twice, not missed.
+            packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
+            trashed = [PackID(entry.name) for entry in self.store.listing(Kind.PACK, trashed=True)]
+            while True:
+                folder = self.index_folder
+                try:
+                    if self._index is None:
+                        self._index = Index(folder, self.config.id)
+                    synced = self._index.sync(packs, self._directory, progress, trashed=trashed)
+                except StoreError as error:
+                    if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
+                        raise
+                    self.close()
+                    self._index_place += 1
+                else:
+                    self._notify(synced)
+                    return synced
+
+    def _directory(self, pack: PackID, size: int) -> Directory:
+        """A pack's directory; when that is damaged, what its records say of themselves."""
+        try:
+            return read_directory(self.store, self.ciphers, pack, size)
+        except Damaged:
+            records = salvage_directory(self.store, self.ciphers, pack)
+            if not records:
+                raise
+            return records
+
+    def _index_folders(self) -> list[Path]:
+        beside = self.store.index_folder()
+        return [folder for folder in (beside, self._cache / "index") if folder is not None]
+
+    @property
+    def index_folder(self) -> Path:
+        """Where the index is, or would be opened."""
+        folders = self._index_folders()
+        return folders[min(self._index_place, len(folders) - 1)]
+
+    def drop_index(self) -> None:
+        """Delete the index; the next use rebuilds it from the packs."""
+        self.close()
+        for folder in self._index_folders():
+            remove_index(folder)
+
+    def scratch(self, name: str) -> Path:
+        """A new folder's path for data that may be lost, where there is room for it."""
+        places = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
+        for place in places:
+            with suppress(OSError):
+                if shutil.disk_usage(place).free > _SCRATCH_ROOM and os.access(place, os.W_OK):
+                    return place / f"scratch-{name}-{secrets.token_hex(4)}"
+        return places[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
+
+    def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
+        """Read all snapshots: the committed ones, those in the trash, or those being committed."""
+        kind = Kind.PENDING if pending else Kind.SNAPSHOT
+        good: list[StoredSnapshot] = []
+        damaged: list[RepositoryError] = []
+        for name in pair_names(self.store, kind, trashed=trashed):
+            try:
+                good.append(self.read_snapshot(kind, name))
+            except (Damaged, Unsupported) as error:
+                damaged.append(error)
+            except FileNotFoundError:
+                continue  # removed since it was listed
+        good.sort(key=lambda stored: (stored.snapshot.time, stored.id))
+        return Snapshots(tuple(good), tuple(damaged))
+
+    def read_snapshot(self, kind: Kind, name: str) -> StoredSnapshot:
+        """One snapshot, from whichever copy is good. Raises FileNotFoundError, Damaged or Unsupported."""
+        return read_pair(self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name))
+
+    def parse_snapshot(self, data: bytes, where: str, name: str) -> StoredSnapshot:
+        """A snapshot file's content. Raises Damaged or Unsupported."""
+        if content_hash(data) != name:
+            raise Damaged(where, "content does not match its name")
+        body = open_object(self.keys, ObjectType.SNAPSHOT, data, where)
+        return StoredSnapshot(SnapshotID(name), decode(body, where))
+
+    def verify_config(self, data: bytes, where: str) -> None:
+        """Raises Damaged or Unsupported unless `data` is this repository's config."""
+        config, _ = _open_config(data, where, self._root)
+        if config != self.config:
+            raise Damaged(where, "is another repository's config")
+
+
+def _parse_public(data: bytes, where: str) -> dict[str, Any]:
+    """The public head, checked for being one we can read. Not authenticated yet."""
+    try:
+        head = json.loads(data.partition(b"\n")[0])
+        if head["format"] != _FORMAT:
+            raise Damaged(where, "not a Holdfast repository's config")
+        if head["version"] != VERSION:
+            raise Unsupported(
+                f"{where}: repository format version {head['version']}; this program reads version {VERSION}"
+            )
+        unknown = sorted(set(head["features"]) - _FEATURES)
+        if unknown:
+            raise Unsupported(f"{where}: needs features this program does not know: {', '.join(unknown)}")
+        Suite(head["suite"])
+        if len(bytes.fromhex(head["id"])) != 16:
+            raise ValueError("bad id")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Damaged(where, f"not a config: {error}") from None
+    return dict(head)
+
+
+def _open_config(data: bytes, where: str, root: bytes) -> tuple[Config, Keys]:
+    head = _parse_public(data, where)
+    public, _, sealed = data.partition(b"\n")
+    repository = bytes.fromhex(head["id"])
+    suite = Suite(head["suite"])
+    keys = Keys.from_root(root, repository, suite)
+    body = json.loads(open_object(keys, ObjectType.CONFIG, sealed, where))
+    if body["public"] != content_hash(public):
+        raise Damaged(where, "its public head was changed")
+    created = datetime.fromisoformat(body["created"]).astimezone(UTC)
+    return Config(repository, suite, created, int(body["compression"])), keys

@@ -1,0 +1,193 @@
+"""Adding to a repository: deduplicate, compress, seal, commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import zstandard
+
+from holdfast.base.errors import MissingChunk, StoreError
+from holdfast.base.types import Buffer, ChunkID, Codec, PackID, RecordType, SnapshotID
+from holdfast.repo.core.mirrored import delete_pair, put_pair
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import content_hash, seal_object
+from holdfast.repo.format.format import CHUNK_LIMIT, ObjectType, RecordHeader
+from holdfast.repo.index.index import Directory
+from holdfast.repo.packs.writer import PackWriter, Record
+from holdfast.repo.snapshots.snapshot import Snapshot, StoredSnapshot, encode
+from holdfast.repo.store.interface import Kind, LockMode
+
+_INDEX_BATCH = 32_768
+"""Entries that are held back until the index is written: one commit dirties nearly a page an entry."""
+_WORTHWHILE = 0.97
+"""A chunk that zstd does not bring below this share of its size is stored raw."""
+
+_local = threading.local()
+
+
+@dataclass(slots=True)
+class Written:
+    """Running totals of one writer, in bytes; `new` is raw, `stored` is in packs."""
+
+    chunks: int = 0
+    new_chunks: int = 0
+    new: int = 0
+
+
+class Writer:
+    """One backup. A context manager that holds the shared lock; `commit` once, at the end.
+
+    `put` may be called from any thread. Leaving without `commit` leaves packs that nothing refers to
+    (the next backup finds and uses them, the next prune removes them) and nothing else.
+    """
+
+    def __init__(self, repository: Repository, *, lock_timeout: float = 60.0) -> None:
+        self._repository = repository
+        self._lock_timeout = lock_timeout
+        self._stack = ExitStack()
+        self._claims_lock = threading.Lock()
+        self._claimed: set[bytes] = set()
+        self._used: set[PackID] = set()
+        self._unindexed: list[tuple[PackID, int, Directory]] = []
+        self.written = Written()
+
+    def __enter__(self) -> Writer:
+        repository = self._repository
+        with ExitStack() as stack:
+            stack.enter_context(repository.store.lock(LockMode.SHARED, self._lock_timeout))
+            repository.refresh()
+            self._losses = repository.index.losses()
+            self._packs = PackWriter(repository.store, repository.keys, self._flushed)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._stack:
+            self._packs.abandon()
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the packs written so far."""
+        return self._packs.stored
+
+    def put(self, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None:
+        """Store the data chunks that are not there yet; `ids` are `keys.data_chunk_id` of each."""
+        self._put(RecordType.DATA, chunks, ids)
+
+    def put_node(self, node: bytes) -> ChunkID:
+        """Store a recipe node."""
+        id_ = self._repository.keys.node_chunk_id(node)
+        self._put(RecordType.NODE, [node], [id_])
+        return id_
+
+    def _put(self, kind: RecordType, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None:
+        found = self._repository.index.lookup(ids)
+        mine: list[int] = []
+        with self._claims_lock:
+            for n, (id_, location) in enumerate(zip(ids, found, strict=True)):
+                if location is not None:
+                    self._used.add(location.pack)
+                elif id_ not in self._claimed:
+                    self._claimed.add(id_)
+                    mine.append(n)
+            self.written.chunks += len(ids)
+            self.written.new_chunks += len(mine)
+            if kind is RecordType.DATA:  # nodes are overhead: they count in what is stored
+                self.written.new += sum(len(chunks[n]) for n in mine)
+        if mine:
+            level = self._repository.config.compression
+            self._packs.add([_encode(kind, ids[n], chunks[n], level) for n in mine])
+
+    def _flushed(self, pack: PackID, size: int, directory: Directory) -> None:
+        """In the flush thread, when a pack is durable."""
+        self._used.add(pack)
+        self._unindexed.append((pack, size, directory))
+        if sum(len(d) for _, _, d in self._unindexed) >= _INDEX_BATCH:
+            self._index_flushed()
+
+    def _index_flushed(self) -> None:
+        # A claim is given up only after the index answers for it. A worker that looked before and
+        # claims after stores the chunk a second time: a waste of one chunk, and harmless.
+        batch, self._unindexed = self._unindexed, []
+        try:
+            self._repository.index.add(batch)
+        except StoreError:
+            return  # the packs are what counts; the claims stand, and the next run reads the directories
+        with self._claims_lock:
+            for _, _, directory in batch:
+                self._claimed.difference_update(header.id for _, header in directory)
+
+    def commit(
+        self, snapshot: Snapshot, *, finish: Callable[[Snapshot, int], Snapshot] | None = None
+    ) -> StoredSnapshot:
+        """Make the snapshot. When this returns it is durable; if it raises there is none.
+
+        The order that makes a crash anywhere harmless: packs and their names are durable; then
+        `pending/<id>`, which already protects the chunks from a prune; then another look whether every
+        pack is still listed, bringing back from the trash what is not; only then `snapshots/<id>`.
+        `finish(snapshot, stored bytes)` may complete the record when all packs are written.
+        """
+        store = self._repository.store
+        self._packs.finish()
+        self._index_flushed()
+        if finish is not None:
+            snapshot = finish(snapshot, self._packs.stored)
+        data = seal_object(self._repository.keys, ObjectType.SNAPSHOT, encode(snapshot))
+        name = SnapshotID(content_hash(data))
+        put_pair(store, Kind.PENDING, name, data)
+        self._protect(snapshot)
+        try:
+            put_pair(store, Kind.SNAPSHOT, name, data)
+        except BaseException:
+            with suppress(StoreError):  # one copy may be there already, and would count
+                delete_pair(store, Kind.SNAPSHOT, name)
+            raise
+        with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
+            delete_pair(store, Kind.PENDING, name)
+        self._vouch(name)
+        return StoredSnapshot(name, snapshot)
+
+    def _vouch(self, snapshot: SnapshotID) -> None:
+        """All its chunks are in the index, unless something was lost meanwhile or could not be entered."""
+        index = self._repository.index
+        with suppress(StoreError):
+            if not self._claimed and self._losses >= 0 and index.losses() == self._losses:
+                index.vouch(snapshot, self._losses)
+
+    def _protect(self, snapshot: Snapshot) -> None:
+        """Every pack this backup relies on must be listed after `pending` was written."""
+        store = self._repository.store
+        listed = {entry.name for entry in store.listing(Kind.PACK)}
+        lost = sorted(self._used - listed)
+        for pack in lost:
+            try:
+                store.untrash(Kind.PACK, pack)
+            except FileNotFoundError:
+                raise MissingChunk(
+                    store.describe(Kind.PACK, pack),
+                    "was removed by a prune while this backup ran; nothing was committed, run it again",
+                ) from None
+        if lost:
+            store.sync()
+
+
+def _compressor(level: int) -> zstandard.ZstdCompressor:
+    """This thread's: a context costs 12 us to make and must not be shared."""
+    contexts: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
+    if level not in contexts:
+        contexts[level] = zstandard.ZstdCompressor(level=level)
+    return contexts[level]
+
+
+def _encode(kind: RecordType, id_: ChunkID, chunk: Buffer, level: int) -> Record:
+    assert len(chunk) <= CHUNK_LIMIT
+    packed = _compressor(level).compress(chunk)
+    if len(packed) < len(chunk) * _WORTHWHILE:
+        return RecordHeader(kind, Codec.ZSTD, len(chunk), len(packed), id_), packed
+    return RecordHeader(kind, Codec.RAW, len(chunk), len(chunk), id_), memoryview(chunk)

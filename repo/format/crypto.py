@@ -1,0 +1,197 @@
+"""Ciphers, key derivation and key slots' secrets. The only module that touches a cipher.
+
+One key per file, derived from a subkey and the file's random salt; the nonce is a domain byte and the
+offset. So nothing counts, and any number of threads and hosts may seal. GCM and Poly1305 do not commit
+to their key (partitioning oracles, USENIX Security 2021), so each head carries a commitment that is
+compared before anything is opened.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import Buffer, ChunkID, RecordType
+from holdfast.repo.format.format import HEAD_SIZE, TAG, VERSION, Domain, Head, ObjectType, nonce, parse_head
+
+KEY_SIZE: Final = 32
+_COMMITMENT: Final = "holdfast 1 key commitment"
+
+
+class Suite(IntEnum):
+    """AEAD of a file. ChaCha20 is for machines without AES instructions."""
+
+    AES_256_GCM = 1
+    CHACHA20_POLY1305 = 2
+
+
+_SUITES: Final = frozenset(int(suite) for suite in Suite)
+
+
+def derive(key: bytes, context: str) -> bytes:
+    """BLAKE3 in key derivation mode: a 32-byte key for one purpose."""
+    return blake3(key, derive_key_context=context).digest()
+
+
+def content_hash(data: Buffer) -> str:
+    """BLAKE3 of a file's bytes as 64 hex digits: the name of packs, snapshots and key slots."""
+    return blake3(data, max_threads=blake3.AUTO if len(data) > 1 << 20 else 1).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Keys:
+    """Subkeys of one repository. Never printed: repr is the default object's."""
+
+    repository: bytes
+    suite: Suite
+    data_id: bytes
+    node_id: bytes
+    cut: bytes
+    pack: bytes
+    meta: bytes
+
+    @staticmethod
+    def from_root(root: bytes, repository: bytes, suite: Suite) -> Keys:
+        return Keys(
+            repository=repository,
+            suite=suite,
+            data_id=derive(root, "holdfast 1 data chunk id"),
+            node_id=derive(root, "holdfast 1 recipe node id"),
+            cut=derive(root, "holdfast 1 cut points"),
+            pack=derive(root, "holdfast 1 packs"),
+            meta=derive(root, "holdfast 1 metadata"),
+        )
+
+    def data_chunk_id(self, data: Buffer) -> ChunkID:
+        return ChunkID(blake3(data, key=self.data_id).digest())
+
+    def node_chunk_id(self, data: Buffer) -> ChunkID:
+        return ChunkID(blake3(data, key=self.node_id).digest())
+
+    def chunk_id(self, kind: RecordType, data: Buffer) -> ChunkID:
+        return self.data_chunk_id(data) if kind is RecordType.DATA else self.node_chunk_id(data)
+
+
+class FileCipher:
+    """Seals and opens the parts of one file by their offset. Thread-safe.
+
+    The caller's promise: no (domain, offset) is sealed twice with different bytes.
+    """
+
+    __slots__ = ("_aad", "_aead", "head")
+
+    def __init__(self, head: Head, key: bytes, aad: bytes) -> None:
+        self.head = head
+        self._aead = _aead(head.suite, key)
+        self._aad = aad
+
+    def seal_into(self, domain: Domain, offset: int, plain: Buffer, out: memoryview) -> None:
+        """Writes len(plain) + 16 bytes, which must be out's exact length."""
+        self._aead.encrypt_into(nonce(domain, offset), plain, self._aad, out)
+
+    def seal(self, domain: Domain, offset: int, plain: Buffer) -> bytes:
+        return self._aead.encrypt(nonce(domain, offset), plain, self._aad)
+
+    def open(self, domain: Domain, offset: int, sealed: Buffer, where: str) -> bytes:
+        """Raises Damaged when the bytes are not what was sealed at that place."""
+        try:
+            return self._aead.decrypt(nonce(domain, offset), sealed, self._aad)
+        except InvalidTag:
+            reason = "not authentic (flipped, truncated or misplaced bytes)"
+            raise Damaged(where, reason, offset=offset) from None
+
+
+def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
+    return AESGCM(key) if suite == Suite.AES_256_GCM else ChaCha20Poly1305(key)
+
+
+def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
+    """A cipher with a fresh random salt, for a file about to be written."""
+    salt = secrets.token_bytes(32)
+    key = _file_key(keys, kind, salt)
+    head = Head(keys.suite, kind, salt, derive(key, _COMMITMENT)[:16])
+    return FileCipher(head, key, _aad(keys, kind))
+
+
+def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) -> FileCipher:
+    """The cipher of an existing file from its first 64 bytes.
+
+    Raises Damaged when the head is not one of ours, Unsupported for an unknown version or suite.
+    """
+    head = parse_head(head_bytes, where, kind)
+    if head.suite not in _SUITES:
+        raise Unsupported(f"{where}: cipher suite {head.suite} is unknown to this program")
+    key = _file_key(keys, kind, head.salt)
+    if not hmac.compare_digest(derive(key, _COMMITMENT)[:16], head.commitment):
+        raise Damaged(where, "was sealed under another key, or its head is damaged", offset=0)
+    return FileCipher(head, key, _aad(keys, kind))
+
+
+def _file_key(keys: Keys, kind: ObjectType, salt: bytes) -> bytes:
+    return blake3(salt, key=keys.pack if kind is ObjectType.PACK else keys.meta).digest()
+
+
+def _aad(keys: Keys, kind: ObjectType) -> bytes:
+    return keys.repository + bytes([kind, VERSION])
+
+
+def seal_object(keys: Keys, kind: ObjectType, body: bytes) -> bytes:
+    """A whole sealed file: head and body."""
+    cipher = new_cipher(keys, kind)
+    return cipher.head.pack() + cipher.seal(Domain.OBJECT, 0, body)
+
+
+def open_object(keys: Keys, kind: ObjectType, data: bytes, where: str) -> bytes:
+    """The body of a sealed file. Raises Damaged or Unsupported."""
+    cipher = open_cipher(keys, kind, data[:HEAD_SIZE], where)
+    return cipher.open(Domain.OBJECT, 0, data[HEAD_SIZE:], where)
+
+
+@dataclass(frozen=True, slots=True)
+class Argon2Cost:
+    """Argon2id cost; the default is RFC 9106's second recommendation, 0.3 s on one 2020 core."""
+
+    memory_kib: int = 64 * 1024
+    passes: int = 3
+    lanes: int = 4
+
+    def check(self, where: str) -> None:
+        """A slot is read before anything vouches for it: bound what it may cost us."""
+        if not (
+            8 * self.lanes <= self.memory_kib <= 2 << 20 and 1 <= self.passes <= 20 and 1 <= self.lanes <= 64
+        ):
+            raise Damaged(where, "asks for an absurd Argon2 cost")
+
+    def derive(self, password: bytes, salt: bytes) -> bytes:
+        return Argon2id(
+            salt=salt, length=KEY_SIZE, iterations=self.passes, lanes=self.lanes, memory_cost=self.memory_kib
+        ).derive(password)
+
+
+def wrap_root(kek: bytes, root: bytes, public: bytes) -> bytes:
+    """Commitment (16), then the sealed root key. `kek` must be used for this one wrap only."""
+    return derive(kek, _COMMITMENT)[:16] + AESGCM(kek).encrypt(bytes(12), root, public)
+
+
+def unwrap_root(kek: bytes, wrapped: bytes, public: bytes, where: str) -> bytes | None:
+    """The root key; None when `kek` is not the one it was wrapped with (a wrong secret).
+
+    Raises Damaged when the secret is right but the bytes are not.
+    """
+    if len(wrapped) != 16 + KEY_SIZE + TAG:
+        raise Damaged(where, "wrapped key has the wrong length")
+    if not hmac.compare_digest(derive(kek, _COMMITMENT)[:16], wrapped[:16]):
+        return None
+    try:
+        return AESGCM(kek).decrypt(bytes(12), wrapped[16:], public)
+    except InvalidTag:
+        raise Damaged(where, "key slot is damaged") from None

@@ -1,0 +1,196 @@
+"""Byte layout of repository files, format version 1. Nothing else knows offsets or magic numbers.
+
+Integers are little endian. docs/format.md has the same tables with the reasons.
+
+    head (64 bytes; starts packs and sealed objects, in clear)
+    0   8   magic "HOLDFAST"
+    8   1   format version
+    9   1   cipher suite
+    10  1   object type
+    11  5   zero
+    16  32  salt
+    48  16  key commitment
+
+    pack        head | record* | sealed directory | sealed foot (64)
+    record      sealed header (64) | sealed payload | zeros to a multiple of 64
+    object      head | sealed body                  (config body, snapshot, pending, proof)
+
+Sealed means AEAD ciphertext and then its 16-byte tag.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import Buffer, ChunkID, Codec, RecordType
+
+VERSION = 1
+MAGIC = b"HOLDFAST"
+TAG = 16
+ALIGN = 64
+
+_HEAD = struct.Struct("<8sBBB5x32s16s")
+HEAD_SIZE = _HEAD.size  # 64
+
+#   record header, plaintext
+#   0   1   record type
+#   1   1   codec
+#   2   2   zero
+#   4   4   raw length
+#   8   4   encoded length (before sealing)
+#   12  4   zero
+#   16  32  chunk ID
+_RECORD = struct.Struct("<BB2xII4x32s")
+RECORD_HEADER = _RECORD.size + TAG  # 64
+
+_TYPES = {int(kind): kind for kind in RecordType}
+_CODECS = {int(codec): codec for codec in Codec}
+_NONCE = struct.Struct("<BQ3x")
+
+#   directory entry, plaintext: the header again, without its zeros; offsets follow from the lengths
+_ENTRY = struct.Struct("<32sIIBB")
+
+#   foot, plaintext
+#   0   4   "FOOT"
+#   4   4   number of directory entries
+#   8   8   offset of the sealed directory
+#   16  32  zero
+_FOOT = struct.Struct("<4sIQ32s")
+FOOT_SIZE = _FOOT.size + TAG  # 64
+
+PACK_TARGET = 64 << 20
+"""Packs are closed before they grow past this. 64 MiB is the flat part of the cost curve: 16,384 files
+a TiB and a directory of about 60 KiB."""
+PACK_LIMIT = PACK_TARGET + (16 << 20)
+"""No pack larger than this is believed."""
+CHUNK_LIMIT = 4 << 20
+"""No chunk (or recipe node) longer than this is believed, or made."""
+OBJECT_LIMIT = 64 << 20
+"""No config, key slot, snapshot or proof larger than this is believed."""
+
+
+class ObjectType(IntEnum):
+    """What a file is; part of every associated data, so one cannot pass for another."""
+
+    PACK = 1
+    CONFIG = 2
+    SNAPSHOT = 3
+    PROOF = 4
+
+
+class Domain(IntEnum):
+    """First byte of a nonce: what is sealed at that offset."""
+
+    RECORD_HEADER = 1
+    RECORD_PAYLOAD = 2
+    DIRECTORY = 3
+    FOOT = 4
+    OBJECT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The clear start of a pack or sealed object."""
+
+    suite: int
+    type: ObjectType
+    salt: bytes
+    commitment: bytes
+
+    def pack(self) -> bytes:
+        return _HEAD.pack(MAGIC, VERSION, self.suite, self.type, self.salt, self.commitment)
+
+
+class RecordHeader(NamedTuple):
+    """What a record says of itself. `encoded` is the payload's length before sealing."""
+
+    type: RecordType
+    codec: Codec
+    raw: int
+    encoded: int
+    id: ChunkID
+
+    def pack(self) -> bytes:
+        return _RECORD.pack(self.type, self.codec, self.raw, self.encoded, self.id)
+
+    @property
+    def size(self) -> int:
+        """Bytes the record takes in a pack, padding included."""
+        return record_size(self.encoded)
+
+
+def record_size(encoded: int) -> int:
+    """Bytes a record with an encoded payload of that length takes in a pack."""
+    return RECORD_HEADER + (encoded + TAG + ALIGN - 1) // ALIGN * ALIGN
+
+
+def parse_head(data: Buffer, where: str, expected: ObjectType) -> Head:
+    """Raises Damaged for anything that is not a head of that type, Unsupported for a newer version."""
+    if len(data) < HEAD_SIZE:
+        raise Damaged(where, f"only {len(data)} bytes long")
+    magic, version, suite, kind, salt, commitment = _HEAD.unpack_from(data)
+    if magic != MAGIC:
+        raise Damaged(where, "does not start like a Holdfast file", offset=0)
+    if version != VERSION:
+        raise Unsupported(f"{where}: format version {version}; this program reads version {VERSION}")
+    if kind != expected or any(bytes(data[11:16])):
+        raise Damaged(where, f"not a {expected.name.lower()}", offset=10)
+    return Head(suite, expected, salt, commitment)
+
+
+def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
+    try:
+        header = RecordHeader(_TYPES[kind], _CODECS[codec], raw, encoded, ChunkID(id_))
+    except KeyError:
+        raise Damaged(where, f"record of unknown type {kind} or codec {codec}") from None
+    if raw > CHUNK_LIMIT or encoded > CHUNK_LIMIT:
+        raise Damaged(where, f"record claims {max(raw, encoded)} bytes")
+    return header
+
+
+def parse_record(plain: bytes, where: str) -> RecordHeader:
+    """A record header after it was opened."""
+    kind, codec, raw, encoded, id_ = _RECORD.unpack(plain)
+    return _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
+
+
+def pack_directory(entries: list[RecordHeader]) -> bytes:
+    """The directory's plaintext."""
+    return b"".join(_ENTRY.pack(e.id, e.raw, e.encoded, e.type, e.codec) for e in entries)
+
+
+def parse_directory(plain: bytes, where: str) -> Iterator[tuple[int, RecordHeader]]:
+    """Yields (offset in the pack, header) of each record."""
+    offset = HEAD_SIZE
+    for id_, raw, encoded, kind, codec in _ENTRY.iter_unpack(plain):
+        header = _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
+        yield offset, header
+        offset += header.size
+
+
+def directory_size(count: int) -> int:
+    """Bytes of a sealed directory with that many entries."""
+    return count * _ENTRY.size + TAG
+
+
+def pack_foot(count: int, offset: int) -> bytes:
+    """The foot's plaintext."""
+    return _FOOT.pack(b"FOOT", count, offset, bytes(32))
+
+
+def parse_foot(plain: bytes, where: str, pack_size: int) -> tuple[int, int]:
+    """Returns (number of entries, directory offset), checked against the pack's size."""
+    magic, count, offset, _ = _FOOT.unpack(plain)
+    if magic != b"FOOT" or offset + directory_size(count) + FOOT_SIZE != pack_size:
+        raise Damaged(where, "foot and size disagree", offset=pack_size - FOOT_SIZE)
+    return count, offset
+
+
+def nonce(domain: Domain, offset: int) -> bytes:
+    """12 bytes: domain, then the offset. Unique because every file has a key of its own."""
+    return _NONCE.pack(domain, offset)

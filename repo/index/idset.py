@@ -1,0 +1,48 @@
+"""A set of chunk IDs on disk, so that walks over all snapshots take no memory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from holdfast.repo.index.lmdb_env import translated
+
+_PREFIX = 16
+_FIRST_MAP = 64 << 20
+
+
+class IdSet:
+    """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with translated("write to", folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._env: Any = lmdb.open(
+                str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
+            )
+
+    def __enter__(self) -> IdSet:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._env.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def add(self, ids: Iterable[bytes]) -> list[bytes]:
+        """Add IDs (their first 16 bytes count); returns those that were new, in order, once each."""
+        wanted = list(dict.fromkeys(ids))
+        while True:
+            try:
+                with translated("write to", self._folder), self._env.begin(write=True) as txn:
+                    return [id_ for id_ in wanted if txn.put(id_[:_PREFIX], b"", overwrite=False)]
+            except lmdb.MapFullError:
+                self._env.set_mapsize(self._env.info()["map_size"] * 2)
+
+    def contains(self, ids: Sequence[bytes]) -> list[bool]:
+        with self._env.begin() as txn:
+            return [txn.get(id_[:_PREFIX]) is not None for id_ in ids]

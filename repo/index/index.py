@@ -1,0 +1,333 @@
+"""The index: chunk ID to places in packs, in LMDB. A cache of the packs' directories; delete it any time.
+
+Key: the first 16 bytes of the chunk ID (the reader compares the whole ID when it opens the record).
+Value: its places (`places`). A chunk may be in several packs: two writers may store it at once, and one of
+the packs may go later.
+
+Nothing is believed present because the index says so: `sync` is given this run's listing of packs, and
+places in packs that are not listed do not exist. Transactions are short and none is held between calls.
+Only this module, `idset` and `environment` import lmdb.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+import struct
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import lmdb
+
+from holdfast.base.durable_files import hand_over
+from holdfast.base.errors import Damaged, RepositoryError, StoreError, Unsupported
+from holdfast.base.types import ChunkID, PackID, SnapshotID
+from holdfast.repo.format.format import RecordHeader
+from holdfast.repo.index.lmdb_env import Gate, open_labelled, translated
+from holdfast.repo.index.locations import Location, encode_place, places_in, sweep, without
+
+_LAYOUT = b"1"
+_PREFIX = 16
+_WHOLE = b"whole "
+_LOSSES = b"losses"
+_PACK = struct.Struct("<IQ")
+_PACK_NAME = re.compile("[0-9a-f]{64}")
+_FIRST_MAP = 64 << 20
+_BATCH = 20_000
+_SMALL_BATCH = 512
+
+T = TypeVar("T")
+Directory = Sequence[tuple[int, RecordHeader]]
+"""(offset, header) of every record of a pack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Synced:
+    """What `Index.sync` changed: numbers of packs."""
+
+    added: int
+    removed: int
+    rebuilt: bool
+    damaged: tuple[RepositoryError, ...] = ()
+
+
+class Index:
+    """One LMDB environment. Thread-safe; a folder may be open only once in a process."""
+
+    def __init__(self, folder: Path, repository: bytes) -> None:
+        self._folder = folder
+        self._gate = Gate()
+        self._live: dict[int, PackID] = {}
+        self._resting: dict[int, PackID] = {}
+        self._unswept = False
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            label = _LAYOUT + repository
+            self._env, (self._chunks, self._packs) = open_labelled(
+                folder, label, (b"chunks", b"packs"), _FIRST_MAP
+            )
+            for made in (folder, *folder.iterdir()):
+                hand_over(made, folder.parent)
+        except OSError as error:
+            raise StoreError.wrap("open the index in", str(folder), error) from error
+        except lmdb.Error as error:
+            raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
+
+    def close(self) -> None:
+        self._env.close()
+
+    def sync(
+        self,
+        listing: Iterable[tuple[PackID, int]],
+        read_directory: Callable[[PackID, int], Directory],
+        progress: Callable[[int, int], None] | None = None,
+        *,
+        trashed: Collection[PackID] = (),
+    ) -> Synced:
+        """Make the index agree with the packs that are there.
+
+        `listing` gives (pack, size). Packs that are new to the index have their directories read;
+        `progress` is called with (packs done, packs to do). Entries of packs that are gone are removed.
+        Those of `trashed` packs stay, for readers that began before the prune, and nobody else.
+        A pack whose directory cannot be read counts as empty and is reported: its chunks are missing, so
+        the next backup stores them again.
+        """
+        there = dict(listing)
+        known = self._read(self._known_packs)
+        # A pack of another size was cut short or damaged since: it is read anew, like one never seen.
+        same = {pack: number for pack, (number, size) in known.items() if there.get(pack) == size}
+        self._resting = {known[pack][0]: pack for pack in trashed if pack in known and pack not in there}
+        gone = {number for _, (number, _) in known.items()} - set(same.values()) - self._resting.keys()
+        new = sorted((pack, size) for pack, size in there.items() if pack not in same)
+        self._live = {number: pack for pack, number in same.items()}
+        if any(pack in known for pack, _ in new):
+            self._forget_packs(gone)
+            gone = set()
+        damaged: list[RepositoryError] = []
+        batch: list[tuple[PackID, int, Directory]] = []
+        for done, (pack, size) in enumerate(new):
+            try:
+                if not _PACK_NAME.fullmatch(pack):
+                    raise Damaged(f"pack {pack}", "is not a pack's name")
+                batch.append((pack, size, read_directory(pack, size)))
+            except FileNotFoundError:
+                continue  # moved away since it was listed
+            except (Damaged, Unsupported) as error:
+                damaged.append(error)
+            if sum(len(directory) for _, _, directory in batch) >= _BATCH:
+                self.add(batch)
+                batch = []
+            if progress:
+                progress(done + 1, len(new))
+        self.add(batch)
+        self._unswept = bool(gone)
+        if gone:
+            with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
+                self._forget_packs(gone)
+                self._unswept = False
+        return Synced(
+            len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
+        )
+
+    def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
+        """Enter packs that are in the store: (pack, size, directory). Known packs are passed over.
+
+        A pack becomes known in its last transaction: what a crash leaves before that is of a number
+        nobody knows. Transactions are small because each copies the pages it touches, and a copy cannot
+        be used again for two more: with 512 entries that is 4 MB at most, whatever the index's size.
+        """
+        for pack, size, directory in packs:
+            found = self._read(partial(self._number_of, pack))
+            if found is None:
+                number = self._write(self._next_number)
+                places = sorted((header.id[:_PREFIX], offset, header.size) for offset, header in directory)
+                for at in range(0, len(places), _SMALL_BATCH):
+                    self._write(partial(self._enter, number, places[at : at + _SMALL_BATCH]))
+                found = self._write(partial(self._register, pack, number, size))
+            self._live[found] = pack
+
+    def _number_of(self, pack: PackID, txn: Any) -> int | None:
+        found = txn.get(bytes.fromhex(pack), db=self._packs)
+        return int(_PACK.unpack(found)[0]) if found else None
+
+    def _enter(self, number: int, places: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
+        for prefix, offset, length in places:
+            place = encode_place(number, offset, length)
+            if not txn.put(prefix, place, db=self._chunks, overwrite=False):
+                txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
+
+    def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
+        """The pack's number: when another process was faster, the one it gave."""
+        txn.put(bytes.fromhex(pack), _PACK.pack(number, size), db=self._packs, overwrite=False)
+        found = self._number_of(pack, txn)
+        assert found is not None
+        return found
+
+    def _next_number(self, txn: Any) -> int:
+        """Numbers are never used twice: an entry of a pack long gone must not point into a new one."""
+        number = int(txn.get(b"next", b"0")) + 1
+        txn.put(b"next", str(number).encode())
+        return number
+
+    def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
+        """A place of each chunk in a pack that is listed; None where there is none."""
+        with self._read_txn() as txn:
+            return [self._first_live(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
+
+    def locations(self, id_: ChunkID) -> list[Location]:
+        """Every place of the chunk in listed packs."""
+        with self._read_txn() as txn:
+            value = txn.get(id_[:_PREFIX], db=self._chunks)
+            return list(self._live_places(value)) if value else []
+
+    def last_places(self, id_: ChunkID) -> list[Location]:
+        """Where a reader may still find a chunk that is in no listed pack: in the trash."""
+        with self._read_txn() as txn:
+            value = txn.get(id_[:_PREFIX], db=self._chunks)
+            return list(places_in(self._resting, value)) if value else []
+
+    def discard(self, id_: ChunkID, pack: PackID) -> None:
+        """Forget that the chunk is in that pack, because it was found damaged there.
+
+        The next rebuild brings the entry back; by then a backup may have stored the chunk elsewhere.
+        """
+
+        def remove(txn: Any) -> None:
+            value = txn.get(id_[:_PREFIX], db=self._chunks) or b""
+            kept = without(value, lambda number: self._live.get(number) == pack)
+            if kept:
+                txn.put(id_[:_PREFIX], kept, db=self._chunks)
+            else:
+                txn.delete(id_[:_PREFIX], db=self._chunks)
+
+        self._write(_lose)
+        self._write(remove)
+
+    def _first_live(self, value: bytes | None) -> Location | None:
+        return next(self._live_places(value), None) if value else None
+
+    def _live_places(self, value: bytes) -> Iterator[Location]:
+        return places_in(self._live, value)
+
+    def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
+        """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
+        after: bytes | None = None
+        while True:
+            page: list[tuple[bytes, list[Location]]] = []
+            with self._read_txn() as txn, txn.cursor(db=self._chunks) as cursor:
+                found = cursor.first() if after is None else cursor.set_range(after)
+                if found and cursor.key() == after:
+                    found = cursor.next()
+                while found and len(page) < _BATCH:
+                    page.append((cursor.key(), list(self._live_places(cursor.value()))))
+                    found = cursor.next()
+            yield from page
+            if not page:
+                return
+            after = page[-1][0]
+
+    def vouch(self, snapshot: SnapshotID, losses: int) -> None:
+        """Note that every chunk of the snapshot was here when `losses` was what `losses` says."""
+        self._write(lambda txn: txn.put(_WHOLE + bytes.fromhex(snapshot), str(losses).encode()))
+
+    def vouches_for(self, snapshot: SnapshotID) -> bool:
+        """Whether all chunks of the snapshot are in listed packs: they were, and nothing was lost since."""
+        found = self._read(lambda txn: txn.get(_WHOLE + bytes.fromhex(snapshot)))
+        return found is not None and int(found) == self.losses()
+
+    def losses(self) -> int:
+        """A number that changes whenever entries go, or packs that are not listed any more are noticed."""
+        stored = self._read(_losses)
+        return stored if not self._resting and not self._unswept else -1
+
+    def __len__(self) -> int:
+        """Number of distinct chunks."""
+        with self._read_txn() as txn:
+            return int(txn.stat(self._chunks)["entries"])
+
+    def is_listed(self, pack: PackID) -> bool:
+        """Whether the pack was in the last listing or added since."""
+        return pack in self._live.values()
+
+    def _known_packs(self, txn: Any) -> dict[PackID, tuple[int, int]]:
+        """Number and size of every pack that was entered."""
+        with txn.cursor(db=self._packs) as cursor:
+            return {PackID(key.hex()): _PACK.unpack(value) for key, value in cursor}
+
+    def _forget_packs(self, gone: set[int]) -> None:
+        """Remove packs and their entries, some thousand keys a transaction."""
+        self._write(_lose)
+        numbers = frozenset(gone)
+        after: bytes | None = None
+        more = True
+        while more:
+
+            def page(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
+                with txn.cursor(db=self._chunks) as cursor:
+                    return sweep(cursor, after, numbers, _BATCH)
+
+            after, more = self._write(page)
+
+        def drop(txn: Any) -> None:
+            for pack, (number, _) in self._known_packs(txn).items():
+                if number in gone:
+                    txn.delete(bytes.fromhex(pack), db=self._packs)
+
+        self._write(drop)
+
+    @contextmanager
+    def _read_txn(self) -> Iterator[Any]:
+        try:
+            while True:
+                with self._gate.shared(), suppress(lmdb.MapResizedError), self._env.begin() as txn:
+                    yield txn
+                    return
+                with self._gate.alone():  # another process made the map larger
+                    self._env.set_mapsize(0)
+        except (lmdb.Error, struct.error) as error:
+            cause = OSError(errno.EIO, str(error))
+            raise StoreError.wrap("read the index in", str(self._folder), cause) from error
+
+    def _read(self, work: Callable[[Any], T]) -> T:
+        with self._read_txn() as txn:
+            return work(txn)
+
+    def _write(self, work: Callable[[Any], T]) -> T:
+        """Run `work` in a write transaction; again from the start with a larger map when it is full."""
+        while True:
+            try:
+                with (
+                    translated("write the index in", self._folder),
+                    self._gate.shared(),
+                    self._env.begin(write=True) as txn,
+                ):
+                    return work(txn)
+            except lmdb.MapFullError:
+                with self._gate.alone():
+                    self._env.set_mapsize(self._env.info()["map_size"] * 2)
+            except lmdb.MapResizedError:
+                with self._gate.alone():
+                    self._env.set_mapsize(0)
+
+
+def _losses(txn: Any) -> int:
+    return int(txn.get(_LOSSES, b"0"))
+
+
+def _lose(txn: Any) -> None:
+    txn.put(_LOSSES, str(_losses(txn) + 1).encode())
+
+
+def remove_index(folder: Path) -> None:
+    """Delete an index that is not open, or what stands in its place.
+
+    One that cannot be deleted cannot be written either, and is passed over for the cache.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        folder.unlink()

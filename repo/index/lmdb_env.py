@@ -1,0 +1,130 @@
+"""What all LMDB environments need: errors in our terms, a lock file with blocks, a map that may grow."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from holdfast.base.errors import StoreError
+
+_LABEL: Final = b"holdfast"
+_READERS: Final = 512
+_LOCK_SIZE: Final = 36 << 10
+"""Bytes of LMDB's lock file with that many readers, 64 each, rounded up."""
+
+
+def reserve(file: Path, size: int) -> None:
+    """Have the blocks of a file that will be written through a map: where a full disk has none left, that
+    would end the process by SIGBUS."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(fd, 0, size)
+    finally:
+        os.close(fd)
+
+
+def open_labelled(
+    folder: Path, label: bytes, databases: Sequence[bytes], map_size: int
+) -> tuple[Any, list[Any]]:
+    """An environment that belongs to `label`, shared with other processes, and these databases in it.
+
+    One of another label, or that is damaged, is never repaired but begun anew. Raises OSError, and lmdb.Error
+    when the system refuses or this process has it open.
+    """
+    try:
+        return _open(folder, label, databases, map_size)
+    except lmdb.Error as error:
+        # A bare Error: the system refused, or this process has it open; nothing is wrong inside.
+        innocent = (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)
+        if isinstance(error, innocent) or type(error) is lmdb.Error:
+            raise
+    for name in ("data.mdb", "lock.mdb"):
+        (folder / name).unlink(missing_ok=True)
+    return _open(folder, label, databases, map_size)
+
+
+def _open(folder: Path, label: bytes, databases: Sequence[bytes], map_size: int) -> tuple[Any, list[Any]]:
+    reserve(folder / "lock.mdb", _LOCK_SIZE)
+    env: Any = lmdb.open(
+        str(folder),
+        map_size=map_size,
+        max_dbs=len(databases) + 1,
+        mode=0o600,
+        readahead=False,
+        metasync=False,  # after a power cut the last commit may be gone: the owner makes up for it
+        max_readers=_READERS,
+    )
+    try:
+        used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        if (folder / "data.mdb").stat().st_size < used:  # reading on would end in SIGBUS
+            raise lmdb.CorruptedError("data.mdb is truncated")
+        env.reader_check()  # readers that were killed pin free pages until somebody looks
+        opened = [env.open_db(name) for name in databases]
+        with env.begin() as txn:
+            found = txn.get(_LABEL)
+        if found is None:
+            with env.begin(write=True) as txn:
+                txn.put(_LABEL, label)
+        elif found != label:
+            raise lmdb.InvalidError("of another owner or layout")
+    except BaseException:
+        env.close()
+        raise
+    return env, opened
+
+
+@contextmanager
+def translated(action: str, folder: Path) -> Iterator[None]:
+    """LMDB's errors and the system's as StoreError; a map that is full, or that another process made larger,
+    passes: its owner sees to it."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.MapResizedError):
+        raise
+    except (OSError, lmdb.Error) as error:
+        code = errno.ENOSPC if "No space" in str(error) else errno.EIO
+        raise StoreError.wrap(action, str(folder), OSError(code, str(error))) from error
+
+
+class Gate:
+    """Transactions pass side by side; whoever resizes the map passes alone.
+
+    `set_mapsize` ends every transaction of the process, other threads' lookups among them.
+    """
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+        self._waiting = 0
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        with self._condition:
+            while self._waiting:
+                self._condition.wait()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        with self._condition:
+            self._waiting += 1
+            while self._inside:
+                self._condition.wait()
+            try:
+                yield
+            finally:
+                self._waiting -= 1
+                self._condition.notify_all()

@@ -1,0 +1,73 @@
+"""Where chunks are, as the index holds it: values, and the bytes that stand for them. No I/O.
+
+A value is one or more places of 12 bytes: pack number, offset / 64, length / 64, little endian.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from holdfast.base.types import PackID
+from holdfast.repo.format.format import ALIGN
+
+_PLACE: Final = struct.Struct("<III")
+
+
+class Location(NamedTuple):
+    """Where a record is: `length` is that of the whole record, header and padding included."""
+
+    pack: PackID
+    offset: int
+    length: int
+
+
+def encode_place(number: int, offset: int, length: int) -> bytes:
+    """One place in the pack of that number."""
+    return _PLACE.pack(number, offset // ALIGN, length // ALIGN)
+
+
+def places_in(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
+    """The places in a value that are in these packs. Raises struct.error for what is no value."""
+    for number, offset, length in _PLACE.iter_unpack(value):
+        pack = packs.get(number)
+        if pack is not None:
+            yield Location(pack, offset * ALIGN, length * ALIGN)
+
+
+def without(value: bytes, goes: Callable[[int], bool]) -> bytes:
+    """A value less the places whose pack's number goes; b"" when none is left."""
+    places = (value[i : i + _PLACE.size] for i in range(0, len(value), _PLACE.size))
+    return b"".join(place for place in places if not goes(_PLACE.unpack(place)[0]))
+
+
+class Cursor(Protocol):
+    """What LMDB's cursors can do, as far as `sweep` needs it."""
+
+    def first(self) -> bool: ...
+    def set_range(self, key: bytes) -> bool: ...
+    def next(self) -> bool: ...
+    def item(self) -> tuple[bytes, bytes]: ...
+    def key(self) -> bytes: ...
+    def put(self, key: bytes, value: bytes) -> bool: ...
+    def delete(self) -> bool: ...
+
+
+def sweep(cursor: Cursor, after: bytes | None, gone: frozenset[int], count: int) -> tuple[bytes | None, bool]:
+    """Take places in packs that are gone out of `count` entries from `after` on, and entries that are left
+    with none. (Where to go on, whether there may be more.)"""
+    found = cursor.set_range(after) if after else cursor.first()
+    for _ in range(count):
+        if not found:
+            return None, False
+        after, value = cursor.item()
+        kept = without(value, gone.__contains__)
+        if len(kept) == len(value):
+            found = cursor.next()
+        elif kept:
+            cursor.put(after, kept)
+            found = cursor.next()
+        else:
+            found = cursor.delete() and bool(cursor.key())
+    return after, True

@@ -1,0 +1,1 @@
+"""Packs: files of sealed chunks. Reading one record, coalescing many reads, writing."""

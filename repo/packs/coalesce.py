@@ -1,0 +1,45 @@
+"""Grouping records that lie near one another in a pack, so that one read fetches them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from holdfast.base.types import PackID
+from holdfast.repo.index.locations import Location
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Run(Generic[T]):
+    """Bytes [start, end) of a pack, and the records in them with what the caller knows of each."""
+
+    pack: PackID
+    start: int
+    end: int
+    records: list[tuple[Location, T]]
+
+    def cut(self, data: memoryview, location: Location) -> memoryview:
+        """A record's bytes out of the run's."""
+        return data[location.offset - self.start :][: location.length]
+
+
+def group_runs(placed: Iterable[tuple[Location, T]], *, longest: int, gap: int) -> Iterator[Run[T]]:
+    """Runs in pack order, of at most `longest` bytes (or one record).
+
+    Up to `gap` unwanted bytes between two records are read rather than seeked over.
+    """
+    run: Run[T] | None = None
+    for location, what in sorted(placed, key=lambda pair: pair[0]):
+        end = location.offset + location.length
+        near = run is not None and run.pack == location.pack and location.offset - run.end <= gap
+        if run is None or not near or end - run.start > longest:
+            if run is not None:
+                yield run
+            run = Run(location.pack, location.offset, end, [])
+        run.end = max(run.end, end)
+        run.records.append((location, what))
+    if run is not None:
+        yield run

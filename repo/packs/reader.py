@@ -1,0 +1,154 @@
+"""Reading packs: head, directory, single records."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import zstandard
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import Codec, PackID
+from holdfast.repo.format.crypto import FileCipher, Keys, open_cipher
+from holdfast.repo.format.format import (
+    ALIGN,
+    FOOT_SIZE,
+    HEAD_SIZE,
+    PACK_LIMIT,
+    RECORD_HEADER,
+    TAG,
+    Domain,
+    ObjectType,
+    RecordHeader,
+    directory_size,
+    parse_directory,
+    parse_foot,
+    parse_record,
+)
+from holdfast.repo.store.interface import Kind, Store
+
+_CIPHERS = 4096
+
+_local = threading.local()
+
+
+class PackCiphers:
+    """The ciphers of packs by ID, each made from the pack's head when first needed. Thread-safe."""
+
+    def __init__(self, store: Store, keys: Keys) -> None:
+        self._store = store
+        self._keys = keys
+        self._lock = threading.Lock()
+        self._ciphers: OrderedDict[PackID, FileCipher] = OrderedDict()
+
+    def get(self, pack: PackID) -> FileCipher:
+        """Raises FileNotFoundError when the pack is gone, Damaged when its head is not right."""
+        with self._lock:
+            cipher = self._ciphers.get(pack)
+            if cipher is not None:
+                self._ciphers.move_to_end(pack)
+                return cipher
+        head = self._store.read(Kind.PACK, pack, 0, HEAD_SIZE)
+        try:
+            cipher = open_cipher(self._keys, ObjectType.PACK, head, f"pack {pack}")
+        except Unsupported as error:  # the config would say so first: it is one flipped byte
+            raise Damaged(f"pack {pack}", f"its head is damaged ({error})", offset=0) from error
+        with self._lock:
+            self._ciphers[pack] = cipher
+            if len(self._ciphers) > _CIPHERS:
+                self._ciphers.popitem(last=False)
+        return cipher
+
+
+def read_directory(
+    store: Store, ciphers: PackCiphers, pack: PackID, size: int
+) -> list[tuple[int, RecordHeader]]:
+    """(offset, header) of each record, from the end of the pack: one read when the directory is usual."""
+    where = f"pack {pack}"
+    if not HEAD_SIZE + FOOT_SIZE < size <= PACK_LIMIT:
+        raise Damaged(where, f"has an impossible size of {size} bytes")
+    cipher = ciphers.get(pack)
+    guess = min(size - HEAD_SIZE, 128 << 10)
+    tail = store.read(Kind.PACK, pack, size - guess, guess)
+    count, offset = open_foot(cipher, tail[-FOOT_SIZE:], size, where)
+    need = directory_size(count) + FOOT_SIZE
+    if need > len(tail):
+        tail = store.read(Kind.PACK, pack, size - need, need)
+    sealed = tail[len(tail) - need : len(tail) - FOOT_SIZE]
+    return list(parse_directory(cipher.open(Domain.DIRECTORY, offset, sealed, where), where))
+
+
+def open_foot(cipher: FileCipher, sealed: bytes, size: int, where: str) -> tuple[int, int]:
+    """(number of records, directory offset) of a pack of `size` bytes."""
+    plain = cipher.open(Domain.FOOT, size - FOOT_SIZE, sealed, where)
+    return parse_foot(plain, where, size)
+
+
+def open_record(
+    cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
+) -> tuple[RecordHeader, bytes]:
+    """Header and plaintext of the record whose bytes start at `offset` of the pack.
+
+    `record` may be longer than the record is. Raises Damaged.
+    """
+    header, payload = open_payload(cipher, offset, record, where)
+    return header, _decode(header, payload, where, offset)
+
+
+def open_payload(
+    cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
+) -> tuple[RecordHeader, bytes]:
+    """The same with the payload as it was before sealing, still encoded."""
+    sealed = record[:RECORD_HEADER]
+    header = parse_record(cipher.open(Domain.RECORD_HEADER, offset, sealed, where), where)
+    end = RECORD_HEADER + header.encoded + TAG
+    return header, cipher.open(Domain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
+
+
+def _decode(header: RecordHeader, payload: bytes, where: str, offset: int) -> bytes:
+    if header.codec is Codec.RAW:
+        if len(payload) != header.raw:
+            raise Damaged(where, "raw record of the wrong length", offset=offset)
+        return payload
+    try:
+        # zstd allocates what the frame claims, whatever limit it is given: look first.
+        if zstandard.frame_content_size(payload) != header.raw:
+            raise Damaged(where, "compressed record of the wrong length", offset=offset)
+        return _decompressor().decompress(payload, max_output_size=header.raw)
+    except zstandard.ZstdError as error:
+        raise Damaged(where, f"compressed record: {error}", offset=offset) from None
+
+
+def _decompressor() -> zstandard.ZstdDecompressor:
+    try:
+        context: zstandard.ZstdDecompressor = _local.decompressor
+    except AttributeError:
+        context = _local.decompressor = zstandard.ZstdDecompressor()
+    return context
+
+
+def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[tuple[int, RecordHeader]]:
+    """(offset, header) of every record that opens in a whole pack, its directory unused.
+
+    After a damaged header every 64-byte step is tried, so that what lies behind is found too.
+    """
+    offset = HEAD_SIZE
+    while offset + RECORD_HEADER < len(data):
+        try:
+            sealed = data[offset : offset + RECORD_HEADER]
+            header = parse_record(cipher.open(Domain.RECORD_HEADER, offset, sealed, where), where)
+        except Damaged:
+            offset += ALIGN
+            continue
+        yield offset, header
+        offset += header.size
+
+
+def salvage_directory(store: Store, ciphers: PackCiphers, pack: PackID) -> list[tuple[int, RecordHeader]]:
+    """(offset, header) of every whole record that opens in a pack whose end is damaged or missing."""
+    where = f"pack {pack}"
+    cipher = ciphers.get(pack)
+    data = memoryview(store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    found = walk_records(cipher, data, where)
+    return [(offset, header) for offset, header in found if offset + header.size <= len(data)]

@@ -1,0 +1,1 @@
+"""Sealed records beside snapshots: proofs of rehearsals and log archives."""

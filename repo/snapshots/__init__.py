@@ -1,0 +1,1 @@
+"""Snapshot records, their selection by name or time, and retention policies."""

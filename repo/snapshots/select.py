@@ -1,0 +1,115 @@
+"""Naming snapshots: `ID`, `latest`, `NAME`, `NAME@latest`, `NAME@TIME`, each with `:path` inside."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+
+from holdfast.base.errors import Ambiguous, NotFound
+from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
+
+TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
+"""How times stand in paths and selectors: UTC, no colon."""
+
+_LOGS = SubjectKind.LOGS
+_SHORTEST_ID = 4
+_HEX = re.compile(r"[0-9a-f]+")
+
+
+def time_name(time: datetime) -> str:
+    """A time as it stands in paths."""
+    return time.astimezone(UTC).strftime(TIME_FORMAT)
+
+
+def split_selector(text: str) -> tuple[str, str]:
+    """(selector, path inside); the path is "" when there is none.
+
+    The first colon divides, unless it belongs to a time written as 14:05:00 behind an @.
+    """
+    match = re.match(
+        r"([^:]*@\d{4}-\d{2}-\d{2}[T _]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|\+00:00)?)(?::(.*))?$", text
+    )
+    if match:
+        return match[1], (match[2] or "").strip("/")
+    selector, _, path = text.partition(":")
+    return selector, path.strip("/")
+
+
+def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnapshot:
+    """The one snapshot meant; `snapshots` are oldest first.
+
+    A name means its newest snapshot. Snapshots of log archives are meant by their ID only: their files are
+    had by their own names. Raises NotFound or Ambiguous, saying what would help.
+    """
+    everything, snapshots = snapshots, [s for s in snapshots if s.snapshot.subject.kind is not _LOGS]
+    if not everything:
+        raise NotFound("there are no snapshots yet; `holdfast backup` makes one")
+    if selector == "latest" and not snapshots:
+        raise NotFound("there are only log archives; `holdfast logs` lists them")
+    if selector == "latest":
+        return snapshots[-1]
+    name, at, when = selector.rpartition("@")
+    if not at or any(s.snapshot.subject.name == selector for s in snapshots):  # names may have an @ too
+        name, when = selector, "latest"
+    named = [s for s in snapshots if s.snapshot.subject.name == name]
+    if not named:
+        by_id = _by_id(everything, selector)
+        if by_id is not None:
+            return by_id
+        raise NotFound(f"no snapshot {selector!r}; `holdfast snapshots` lists them")
+    if len({s.snapshot.subject.identity for s in named}) > 1:
+        ids = ", ".join(sorted({f"{s.snapshot.subject.kind.value} {s.id[:8]}" for s in named}))
+        raise Ambiguous(f"{name!r} names several subjects: {ids}; give a snapshot ID")
+    if when == "latest":
+        return named[-1]
+    return _by_time(named, name, when)
+
+
+def _by_id(snapshots: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:
+    if len(text) < _SHORTEST_ID or not _HEX.fullmatch(text):
+        return None
+    found = [s for s in snapshots if s.id.startswith(text)]
+    if len(found) > 1:
+        raise Ambiguous(f"{text} is the start of {len(found)} snapshot IDs; give more digits")
+    return found[0] if found else None
+
+
+def _by_time(snapshots: Sequence[StoredSnapshot], name: str, when: str) -> StoredSnapshot:
+    wanted = re.sub(r"[T ]", "_", when.removesuffix("Z").removesuffix("+00:00")).replace(":", "-")
+    found = [s for s in snapshots if time_name(s.snapshot.time).startswith(wanted)]
+    if not found or not wanted:
+        raise NotFound(f"no snapshot of {name!r} at {when!r}; `holdfast snapshots --name {name}` lists them")
+    if len(found) > 1:
+        raise Ambiguous(
+            f"{len(found)} snapshots of {name!r} are from {when!r}; give more of the time, or an ID"
+        )
+    return found[0]
+
+
+def filter_snapshots(
+    snapshots: Sequence[StoredSnapshot],
+    *,
+    names: Collection[str] = (),
+    tags: Collection[str] = (),
+    kinds: Collection[SubjectKind] = (),
+) -> list[StoredSnapshot]:
+    """Those with any of the names, all of the tags and any of the kinds; an empty filter lets all pass, but
+    for snapshots of log archives, which are asked for by their kind only."""
+    return [
+        s
+        for s in snapshots
+        if (not names or s.snapshot.subject.name in names)
+        and set(tags) <= set(s.snapshot.tags)
+        and (s.snapshot.subject.kind in kinds if kinds else s.snapshot.subject.kind is not _LOGS)
+    ]
+
+
+def find_items(snapshot: Snapshot, path: str) -> tuple[Item, ...]:
+    """The item at `path`, or all below it; all items for "". Raises NotFound."""
+    path = path.strip("/")
+    found = tuple(i for i in snapshot.items if not path or i.path == path or i.path.startswith(path + "/"))
+    if not found:
+        there = ", ".join(item.path for item in snapshot.items[:5])
+        raise NotFound(f"nothing at {path!r} in this snapshot; it holds {there}")
+    return found

@@ -1,0 +1,283 @@
+"""Snapshots: what one backup of one subject holds. Values and their JSON; no I/O."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.types import ChunkID, SnapshotID
+from holdfast.repo.chunks.chunker import CutterSpec
+
+SNAPSHOT_VERSION = 1
+
+
+class SubjectKind(Enum):
+    VM = "vm"
+    DATABASE = "database"
+    FILES = "files"
+    LOGS = "logs"
+
+
+class ItemKind(Enum):
+    DISK = "disk"
+    DUMP = "dump"
+    FILE = "file"
+    LOG = "log"
+
+
+class Consistency(Enum):
+    """How a snapshot was made consistent, best first."""
+
+    APPLICATION = "application"
+    FILESYSTEM = "filesystem"
+    CRASH = "crash"
+    UNKNOWN = "unknown"
+
+    def satisfies(self, required: Consistency) -> bool:
+        grades = list(Consistency)
+        return grades.index(self) <= grades.index(required)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is backed up. `uuid` is the identity when the source has one; else kind, engine and name are.
+
+    `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds.
+    """
+
+    kind: SubjectKind
+    name: str
+    uuid: str = ""
+    engine: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Equal for snapshots of the same subject."""
+        engine = f"{self.engine}:" if self.engine else ""
+        return (self.kind.value, self.uuid or f"{engine}name:{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class BadRange:
+    """A stretch of a source that could not be read; stored as a hole."""
+
+    offset: int
+    length: int
+    reason: str
+
+    def overlap(self, start: int, end: int) -> int:
+        """Bytes that it has in common with [start, end)."""
+        return max(0, min(end, self.offset + self.length) - max(start, self.offset))
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A stored stream: the ID of its recipe's root node, and its size in bytes."""
+
+    recipe: ChunkID
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One stored file. `size` and `allocated` (bytes that are not holes) are in bytes, `mtime` in ns.
+
+    `source_format` is the disk image format that a disk was read from, or how a dump was compressed, ""
+    for as it is stored; `checkpoint` names the dirty bitmap that began to record when this disk was read;
+    `catalogue` is what stands where in a dump (`dumps.catalogue`), stored as a stream of its own.
+    """
+
+    path: str
+    kind: ItemKind
+    size: int
+    allocated: int
+    mtime: int
+    cutter: CutterSpec
+    recipe: ChunkID
+    bad: tuple[BadRange, ...] = ()
+    source_format: str = ""
+    checkpoint: str = ""
+    catalogue: Content | None = None
+
+    @property
+    def recipes(self) -> tuple[ChunkID, ...]:
+        """The roots of all that must be there for this item to be whole."""
+        return (self.recipe, self.catalogue.recipe) if self.catalogue else (self.recipe,)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the backup cost. Bytes, but for the counts: `chunks` were looked up, `new_chunks` of them stored.
+    `stored` is the growth of the packs."""
+
+    read: int = 0
+    chunks: int = 0
+    new_chunks: int = 0
+    new: int = 0
+    stored: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The record of one backup. `time` is when it began, UTC.
+
+    `facts` are what is known of a database at that moment, by these names as far as they are known:
+    "server" (its version), "tool" (what made the dump, with version), "system_id" and "timeline" of a
+    PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn"
+    and "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid",
+    "physical" ("yes").
+    """
+
+    subject: Subject
+    time: datetime
+    host: str
+    source: str
+    consistency: Consistency
+    evidence: str
+    items: tuple[Item, ...]
+    program: str
+    parent: SnapshotID | None = None
+    tags: tuple[str, ...] = ()
+    stats: Stats = field(default_factory=Stats)
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def partial(self) -> bool:
+        """Whether something of the source could not be read."""
+        return any(item.bad for item in self.items)
+
+    @property
+    def size(self) -> int:
+        return sum(item.size for item in self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A snapshot with the ID it got when it was stored."""
+
+    id: SnapshotID
+    snapshot: Snapshot
+
+
+def encode(snapshot: Snapshot) -> bytes:
+    """The plaintext of a snapshot file."""
+    s = snapshot
+    document: dict[str, Any] = {
+        "version": SNAPSHOT_VERSION,
+        "subject": {
+            "kind": s.subject.kind.value,
+            "name": s.subject.name,
+            "uuid": s.subject.uuid,
+            "engine": s.subject.engine,
+        },
+        "time": s.time.astimezone(UTC).isoformat(),
+        "host": s.host,
+        "source": s.source,
+        "consistency": s.consistency.value,
+        "evidence": s.evidence,
+        "program": s.program,
+        "parent": s.parent,
+        "tags": list(s.tags),
+        "items": [_encode_item(item) for item in s.items],
+        "stats": {
+            "read": s.stats.read,
+            "chunks": s.stats.chunks,
+            "new_chunks": s.stats.new_chunks,
+            "new": s.stats.new,
+            "stored": s.stats.stored,
+            "seconds": round(s.stats.seconds, 3),
+        },
+    }
+    if s.facts:
+        document["facts"] = dict(s.facts)
+    return json.dumps(document, sort_keys=True, ensure_ascii=True).encode()
+
+
+def _encode_item(item: Item) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "path": item.path,
+        "kind": item.kind.value,
+        "size": item.size,
+        "allocated": item.allocated,
+        "mtime": item.mtime,
+        "cutter": item.cutter.to_json(),
+        "recipe": item.recipe.hex(),
+        "bad": [[bad.offset, bad.length, bad.reason] for bad in item.bad],
+    }
+    content = [item.catalogue.recipe.hex(), item.catalogue.size] if item.catalogue else None
+    optional = {
+        "source_format": item.source_format,
+        "checkpoint": item.checkpoint,
+        "catalogue": content,
+    }
+    return document | {name: value for name, value in optional.items() if value}
+
+
+def decode(data: bytes, where: str) -> Snapshot:
+    """Raises Damaged when it is not a snapshot, Unsupported when it is of a newer kind."""
+    try:
+        d = json.loads(data)
+        if d["version"] != SNAPSHOT_VERSION:
+            raise Unsupported(
+                f"{where}: snapshot version {d['version']}; this program reads {SNAPSHOT_VERSION}"
+            )
+        subject = d["subject"]
+        time = datetime.fromisoformat(d["time"])
+        if time.tzinfo is None:
+            raise ValueError("time without a zone")
+        return Snapshot(
+            subject=Subject(
+                SubjectKind(subject["kind"]), subject["name"], subject["uuid"], subject["engine"]
+            ),
+            time=time.astimezone(UTC),
+            host=d["host"],
+            source=d["source"],
+            consistency=Consistency(d["consistency"]),
+            evidence=d["evidence"],
+            items=tuple(_decode_item(item) for item in d["items"]),
+            program=d["program"],
+            parent=SnapshotID(d["parent"]) if d["parent"] else None,
+            tags=tuple(str(tag) for tag in d["tags"]),
+            stats=Stats(**d["stats"]),
+            facts={str(name): str(value) for name, value in d.get("facts", {}).items()},
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise Damaged(where, f"not a snapshot: {error}") from None
+
+
+def _decode_item(d: dict[str, Any]) -> Item:
+    content = _decode_content(d["recipe"], d["size"])
+    return Item(
+        path=check_item_path(d["path"]),
+        kind=ItemKind(d["kind"]),
+        size=content.size,
+        allocated=int(d["allocated"]),
+        mtime=int(d["mtime"]),
+        cutter=CutterSpec.from_json(d["cutter"]),
+        recipe=content.recipe,
+        bad=tuple(BadRange(int(o), int(n), str(reason)) for o, n, reason in d["bad"]),
+        source_format=str(d.get("source_format", "")),
+        checkpoint=str(d.get("checkpoint", "")),
+        catalogue=_decode_content(*d["catalogue"]) if "catalogue" in d else None,
+    )
+
+
+def _decode_content(recipe: str, size: int) -> Content:
+    root = bytes.fromhex(recipe)
+    if len(root) != 32 or size < 0:
+        raise ValueError("item with an impossible recipe or size")
+    return Content(ChunkID(root), int(size))
+
+
+def check_item_path(path: str) -> str:
+    """The path; ValueError unless it is relative, plain and made of real names."""
+    parts = path.split("/")
+    if "\0" in path or any(part in ("", ".", "..") or len(part.encode()) > 255 for part in parts):
+        raise ValueError(f"impossible item path {path!r}")
+    return path

@@ -1,0 +1,290 @@
+"""Checking a repository: structure, reachability, every byte."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from holdfast.base.errors import Damaged, StoreError, Unsupported
+from holdfast.base.types import ChunkID, PackID, ProgressFunction
+from holdfast.repo.core.keyslots import parse_slot
+from holdfast.repo.core.mirrored import copies, pair_names, read_small
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import content_hash
+from holdfast.repo.format.format import PACK_LIMIT
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.packs.reader import open_record, read_directory
+from holdfast.repo.records.proofs import parse_proof, unfinished_proofs
+from holdfast.repo.snapshots.select import time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import CONFIG_NAMES, Entry, Kind
+from holdfast.repo.upkeep.reachability import Broken, mark
+
+
+class Depth(IntEnum):
+    """How far a check goes; each includes the one before."""
+
+    STRUCTURE = 1
+    """Config, key slots, snapshots, both copies of each; the head, directory and foot of every pack."""
+    REACHABLE = 2
+    """Every recipe, and that every chunk it names is in a pack."""
+    READ_DATA = 3
+    """Every byte of every pack: its name, every record, every chunk's ID."""
+
+
+Subset = Callable[[Sequence[Entry]], Sequence[Entry]]
+"""Chooses the packs whose data is read."""
+
+_READERS = 2
+"""Packs in memory at a time, 64 MiB each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something wrong: what it affects (snapshots, as people name them) and what to do."""
+
+    where: str
+    problem: str
+    affects: tuple[str, ...] = ()
+    advice: str = ""
+
+
+@dataclass(slots=True)
+class Report:
+    """What was looked at and found; no findings is what one hopes for."""
+
+    findings: list[Finding] = field(default_factory=list)
+    snapshots: int = 0
+    packs: int = 0
+    chunks: int = 0
+    bytes_read: int = 0
+
+
+_OTHER_COPY = "the other copy is good, nothing is lost; copy it over this one"
+_PACK_ADVICE = (
+    "back the source up again now: what it still has of this is stored anew, and old snapshots heal with it"
+)
+
+
+def check(
+    repository: Repository,
+    depth: Depth,
+    *,
+    subset: Subset | None = None,
+    progress: ProgressFunction = lambda count: None,
+    announce: Callable[[int], None] = lambda total: None,
+) -> Report:
+    """Look for damage. Damage is reported, not raised; of StoreErrors those of single packs.
+
+    The index is rebuilt on the way, so nothing here rests on it; records found bad are left out of it, so
+    that the next backup stores those chunks anew if it meets them. `announce` is told once how many bytes
+    will be read, `progress` of each that was.
+    """
+    report = Report()
+    report.findings += _check_configs(repository)
+    report.findings += _check_named(repository, Kind.KEY, _check_slot)
+    # What is pending may have one copy, and what it became too: a backup is at it, or was killed there.
+    pending = pair_names(repository.store, Kind.PENDING).keys()
+    for kind in (Kind.SNAPSHOT, Kind.PENDING):
+        report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
+    report.findings += _check_named(
+        repository,
+        Kind.PROOF,
+        lambda data, where, name: parse_proof(repository, data, where, name),
+        unfinished=unfinished_proofs(repository),
+    )
+    snapshots = repository.snapshots().good
+    report.snapshots = len(snapshots)
+    packs = sorted(repository.store.listing(Kind.PACK), key=lambda entry: entry.name)
+    report.packs = len(packs)
+    repository.drop_index()
+    bad_packs = [
+        Finding(e.where if isinstance(e, Damaged) else "pack", str(e), advice=_PACK_ADVICE)
+        for e in repository.refresh().damaged
+    ]
+    bad: set[ChunkID] = set()
+    if depth >= Depth.READ_DATA:
+        chosen = subset(packs) if subset else packs
+        announce(sum(entry.size for entry in chosen))
+        report.bytes_read = sum(entry.size for entry in chosen)
+        bad_packs = _read_packs(repository, chosen, bad, progress) + (bad_packs if subset else [])
+    else:
+        bad_packs = list(_check_directories(repository, packs))
+    report.findings += bad_packs
+    if depth >= Depth.REACHABLE:
+        report.findings += _check_reachable(repository, snapshots, report)
+    if bad:
+        report.findings += _affected(repository, snapshots, bad)
+    return report
+
+
+def _check_configs(repository: Repository) -> Iterator[Finding]:
+    there = {entry.name for entry in repository.store.listing(Kind.CONFIG)}
+    for name in CONFIG_NAMES:
+        where = repository.store.describe(Kind.CONFIG, name)
+        if name not in there:
+            yield Finding(where, "is missing", advice=_OTHER_COPY)
+            continue
+        try:
+            repository.verify_config(read_small(repository.store, Kind.CONFIG, name), where)
+        except (Damaged, Unsupported) as error:
+            yield Finding(where, str(error), advice=_OTHER_COPY)
+
+
+def _check_slot(data: bytes, where: str, name: str) -> object:
+    return parse_slot(data, where, name)
+
+
+def _check_named(
+    repository: Repository,
+    kind: Kind,
+    parse: Callable[[bytes, str, str], object],
+    *,
+    unfinished: Collection[str] = (),
+) -> Iterator[Finding]:
+    """Both copies of every pair; `parse(data, where, name)` raises for a bad one."""
+    store = repository.store
+    for name in sorted(pair_names(store, kind)):
+        for copy in copies(name):
+            where = store.describe(kind, copy)
+            try:
+                parse(read_small(store, kind, copy), where, name)
+            except FileNotFoundError:
+                if name not in unfinished:
+                    yield Finding(where, "is missing; its other copy is there", advice=_OTHER_COPY)
+            except (Damaged, Unsupported) as error:
+                yield Finding(where, str(error), advice="if the other copy is good, nothing is lost")
+
+
+def _check_directories(repository: Repository, packs: Sequence[Entry]) -> Iterator[Finding]:
+    for entry in packs:
+        pack = PackID(entry.name)
+        where = repository.store.describe(Kind.PACK, pack)
+        try:
+            read_directory(repository.store, repository.ciphers, pack, entry.size)
+        except FileNotFoundError:
+            continue  # a prune took it since
+        except (Damaged, Unsupported) as error:
+            yield Finding(where, str(error), advice=_PACK_ADVICE)
+
+
+def _read_packs(
+    repository: Repository, packs: Sequence[Entry], bad: set[ChunkID], progress: ProgressFunction
+) -> list[Finding]:
+    """Read whole packs, two at a time; IDs of chunks that do not open go into `bad`."""
+
+    def read(entry: Entry) -> list[Finding]:
+        found, chunks = _read_pack(repository, PackID(entry.name))
+        bad.update(chunks)
+        progress(entry.size)
+        return found
+
+    with ThreadPoolExecutor(_READERS, "holdfast-check") as pool:
+        return [finding for findings in pool.map(read, packs) for finding in findings]
+
+
+def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], list[ChunkID]]:
+    where = repository.store.describe(Kind.PACK, pack)
+    try:
+        data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT + 1))
+    except FileNotFoundError:
+        return [], []
+    except StoreError as error:
+        return [Finding(where, str(error), advice=_PACK_ADVICE)], []
+    findings: list[Finding] = []
+    if content_hash(data) != pack:
+        findings.append(Finding(where, "content does not match its name", advice=_PACK_ADVICE))
+    try:
+        entries = read_directory(repository.store, repository.ciphers, pack, len(data))
+        cipher = repository.ciphers.get(pack)
+    except (Damaged, Unsupported) as error:
+        findings.append(Finding(where, str(error), advice=_PACK_ADVICE))
+        return findings, []
+    bad: list[ChunkID] = []
+    for offset, header in entries:
+        try:
+            found, plain = open_record(cipher, offset, data[offset : offset + header.size], where)
+            if found != header or repository.keys.chunk_id(header.type, plain) != header.id:
+                raise Damaged(where, "record and directory, or content and ID, disagree", offset=offset)
+        except Damaged as error:
+            findings.append(
+                Finding(where, f"chunk {header.id.hex()[:16]}: {error.reason} at offset {offset}")
+            )
+            bad.append(header.id)
+            repository.index.discard(header.id, pack)
+    return findings, bad
+
+
+def _check_reachable(
+    repository: Repository, snapshots: Sequence[StoredSnapshot], report: Report
+) -> Iterator[Finding]:
+    """Every chunk of every recipe must be in a listed pack."""
+    with IdSet(repository.scratch("check")) as seen:
+        for stored, new in mark(Reader(repository), snapshots, seen):
+            name = (snapshot_name(stored),)
+            if isinstance(new, Broken):
+                yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, _PACK_ADVICE)
+                continue
+            report.chunks += len(new)
+            missing = sum(place is None for place in repository.index.lookup(new))
+            if missing:
+                yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, _PACK_ADVICE)
+
+
+def _affected(
+    repository: Repository, snapshots: Sequence[StoredSnapshot], bad: set[ChunkID]
+) -> Iterator[Finding]:
+    """Which snapshots need chunks that were found bad and are in no other pack."""
+    reader = Reader(repository)
+    for stored in snapshots:
+        for item in stored.snapshot.items:
+            hit = 0
+            try:
+                for content in (item, *((item.catalogue,) if item.catalogue else ())):
+                    for extent in reader.recipe(content).extents():
+                        if extent.id in bad and not repository.index.locations(extent.id):
+                            hit += extent.length
+            except Damaged:
+                continue  # reported as unreachable already
+            if hit:
+                name = f"{snapshot_name(stored)}:{item.path}"
+                yield Finding(name, f"{hit} bytes of it cannot be read", (name,), _PACK_ADVICE)
+
+
+def snapshot_name(stored: StoredSnapshot) -> str:
+    """How a snapshot is named to people: a selector that finds it."""
+    return f"{stored.snapshot.subject.name}@{time_name(stored.snapshot.time)}"
+
+
+def parse_subset(text: str) -> Subset:
+    """What part of the packs to read: `n/t`, `p%` or a size such as `10G` (both at random).
+
+    ValueError for anything else.
+    """
+    if match := re.fullmatch(r"(\d+)/(\d+)", text):
+        part, parts = int(match[1]), int(match[2])
+        if 1 <= part <= parts:
+            return lambda packs: packs[part - 1 :: parts]
+    elif match := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+        share = float(match[1]) / 100
+        if 0 < share <= 1:
+            return lambda packs: random.SystemRandom().sample(packs, max(1, round(len(packs) * share)))
+    elif match := re.fullmatch(r"(\d+)([KMGT]?)", text.upper()):
+        limit = int(match[1]) << 10 * "_KMGT".index(match[2] or "_")
+        return lambda packs: _up_to(packs, limit)
+    raise ValueError(f"not a subset: {text!r}; give n/t such as 1/7, p% such as 10%, or a size such as 10G")
+
+
+def _up_to(packs: Sequence[Entry], limit: int) -> list[Entry]:
+    chosen: list[Entry] = []
+    for entry in random.SystemRandom().sample(packs, len(packs)):
+        chosen.append(entry)
+        limit -= entry.size
+        if limit <= 0:
+            break
+    return chosen

@@ -1,0 +1,50 @@
+"""Taking snapshots out of use, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from holdfast.base.errors import NotFound, Refused
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core.mirrored import trash_pair, untrash_pair
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.upkeep.prune_plan import mark_all
+
+
+def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
+    """Move snapshots to the trash; their data stays until a prune finds them there long enough."""
+    with repository.store.lock(LockMode.SHARED, lock_timeout):
+        for id_ in ids:
+            try:
+                trash_pair(repository.store, Kind.SNAPSHOT, id_)
+            except FileNotFoundError:
+                raise NotFound(f"snapshot {id_[:8]} is not there any more") from None
+
+
+def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
+    """Bring forgotten snapshots back. Raises Refused when a prune has deleted data of one for good.
+
+    Packs come back first, so that a snapshot is never there without its data; the shared lock keeps any
+    prune from taking them again meanwhile. Packs that turn out not to be needed go with the next prune.
+    """
+    store = repository.store
+    with store.lock(LockMode.SHARED, lock_timeout):
+        trashed = {s.id: s for s in repository.snapshots(trashed=True).good}
+        for id_ in ids:
+            if id_ not in trashed:
+                raise NotFound(f"snapshot {id_[:8]} is not in the trash; `holdfast undelete` lists what is")
+        for entry in list(store.listing(Kind.PACK, trashed=True)):
+            with suppress(FileNotFoundError):
+                store.untrash(Kind.PACK, entry.name)
+        store.sync()
+        repository.refresh()
+        for id_ in ids:
+            with IdSet(repository.scratch("undelete")) as seen:
+                if mark_all(repository, [trashed[id_]], seen, lambda count: None):
+                    raise Refused(
+                        f"snapshot {id_[:8]} cannot come back: a prune has deleted some of its data"
+                    )
+            untrash_pair(store, Kind.SNAPSHOT, id_)

@@ -1,0 +1,274 @@
+"""Freeing space: plan what no snapshot needs, then take it out of use in an order no crash can hurt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from holdfast.base.errors import Damaged, NoSpace, Refused
+from holdfast.base.types import PackID, ProgressFunction
+from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair, untrash_pair
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.format import PACK_LIMIT
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.index.index import Directory
+from holdfast.repo.packs.reader import open_payload, read_directory
+from holdfast.repo.packs.writer import PackWriter, Record
+from holdfast.repo.records.proofs import mend_proofs, remove_orphans
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.upkeep.prune_plan import PackUse, Plan, claimants, is_good, mark_all
+from holdfast.repo.upkeep.reachability import Broken, mark
+
+_BATCH = 4 << 20
+"""Bytes of records copied at a time."""
+
+
+_UNEXPLAINED = timedelta(days=7)
+"""Quarantine of packs when there is no snapshot at all, not even a forgotten one."""
+
+
+@dataclass(slots=True)
+class Pruned:
+    """What a prune did. `trashed` packs went to the trash, `deleted` left it; bytes are what they held."""
+
+    trashed: int = 0
+    trashed_bytes: int = 0
+    deleted: int = 0
+    freed_bytes: int = 0
+    repacked_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def execute(
+    repository: Repository,
+    plan: Plan,
+    *,
+    quarantine: timedelta,
+    now: Callable[[], float],
+    progress: ProgressFunction = lambda count: None,
+    lock_timeout: float = 60.0,
+) -> Pruned:
+    """Carry out a plan. A crash at any point leaves every snapshot whole:
+
+    1. under the shared lock, what is needed of half-empty packs is written into new packs, durably;
+    2. under the exclusive lock, snapshots made since the plan are marked too, and packs they use are kept;
+    3. dead and repacked packs are *moved* to the trash, the moves made durable;
+    4. snapshots and pending ones are looked at again, and what they claim is moved back;
+    5. only what lies in the trash for `quarantine` is deleted.
+
+    Works on a full disk: when there is no room to repack, the rest is done all the same. Raises Refused
+    when reachable chunks are missing, Locked when a backup runs past `lock_timeout`.
+    """
+    if plan.missing:
+        raise Refused(
+            f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
+            "repair them with; run `holdfast check`"
+        )
+    result = Pruned()
+    repack = list(plan.repack)
+    if repack:
+        try:
+            with repository.store.lock(LockMode.SHARED, lock_timeout):
+                result.repacked_bytes, bad = _repack(repository, plan, progress)
+            repack = [use for use in repack if use.pack not in bad]
+            result.notes += [f"{error}; this pack was kept; run `holdfast check`" for error in bad.values()]
+        except NoSpace:
+            repack = []
+            result.notes.append("no room to repack; packs that nothing needs were removed all the same")
+    with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+        repository.refresh()
+        doomed = {p.pack: p.size for p in [*plan.remove, *repack]}
+        _spare(repository, plan, doomed)
+        for pack in doomed:
+            _trash(repository, pack, result)
+        repository.store.sync()
+        repository.refresh()
+        if not _bring_back_claimed(repository):
+            result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
+        _mend_pairs(repository)
+        mend_proofs(repository)
+        if not plan.snapshots and not any(repository.store.listing(Kind.SNAPSHOT, trashed=True)):
+            # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
+            quarantine = max(quarantine, _UNEXPLAINED)
+        before = now() - quarantine.total_seconds()
+        _empty_trash(repository, before, result)
+        remove_orphans(repository, before=before)
+        repository.store.clean()
+        for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left
+            delete_pair(repository.store, Kind.PENDING, name)
+        repository.store.sync()
+        repository.refresh()
+    return result
+
+
+def _repack(
+    repository: Repository, plan: Plan, progress: ProgressFunction
+) -> tuple[int, dict[PackID, Damaged]]:
+    """Write the needed records of the plan's half-empty and small packs into new packs.
+
+    (bytes written, optional packs that must stay because a record in them is bad). Such a record in another
+    pack stops the prune.
+    """
+    store = repository.store
+    new: list[tuple[PackID, int, Directory]] = []
+    writer = PackWriter(
+        store, repository.keys, lambda pack, size, directory: new.append((pack, size, directory))
+    )
+    bad: dict[PackID, Damaged] = {}
+    try:
+        with IdSet(repository.scratch("repack")) as needed, IdSet(repository.scratch("copied")) as copied:
+            committed, pending = claimants(repository)
+            mark_all(repository, [*committed, *pending], needed, lambda count: None)
+            doomed = {use.pack for use in [*plan.repack, *plan.remove]}
+            for use in plan.repack:
+                records = _needed_records(repository, use, doomed=doomed, needed=needed, copied=copied)
+                try:
+                    # Of an optional pack all or nothing: what two packs hold would be waste in one of them.
+                    _copy(writer, list(records) if use.pack in plan.optional else records, copied)
+                except Damaged as error:
+                    if use.pack not in plan.optional:
+                        raise
+                    bad[use.pack] = error
+                    doomed.discard(use.pack)
+                progress(use.size)
+        writer.finish()
+    finally:
+        writer.abandon()
+    repository.index.add(new)
+    return writer.stored, bad
+
+
+def _copy(writer: PackWriter, records: Iterable[Record], copied: IdSet) -> None:
+    batch: list[Record] = []
+    size = 0
+    for record in records:
+        batch.append(record)
+        copied.add([record[0].id])
+        size += record[0].size
+        if size >= _BATCH:
+            writer.add(batch)
+            batch, size = [], 0
+    if batch:
+        writer.add(batch)
+
+
+def _needed_records(
+    repository: Repository, use: PackUse, *, doomed: set[PackID], needed: IdSet, copied: IdSet
+) -> Iterator[Record]:
+    """What is needed of a doomed pack and is good in no pack that stays, each chunk once.
+
+    Every record is authenticated on the way. Raises Damaged for one that is bad everywhere.
+    """
+    pack = use.pack
+    where = f"pack {pack}"
+    cipher = repository.ciphers.get(pack)
+    data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    entries = read_directory(repository.store, repository.ciphers, pack, use.size)
+    for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
+        if not wanted or copied.contains([header.id])[0]:
+            continue
+        others = [place for place in repository.index.locations(header.id) if place.pack != pack]
+        if any(is_good(repository, place) for place in others if place.pack not in doomed):
+            continue
+        try:
+            record = open_payload(cipher, offset, data[offset : offset + header.size], where)
+        except Damaged:
+            if any(is_good(repository, place) for place in others):
+                continue  # copied from there when its turn comes
+            raise
+        yield record
+
+
+def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:
+    try:
+        repository.store.trash(Kind.PACK, pack)
+    except FileNotFoundError:
+        return
+    except NoSpace:
+        # A disk so full that the trash cannot grow by a name. The exclusive lock is held and no
+        # snapshot needs the pack: deleting it makes room for the rest.
+        repository.store.delete(Kind.PACK, pack)
+        result.notes.append(f"no room in the trash: pack {pack[:8]} was deleted at once")
+
+
+def _spare(repository: Repository, plan: Plan, doomed: dict[PackID, int]) -> None:
+    """Take out of `doomed` what snapshots need that came since the plan was made."""
+    committed, pending = claimants(repository)
+    newer = [s for s in committed if s.id not in plan.snapshots]
+    newer += [s for s in pending if s.id not in plan.pending]
+    if newer:
+        for pack in _needed_packs(repository, newer, doomed):
+            del doomed[pack]
+
+
+def _needed_packs(
+    repository: Repository, snapshots: Sequence[StoredSnapshot], doomed: dict[PackID, int]
+) -> set[PackID]:
+    """Doomed packs that are the only place of a chunk that one of the snapshots needs."""
+    needed: set[PackID] = set()
+    with IdSet(repository.scratch("spare")) as seen:
+        for _, new in mark(Reader(repository), snapshots, seen):
+            for id_ in [] if isinstance(new, Broken) else new:
+                places = {location.pack for location in repository.index.locations(id_)}
+                if places and places <= doomed.keys():
+                    needed |= places
+    return needed
+
+
+def _bring_back_claimed(repository: Repository) -> bool:
+    """Move packs back from the trash that any snapshot, committed or pending, cannot do without.
+
+    Whether there were any: then all of them come back, and the next prune sorts them anew.
+    """
+    committed, pending = claimants(repository)
+    with IdSet(repository.scratch("claims")) as seen:
+        if mark_all(repository, [*committed, *pending], seen, lambda count: None) == 0:
+            return False
+        trashed = list(repository.store.listing(Kind.PACK, trashed=True))
+    for entry in trashed:
+        repository.store.untrash(Kind.PACK, entry.name)
+    repository.store.sync()
+    repository.refresh()
+    with IdSet(repository.scratch("claims")) as seen:
+        if mark_all(repository, committed, seen, lambda count: None):
+            raise Refused(
+                "chunks that snapshots need are in no pack; nothing was deleted; run `holdfast check`"
+            )
+    return True
+
+
+def _mend_pairs(repository: Repository) -> None:
+    """Make snapshots whole of which a killed commit, forget or undelete moved or wrote one copy.
+
+    The exclusive lock is held, so nobody is at it; the half of a pair in the trash must not be deleted.
+    """
+    store = repository.store
+    trashed = pair_names(store, Kind.SNAPSHOT, trashed=True)
+    for name, count in pair_names(store, Kind.SNAPSHOT).items():
+        if name in trashed:
+            untrash_pair(store, Kind.SNAPSHOT, name)
+        elif count < 2:
+
+            def proven(data: bytes, where: str, name: str = name) -> bytes:
+                repository.parse_snapshot(data, where, name)
+                return data
+
+            data = read_pair(store, Kind.SNAPSHOT, name, proven)
+            with suppress(NoSpace):  # one copy is enough for now
+                put_pair(store, Kind.SNAPSHOT, name, data)
+
+
+def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
+    store = repository.store
+    for entry in list(store.listing(Kind.PACK, trashed=True)):
+        if entry.modified <= before:
+            store.delete(Kind.PACK, entry.name, trashed=True)
+            result.deleted += 1
+            result.freed_bytes += entry.size
+    for entry in list(store.listing(Kind.SNAPSHOT, trashed=True)):  # also what is half a pair
+        if entry.modified <= before:
+            store.delete(Kind.SNAPSHOT, entry.name, trashed=True)
