@@ -15,9 +15,9 @@ from pathlib import Path
 
 import zstandard
 
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import ExtentKind, Image
-from holdfast.disks.open import no_companions, open_image
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import ExtentKind, Image
+from holdfast.formats.disks.open import no_companions, open_image
 
 _STEP = 4 << 20
 _SAMPLE = 512 << 20
@@ -79,7 +79,8 @@ def data_of(image: Image) -> list[tuple[int, int]]:
 
 def main(path: Path) -> None:
     """Both in turn: the machine's speed drifts. What qcow2 stores uncompressed counts for neither."""
-    from holdfast.disks import qcow2_clusters, vmdk_stream  # noqa: PLC0415  to listen in
+    from holdfast.formats.disks.qcow2 import clusters as qcow2_clusters  # noqa: PLC0415  to listen in
+    from holdfast.formats.disks.vmdk import stream as vmdk_stream  # noqa: PLC0415  to listen in
 
     with OpenFile(path) as file:
         image = open_image(file, no_companions)

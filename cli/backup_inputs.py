@@ -12,8 +12,8 @@ from typing import Final
 
 from holdfast.base.errors import Refused, StreamFailed
 from holdfast.base.types import ProgressFunction
-from holdfast.disks.files import OpenFile
-from holdfast.disks.open import image_format, open_image
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.open import image_format, open_image
 from holdfast.ingest.databases.folder import plan_folder
 from holdfast.ingest.decompressed import compression, unpacked_head
 from holdfast.ingest.exports.companions import companions_for

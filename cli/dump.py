@@ -17,8 +17,8 @@ from holdfast.cli.exits import ExitCode
 from holdfast.cli.guest_options import leads_inside, luks_option
 from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command
-from holdfast.disks.stored_view import stored_view, stream
-from holdfast.disks.views import VIEWS
+from holdfast.formats.disks.export import stored_view, stream
+from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer

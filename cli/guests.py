@@ -11,7 +11,7 @@ from typing import Final
 from holdfast.base.errors import NotFound, Refused
 from holdfast.base.types import Buffer
 from holdfast.cli.passwords import from_file
-from holdfast.disks.views import VIEWS
+from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.guests.content import Contents, lost
 from holdfast.guests.guest import GuestDisk
 from holdfast.guests.inside import Guest, GuestNode, Inside, TextNode

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from typing import Final, NamedTuple
 
-from holdfast.disks.view import ViewPart
+from holdfast.formats.disks.base.view import ViewPart
 
 
 class Piece(NamedTuple):

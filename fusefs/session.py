@@ -15,7 +15,7 @@ import pyfuse3
 import trio
 
 from holdfast.base.errors import RepositoryError
-from holdfast.disks.stored_view import stored_view
+from holdfast.formats.disks.export import stored_view
 from holdfast.fusefs.attributes import Ownership
 from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.fusefs.catalog import Catalog

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer
-from holdfast.disks.view import View, ViewImpossible, ViewPart
-from holdfast.disks.views import VIEWS
+from holdfast.formats.disks.base.view import View, ViewImpossible, ViewPart
+from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import OpenDisk
 from holdfast.repo.snapshots.snapshot import Item

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from holdfast.disks.image import ExtentKind, Image
+from holdfast.formats.disks.base.image import ExtentKind, Image
 from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.ingest.source import SourceExtent, extents_between
 from holdfast.repo.snapshots.snapshot import BadRange

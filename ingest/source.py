@@ -19,7 +19,7 @@ from typing import IO, Protocol, runtime_checkable
 
 from holdfast.base.errors import StreamFailed
 from holdfast.base.ranges import joined
-from holdfast.disks.files import OpenFile
+from holdfast.formats.disks.base.files import OpenFile
 from holdfast.ingest.bad_ranges import TolerantReader
 from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import Companions, ExtentKind, Image, ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import Companions, ExtentKind, Image, ImageFile
 from support import need
 
 SECTOR = 512

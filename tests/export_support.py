@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.disks.image import ExtentKind, Image
+from holdfast.formats.disks.base.image import ExtentKind, Image
 from holdfast.ingest.exports.export import Export
 from support import need, random_bytes
 

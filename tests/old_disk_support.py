@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from disk_support import run
-from holdfast.disks import vhdx_format as vhdx
-from holdfast.disks.crc32c import crc32c
-from holdfast.disks.view import View
+from holdfast.formats.disks.base.crc32c import crc32c
+from holdfast.formats.disks.base.view import View
+from holdfast.formats.disks.vhdx import format as vhdx
 
 MIB = 1 << 20
 LOG_GUID = bytes(range(1, 17))

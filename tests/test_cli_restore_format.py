@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import PASSWORD, Place, flip_byte
-from holdfast.disks.views import VIEWS
+from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import ItemKind, Subject, SubjectKind

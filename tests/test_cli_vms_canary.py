@@ -15,7 +15,7 @@ from cli_support import Place
 from disk_support import run
 from export_support import MIB, qcow2, tar
 from fuse_support import need_fuse
-from holdfast.disks import vhdx_format as vhdx
+from holdfast.formats.disks.vhdx import format as vhdx
 from old_disk_support import write_vhd, write_vhdx
 from test_exports_hostile import CANARY, CRAFTED, backing, flat_vmdk
 from vm_support import nothing_committed, restored, told

@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disk_support import convert, raw_disk, run
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.image import Companions, ExtentKind, Image, ImageFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vdi import open_vdi
-from holdfast.disks.vhd import open_vhd
-from holdfast.disks.vhdx import open_vhdx
-from holdfast.disks.vhdx_format import sealed
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.base.image import Companions, ExtentKind, Image, ImageFile
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vdi.reader import open_vdi
+from holdfast.formats.disks.vhd.reader import open_vhd
+from holdfast.formats.disks.vhdx.format import sealed
+from holdfast.formats.disks.vhdx.reader import open_vhdx
 from old_disk_support import MIB, log_entry, make_dirty, vhd_sum, write_vhd, write_vhdx
 
 Opener = Callable[[ImageFile, Companions], Image]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.open import image_format
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.open import image_format
 
 QCOW2 = b"QFI\xfb".ljust(512, b"\0")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from disk_support import check_extents, check_image, companions, convert, disk_bytes, raw_disk, read_disk, run
-from holdfast.disks.errors import ImageRefused
-from holdfast.disks.files import FilePart, OpenFile
-from holdfast.disks.image import ExtentKind, Image
-from holdfast.disks.open import FORMATS, open_image
-from holdfast.disks.qcow2 import open_qcow2
+from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.files import FilePart, OpenFile
+from holdfast.formats.disks.base.image import ExtentKind, Image
+from holdfast.formats.disks.open import FORMATS, open_image
+from holdfast.formats.disks.qcow2.reader import open_qcow2
 
 MIB = 1 << 20
 SIZE = 5 * MIB + 3 * 512

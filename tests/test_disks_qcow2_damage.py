@@ -26,12 +26,12 @@ from disk_support import (
     read_or_damaged,
     run,
 )
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.image import ExtentKind, Image
-from holdfast.disks.open import FORMATS, no_companions
-from holdfast.disks.qcow2 import open_qcow2
-from holdfast.disks.qcow2_format import encode_head
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.base.image import ExtentKind, Image
+from holdfast.formats.disks.open import FORMATS, no_companions
+from holdfast.formats.disks.qcow2.format import encode_head
+from holdfast.formats.disks.qcow2.reader import open_qcow2
 
 MIB = 1 << 20
 SIZE = MIB + 512

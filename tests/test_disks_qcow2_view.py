@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disk_support import check_image, disk_bytes, read_disk, run
-from holdfast.disks.open import FORMATS, no_companions
-from holdfast.disks.qcow2 import open_qcow2
-from holdfast.disks.qcow2_view import Qcow2View
-from holdfast.disks.view import Allocation, ViewImpossible
+from holdfast.formats.disks.base.view import Allocation, ViewImpossible
+from holdfast.formats.disks.open import FORMATS, no_companions
+from holdfast.formats.disks.qcow2.reader import open_qcow2
+from holdfast.formats.disks.qcow2.view import Qcow2View
 from support import random_bytes
 
 MIB = 1 << 20

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from disk_support import check_image, convert, damaged, raw_disk, read_disk, run
-from holdfast.disks.blocks import BlockImage
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import OpenFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vdi import open_vdi
-from holdfast.disks.vdi_view import VdiView
-from holdfast.disks.view import ViewImpossible
+from holdfast.formats.disks.base.blocks import BlockImage
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.view import ViewImpossible
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vdi.reader import open_vdi
+from holdfast.formats.disks.vdi.view import VdiView
 from old_disk_support import MIB, Disk, check_parts, check_writable, random_disk, restored, shuffled
 
 IDENTITY = bytes(range(16))

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disk_support import check_extents, check_image, companions, convert, damaged, raw_disk, read_disk, run
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.image import ExtentKind, Image, ImageFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vhd import open_vhd
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.base.image import ExtentKind, Image, ImageFile
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vhd.reader import open_vhd
 from old_disk_support import MIB, shuffled, vhd_footer, vhd_sum, write_vhd
 
 BLOCK = 2 * MIB

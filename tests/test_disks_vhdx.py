@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from disk_support import check_extents, check_image, convert, damaged, raw_disk, read_disk, run
-from holdfast.disks import vhdx_format as vhdx
-from holdfast.disks.blocks import BlockImage
-from holdfast.disks.crc32c import crc32c
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import ExtentKind
-from holdfast.disks.open import no_companions
-from holdfast.disks.vhdx import open_vhdx
+from holdfast.formats.disks.base.blocks import BlockImage
+from holdfast.formats.disks.base.crc32c import crc32c
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import ExtentKind
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vhdx import format as vhdx
+from holdfast.formats.disks.vhdx.reader import open_vhdx
 from old_disk_support import MIB, shuffled, write_vhdx
 
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disk_support import check_image, read_disk, run
-from holdfast.disks import vhdx_format as vhdx
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.image import Image
-from holdfast.disks.open import no_companions
-from holdfast.disks.vhdx import open_vhdx
-from holdfast.disks.vhdx_log import ReplayedFile, Write
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.base.image import Image
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vhdx import format as vhdx
+from holdfast.formats.disks.vhdx.log import ReplayedFile, Write
+from holdfast.formats.disks.vhdx.reader import open_vhdx
 from old_disk_support import LOG_GUID, MIB, log_entry, make_dirty, write_vhdx
 
 PAGE = 4096

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from disk_support import check_image, run
-from holdfast.disks.files import OpenFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vhdx import open_vhdx
-from holdfast.disks.vhdx_view import VhdxView
-from holdfast.disks.view import ViewImpossible
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.view import ViewImpossible
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vhdx.reader import open_vhdx
+from holdfast.formats.disks.vhdx.view import VhdxView
 from old_disk_support import (
     MIB,
     Disk,

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from disk_support import SECTOR, check_image, convert, disk_bytes, raw_disk, read_disk, run
-from holdfast.disks.files import BytesFile
-from holdfast.disks.image import ExtentKind
-from holdfast.disks.open import no_companions
-from holdfast.disks.vmdk import open_vmdk
+from holdfast.formats.disks.base.files import BytesFile
+from holdfast.formats.disks.base.image import ExtentKind
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vmdk.reader import open_vmdk
 from vmdk_support import GRAIN, descriptor, esx_extent, opened, stream
 
 ODD = (9 << 20) + 5 * SECTOR

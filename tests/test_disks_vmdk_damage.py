@@ -11,9 +11,9 @@ from array import array
 import pytest
 
 from disk_support import SECTOR
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile
-from holdfast.disks.vmdk_format import GRAIN_MARKER
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile
+from holdfast.formats.disks.vmdk.format import GRAIN_MARKER
 from vmdk_support import (
     DISK,
     GRAIN,

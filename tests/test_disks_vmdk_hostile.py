@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disk_support import SECTOR, read_disk
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import BytesFile
-from holdfast.disks.image import ImageFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vmdk import open_vmdk
-from holdfast.disks.vmdk_sparse import open_sparse
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import BytesFile
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vmdk.reader import open_vmdk
+from holdfast.formats.disks.vmdk.sparse import open_sparse
 from vmdk_support import DISK, SECTORS, descriptor, esx_extent, opened, patched, qemu_disk, read_all, stream
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from disk_support import SECTOR, check_image, disk_bytes, run
-from holdfast.disks.image import ExtentKind
-from holdfast.disks.view import ViewImpossible
-from holdfast.disks.vmdk_view import VmdkView
+from holdfast.formats.disks.base.image import ExtentKind
+from holdfast.formats.disks.base.view import ViewImpossible
+from holdfast.formats.disks.vmdk.view import VmdkView
 from vmdk_support import GRAIN, opened
 
 IDENTITY = bytes(range(16))

@@ -22,9 +22,9 @@ from export_support import (
     raw_disk,
 )
 from holdfast.base.errors import HoldfastError, SourceError
-from holdfast.disks.errors import ImageRefused
-from holdfast.disks.files import BytesFile
-from holdfast.disks.open import open_image
+from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.files import BytesFile
+from holdfast.formats.disks.open import open_image
 from holdfast.ingest.exports.companions import companions_for, extent_stem
 from holdfast.ingest.exports.joined import JoinedFile
 from holdfast.ingest.exports.names import base_name, canonical_uuid, is_plain, shown_name, unique_name

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from export_support import MIB, UUID, content_of, convert, domain, domain_disk, ovf, raw_disk
 from holdfast.base.errors import HoldfastError, Refused, SourceError
-from holdfast.disks.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.exports.libvirt import parse_domain
 from holdfast.ingest.exports.opened import Folder, OpenedFiles

@@ -22,7 +22,7 @@ from export_support import (
     tar,
 )
 from holdfast.base.errors import HoldfastError
-from holdfast.disks.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused
 from holdfast.ingest.exports.opened import Folder
 from holdfast.ingest.exports.recognise import find_export
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from export_support import MIB, UUID, VmaDisk, content_of, pack, raw_disk, vma, vma_extent
 from holdfast.base.errors import HoldfastError, Refused, SourceError
-from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import BytesFile
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import BytesFile
 from holdfast.ingest.exports import unpacked
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.vma import VmaArchive

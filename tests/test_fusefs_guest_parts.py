@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer, SnapshotID
-from holdfast.disks.view import ViewPart
+from holdfast.formats.disks.base.view import ViewPart
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import MappedFile, ParsedFile
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, is_guest, split_number

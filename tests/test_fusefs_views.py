@@ -13,7 +13,7 @@ import pytest
 
 from boot_support import TOKEN, boot, make_guest, need_emulator
 from fuse_support import Place, names, need_fuse
-from holdfast.disks.views import MOUNTED
+from holdfast.formats.disks.export_formats import MOUNTED
 from holdfast.ingest.source import FileSource
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.repo.store.local import LocalStore

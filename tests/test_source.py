@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.base.filesystems import reports_holes_honestly
-from holdfast.disks import files as files_module
+from holdfast.formats.disks.base import files as files_module
 from holdfast.ingest import bad_ranges as bad_ranges_module
 from holdfast.ingest.source import HEAD_SIZE, CommandSource, FileSource, Source, SourceExtent, StreamSource
 from holdfast.repo.chunks.chunker import BLOCK

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from disk_support import SECTOR, check_extents, companions, convert, disk_bytes, read_disk
-from holdfast.disks.files import BytesFile, OpenFile
-from holdfast.disks.image import ImageFile
-from holdfast.disks.open import no_companions
-from holdfast.disks.vmdk import VmdkImage, open_vmdk
-from holdfast.disks.vmdk_format import ESX_HEADER, GRAIN_MARKER, HEADER, MARKER
+from holdfast.formats.disks.base.files import BytesFile, OpenFile
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.open import no_companions
+from holdfast.formats.disks.vmdk.format import ESX_HEADER, GRAIN_MARKER, HEADER, MARKER
+from holdfast.formats.disks.vmdk.reader import VmdkImage, open_vmdk
 
 GRAIN = 64 << 10
 DISK = b"".join(

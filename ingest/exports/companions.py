@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
-from holdfast.disks.errors import ImageRefused
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import ImageFile
-from holdfast.disks.open import suffix_format
+from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.names import is_plain
 from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from holdfast.base.errors import SourceError
 from holdfast.base.types import ProgressFunction
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import Companions, Image, ImageFile
-from holdfast.disks.open import open_image
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import Companions, Image, ImageFile
+from holdfast.formats.disks.open import open_image
 from holdfast.ingest.exports.companions import ImageCompanions
 from holdfast.ingest.exports.names import base_name, shown_name, unique_name
 from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles, read_small

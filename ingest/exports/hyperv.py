@@ -11,7 +11,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from holdfast.base.errors import Refused, SourceError
-from holdfast.disks.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small

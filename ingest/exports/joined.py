@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.image import ImageFile
 
 
 class JoinedFile:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from holdfast.disks.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import base_name, canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small

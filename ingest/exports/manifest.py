@@ -12,8 +12,8 @@ from typing import Final
 
 from holdfast.base.errors import SourceError
 from holdfast.base.types import ProgressFunction
-from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.image import ImageFile
 
 MANIFEST_LIMIT: Final = 4 << 20
 _READ: Final = 1 << 20

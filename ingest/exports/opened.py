@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.errors import SourceError
-from holdfast.disks.errors import ImageRefused
-from holdfast.disks.files import OpenFile, read_exactly
+from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.files import OpenFile, read_exactly
 from holdfast.ingest.exports.names import base_name, is_plain
 
 FOLDER_LIMIT: Final = 10_000

@@ -12,7 +12,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from holdfast.base.errors import Refused, SourceError
-from holdfast.disks.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.safe_xml import attribute, children, local, parse_xml, text_of
 

@@ -8,10 +8,10 @@ from typing import Final, Protocol
 from urllib.parse import unquote
 
 from holdfast.base.errors import Refused, SourceError
-from holdfast.disks.errors import ImageRefused
-from holdfast.disks.files import FilePart, OpenFile, read_exactly
-from holdfast.disks.image import ImageFile
-from holdfast.disks.open import suffix_format
+from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.files import FilePart, OpenFile, read_exactly
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.companions import EXTENT_LIMIT
 from holdfast.ingest.exports.export import DEFINITION_LIMIT, Export, ExportBuilder
 from holdfast.ingest.exports.joined import JoinedFile

@@ -8,7 +8,7 @@ from typing import Final
 
 from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import ProgressFunction
-from holdfast.disks.open import suffix_format
+from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.companions import extent_stem
 from holdfast.ingest.exports.export import Export, ExportBuilder, Permissions
 from holdfast.ingest.exports.hyperv import machine_files, read_hyperv

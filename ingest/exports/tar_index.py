@@ -22,9 +22,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.disks.errors import ImageDamaged, ImageRefused
-from holdfast.disks.files import read_exactly
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import read_exactly
+from holdfast.formats.disks.base.image import ImageFile
 from holdfast.ingest.exports.names import is_plain
 
 _BLOCK: Final = 512

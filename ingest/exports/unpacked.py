@@ -17,9 +17,9 @@ import zstandard
 
 from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import ProgressFunction
-from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import OpenFile
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.disks.base.image import ImageFile
 
 _READ: Final = 1 << 20
 _WINDOW: Final = 128 << 20

@@ -9,7 +9,7 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from holdfast.base.errors import SourceError
-from holdfast.disks.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.opened import Folder, read_small

@@ -12,9 +12,9 @@ from array import array
 from collections.abc import Iterator
 from typing import Final
 
-from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import fill_exactly, read_exactly
-from holdfast.disks.image import ExtentKind, ImageExtent, ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import fill_exactly, read_exactly
+from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
 from holdfast.ingest.exports.vma_format import (
     BLOCK,
     CLUSTER,

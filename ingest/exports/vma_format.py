@@ -35,9 +35,9 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.disks.errors import ImageDamaged
-from holdfast.disks.files import read_exactly
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import read_exactly
+from holdfast.formats.disks.base.image import ImageFile
 
 BLOCK: Final = 4096
 CLUSTER: Final = 16 * BLOCK

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from holdfast.disks.image import ImageFile
+from holdfast.formats.disks.base.image import ImageFile
 from holdfast.ingest.exports.export import Export, ExportBuilder
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.unpacked import PACKINGS, unpack

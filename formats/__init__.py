@@ -1,0 +1,4 @@
+"""Foreign bytes: disk images, file systems inside guests, database dumps.
+
+Nothing here starts a process of another program.
+"""

@@ -1,0 +1,1 @@
+"""What all disk formats share: images, block tables, views, errors, CRC32C."""

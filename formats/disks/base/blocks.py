@@ -1,0 +1,159 @@
+"""Disks cut into equal blocks, with one table that says where in the file each block lies: VHDX, VHD, VDI.
+
+Windows of the table are read on demand and one is kept, so a disk of any size costs 64 KiB of table.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple, Protocol
+
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import fill_exactly
+from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
+
+HOLE: Final = -1
+ZERO: Final = -2
+BAD: Final = -3
+"""What stands for a block's place when it has none; BAD: its entry is not one that the format allows."""
+
+TABLE_WINDOW: Final = 64 << 10
+"""Bytes of a table that are read at a time."""
+
+_KINDS: Final = {HOLE: ExtentKind.HOLE, ZERO: ExtentKind.ZERO}
+
+
+class BlockTable(Protocol):
+    """Where the blocks are. `window`: how many blocks are looked up at a time."""
+
+    window: int
+
+    def load(self, first: int, count: int) -> array[int]:
+        """The places (signed 64 bit) of blocks [first, first + count), which lie in one window: the file
+        offset of the block's bytes, or HOLE, ZERO, BAD. Raises ImageDamaged when the table cannot be read."""
+        ...
+
+    def entry_offset(self, block: int) -> int:
+        """File offset of a block's entry."""
+        ...
+
+
+class Run(NamedTuple):
+    """A run of a disk: `place` is the file offset of its first byte, or HOLE, ZERO, BAD."""
+
+    start: int
+    length: int
+    place: int
+
+
+class BlockImage:
+    """A disk whose blocks are found through a table. Implements Image."""
+
+    def __init__(
+        self, file: ImageFile, format_: str, *, size: int, block_size: int, table: BlockTable
+    ) -> None:
+        self.format = format_
+        self.size = size
+        self.block_size = block_size
+        self._file = file
+        self._table = table
+        self._blocks = -(-size // block_size)
+        self._first = 0
+        self._places: array[int] = array("q")
+
+    def place(self, block: int) -> int:
+        """Where a block of the disk is: a file offset, HOLE, ZERO or BAD."""
+        at = block - self._first
+        if not 0 <= at < len(self._places):
+            self._load(block)
+            at = block - self._first
+        return self._places[at]
+
+    def runs(self, start: int, end: int) -> Iterator[Run]:
+        """What [start, end) of the disk is made of; blocks that follow each other in the file are one run."""
+        block_size = self.block_size
+        run_start, run_place, run_length = start, BAD, 0
+        at = start
+        while at < end:
+            inside = at % block_size
+            length = min(block_size - inside, end - at)
+            place = self.place(at // block_size)
+            if place >= 0:
+                place += inside
+                follows = run_place >= 0 and place == run_place + run_length
+            else:
+                follows = place == run_place
+            if not follows:
+                if run_length:
+                    yield Run(run_start, run_length, run_place)
+                run_start, run_place, run_length = at, place, 0
+            run_length += length
+            at += length
+        if run_length:
+            yield Run(run_start, run_length, run_place)
+
+    def extents(self) -> Iterator[ImageExtent]:
+        yield from merged(self._block_extents())
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        for run in self.runs(offset, offset + len(buffer)):
+            self.fill(buffer[run.start - offset :][: run.length], run)
+
+    def fill(self, buffer: memoryview, run: Run) -> None:
+        """The bytes of a run that `runs` gave. Raises ImageDamaged, as `read_into`."""
+        if run.place >= 0:
+            fill_exactly(self._file, buffer, run.place, f"the block of the disk's offset {run.start}")
+        elif run.place == BAD:
+            block = run.start // self.block_size
+            where = self._table.entry_offset(block)
+            raise ImageDamaged(
+                self._file.name, f"the table entry of block {block} is impossible", offset=where
+            )
+        else:
+            buffer[:] = bytes(len(buffer))
+
+    def _load(self, block: int) -> None:
+        window = self._table.window
+        first = block // window * window
+        self._places = self._table.load(first, min(window, self._blocks - first))
+        self._first = first
+
+    def _block_extents(self) -> Iterator[ImageExtent]:
+        window, block_size = self._table.window, self.block_size
+        left = self._file.size + block_size  # the last block may end with the disk
+        for first in range(0, self._blocks, window):
+            self.place(first)
+            places = self._places  # whatever window a `read_into` between two extents loads
+            start, span = first * block_size, len(places) * block_size
+            stored = len(places) - sum(map(places.count, (HOLE, ZERO, BAD)))
+            left -= stored * block_size
+            if left < 0:  # one block that is pointed to over and over would make a disk without end
+                where = self._table.entry_offset(first)
+                raise ImageDamaged(self._file.name, "the table has more blocks than the file", offset=where)
+            # Almost all windows of a large disk are all hole or all data.
+            if stored == len(places) or places.count(places[0]) == len(places):
+                yield self._extent(start, span, places[0])
+                continue
+            for place in places:
+                yield self._extent(start, block_size, place)
+                start += block_size
+
+    def _extent(self, start: int, length: int, place: int) -> ImageExtent:
+        kind = _KINDS.get(place, ExtentKind.DATA)  # BAD is for `read_into` to tell
+        return ImageExtent(start, min(length, self.size - start), kind)
+
+
+def merged(extents: Iterable[ImageExtent]) -> Iterator[ImageExtent]:
+    """Adjacent extents of one kind as one."""
+    pending: ImageExtent | None = None
+    for extent in extents:
+        if pending is None:
+            pending = extent
+        elif pending.kind is extent.kind:
+            pending = ImageExtent(pending.start, pending.length + extent.length, extent.kind)
+        else:
+            yield pending
+            pending = extent
+    if pending is not None:
+        yield pending

@@ -1,0 +1,26 @@
+"""Every format that a stored disk can be seen as."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from holdfast.formats.disks.base.view import Allocation, View
+from holdfast.formats.disks.qcow2.view import Qcow2View
+from holdfast.formats.disks.vdi.view import VdiView
+from holdfast.formats.disks.vhdx.view import VhdxView
+from holdfast.formats.disks.vmdk.view import VmdkView
+
+VIEWS: Final[dict[str, Callable[[int, Allocation, bytes], View]]] = {
+    "qcow2": Qcow2View,
+    "vmdk": VmdkView,
+    "vhdx": VhdxView,
+    "vdi": VdiView,
+}
+"""By file suffix. A constructor takes the disk's size in bytes, its allocation, and 16 bytes of identity for
+formats that want unique IDs in their heads (the same disk gives the same file); it raises ViewImpossible for
+a disk that the format cannot hold."""
+
+MOUNTED: Final = ("qcow2", "vmdk", "vhdx")
+"""Those that the mount shows; a restore makes the others too. VirtualBox, which VDI is for, takes no disk
+that it cannot write to."""

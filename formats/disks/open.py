@@ -1,0 +1,110 @@
+"""Telling a disk image's format, and opening it.
+
+A raw disk holds whatever its guest wrote, a qcow2 header with a backing file among it. So content decides
+only where the name does not: `.raw` is raw whatever is in it, `.qcow2` must be qcow2, and where an ambiguous
+name (`.img`) meets another format's magic the user is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import PurePath
+from typing import Final
+
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import read_exactly
+from holdfast.formats.disks.base.image import Companions, Image, ImageFile
+from holdfast.formats.disks.base.raw import RawImage
+from holdfast.formats.disks.qcow2.reader import open_qcow2
+from holdfast.formats.disks.vdi.reader import open_vdi
+from holdfast.formats.disks.vhd.reader import open_vhd
+from holdfast.formats.disks.vhdx.reader import open_vhdx
+from holdfast.formats.disks.vmdk.reader import open_vmdk
+
+Opener = Callable[[ImageFile, Companions], Image]
+
+FORMATS: Final[dict[str, Opener]] = {
+    "raw": lambda file, companions: RawImage(file),
+    "qcow2": lambda file, companions: open_qcow2(file, companions, FORMATS),
+    "vmdk": open_vmdk,
+    "vhdx": open_vhdx,
+    "vhd": open_vhd,
+    "vdi": open_vdi,
+}
+"""Every format by its name."""
+
+_SUFFIXES: Final = {
+    ".raw": "raw",
+    ".dd": "raw",
+    ".qcow2": "qcow2",
+    ".qcow": "qcow2",
+    ".vmdk": "vmdk",
+    ".vhdx": "vhdx",
+    ".avhdx": "vhdx",
+    ".vhd": "vhd",
+    ".avhd": "vhd",
+    ".vdi": "vdi",
+}
+_MAGIC: Final = (
+    ("qcow2", 0, b"QFI\xfb"),
+    ("vmdk", 0, b"KDMV"),
+    ("vmdk", 0, b"COWD"),
+    ("vmdk", 0, b"# Disk DescriptorFile"),
+    ("vhdx", 0, b"vhdxfile"),
+    ("vdi", 64, b"\x7f\x10\xda\xbe"),
+    ("vhd", 0, b"conectix"),
+)
+_AMBIGUOUS: Final = (".img", ".bin", ".image")
+"""Suffixes under which raw disks and others go about."""
+
+
+def suffix_format(name: str) -> str | None:
+    """The format that a file's name promises, if it promises one."""
+    return _SUFFIXES.get(PurePath(name).suffix.lower())
+
+
+def magic_format(file: ImageFile) -> str | None:
+    """The format whose magic the file has; None for what may be a raw disk."""
+    head = read_exactly(file, 0, min(file.size, 512), "the head")
+    for format_, offset, magic in _MAGIC:
+        if head[offset : offset + len(magic)] == magic:
+            return format_
+    if file.size >= 512 and file.size % 512 == 0:
+        foot = read_exactly(file, file.size - 512, 512, "the foot")
+        if foot.startswith(b"conectix"):
+            return "vhd"
+    return None
+
+
+def image_format(file: ImageFile) -> str | None:
+    """The format of an image by name and content; None when neither says that it is a disk image.
+
+    Raises ImageRefused when they contradict each other in a way that only the user can settle, ImageDamaged
+    when the name promises a format that the content is not.
+    """
+    promised = suffix_format(file.name)
+    if promised == "raw":
+        return "raw"  # unread: its first sector may be a bad one
+    found = magic_format(file)
+    if promised is not None:
+        if found != promised:
+            it_is = f"it looks like {found}" if found else f"it has no {promised} header"
+            raise ImageDamaged(file.name, f"is named like a {promised} image, but {it_is}", offset=0)
+        return promised
+    if found is not None and PurePath(file.name).suffix.lower() in _AMBIGUOUS:
+        raise ImageRefused(
+            file.name,
+            f"it begins like a {found} image, which a guest can also have written into its own raw disk; "
+            f"say which it is: --disk-format {found} or --disk-format raw",
+        )
+    return found
+
+
+def open_image(file: ImageFile, companions: Companions, format_: str | None = None) -> Image:
+    """Open an image whose format is known, or told by `image_format` (raw when that is None)."""
+    return FORMATS[format_ or image_format(file) or "raw"](file, companions)
+
+
+def no_companions(name: str) -> ImageFile:
+    """For an image that must stand alone."""
+    raise ImageRefused(name, "is wanted by another image, and nobody named it")

@@ -1,0 +1,1 @@
+"""QEMU's qcow2 (docs/interop/qcow2.txt in QEMU's source)."""

@@ -1,0 +1,194 @@
+"""qcow2 images: QEMU's format, with overlays, compressed clusters and external data files."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.files import fill_exactly
+from holdfast.formats.disks.base.image import Companions, ExtentKind, Image, ImageExtent, ImageFile
+from holdfast.formats.disks.qcow2.clusters import Packed, Unpacker
+from holdfast.formats.disks.qcow2.format import Qcow2Head, read_head
+from holdfast.formats.disks.qcow2.tables import Qcow2Tables, Run, RunKind
+
+_CHAIN_LIMIT: Final = 64
+"""Backing files below an image."""
+_HOLES_LIMIT: Final = 1 << 16
+"""Holes of the file that are remembered."""
+
+_KINDS: Final = {
+    RunKind.HOLE: ExtentKind.HOLE,
+    RunKind.ZERO: ExtentKind.ZERO,
+    RunKind.DATA: ExtentKind.DATA,
+    RunKind.PACKED: ExtentKind.DATA,
+}
+
+
+def open_qcow2(
+    file: ImageFile,
+    companions: Companions,
+    openers: Mapping[str, Callable[[ImageFile, Companions], Image]],
+) -> Image:
+    """Open an image together with the backing files below it. Internal snapshots are not looked at.
+
+    Backing files and external data files come from `companions`; a backing file is opened as the format
+    that its overlay states, by one of `openers`, and never as what it looks like. Raises ImageDamaged, and
+    ImageRefused for encryption, unknown features, and files that nobody named.
+    """
+    overlays: list[tuple[ImageFile, ImageFile, Qcow2Head]] = []
+    asked: set[str] = set()
+    backing: Image | None = None
+    while True:
+        head = read_head(file)
+        overlays.append((file, _data_file(file, head, companions), head))
+        if head.backing is None:
+            break
+        if head.backing in asked:
+            raise ImageRefused(file.name, f"its backing file {head.backing} has it below itself")
+        asked.add(head.backing)
+        if len(asked) > _CHAIN_LIMIT:
+            raise ImageRefused(file.name, f"has {_CHAIN_LIMIT} images on top of it, and another one below")
+        format_ = head.backing_format
+        if format_ is None:
+            raise ImageRefused(
+                file.name,
+                f"does not say of what format its backing file {head.backing} is, and a guest can make one "
+                "look like another; qemu-img rebase -u can write it down",
+            )
+        if format_ != "qcow2" and format_ not in openers:
+            raise ImageRefused(file.name, f"has a backing file of format {format_}, which cannot be read")
+        below = companions(head.backing)
+        if format_ != "qcow2":
+            backing = openers[format_](below, companions)
+            break
+        file = below
+    for each, data, head in reversed(overlays):
+        backing = Qcow2Image(each, data, head, backing)
+    assert backing is not None
+    return backing
+
+
+def _data_file(file: ImageFile, head: Qcow2Head, companions: Companions) -> ImageFile:
+    if not head.external:
+        return file
+    if head.data_file is None:
+        raise ImageRefused(file.name, "has its data in another file and does not say in which")
+    return companions(head.data_file)
+
+
+class Qcow2Image:
+    """One image of a chain; what it does not hold comes from `backing`."""
+
+    format = "qcow2"
+
+    def __init__(self, file: ImageFile, data: ImageFile, head: Qcow2Head, backing: Image | None) -> None:
+        self.size = head.size
+        self._data = data
+        self._backing = backing
+        self._file = file
+        self._cluster = head.cluster
+        self._tables = Qcow2Tables(file, data, head)
+        self._unpacker = Unpacker(file, head)
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        packed: list[Packed] = []
+        for run in self._tables.runs(offset, offset + len(buffer)):
+            part = buffer[run.start - offset : run.start - offset + run.length]
+            if run.kind is RunKind.DATA:
+                fill_exactly(self._data, part, run.host, "a cluster")
+            elif run.kind is RunKind.PACKED:
+                packed.append(Packed(run, part))
+            else:
+                below = self._read_backing(part, run) if run.kind is RunKind.HOLE else 0
+                part[below:] = bytes(len(part) - below)
+        if packed:
+            self._unpacker.unpack(packed)
+
+    def _read_backing(self, part: memoryview, run: Run) -> int:
+        """Fill as much of a run as the backing file has, which may be shorter than its overlay."""
+        if self._backing is None:
+            return 0
+        length = max(0, min(run.length, self._backing.size - run.start))
+        if length:
+            self._backing.read_into(part[:length], run.start)
+        return length
+
+    def extents(self) -> Iterator[ImageExtent]:
+        start, at, kind = 0, 0, ExtentKind.HOLE
+        for part in self._parts():
+            if part.kind is not kind:
+                if at > start:
+                    yield ImageExtent(start, at - start, kind)
+                start, kind = part.start, part.kind
+            at = part.start + part.length
+        if at > start:
+            yield ImageExtent(start, at - start, kind)
+
+    def _parts(self) -> Iterator[ImageExtent]:
+        holes = _FileHoles(self._data, self._cluster)
+        below = _Below(self._backing)
+        left = self._data.size
+        for run in self._tables.runs(0, self.size):
+            if run.kind is RunKind.HOLE:
+                yield from below.parts(run.start, run.start + run.length)
+            elif run.kind is RunKind.DATA:
+                # One cluster that is pointed to over and over would make a disk without end.
+                left -= run.length
+                if left < 0:
+                    raise ImageDamaged(self._file.name, "more clusters than the file has", offset=run.host)
+                yield from holes.split(run)
+            else:
+                yield ImageExtent(run.start, run.length, _KINDS[run.kind])
+
+
+class _Below:
+    """Walks a backing file's extents along with its overlay: ranges are asked for in order."""
+
+    def __init__(self, backing: Image | None) -> None:
+        self._extents = backing.extents() if backing is not None else iter(())
+        self._now: ImageExtent | None = None
+
+    def parts(self, start: int, end: int) -> Iterator[ImageExtent]:
+        while start < end:
+            while self._now is None or self._now.start + self._now.length <= start:
+                self._now = next(self._extents, None)
+                if self._now is None:
+                    yield ImageExtent(start, end - start, ExtentKind.HOLE)
+                    return
+            stop = min(end, self._now.start + self._now.length)
+            yield ImageExtent(start, stop - start, self._now.kind)
+            start = stop
+
+
+class _FileHoles:
+    """Holes of an image's file: clusters that were allocated ahead and never written, as virt-manager does
+    (preallocation=metadata). Only those of a cluster and more, and no more than a limit of them."""
+
+    def __init__(self, file: ImageFile, cluster: int) -> None:
+        self._starts = array("Q")
+        self._ends = array("Q")
+        for start, end in file.holes():
+            if len(self._starts) == _HOLES_LIMIT:
+                break
+            if end - start >= cluster:
+                self._starts.append(start)
+                self._ends.append(end)
+
+    def split(self, run: Run) -> Iterator[ImageExtent]:
+        """A run of data, with the parts of it that are holes."""
+        at, end = run.host, run.host + run.length
+        shift = run.start - run.host
+        i = max(0, bisect_right(self._starts, at) - 1)
+        while at < end and i < len(self._starts) and self._starts[i] < end:
+            first, last = max(at, self._starts[i]), min(end, self._ends[i])
+            if first < last:
+                if at < first:
+                    yield ImageExtent(at + shift, first - at, ExtentKind.DATA)
+                yield ImageExtent(first + shift, last - first, ExtentKind.HOLE)
+                at = last
+            i += 1
+        if at < end:
+            yield ImageExtent(at + shift, end - at, ExtentKind.DATA)

@@ -1,0 +1,256 @@
+"""The two-level tables of a qcow2 image: from a range of the disk to where its bytes are.
+
+Every entry is checked when it is used: reserved bits, alignment, and that what it points to is in the file.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, NamedTuple
+
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import read_exactly
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.qcow2.format import (
+    ALL_ALLOCATED,
+    ALL_ZERO,
+    COMPRESSED,
+    COPIED,
+    L1_RESERVED,
+    L2_RESERVED,
+    OFFSET_MASK,
+    SECTOR,
+    SUBCLUSTERS,
+    ZERO,
+    Qcow2Head,
+)
+
+_CACHE: Final = 1 << 20
+"""Bytes of tables that are kept: 8 GiB of disk at clusters of 64 KiB. Never less than two tables."""
+_L1_PIECE: Final = 8192
+"""Entries of the L1 table that are read at once."""
+_BITS: Final = 1 << SUBCLUSTERS | 1
+"""The two bits of a subcluster in a bitmap that was shifted to it."""
+
+
+class RunKind(Enum):
+    """How a run of the disk is stored."""
+
+    HOLE = "hole"
+    """Not here: in the backing file, or nowhere."""
+    ZERO = "zero"
+    DATA = "data"
+    PACKED = "packed"
+    """(A part of) one compressed cluster."""
+
+
+class Run(NamedTuple):
+    """A run of the disk. `host` is the file offset of its first byte, for PACKED of the compressed data,
+    which takes at most `stored` bytes from there."""
+
+    start: int
+    length: int
+    kind: RunKind
+    host: int
+    stored: int
+
+
+class _Entry(NamedTuple):
+    """An L2 entry, the bitmap beside it, the disk offset of its cluster, and where in the file it stands."""
+
+    value: int
+    bitmap: int
+    cluster: int
+    at: int
+
+
+class Qcow2Tables:
+    """Looks runs up. `data` is the file that clusters are in."""
+
+    def __init__(self, file: ImageFile, data: ImageFile, head: Qcow2Head) -> None:
+        self._file = file
+        self._data = data
+        self._head = head
+        self._span_bits = head.cluster_bits + head.l2_bits
+        self._size_shift = 62 - (head.cluster_bits - 8)
+        self._cache: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
+        self._cache_room = max(2, _CACHE // head.cluster)
+
+    def runs(self, start: int, end: int) -> Iterator[Run]:
+        """[start, end) in order; neighbours that lie together are one run, except across L2 tables.
+
+        Raises ImageDamaged, with the offset of the entry that is wrong.
+        """
+        walk = self._extended_runs if self._head.extended else self._plain_runs
+        last = -((-end) >> self._span_bits)
+        at = start
+        left = self._file.size // self._head.cluster
+        while at < end:
+            index = at >> self._span_bits
+            where, following = self._l2_offset(index, last)
+            stop = min(end, following << self._span_bits)
+            if where:
+                # One table that is pointed to over and over would make a walk without end.
+                left -= 1
+                if left < 0:
+                    raise self._damaged(where, "more L2 tables than the file has room for")
+                yield from walk(where, at, stop)
+            else:
+                yield Run(at, stop - at, RunKind.HOLE, 0, 0)
+            at = stop
+
+    def _l2_offset(self, index: int, last: int) -> tuple[int, int]:
+        """Where the L2 table of an L1 entry is, 0 if there is none; and the entry to go on with, which
+        skips others that have none either."""
+        first = index - index % _L1_PIECE
+        l1 = self._table(self._head.l1_offset + 8 * first, min(_L1_PIECE, self._head.l1_entries - first))
+        at = index - first
+        entry = l1[at]
+        if not entry:
+            stop = min(last - first, len(l1))
+            while at < stop and not l1[at]:
+                at += 1
+            return 0, first + at
+        where = entry & OFFSET_MASK
+        if entry & L1_RESERVED or where % self._head.cluster or not where:
+            raise self._damaged(self._head.l1_offset + 8 * index, f"impossible L1 entry {entry:#018x}")
+        if where + self._head.cluster > self._file.size:
+            raise self._damaged(self._head.l1_offset + 8 * index, f"the L2 table at {where} is cut off")
+        return where, index + 1
+
+    def _table(self, offset: int, entries: int) -> array[int]:
+        # By length too: the L1 table of a crafted image can be an L2 table as well.
+        place = offset, entries
+        table = self._cache.get(place)
+        if table is None:
+            table = array("Q")
+            table.frombytes(read_exactly(self._file, offset, 8 * entries, "a table"))
+            if sys.byteorder == "little":
+                table.byteswap()
+            while len(self._cache) >= self._cache_room:
+                self._cache.popitem(last=False)
+            self._cache[place] = table
+        else:
+            self._cache.move_to_end(place)
+        return table
+
+    def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:
+        bits = self._head.cluster_bits
+        table = self._table(where, 1 << self._head.l2_bits)
+        base = (at >> self._span_bits) << self._span_bits
+        i, last = (at - base) >> bits, -((base - stop) >> bits)
+        while i < last:
+            value = table[i]
+            j = i + 1
+            if not value & COMPRESSED:
+                # Entries that go on like this one, flags and all, make one run: only its first is looked at.
+                step = 1 << bits if value > ZERO else 0
+                wanted = value + step
+                while j < last and table[j] == wanted:
+                    wanted += step
+                    j += 1
+            cluster = base + (i << bits)
+            first, end = max(at, cluster), min(stop, base + (j << bits))
+            yield self._run(_Entry(value, 0, cluster, where + 8 * i), first, end)
+            i = j
+
+    def _run(self, entry: _Entry, first: int, end: int) -> Run:
+        """The run [first, end) that begins in the cluster of an entry."""
+        if not entry.value:
+            return Run(first, end - first, RunKind.HOLE, 0, 0)
+        if entry.value & COMPRESSED:
+            return self._packed(entry, first, end)
+        host = self._host(entry)
+        if entry.value & ZERO:
+            if self._head.version < 3:
+                raise self._wrong(entry)
+            return Run(first, end - first, RunKind.ZERO, 0, 0)
+        if not host and not self._head.external:
+            raise self._wrong(entry)
+        return self._stored(entry, first, end)
+
+    def _host(self, entry: _Entry) -> int:
+        host = entry.value & OFFSET_MASK
+        misplaced = self._head.external and host != entry.cluster and (host or entry.value & COPIED)
+        if entry.value & L2_RESERVED or host % self._head.cluster or misplaced:
+            raise self._wrong(entry)
+        return host
+
+    def _stored(self, entry: _Entry, first: int, end: int) -> Run:
+        host = (entry.value & OFFSET_MASK) + first - entry.cluster
+        if host + end - first > self._data.size:
+            reason = f"a cluster at {host} reaches past the end of {self._data.name} at {self._data.size}"
+            raise self._damaged(entry.at, reason)
+        return Run(first, end - first, RunKind.DATA, host, 0)
+
+    def _packed(self, entry: _Entry, first: int, end: int) -> Run:
+        host = entry.value & ((1 << self._size_shift) - 1)
+        sectors = (entry.value & ~(COMPRESSED | COPIED)) >> self._size_shift
+        if entry.value & COPIED or not host or self._head.external:
+            raise self._wrong(entry)
+        if host >= self._file.size:
+            reason = f"a compressed cluster at {host}, the file ends at {self._file.size}"
+            raise self._damaged(entry.at, reason)
+        # The last sector may be one that the file ends in.
+        stored = min((sectors + 1) * SECTOR - host % SECTOR, self._file.size - host)
+        return Run(first, end - first, RunKind.PACKED, host, stored)
+
+    def _extended_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:
+        bits = self._head.cluster_bits
+        table = self._table(where, 2 << self._head.l2_bits)
+        base = (at >> self._span_bits) << self._span_bits
+        i, last = (at - base) >> bits, -((base - stop) >> bits)
+        while i < last:
+            value, bitmap = table[2 * i], table[2 * i + 1]
+            j = i + 1
+            uniform = not value & COMPRESSED and bitmap in (0, ALL_ALLOCATED, ALL_ZERO)
+            if uniform:
+                step = 1 << bits if value else 0
+                wanted = value + step
+                while j < last and table[2 * j] == wanted and table[2 * j + 1] == bitmap:
+                    wanted += step
+                    j += 1
+            cluster = base + (i << bits)
+            entry = _Entry(value, bitmap, cluster, where + 16 * i)
+            first, end = max(at, cluster), min(stop, base + (j << bits))
+            if uniform:
+                yield self._subrun(entry, 0, first, end)
+            elif value & COMPRESSED:
+                yield self._packed(entry, first, end)
+            else:
+                yield from self._subclusters(entry, first, end)
+            i = j
+
+    def _subclusters(self, entry: _Entry, first: int, stop: int) -> Iterator[Run]:
+        """The runs of [first, stop) in one cluster whose subclusters differ."""
+        size = self._head.cluster // SUBCLUSTERS
+        while first < stop:
+            i = j = (first - entry.cluster) // size
+            alike = (entry.bitmap >> i) & _BITS
+            while j < SUBCLUSTERS and (entry.bitmap >> j) & _BITS == alike:
+                j += 1
+            end = min(stop, entry.cluster + j * size)
+            yield self._subrun(entry, i, first, end)
+            first = end
+
+    def _subrun(self, entry: _Entry, i: int, first: int, end: int) -> Run:
+        """The run [first, end) that begins in subcluster `i` of the cluster of an entry."""
+        host = self._host(entry)
+        allocated, zero = (entry.bitmap >> i) & 1, (entry.bitmap >> (i + SUBCLUSTERS)) & 1
+        backed = host or (self._head.external and entry.value & COPIED)
+        if entry.value & ZERO or (allocated and (zero or not backed)):
+            raise self._wrong(entry)
+        if allocated:
+            return self._stored(entry, first, end)
+        return Run(first, end - first, RunKind.ZERO if zero else RunKind.HOLE, 0, 0)
+
+    def _wrong(self, entry: _Entry) -> ImageDamaged:
+        bitmap = f" with bitmap {entry.bitmap:#018x}" if self._head.extended else ""
+        return self._damaged(entry.at, f"impossible L2 entry {entry.value:#018x}{bitmap}")
+
+    def _damaged(self, offset: int, reason: str) -> ImageDamaged:
+        return ImageDamaged(self._file.name, reason, offset=offset)

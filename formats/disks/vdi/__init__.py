@@ -1,0 +1,1 @@
+"""VirtualBox's VDI."""

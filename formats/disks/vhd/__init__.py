@@ -1,0 +1,1 @@
+"""Virtual PC's VHD, the format before VHDX."""

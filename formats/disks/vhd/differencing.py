@@ -1,0 +1,99 @@
+"""A differencing VHD: a disk of blocks over a parent, where a bitmap per block says whose each sector is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from holdfast.formats.disks.base.blocks import HOLE, BlockImage, Run, merged
+from holdfast.formats.disks.base.files import read_exactly
+from holdfast.formats.disks.base.image import ExtentKind, Image, ImageExtent, ImageFile
+from holdfast.formats.disks.vhd.format import SECTOR, bitmap_size
+
+
+class DifferencingImage:
+    """Implements Image. Keeps the bitmap of one block."""
+
+    format = "vhd"
+
+    def __init__(self, file: ImageFile, blocks: BlockImage, parent: Image) -> None:
+        self.size = blocks.size
+        self._file = file
+        self._blocks = blocks
+        self._parent = parent
+        self._bitmap_block = -1
+        self._bitmap = ""
+
+    def extents(self) -> Iterator[ImageExtent]:
+        """A block that the child has is data; below the others it is as the parent says."""
+        yield from merged(self._layers())
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        block_size = self._blocks.block_size
+        end = offset + len(buffer)
+        for run in self._blocks.runs(offset, end):
+            part = buffer[run.start - offset :][: run.length]
+            if run.place < 0:
+                self._fill_absent(part, run)
+                continue
+            at = run.start
+            while at < run.start + run.length:
+                length = min(block_size - at % block_size, run.start + run.length - at)
+                place = run.place + at - run.start
+                self._fill_block(buffer[at - offset :][:length], Run(at, length, place))
+                at += length
+
+    def _layers(self) -> Iterator[ImageExtent]:
+        below = self._parent.extents()
+        current = next(below, None)
+        for extent in self._blocks.extents():
+            if extent.kind is ExtentKind.DATA:
+                yield extent
+                continue
+            at, end = extent.start, extent.start + extent.length
+            while at < end:
+                while current is not None and current.start + current.length <= at:
+                    current = next(below, None)
+                kind, until = ExtentKind.HOLE, end  # behind the end of a smaller parent
+                if current is not None:
+                    kind, until = current.kind, min(end, current.start + current.length)
+                yield ImageExtent(at, until - at, kind)
+                at = until
+
+    def _fill_absent(self, buffer: memoryview, run: Run) -> None:
+        if run.place != HOLE:
+            self._blocks.fill(buffer, run)
+        else:
+            self._fill_parent(buffer, run.start)
+
+    def _fill_block(self, buffer: memoryview, run: Run) -> None:
+        """Bytes of one block that the child has, sector by sector from whoever the bitmap names."""
+        block_size = self._blocks.block_size
+        block, start = divmod(run.start, block_size)
+        bits = self._load_bitmap(block, run.place - start)
+        end = start + run.length
+        at = start
+        while at < end:
+            ours = bits[at // SECTOR]
+            change = bits.find("1" if ours == "0" else "0", at // SECTOR)
+            until = end if change < 0 else min(end, change * SECTOR)
+            part = buffer[at - start : until - start]
+            if ours == "1":
+                self._blocks.fill(part, Run(run.start + at - start, len(part), run.place + at - start))
+            else:
+                self._fill_parent(part, run.start + at - start)
+            at = until
+
+    def _load_bitmap(self, block: int, place: int) -> str:
+        """A digit for each sector of a block whose data are at `place`."""
+        if block != self._bitmap_block:
+            size = bitmap_size(self._blocks.block_size)
+            data = read_exactly(self._file, place - size, size, "a block's bitmap")
+            self._bitmap = format(int.from_bytes(data, "big"), f"0{8 * size}b")
+            self._bitmap_block = block
+        return self._bitmap
+
+    def _fill_parent(self, buffer: memoryview, offset: int) -> None:
+        below = max(0, min(len(buffer), self._parent.size - offset))
+        if below:
+            self._parent.read_into(buffer[:below], offset)
+        buffer[below:] = bytes(len(buffer) - below)

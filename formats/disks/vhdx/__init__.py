@@ -1,0 +1,1 @@
+"""Hyper-V's VHDX (specification MS-VHDX)."""

@@ -1,0 +1,1 @@
+"""VMware's VMDK: monolithic, split, stream-optimised and ESX images."""

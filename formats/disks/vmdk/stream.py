@@ -1,0 +1,132 @@
+"""Compressed grains of a VMDK: deflated one by one, each behind a marker."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple
+
+from holdfast.formats.disks.base.errors import ImageDamaged
+from holdfast.formats.disks.base.files import Scratch, fill_exactly, read_exactly
+from holdfast.formats.disks.base.image import ImageFile
+from holdfast.formats.disks.vmdk.format import GRAIN_MARKER, SECTOR, SparseLayout
+
+_KEPT: Final = 1 << 20
+"""Bytes of grains that small reads keep."""
+_BATCH: Final = 4 << 20
+"""Compressed bytes that are read at a time."""
+_WORTH_THREADS: Final = 8
+"""Grains. Two threads inflate 590 MB/s where one does 320 (EPYC, zlib 1.2.13); starting them takes 0.1 ms."""
+_THREADS: Final = min(4, len(os.sched_getaffinity(0)))
+
+
+class _Piece(NamedTuple):
+    """What is wanted of a grain: `target` from `skip` on; `at` is the grain's place in the file."""
+
+    grain: int
+    at: int
+    target: memoryview
+    skip: int
+
+
+class CompressedGrains:
+    """The compressed grains of one extent, numbered from its start."""
+
+    def __init__(self, file: ImageFile, layout: SparseLayout) -> None:
+        self._file = file
+        self._grain = layout.grain * SECTOR
+        self._grain_sectors = layout.grain
+        self._capacity = layout.capacity * SECTOR
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._scratch = Scratch()
+
+    def read_into(self, buffer: memoryview, first: int, sectors: array[int], skip: int) -> None:
+        """Fill the buffer from byte `skip` of grain `first` on; the grains that it takes are at `sectors`,
+        which have been checked to be in the file. Raises ImageDamaged."""
+        pieces = []
+        done = 0
+        for number in range(skip // self._grain, len(sectors)):
+            if done == len(buffer):
+                break
+            inside = skip + done - number * self._grain
+            target = buffer[done : done + self._grain - inside]
+            pieces.append(_Piece(first + number, sectors[number] * SECTOR, target, inside))
+            done += len(target)
+        missing = [piece for piece in pieces if not self._take_kept(piece)]
+        for batch in self._batches(missing):
+            self._read_batch(batch)
+
+    def _take_kept(self, piece: _Piece) -> bool:
+        data = self._kept.get(piece.grain)
+        if data is None:
+            return False
+        piece.target[:] = data[piece.skip : piece.skip + len(piece.target)]
+        return True
+
+    def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces whose grains lie together in the file, for one read."""
+        batch: list[_Piece] = []
+        for piece in pieces:
+            if batch:
+                apart = piece.at - batch[-1].at
+                if not 0 < apart <= 2 * self._grain or piece.at - batch[0].at > _BATCH:
+                    yield batch
+                    batch = []
+            batch.append(piece)
+        if batch:
+            yield batch
+
+    def _read_batch(self, batch: list[_Piece]) -> None:
+        base = batch[0].at
+        # How long the last grain is stands in its marker; hardly one is longer than what it holds.
+        end = min(batch[-1].at + self._grain + SECTOR, self._file.size)
+        packed = self._scratch.take(end - base)
+        fill_exactly(self._file, packed, base, "compressed grains")
+        sources = [self._find(packed, base, piece) for piece in batch]
+        if len(batch) < _WORTH_THREADS or _THREADS == 1:
+            done = list(map(self._unpack, batch, sources))
+        else:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                done = list(pool.map(self._unpack, batch, sources))
+        for piece, data in zip(batch, done, strict=True):
+            if len(piece.target) < len(data):  # the rest of it will be asked for next
+                self._kept[piece.grain] = data
+                if len(self._kept) > max(1, _KEPT // self._grain):
+                    self._kept.popitem(last=False)
+
+    def _find(self, packed: memoryview, base: int, piece: _Piece) -> memoryview:
+        """A grain's compressed bytes: in `packed`, which begins at `base`, or else from the file."""
+        sector, length = GRAIN_MARKER.unpack_from(packed, piece.at - base)
+        expected = piece.grain * self._grain_sectors
+        if sector != expected:
+            raise ImageDamaged(
+                self._file.name, f"a grain of sector {sector} in place of that of {expected}", offset=piece.at
+            )
+        if not 0 < length <= 2 * self._grain:
+            raise ImageDamaged(self._file.name, f"a compressed grain of {length} bytes", offset=piece.at)
+        start = piece.at - base + GRAIN_MARKER.size
+        if start + length <= len(packed):
+            return packed[start : start + length]
+        return memoryview(
+            read_exactly(self._file, piece.at + GRAIN_MARKER.size, length, "a compressed grain")
+        )
+
+    def _unpack(self, piece: _Piece, source: memoryview) -> bytes:
+        """Inflate a grain, never further than its size, and copy what is wanted. zlib checks its Adler-32."""
+        engine = zlib.decompressobj()
+        try:
+            data = engine.decompress(source, self._grain + 1)
+        except zlib.error as error:
+            raise ImageDamaged(self._file.name, f"a compressed grain: {error}", offset=piece.at) from error
+        # The last grain may be cut where the disk ends.
+        least = min(self._grain, self._capacity - piece.grain * self._grain)
+        if not engine.eof or not least <= len(data) <= self._grain:
+            raise ImageDamaged(
+                self._file.name, f"a compressed grain that does not hold {least} bytes", offset=piece.at
+            )
+        piece.target[:] = data[piece.skip : piece.skip + len(piece.target)]
+        return data
