@@ -17,10 +17,10 @@ from holdfast.cli.guest_options import luks_option
 from holdfast.cli.guests import Guests, explained
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, escape, size
-from holdfast.guests.compare import Comparison
-from holdfast.guests.difference import Change, Difference, State
 from holdfast.repo.snapshots.select import select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.tree.compare import Comparison
+from holdfast.tree.difference import Change, Difference, State
 
 _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from holdfast.cli.render import escape, size
-from holdfast.guests.values import FILE_FORMATS, Entry, NodeType, Volume
+from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType, Volume
 from holdfast.repo.snapshots.select import time_name
 
 _FIRST: Final = -62_135_596_800

@@ -17,10 +17,10 @@ from holdfast.cli.options import command, filter_options, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape, iso, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
-from holdfast.guests.search import Findings, Pattern, Search, Version
-from holdfast.guests.values import NodeType
+from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.tree.search import Findings, Pattern, Search, Version
 
 
 @command("find")

@@ -11,12 +11,12 @@ from holdfast.cli.entries import HEADER, entry_document, entry_line, volume_docu
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guests import Guests, explained
 from holdfast.cli.render import Column, escape, size, table
-from holdfast.guests.inside import FolderNode, GuestNode, Inside, TextNode
-from holdfast.guests.naming import to_text
-from holdfast.guests.values import Entry, GuestError, NodeType
-from holdfast.guests.walk import Found, Unread, listed, told, walk
+from holdfast.formats.guests.values.naming import to_text
+from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
+from holdfast.tree.walk import Found, Unread, listed, told, walk
 
 _COLUMNS = (
     Column("type"),

@@ -12,15 +12,21 @@ from holdfast.base.errors import NotFound, Refused
 from holdfast.base.types import Buffer
 from holdfast.cli.passwords import from_file
 from holdfast.formats.disks.export_formats import VIEWS
-from holdfast.guests.content import Contents, lost
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.inside import Guest, GuestNode, Inside, TextNode
-from holdfast.guests.naming import to_text
-from holdfast.guests.stored import StoredDisk
-from holdfast.guests.values import GuestDamaged, GuestError, GuestMissing, NodeType, WorkerFailed
+from holdfast.formats.guests.client.content import Contents, lost
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.client.stored import StoredDisk
+from holdfast.formats.guests.values.naming import to_text
+from holdfast.formats.guests.values.values import (
+    GuestDamaged,
+    GuestError,
+    GuestMissing,
+    NodeType,
+    WorkerFailed,
+)
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Snapshot
+from holdfast.tree.paths import Guest, GuestNode, Inside, TextNode
 
 _CHUNKS: Final = 64 << 20
 """Bytes of decoded chunks that are kept: metadata of guests, and small files that are neighbours."""

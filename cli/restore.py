@@ -116,7 +116,7 @@ def restore_command(
                 raise click.UsageError("--format, --verify and --force are for items, not for guests' files")
             # Here and not above: disks need no parsers.
             from holdfast.cli.restore_guest import restore_guest  # noqa: PLC0415
-            from holdfast.guests.extract import ExtractOptions  # noqa: PLC0415
+            from holdfast.tree.extract import ExtractOptions  # noqa: PLC0415
 
             extract = ExtractOptions(
                 owners=os.geteuid() == 0 and not no_owner,

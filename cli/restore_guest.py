@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.base.target_folder import TargetFolder
 from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.guests import Guests, explained
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.guests.extract import Event, ExtractOptions, Extractor, Outcome
-from holdfast.guests.inside import FolderNode, GuestNode, Inside, Node, TextNode
-from holdfast.guests.naming import to_bytes, to_text
-from holdfast.guests.target_folder import TargetFolder
-from holdfast.guests.values import NodeType
+from holdfast.formats.guests.values.naming import to_bytes, to_text
+from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.tree.extract import Event, ExtractOptions, Extractor, Outcome
+from holdfast.tree.paths import FolderNode, GuestNode, Inside, Node, TextNode
 
 _TOLD: Final = 20
 """Warnings of a kind on a terminal; JSON has all."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pyfuse3
 
+from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType
 from holdfast.fusefs.nodes import (
     DiskFiles,
     Document,
@@ -18,7 +19,6 @@ from holdfast.fusefs.nodes import (
     StoredFile,
     ViewFile,
 )
-from holdfast.guests.values import FILE_FORMATS, Entry, NodeType
 
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from holdfast.base.types import Buffer
-from holdfast.guests.values import FileExtent, GuestDamaged
+from holdfast.formats.guests.values.values import FileExtent, GuestDamaged
 from holdfast.repo.snapshots.snapshot import BadRange
 
 

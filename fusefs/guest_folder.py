@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from holdfast.guests.values import Entry
+from holdfast.formats.guests.values.values import Entry
 
 Name = tuple[bytes, int, Entry]
 """A name in a guest's folder, its inode number in the mount, and what it stands for."""

@@ -13,16 +13,16 @@ from typing import TypeVar
 
 import pyfuse3
 
+from holdfast.formats.guests.values.naming import Place, layout, noted, text_document
+from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
 from holdfast.fusefs.guest_disks import GuestDisks
 from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Node
 from holdfast.fusefs.recent import Recent
-from holdfast.guests.inside import Guest
-from holdfast.guests.naming import Place, layout, noted, text_document
-from holdfast.guests.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
 from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tree.paths import Guest
 
 T = TypeVar("T")
 

@@ -11,6 +11,7 @@ import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
 
 from holdfast.base.types import Buffer
+from holdfast.formats.guests.values.values import Entry
 from holdfast.fusefs.attributes import Ownership, attributes_of, attributes_of_entry
 from holdfast.fusefs.guard import handler
 from holdfast.fusefs.guest_inodes import is_guest
@@ -27,7 +28,6 @@ from holdfast.fusefs.nodes import (
     StoredFile,
     ViewFile,
 )
-from holdfast.guests.values import Entry
 
 _BLOCK = 4096
 _AT_ONCE = 1000

@@ -16,6 +16,8 @@ import trio
 
 from holdfast.base.errors import RepositoryError
 from holdfast.formats.disks.export import stored_view
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.fusefs.attributes import Ownership
 from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.fusefs.catalog import Catalog
@@ -30,8 +32,6 @@ from holdfast.fusefs.nodes import Folder, MadeFile, StoredFile, ViewFile
 from holdfast.fusefs.operations import HoldfastOperations, OpenFile
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.stored import StoredDisk
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import Item

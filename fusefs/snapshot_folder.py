@@ -10,10 +10,10 @@ from typing import Any
 from holdfast.base.errors import RepositoryError
 from holdfast.dumps import stored_files
 from holdfast.formats.disks.export_formats import MOUNTED
+from holdfast.formats.guests.values.naming import FILES, disk_name
 from holdfast.fusefs.names import unique_name
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
-from holdfast.guests.naming import FILES, disk_name
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 

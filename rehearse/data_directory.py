@@ -20,12 +20,12 @@ from types import TracebackType
 from typing import Any, Final
 
 from holdfast.base.errors import Damaged, Refused
+from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
 from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.dumps.catalogue import Catalogue, Section
 from holdfast.dumps.pg_control import CONTROL_PATH
 from holdfast.dumps.tar import FORM
-from holdfast.guests.target_folder import TargetFolder
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer

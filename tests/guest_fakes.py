@@ -1,6 +1,6 @@
 """Parsers that a worker can be told to use instead of the real ones: file systems that behave, and misbehave.
 
-A worker imports this module by its name, as it does `holdfast.guests.volumes`. What happens is chosen by the
+A worker imports this module by its name, as it does `holdfast.formats.guests.volumes.open`. What happens is chosen by the
 name that is looked up, so that one worker can be asked for all of it.
 """
 
@@ -17,8 +17,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from holdfast.guests.filesystem import BlockDevice, OpenVolume
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType, Volume
+from holdfast.formats.guests.filesystems.base.interface import BlockDevice, OpenVolume
+from holdfast.formats.guests.values.values import (
+    Entry,
+    FileExtent,
+    GuestDamaged,
+    GuestMissing,
+    NodeType,
+    Volume,
+)
 
 MANY: Final = 20_000
 """Names in the folder MANY_FOLDER."""
@@ -39,7 +46,7 @@ def make_entry(
 
 
 class FakeFileSystem:
-    """Keeps to holdfast.guests.filesystem.FileSystem."""
+    """Keeps to holdfast.formats.guests.filesystems.base.interface.FileSystem."""
 
     kind = "fake"
     label = "label"

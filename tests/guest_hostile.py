@@ -15,9 +15,9 @@ from struct import pack
 from typing import Final
 
 from guest_fakes import make_entry
-from holdfast.guests.codec import pack_entry, pack_named, pack_page, pack_volumes
-from holdfast.guests.protocol import Channel, Kind, Layer, Opening, Want, pack_layers
-from holdfast.guests.values import NodeType, Volume
+from holdfast.formats.guests.values.values import NodeType, Volume
+from holdfast.formats.guests.worker.codec import pack_entry, pack_named, pack_page, pack_volumes
+from holdfast.formats.guests.worker.protocol import Channel, Kind, Layer, Opening, Want, pack_layers
 
 SIZE: Final = 1 << 20
 """Of the disk."""
@@ -154,7 +154,7 @@ def play(channel: Channel) -> None:
     channel.receive()
 
 
-if getattr(sys.modules["__main__"].__spec__, "name", "") == "holdfast.guests.worker":
+if getattr(sys.modules["__main__"].__spec__, "name", "") == "holdfast.formats.guests.worker.worker":
     try:
         play(Channel(socket.socket(fileno=int(sys.argv[1]))))
     finally:

@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from holdfast.guests.blocks import WholeDisk
-from holdfast.guests.filesystem import FileSystem
-from holdfast.guests.values import Entry, NodeType
+from holdfast.formats.guests.filesystems.base.devices import WholeDisk
+from holdfast.formats.guests.filesystems.base.interface import FileSystem
+from holdfast.formats.guests.values.values import Entry, NodeType
 from support import need, random_bytes
 
 MIB = 1 << 20

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from guest_fakes import ROOT
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.process import Limits
-from holdfast.guests.values import GuestDamaged
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.worker.process import Limits
 from support import random_bytes
 
 SIZE = (16 << 20) + 12_345

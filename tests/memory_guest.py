@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from holdfast.guests.values import (
+from holdfast.formats.guests.values.values import (
     Entry,
     FileExtent,
     GuestDamaged,

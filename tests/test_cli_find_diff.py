@@ -240,7 +240,7 @@ def test_find_finds_items_too_and_keeps_to_a_name(made: Made) -> None:
 
 
 def test_a_disk_that_did_not_change_is_walked_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.guests.inside import Inside  # noqa: PLC0415
+    from holdfast.tree.paths import Inside  # noqa: PLC0415
 
     opened: list[str] = []
     original = Inside.open

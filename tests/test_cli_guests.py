@@ -13,7 +13,7 @@ import pytest
 from cli_support import Place, files, flip_byte
 from guest_images import blank, mounted, run
 from holdfast.base.errors import Damaged
-from holdfast.guests.guest import GuestDisk
+from holdfast.formats.guests.client.guest import GuestDisk
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
 BIG = random.Random(9).randbytes(5 << 20)

@@ -8,16 +8,16 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.guests.compare import Comparison
-from holdfast.guests.content import Contents
-from holdfast.guests.difference import Change
-from holdfast.guests.inside import Inside
-from holdfast.guests.same import equal_streams
-from holdfast.guests.values import NodeType, Volume, WorkerFailed
+from holdfast.formats.guests.client.content import Contents
+from holdfast.formats.guests.values.values import NodeType, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
+from holdfast.tree.compare import Comparison
+from holdfast.tree.difference import Change
+from holdfast.tree.paths import Inside
+from holdfast.tree.same_content import equal_streams
 from memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 from support import make_snapshot, put_item, random_bytes
 

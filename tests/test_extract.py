@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
-from holdfast.guests.content import Contents
-from holdfast.guests.extract import Event, ExtractOptions, Extractor, Outcome
-from holdfast.guests.inside import FolderNode, GuestNode, Inside, TextNode
-from holdfast.guests.target_folder import TargetFolder
-from holdfast.guests.values import Entry, NodeType, Volume, WorkerFailed
+from holdfast.formats.guests.client.content import Contents
+from holdfast.formats.guests.values.values import Entry, NodeType, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, ItemKind
+from holdfast.tree.extract import Event, ExtractOptions, Extractor, Outcome
+from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
 from memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 from support import ignore, make_snapshot, need, put_item, random_bytes
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer, SnapshotID
 from holdfast.formats.disks.base.view import ViewPart
+from holdfast.formats.guests.values.values import FileExtent, GuestDamaged
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import MappedFile, ParsedFile
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, is_guest, split_number
 from holdfast.fusefs.inodes import number_of
 from holdfast.fusefs.view_file import OpenView
-from holdfast.guests.values import FileExtent, GuestDamaged
 from holdfast.repo.snapshots.snapshot import BadRange
 from support import random_bytes
 

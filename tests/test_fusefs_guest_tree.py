@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from holdfast.base.types import ChunkID, SnapshotID
+from holdfast.formats.guests.values.values import FileExtent, NodeType, Volume
 from holdfast.fusefs import guest_disks, guest_tree
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
 from holdfast.fusefs.bridge import Bridge
@@ -24,11 +25,10 @@ from holdfast.fusefs.inodes import Inodes
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot
 from holdfast.fusefs.recent import Recent
 from holdfast.fusefs.tree import build_tree
-from holdfast.guests.inside import Guest
-from holdfast.guests.values import FileExtent, NodeType, Volume
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
+from holdfast.tree.paths import Guest
 from memory_guest import MemoryGuest, make_entry
 from support import make_item, make_snapshot
 

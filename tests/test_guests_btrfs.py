@@ -21,9 +21,9 @@ from guest_images import (
     populate,
     run,
 )
-from holdfast.guests.fs_btrfs import BtrfsFileSystem
-from holdfast.guests.values import GuestDamaged
-from holdfast.guests.volumes import open_volumes
+from holdfast.formats.guests.filesystems.btrfs.filesystem import BtrfsFileSystem
+from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.volumes.open import open_volumes
 
 _SIZE = 256 * MIB
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.guests.codec import (
+from holdfast.formats.guests.values.values import Entry, FileExtent, GuestDamaged, NodeType, Volume
+from holdfast.formats.guests.worker.codec import (
     ATTRIBUTE_LIMIT,
     EXTENT_LIMIT,
     VOLUME_LIMIT,
@@ -26,8 +27,16 @@ from holdfast.guests.codec import (
     unpack_page,
     unpack_volumes,
 )
-from holdfast.guests.protocol import Kind, Layer, Nonsense, Opening, Request, Want, pack_layers, unpack_layers
-from holdfast.guests.values import Entry, FileExtent, GuestDamaged, NodeType, Volume
+from holdfast.formats.guests.worker.protocol import (
+    Kind,
+    Layer,
+    Nonsense,
+    Opening,
+    Request,
+    Want,
+    pack_layers,
+    unpack_layers,
+)
 
 DISK = 1 << 40
 BIG = 2**63 - 1
@@ -239,7 +248,7 @@ def test_a_file_in_too_many_pieces_is_read_through_the_parser() -> None:
 def test_more_extents_than_are_allowed_are_nonsense(monkeypatch: pytest.MonkeyPatch) -> None:
     pieces = tuple(FileExtent(i, 1, 2 * i) for i in range(101))
     body = pack_entry(Entry(7, NodeType.FILE, 0, 0, 0, 1, 101, 0, 0, 0, 0, 0, pieces), DISK)
-    monkeypatch.setattr("holdfast.guests.codec.EXTENT_LIMIT", 100)
+    monkeypatch.setattr("holdfast.formats.guests.worker.codec.EXTENT_LIMIT", 100)
     with pytest.raises(Nonsense, match="101 extents"):
         unpack_entry(body, DISK)
 

@@ -11,19 +11,19 @@ import pytest
 
 from guest_images import MIB, blank, run
 from guest_volumes import PASSPHRASE, ext4_with, logical_volumes, luks
-from holdfast.guests.blocks import WholeDisk
-from holdfast.guests.btrfs_chunks import Chunks
-from holdfast.guests.btrfs_data import parse_extents, unpack
-from holdfast.guests.btrfs_trees import Root, Trees
-from holdfast.guests.ext_blocks import BlockReader
-from holdfast.guests.fs_btrfs import BtrfsFileSystem
-from holdfast.guests.fs_ext import ExtFileSystem
-from holdfast.guests.fs_fat import FatFileSystem
-from holdfast.guests.fs_names import NameCache, safe_names
-from holdfast.guests.fs_ntfs import NtfsFileSystem
-from holdfast.guests.lznt1 import decompress
-from holdfast.guests.values import GuestDamaged, GuestMissing
-from holdfast.guests.volumes import open_volumes
+from holdfast.formats.guests.filesystems.base.devices import WholeDisk
+from holdfast.formats.guests.filesystems.base.names import NameCache, safe_names
+from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks
+from holdfast.formats.guests.filesystems.btrfs.data import parse_extents, unpack
+from holdfast.formats.guests.filesystems.btrfs.filesystem import BtrfsFileSystem
+from holdfast.formats.guests.filesystems.btrfs.trees import Root, Trees
+from holdfast.formats.guests.filesystems.ext.blocks import BlockReader
+from holdfast.formats.guests.filesystems.ext.filesystem import ExtFileSystem
+from holdfast.formats.guests.filesystems.fat.fat import FatFileSystem
+from holdfast.formats.guests.filesystems.ntfs.filesystem import NtfsFileSystem
+from holdfast.formats.guests.filesystems.ntfs.lznt1 import decompress
+from holdfast.formats.guests.values.values import GuestDamaged, GuestMissing
+from holdfast.formats.guests.volumes.open import open_volumes
 from support import random_bytes
 
 

@@ -14,12 +14,12 @@ import pytest
 
 from guest_images import MIB, blank, file_disk, mounted, run
 from guest_volumes import ext4_with
-from holdfast.guests.blocks import WholeDisk
-from holdfast.guests.filesystem import FileSystem
-from holdfast.guests.fs_base import PARSE_ERRORS
-from holdfast.guests.fs_ext import ExtFileSystem
-from holdfast.guests.values import GuestDamaged, NodeType
-from holdfast.guests.volumes import open_volumes
+from holdfast.formats.guests.filesystems.base.devices import WholeDisk
+from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
+from holdfast.formats.guests.filesystems.base.interface import FileSystem
+from holdfast.formats.guests.filesystems.ext.filesystem import ExtFileSystem
+from holdfast.formats.guests.values.values import GuestDamaged, NodeType
+from holdfast.formats.guests.volumes.open import open_volumes
 from support import random_bytes
 
 _MUTANTS = 60

@@ -20,8 +20,8 @@ from guest_images import (
     populate,
     run,
 )
-from holdfast.guests.fs_ext import ExtFileSystem
-from holdfast.guests.values import GuestDamaged, GuestMissing, NodeType
+from holdfast.formats.guests.filesystems.ext.filesystem import ExtFileSystem
+from holdfast.formats.guests.values.values import GuestDamaged, GuestMissing, NodeType
 
 VARIANTS = {
     "ext4": ("ext4", "mkfs.ext4", "-b", "4096"),

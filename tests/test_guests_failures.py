@@ -17,10 +17,10 @@ import pytest
 import guest_hostile
 from guest_fakes import FILE, MANY_FOLDER, PACKED, ROOT
 from guest_support import CONTENT, MemoryDisk, open_guest, process_of, said
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.process import Limits, WorkerProcess
-from holdfast.guests.protocol import Layer
-from holdfast.guests.values import GuestDamaged, GuestError, WorkerFailed
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.values.values import GuestDamaged, GuestError, WorkerFailed
+from holdfast.formats.guests.worker.process import Limits, WorkerProcess
+from holdfast.formats.guests.worker.protocol import Layer
 
 HASTY = Limits(answer_seconds=0.4)
 
@@ -89,7 +89,9 @@ def test_a_worker_that_does_not_come_up_says_why(opener: str, reason: str) -> No
 
 
 def test_without_a_required_layer_nothing_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("holdfast.guests.process.unpack_layers", lambda body: frozenset({Layer.LANDLOCK}))
+    monkeypatch.setattr(
+        "holdfast.formats.guests.worker.process.unpack_layers", lambda body: frozenset({Layer.LANDLOCK})
+    )
     disk = MemoryDisk()
     reason = r"could not be locked in \(missing here: limits, seccomp\)"
     with open_guest(disk) as guest, pytest.raises(WorkerFailed, match=reason):
@@ -273,7 +275,7 @@ def test_two_disks_have_a_worker_each() -> None:
 PARENT = """
 import signal, sys
 from guest_support import MemoryDisk, open_guest, process_of
-from holdfast.guests.process import Limits
+from holdfast.formats.guests.worker.process import Limits
 guest = open_guest(MemoryDisk(), limits=Limits(answer_seconds=1))
 print(process_of(guest), flush=True)
 sys.stdin.readline()
@@ -287,7 +289,7 @@ def test_a_worker_does_not_outlive_its_parent(busy: bool) -> None:
     code = PARENT.replace("answer_seconds=30", "")
     if busy:
         code = code.replace("open_guest(MemoryDisk())", "open_guest(MemoryDisk())")
-        code = "from holdfast.guests.process import Limits" + code
+        code = "from holdfast.formats.guests.worker.process import Limits" + code
     with subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdin=subprocess.PIPE,

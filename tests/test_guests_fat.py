@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from guest_images import MANY, MIB, blank, differences, file_disk, oracle, parsed, run
-from holdfast.guests.fs_exfat import ExfatFileSystem
-from holdfast.guests.fs_fat import FatFileSystem
-from holdfast.guests.values import FileExtent, GuestMissing, NodeType
+from holdfast.formats.guests.filesystems.fat.exfat import ExfatFileSystem
+from holdfast.formats.guests.filesystems.fat.fat import FatFileSystem
+from holdfast.formats.guests.values.values import FileExtent, GuestMissing, NodeType
 from support import random_bytes
 
 TIME = 1_600_000_000 * 1_000_000_000

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from guest_images import MANY, MIB, blank, differences, dirty, file_disk, oracle, own_mounts, parsed, run
-from holdfast.guests.fs_ntfs import NtfsFileSystem
-from holdfast.guests.lznt1 import decompress
-from holdfast.guests.ntfs_links import from_reparse_point
-from holdfast.guests.values import GuestDamaged, NodeType
+from holdfast.formats.guests.filesystems.ntfs.filesystem import NtfsFileSystem
+from holdfast.formats.guests.filesystems.ntfs.lznt1 import decompress
+from holdfast.formats.guests.filesystems.ntfs.reparse_points import from_reparse_point
+from holdfast.formats.guests.values.values import GuestDamaged, NodeType
 from support import need, random_bytes
 
 

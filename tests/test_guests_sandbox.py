@@ -17,9 +17,9 @@ import pytest
 
 import guest_fakes
 from guest_support import MemoryDisk, open_guest, process_of, said
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.protocol import Channel, Layer
-from holdfast.guests.seccomp import MACHINES, allow_list
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.worker.protocol import Channel, Layer
+from holdfast.formats.guests.worker.seccomp import MACHINES, allow_list
 from support import need
 
 
@@ -75,7 +75,7 @@ def test_it_has_neither_environment_nor_passphrases_in_its_arguments(guest: Gues
         other.volumes()
         line = Path(f"/proc/{process_of(other)}/cmdline").read_bytes()
         environment = Path(f"/proc/{process_of(other)}/environ").read_bytes() if os.geteuid() == 0 else b""
-    assert b"holdfast.guests.worker" in line
+    assert b"holdfast.formats.guests.worker.worker" in line
     assert b"horse" not in line + environment
     assert b"secret" not in environment
 
@@ -116,13 +116,13 @@ NEEDED = """
 import json, sys, zlib, hashlib, os, random, time, datetime, uuid
 import socket
 import zstandard
-from holdfast.guests.worker import one_processor
+from holdfast.formats.guests.worker.worker import one_processor
 assert "cryptography" not in sys.modules
 with one_processor():
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
     from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from holdfast.guests.protocol import Channel, Kind
-from holdfast.guests.sandbox import lock_in
+from holdfast.formats.guests.worker.protocol import Channel, Kind
+from holdfast.formats.guests.worker.sandbox import lock_in
 
 ours = socket.socket(fileno=int(sys.argv[1]))
 compressed = zlib.compress(bytes(1 << 20)), zstandard.compress(bytes(1 << 20))

@@ -15,13 +15,20 @@ from hypothesis import strategies as st
 
 from guest_images import MIB, blank, loop_device, run
 from guest_volumes import PASSPHRASE, ext4_with, logical_volumes, luks
-from holdfast.guests.blocks import CachedDevice, Part, Segment, Segmented, Striped, WholeDisk
-from holdfast.guests.filesystem import OpenVolume, Run
-from holdfast.guests.luks_crypt import sector_decryptor
-from holdfast.guests.lvm import logical_volumes as parsed_volumes
-from holdfast.guests.lvm_text import PhysicalVolume, parse_text
-from holdfast.guests.values import GuestDamaged
-from holdfast.guests.volumes import open_volumes, safe_name
+from holdfast.formats.guests.filesystems.base.devices import (
+    CachedDevice,
+    Part,
+    Segment,
+    Segmented,
+    Striped,
+    WholeDisk,
+)
+from holdfast.formats.guests.filesystems.base.interface import OpenVolume, Run
+from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.volumes.luks_crypt import sector_decryptor
+from holdfast.formats.guests.volumes.lvm import logical_volumes as parsed_volumes
+from holdfast.formats.guests.volumes.lvm_metadata import PhysicalVolume, parse_text
+from holdfast.formats.guests.volumes.open import open_volumes, safe_name
 from support import random_bytes
 
 CONTENT = random_bytes(20_000, 1)

@@ -24,18 +24,18 @@ from guest_fakes import (
 )
 from guest_support import CONTENT, SIZE, MemoryDisk, open_guest, process_of, said
 from holdfast.base.errors import Damaged, StoreError
-from holdfast.guests.disk_cache import BLOCK, CachedDisk
-from holdfast.guests.guest import GuestDisk
-from holdfast.guests.process import Limits
-from holdfast.guests.protocol import Channel, Kind, Opening, Request, Want
-from holdfast.guests.values import (
+from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.values.values import (
     GuestDamaged,
     GuestMissing,
     NodeType,
     Volume,
     WorkerFailed,
 )
-from holdfast.guests.worker import Worker
+from holdfast.formats.guests.worker.disk_cache import BLOCK, CachedDisk
+from holdfast.formats.guests.worker.process import Limits
+from holdfast.formats.guests.worker.protocol import Channel, Kind, Opening, Request, Want
+from holdfast.formats.guests.worker.worker import Worker
 from support import random_bytes
 
 
@@ -251,7 +251,7 @@ def test_ranges_that_were_not_backed_up_are_the_disks_error_too() -> None:
 
 def test_a_slow_repository_does_not_count_as_the_workers_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("holdfast.guests.process.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("holdfast.formats.guests.worker.process.time.monotonic", lambda: now[0])
     disk = MemoryDisk()
 
     class SlowDisk(MemoryDisk):

@@ -21,8 +21,8 @@ from guest_images import (
     populate,
     run,
 )
-from holdfast.guests.fs_xfs import XfsFileSystem
-from holdfast.guests.volumes import open_volumes
+from holdfast.formats.guests.filesystems.xfs.filesystem import XfsFileSystem
+from holdfast.formats.guests.volumes.open import open_volumes
 from support import random_bytes
 
 VARIANTS = {

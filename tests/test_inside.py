@@ -12,17 +12,25 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import NotFound
 from holdfast.cli.render import escape
-from holdfast.guests import naming
-from holdfast.guests.content import Contents
-from holdfast.guests.inside import FolderNode, GuestNode, Inside, ItemNode, TextNode
-from holdfast.guests.naming import is_note, layout, noted, text_document, to_bytes, to_text, unescape
-from holdfast.guests.stored import StoredDisk
-from holdfast.guests.values import Entry, GuestDamaged, Volume, WorkerFailed
-from holdfast.guests.walk import DEPTH, Found, Unread, walk
+from holdfast.formats.guests.client.content import Contents
+from holdfast.formats.guests.client.stored import StoredDisk
+from holdfast.formats.guests.values import naming
+from holdfast.formats.guests.values.naming import (
+    is_note,
+    layout,
+    noted,
+    text_document,
+    to_bytes,
+    to_text,
+    unescape,
+)
+from holdfast.formats.guests.values.values import Entry, GuestDamaged, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
+from holdfast.tree.paths import FolderNode, GuestNode, Inside, ItemNode, TextNode
+from holdfast.tree.walk import DEPTH, Found, Unread, walk
 from memory_guest import MemoryGuest, damaged, extents
 from support import make_snapshot, put_item, random_bytes
 

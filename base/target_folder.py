@@ -1,0 +1,151 @@
+"""A folder that is restored into, held open: nothing in it can lead what is written somewhere else.
+
+Everything goes by descriptor and name, never by path; names are single components; links are not followed;
+files are made anew. So neither links that a guest holds nor links that wait in the target redirect a write.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from holdfast.formats.guests.values.naming import possible_name
+from holdfast.formats.guests.values.values import GuestDamaged
+
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class TargetFolder:
+    """A folder by its descriptor. Close it once. Methods raise OSError; FileExistsError when something has
+    the name already and `overwrite` is false.
+
+    `made` tells a folder that was not there before. With `overwrite` what has a name is replaced in one step
+    when its successor is complete; folders are never replaced.
+    """
+
+    def __init__(self, fd: int, *, overwrite: bool, made: bool) -> None:
+        self.fd = fd
+        self.made = made
+        self._overwrite = overwrite
+
+    @staticmethod
+    def top(path: Path, *, overwrite: bool) -> TargetFolder:
+        """The folder the user named, made if need be. The one path that is followed."""
+        made = not path.exists()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return TargetFolder(os.open(path, _OPEN & ~os.O_NOFOLLOW), overwrite=overwrite, made=made)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def folder(self, name: bytes) -> TargetFolder:
+        """A folder inside, made if it is not there; its mode is 0700 until somebody sets it."""
+        _check(name)
+        made = True
+        try:
+            os.mkdir(name, 0o700, dir_fd=self.fd)
+        except FileExistsError:
+            made = False
+        return TargetFolder(os.open(name, _OPEN, dir_fd=self.fd), overwrite=self._overwrite, made=made)
+
+    @contextmanager
+    def new_file(self, name: bytes) -> Iterator[int]:
+        """The descriptor of a new file of mode 0600, to be filled. It is gone if the block fails."""
+        opened: list[int] = []
+
+        def make(as_name: bytes) -> None:
+            opened.append(os.open(as_name, _NEW, 0o600, dir_fd=self.fd))
+
+        used = self._make(name, make)
+        try:
+            yield opened[0]
+            self._take_name(used, name)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(used, dir_fd=self.fd)
+            raise
+        finally:
+            os.close(opened[0])
+
+    def link(self, name: bytes, target: bytes) -> None:
+        """A symbolic link; its target is data."""
+        self._place(name, lambda as_name: os.symlink(target, as_name, dir_fd=self.fd))
+
+    def node(self, name: bytes, mode: int, device: int) -> None:
+        """A FIFO, socket or device: `mode` holds the type."""
+        self._place(name, lambda as_name: os.mknod(as_name, mode, device, dir_fd=self.fd))
+
+    def second_name(
+        self, name: bytes, source: TargetFolder, source_name: bytes, same: os.stat_result
+    ) -> None:
+        """A hard link to a file restored before. Raises FileNotFoundError when that is not `same` now."""
+
+        def make(as_name: bytes) -> None:
+            os.link(*(source_name, as_name), src_dir_fd=source.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+            if not os.path.samestat(os.stat(as_name, dir_fd=self.fd, follow_symlinks=False), same):
+                os.unlink(as_name, dir_fd=self.fd)
+                raise FileNotFoundError(errno.ENOENT, "its other name was moved away meanwhile")
+
+        self._place(name, make)
+
+    def below(self, parts: list[bytes]) -> TargetFolder:
+        """A folder further down, each step as careful as `folder`."""
+        fd = os.dup(self.fd)
+        for part in parts:
+            _check(part)
+            try:
+                deeper = os.open(part, _OPEN, dir_fd=fd)
+            finally:
+                os.close(fd)
+            fd = deeper
+        return TargetFolder(fd, overwrite=self._overwrite, made=False)
+
+    @contextmanager
+    def peek(self, name: bytes) -> Iterator[int]:
+        """A descriptor of something inside that allows nothing but naming it."""
+        fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _place(self, name: bytes, make: Callable[[bytes], None]) -> None:
+        self._take_name(self._make(name, make), name)
+
+    def _make(self, name: bytes, make: Callable[[bytes], None]) -> bytes:
+        """Make something called `name`, or by the temporary name that is returned if it shall replace."""
+        _check(name)
+        try:
+            make(name)
+        except FileExistsError:
+            if not self._overwrite or self._is_folder(name):
+                raise
+        else:
+            return name
+        passing = b".holdfast-partial-" + secrets.token_hex(8).encode()
+        make(passing)
+        return passing
+
+    def _take_name(self, used: bytes, name: bytes) -> None:
+        if used == name:
+            return
+        try:
+            os.rename(used, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        finally:
+            with suppress(OSError):  # there still if both were names of one file
+                os.unlink(used, dir_fd=self.fd)
+
+    def _is_folder(self, name: bytes) -> bool:
+        return stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode)
+
+
+def _check(name: bytes) -> None:
+    if not possible_name(name):
+        raise GuestDamaged(f"no file can have the name {name!r}")

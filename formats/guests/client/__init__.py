@@ -1,0 +1,1 @@
+"""The client of the parser worker: opens a disk, asks the worker, reads content through chunks."""

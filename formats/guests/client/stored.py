@@ -1,0 +1,78 @@
+"""A stored disk as the source that a guest's parser reads: chunks decoded once, and ahead of a reader."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from itertools import islice
+from typing import Final
+
+from holdfast.base.errors import HoldfastError
+from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.snapshots.snapshot import BadRange, Item
+
+_AHEAD: Final = 4
+"""Chunks that are decoded ahead of somebody who reads on and on: inode tables, large folders."""
+_SLACK: Final = 256 << 10
+"""Bytes that a read may begin behind the end of the last one and still count as reading on."""
+
+
+class StoredDisk:
+    """A DiskSource over a disk in the repository. A context manager; any thread.
+
+    Decoded chunks are kept in the reader's cache: give the reader one (`Reader(repository, chunk_cache=...)`,
+    some 32 MiB), or each 4 KiB read costs a chunk.
+    """
+
+    def __init__(self, reader: Reader, item: Item) -> None:
+        self.size = item.size
+        self.recipe: Recipe = reader.recipe(item)
+        self.bad: Sequence[BadRange] = item.bad
+        self._name = item.path
+        self._reader = reader
+        self._lock = threading.Lock()
+        self._last_end = -1
+        self._pool = ThreadPoolExecutor(1, "holdfast-guest")
+        self._flight: Future[None] | None = None
+
+    def __enter__(self) -> StoredDisk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes [offset, offset + length) of the disk.
+
+        Raises GuestDamaged outside of the disk and where the source could not be read when it was backed
+        up (a parser must not take those zeros for what the guest wrote); Damaged or StoreError.
+        """
+        end = offset + length
+        if offset < 0 or length < 0 or end > self.size:
+            raise GuestDamaged(f"{self._name}: nothing is at {offset}: the disk ends at {self.size}")
+        for bad in self.bad:
+            if bad.overlap(offset, end):
+                raise GuestDamaged(f"{self._name}: {bad.offset} could not be read when it was backed up")
+        data = self._reader.read(self.recipe, offset, length)
+        self._notice(offset, end)
+        return data
+
+    def _notice(self, offset: int, end: int) -> None:
+        with self._lock:
+            reads_on = 0 <= offset - self._last_end <= _SLACK and self._last_end >= 0
+            self._last_end = end
+            if reads_on and (self._flight is None or self._flight.done()):
+                self._flight = self._pool.submit(self._decode_ahead, end)
+
+    def _decode_ahead(self, start: int) -> None:
+        with suppress(HoldfastError):  # whoever really reads there is told
+            for extent in islice(self.recipe.extents(start), 1, 1 + _AHEAD):
+                if extent.id is not None:
+                    self._reader.chunk(extent.id)

@@ -1,0 +1,1 @@
+"""What all file systems share: block devices, directories, file content, access control lists."""

@@ -1,0 +1,1 @@
+"""Entries, extents and paths that the client and the worker share."""

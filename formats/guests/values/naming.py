@@ -1,0 +1,116 @@
+r"""What things are called below `files/`: disks, volumes, documents; names as bytes and as text. No I/O.
+
+    files/sda/p1/etc/passwd       a file system
+    files/sda/p2.txt              what a volume is that has none: swap, LUKS, unknown
+    files/sda/lvm/vg0/root/...    a logical volume
+
+The mount and the command line agree through this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Final, TypeAlias
+
+from holdfast.formats.guests.values.values import Volume
+from holdfast.repo.snapshots.snapshot import Item, ItemKind
+
+FILES: Final = "files"
+"""The folder of a snapshot that shows the insides of its disks."""
+_LONGEST: Final = 200
+"""Characters of one component of a volume's path; LVM allows 127."""
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.+@-]")
+
+Place: TypeAlias = tuple[str, ...]
+"""Where a volume stands below `files/DISK`, one name an element."""
+
+
+def disk_name(item: Item) -> str:
+    """What a disk is called in `files/`: `disks/sda.raw` is `sda`. "" for what is no disk."""
+    return PurePosixPath(item.path).name.removesuffix(".raw") if item.kind is ItemKind.DISK else ""
+
+
+def noted(volumes: Iterable[Volume]) -> Iterator[Volume]:
+    """The volumes, and behind each with a file system of which there is something to say a text volume that
+    says it: `p1.txt` beside `p1` tells that the file system was in use."""
+    for volume in volumes:
+        yield volume
+        if volume.file_system and volume.text:
+            yield replace(volume, file_system="")
+
+
+def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
+    """Where the volumes of one disk stand: text volumes as `.txt` files, the others as folders.
+
+    Names that a guest chose (of LVM) are made harmless. No two volumes get one place and none stands inside
+    another, whatever a hostile disk says.
+    """
+    placed: dict[Place, Volume] = {}
+    above: set[Place] = set()
+    numbers: dict[Place, int] = {}  # of the last that wanted a place: thousands may want the same
+    for volume in volumes:
+        parts = [_safe(part) for part in volume.path.split("/") if part] or ["volume"]
+        suffix = "" if volume.file_system else ".txt"
+        wanted = place = (*parts[:-1], parts[-1] + suffix)
+        number = numbers.get(wanted, 1)
+        if number > 1:
+            place = _numbered(parts, number, suffix)
+        while place in placed or place in above or any(place[:n] in placed for n in range(1, len(place))):
+            number += 1
+            place = _numbered(parts, number, suffix)
+        numbers[wanted] = number
+        placed[place] = volume
+        above.update(place[:n] for n in range(1, len(place)))
+    return placed
+
+
+def is_note(place: Place, places: Collection[Place]) -> bool:
+    """Whether a text stands beside the file system that it speaks of."""
+    *above, name = place
+    return name.endswith(".txt") and (*above, name.removesuffix(".txt")) in places
+
+
+def _numbered(parts: Sequence[str], number: int, suffix: str) -> Place:
+    first, *others = parts
+    if not others:
+        return (f"{first}~{number}{suffix}",)
+    return (f"{first}~{number}", *others[:-1], others[-1] + suffix)
+
+
+def _safe(part: str) -> str:
+    name = _UNSAFE.sub("_", part)[:_LONGEST]
+    return name if name.strip(".") else "_" * len(name)
+
+
+def text_document(volume: Volume) -> bytes:
+    """The content of a text volume's file."""
+    return volume.text.rstrip("\n").encode(errors="backslashreplace") + b"\n"
+
+
+def possible_name(name: bytes) -> bool:
+    """Whether a name that a guest's folder holds can be a file name at all."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def to_text(name: bytes) -> str:
+    """A name or path as text; bytes that are not UTF-8 become lone surrogates, as Python has it."""
+    return name.decode(errors="surrogateescape")
+
+
+def to_bytes(text: str) -> bytes:
+    """The opposite of `to_text`."""
+    return text.encode(errors="surrogateescape")
+
+
+def unescape(text: str) -> str:
+    r"""What was shown as \x1b, \udcff or \U0001f600 by `cli.render.escape`, as it was."""
+    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U0([0-9a-f]{7}))", _character, text)
+
+
+def _character(match: re.Match[str]) -> str:
+    code = int(match[1] or match[2] or match[3], 16)
+    escapable = code <= 0x10FFFF and not (0xD800 <= code <= 0xDC7F or 0xDD00 <= code <= 0xDFFF)
+    return chr(code) if escapable else match[0]

@@ -1,0 +1,1 @@
+"""Partitions, LVM and LUKS: from a disk to the volumes in it. Imported by the worker only."""

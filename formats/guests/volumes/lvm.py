@@ -1,0 +1,199 @@
+"""LVM2: volume groups out of the physical volumes of one disk, and their logical volumes as devices.
+
+Linear and striped volumes are mapped to the disk; of mirrors the first image is taken. Thin pools, snapshots
+and caches are named, not opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from holdfast.formats.guests.filesystems.base.devices import Part, Segment, Segmented, Striped
+from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
+from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.volumes.lvm_metadata import SECTOR, PhysicalVolume, Section, Value, parse_text
+
+_MAX_DEPTH = 4
+_MAX_VOLUMES = 4096
+_MAX_SEGMENTS = 100_000
+_OTHERS = {
+    "thin-pool": "a pool of thin volumes",
+    "thin": "a thin volume",
+    "snapshot": "a snapshot",
+    "cache": "a cached volume",
+    "cache-pool": "a cache",
+    "writecache": "a volume with a write cache",
+    "vdo": "a deduplicated volume (VDO)",
+    "vdo-pool": "a pool of deduplicated volumes (VDO)",
+    "raid5": "RAID 5",
+    "raid6": "RAID 6",
+    "raid10": "RAID 10",
+    "integrity": "a volume with checksums",
+}
+
+
+class LogicalVolume(NamedTuple):
+    """`device` is None when it cannot be opened; then `text` says why."""
+
+    group: str
+    name: str
+    size: int
+    device: BlockDevice | None
+    text: str
+
+
+def logical_volumes(found: Sequence[tuple[PhysicalVolume, BlockDevice]]) -> list[LogicalVolume]:
+    """The visible volumes of all groups. Of several descriptions of a group the newest counts."""
+    devices = {volume.id: device for volume, device in found}
+    groups: dict[str, tuple[int, str, Section]] = {}
+    for volume, _ in found:
+        try:
+            name, group = _group(volume.text)
+            id_, number = _text(group, "id"), _number(group, "seqno")
+        except PARSE_ERRORS:
+            continue
+        if id_ not in groups or groups[id_][0] < number:
+            groups[id_] = (number, name, group)
+    volumes: list[LogicalVolume] = []
+    for _, name, group in groups.values():
+        try:
+            volumes += _Group(name, group, devices).visible()
+        except PARSE_ERRORS as error:
+            volumes.append(LogicalVolume(name, "unknown", 0, None, f"damaged volume group: {error}"))
+    return volumes
+
+
+def group_name(volume: PhysicalVolume) -> str:
+    """The name of a physical volume's group, "" when it keeps no description."""
+    try:
+        return _group(volume.text)[0]
+    except PARSE_ERRORS:
+        return ""
+
+
+class _Group:
+    def __init__(self, name: str, group: Section, devices: Mapping[str, BlockDevice]) -> None:
+        self._name = name
+        self._extent = _number(group, "extent_size") * SECTOR
+        if not 0 < self._extent <= 1 << 44:
+            raise GuestDamaged(f"lvm: extents of {self._extent} bytes")
+        self._volumes = _section(group, "logical_volumes") if "logical_volumes" in group else {}
+        if len(self._volumes) > _MAX_VOLUMES:
+            raise GuestDamaged(f"lvm: {len(self._volumes)} volumes in {name}")
+        self._physical = _section(group, "physical_volumes")
+        self._devices = devices
+        self._made: dict[str, BlockDevice] = {}
+        """Each volume is put together once: one may be used by many segments of others."""
+
+    def visible(self) -> Iterable[LogicalVolume]:
+        for name, description in self._volumes.items():
+            size = 0
+            try:
+                if not isinstance(description, dict) or "VISIBLE" not in _list(description, "status"):
+                    continue
+                segments = _segments(description)
+                size = sum(_number(segment, "extent_count") for segment in segments) * self._extent
+                device: BlockDevice | None = self._volume(name, 0)
+                text = ""
+            except PARSE_ERRORS as error:
+                device = None
+                text = str(error)
+            yield LogicalVolume(self._name, name, size, device, text)
+
+    def _volume(self, name: Value, depth: int) -> BlockDevice:
+        if not isinstance(name, str) or depth > _MAX_DEPTH:
+            raise GuestDamaged(f"lvm: no volume {name!r}, or nested too deeply")
+        if name in self._made:
+            return self._made[name]
+        parts = []
+        position = 0
+        for segment in _segments(_section(self._volumes, name)):
+            start = _number(segment, "start_extent") * self._extent
+            length = _number(segment, "extent_count") * self._extent
+            if start != position or length <= 0:
+                raise GuestDamaged(f"lvm: a segment of {name} starts at {start}, not at {position}")
+            device = self._segment(segment, length, depth)
+            parts.append(Segment(start, length, device, 0))
+            position += length
+        self._made[name] = parts[0].device if len(parts) == 1 else Segmented(parts)
+        return self._made[name]
+
+    def _segment(self, segment: Section, length: int, depth: int) -> BlockDevice:
+        kind = _text(segment, "type")
+        if kind in ("striped", "linear"):
+            stripes = self._places(_list(segment, "stripes"), length, depth)
+            if len(stripes) == 1:
+                return stripes[0]
+            return Striped(stripes, _number(segment, "stripe_size") * SECTOR, length)
+        if kind == "mirror":
+            return self._places(_list(segment, "mirrors")[:2], length, depth)[0]
+        if kind == "raid1":  # pairs of metadata and image
+            return Part(self._volume(_list(segment, "raids")[1], depth + 1), 0, length)
+        raise GuestDamaged(f"{_OTHERS.get(kind, 'an LVM volume of type ' + kind)}; it cannot be opened here")
+
+    def _places(self, pairs: Sequence[Value], length: int, depth: int) -> list[BlockDevice]:
+        """Devices of pairs of a name and a first extent, each for its share of `length`."""
+        if not pairs or len(pairs) % 2:
+            raise GuestDamaged("lvm: a segment that lies nowhere")
+        share = length // (len(pairs) // 2)
+        return [
+            self._place(name, first, share, depth)
+            for name, first in zip(pairs[::2], pairs[1::2], strict=True)
+        ]
+
+    def _place(self, name: Value, first: Value, length: int, depth: int) -> BlockDevice:
+        if not isinstance(name, str) or not isinstance(first, int):
+            raise GuestDamaged(f"lvm: a segment at {name!r}, {first!r}")
+        if name not in self._physical:
+            return Part(self._volume(name, depth + 1), first * self._extent, length)
+        volume = _section(self._physical, name)
+        device = self._devices.get(_text(volume, "id").replace("-", ""))
+        if device is None:
+            last = volume.get("device")
+            where = f" (last seen as {last})" if isinstance(last, str) else ""
+            raise GuestDamaged(f"it needs the physical volume {_text(volume, 'id')}{where}, on another disk")
+        return Part(device, _number(volume, "pe_start") * SECTOR + first * self._extent, length)
+
+
+def _group(text: str) -> tuple[str, Section]:
+    for name, value in parse_text(text).items():
+        if isinstance(value, dict):
+            return name, value
+    raise GuestDamaged("lvm: no volume group is described")
+
+
+def _segments(volume: Section) -> list[Section]:
+    count = _number(volume, "segment_count")
+    if not 0 < count <= _MAX_SEGMENTS:
+        raise GuestDamaged(f"lvm: a volume of {count} segments")
+    return [_section(volume, f"segment{number}") for number in range(1, count + 1)]
+
+
+def _number(section: Section, name: str) -> int:
+    value = section.get(name)
+    if not isinstance(value, int) or not 0 <= value < 1 << 54:
+        raise GuestDamaged(f"lvm: {name} is {value!r}")
+    return value
+
+
+def _text(section: Section, name: str) -> str:
+    value = section.get(name)
+    if not isinstance(value, str):
+        raise GuestDamaged(f"lvm: {name} is {value!r}")
+    return value
+
+
+def _list(section: Section, name: str) -> list[Value]:
+    value = section.get(name)
+    if not isinstance(value, list):
+        raise GuestDamaged(f"lvm: {name} is no list")
+    return value
+
+
+def _section(section: Section, name: str) -> Section:
+    value = section.get(name)
+    if not isinstance(value, dict):
+        raise GuestDamaged(f"lvm: there is no section {name}")
+    return value

@@ -1,0 +1,1 @@
+"""The confined process that parses guests: protocol, sandbox, system call filter."""

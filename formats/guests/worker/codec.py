@@ -1,0 +1,286 @@
+"""Entries, volumes and attributes as bytes, and the rules that both sides hold them to. No I/O.
+
+The worker checks what a parser made of a damaged guest and says GuestDamaged; the parent checks the same
+again, and what fails there can only come from a worker that somebody took over. Packed, not JSON: every
+number has its width, so that there is less to check. 20,000 entries cost 0.12 s of processor time on both
+sides together, 0.15 s as JSON (EPYC, 2 cores).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from struct import Struct
+from struct import error as StructError
+from typing import Final
+
+from holdfast.base.types import Buffer
+from holdfast.formats.guests.values.values import Entry, FileExtent, GuestDamaged, NodeType, Volume
+from holdfast.formats.guests.worker.protocol import Nonsense
+
+NAME_LIMIT: Final = 255 * 4
+"""Bytes of a name: 255 characters in any file system here, in UTF-8."""
+LINK_LIMIT: Final = 1 << 17
+"""Bytes of a link's target: NTFS allows 32 Ki characters."""
+EXTENT_LIMIT: Final = 1 << 16
+"""Extents of an entry. A file in more pieces is read through its parser."""
+VOLUME_LIMIT: Final = 4096
+TEXT_LIMIT: Final = 4096
+"""Characters of a label or an explanation."""
+ATTRIBUTE_LIMIT: Final = 1024
+_PATH_LIMIT: Final = 1024
+_VALUE_LIMIT: Final = 1 << 16
+_ATTRIBUTES: Final = (b"user.", b"system.posix_acl_")
+_LARGEST: Final = 2**63 - 1
+
+# inode, type, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, extents
+_ENTRY: Final = Struct("<QBHIIIQQqqqQ?I")
+_NO_EXTENTS: Final = 0xFFFFFFFF
+_EXTENT: Final = Struct("<qqq")  # start, length, place on the disk or -1
+_NAME: Final = Struct("<H")
+_VOLUME: Final = Struct("<QqHHHI")  # size, offset, lengths of path, file system, label and text
+_COUNT: Final = Struct("<I")
+_PAGE: Final = Struct("<IB")  # names, whether they are the last
+_ATTRIBUTE: Final = Struct("<HI")
+_TYPES: Final = tuple(NodeType)
+_NUMBERS: Final = {type_: number for number, type_ in enumerate(_TYPES)}
+
+
+def is_name(name: bytes) -> bool:
+    """Whether a folder can hold the name."""
+    return (
+        0 < len(name) <= NAME_LIMIT and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
+    )
+
+
+def are_extents(extents: Sequence[tuple[int, int, int]], size: int, disk_size: int) -> bool:
+    """Whether runs cover a file of `size` bytes in order, each of them inside the disk or zeros."""
+    at = 0
+    for start, length, disk in extents:
+        if start != at or length <= 0 or (disk != -1 and not 0 <= disk <= disk_size - length):
+            return False
+        at += length
+    return at == size
+
+
+# ---- entries ------------------------------------------------------------------------------------------
+
+
+def pack_entry(entry: Entry, disk_size: int) -> bytes:
+    """Extents that cannot be, or are too many, are left out: then the parser is asked for the bytes, and
+    says what is wrong. Times are clamped to 64 bits. Raises GuestDamaged for other impossible numbers."""
+    extents = entry.extents
+    if extents is not None and not (
+        len(extents) <= EXTENT_LIMIT and are_extents(extents, entry.size, disk_size)
+    ):
+        extents = None
+    times = entry.mtime, entry.ctime, entry.atime
+    try:
+        if max(entry.size, entry.allocated) > _LARGEST or entry.mode & ~0o7777:
+            raise GuestDamaged(f"inode {entry.inode} has an impossible size or mode")
+        head = _ENTRY.pack(
+            entry.inode,
+            _NUMBERS[entry.type],
+            entry.mode,
+            entry.uid,
+            entry.gid,
+            entry.links,
+            entry.size,
+            entry.allocated,
+            *(min(max(at, -_LARGEST), _LARGEST) for at in times),
+            entry.device,
+            entry.plain,
+            _NO_EXTENTS if extents is None else len(extents),
+        )
+        if not extents:
+            return head
+        if len(extents) == 1:
+            return head + _EXTENT.pack(*extents[0])
+        return head + Struct(f"<{3 * len(extents)}q").pack(*chain.from_iterable(extents))
+    except StructError as error:
+        raise GuestDamaged(f"inode {entry.inode} has numbers that cannot be: {error}") from error
+
+
+def unpack_entry(body: Buffer, disk_size: int) -> Entry:
+    """Raises Nonsense."""
+    try:
+        entry, end = _entry_at(body, 0, disk_size)
+    except StructError as error:
+        raise Nonsense("an entry is cut off") from error
+    if end != len(body):
+        raise Nonsense("bytes behind an entry")
+    return entry
+
+
+def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
+    inode, type_, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, count = (
+        _ENTRY.unpack_from(body, at)
+    )
+    at += _ENTRY.size
+    if type_ >= len(_TYPES) or mode > 0o7777 or size > _LARGEST or allocated > _LARGEST:
+        raise Nonsense(f"inode {inode} has an impossible type, mode or size")
+    extents: tuple[FileExtent, ...] | None = None
+    if count == 1:
+        extents = (FileExtent(*_EXTENT.unpack_from(body, at)),)
+        at += _EXTENT.size
+    elif count != _NO_EXTENTS:
+        end = at + count * _EXTENT.size
+        if count > EXTENT_LIMIT or end > len(body):
+            raise Nonsense(f"inode {inode} has {count} extents")
+        extents = tuple(map(FileExtent._make, _EXTENT.iter_unpack(memoryview(body)[at:end])))
+        at = end
+    if extents is not None and not are_extents(extents, size, disk_size):
+        raise Nonsense(f"the extents of inode {inode} do not cover it, or leave the disk")
+    entry = Entry(
+        inode,
+        _TYPES[type_],
+        mode,
+        uid,
+        gid,
+        links,
+        size,
+        allocated,
+        mtime,
+        ctime,
+        atime,
+        device,
+        extents,
+        plain,
+    )
+    return entry, at
+
+
+def pack_named(name: bytes, entry: Entry, disk_size: int) -> bytes:
+    """One line of a page. Raises GuestDamaged for a name that no file can have."""
+    if not is_name(name):
+        raise GuestDamaged(f"a folder holds a name that no file can have: {name[:80]!r}")
+    return _NAME.pack(len(name)) + name + pack_entry(entry, disk_size)
+
+
+def pack_page(lines: Sequence[bytes], *, is_last: bool) -> bytes:
+    return _PAGE.pack(len(lines), is_last) + b"".join(lines)
+
+
+def unpack_page(body: Buffer, disk_size: int) -> tuple[list[tuple[bytes, Entry]], bool]:
+    """Names with their entries, and whether they are the last. Raises Nonsense."""
+    try:
+        count, last = _PAGE.unpack_from(body)
+        if not count and not last:
+            raise Nonsense("an empty page that is not the last")
+        at, lines = _PAGE.size, []
+        for _ in range(count):
+            (length,) = _NAME.unpack_from(body, at)
+            at += _NAME.size
+            name = bytes(body[at : at + length])
+            if not is_name(name):
+                raise Nonsense(f"a folder with a name that no file can have: {name[:80]!r}")
+            entry, at = _entry_at(body, at + length, disk_size)
+            lines.append((name, entry))
+    except StructError as error:
+        raise Nonsense("a page is cut off") from error
+    if at != len(body):
+        raise Nonsense("bytes behind a page")
+    return lines, bool(last)
+
+
+# ---- volumes ------------------------------------------------------------------------------------------
+
+
+def is_volume_path(path: str) -> bool:
+    """Whether a volume can stand there."""
+    return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def pack_volumes(volumes: Sequence[Volume], disk_size: int) -> bytes:
+    """Raises GuestDamaged for what cannot be: on a disk, only somebody hostile writes that."""
+    if len(volumes) > VOLUME_LIMIT:
+        raise GuestDamaged(f"the disk has more than {VOLUME_LIMIT} volumes")
+    body = bytearray(_COUNT.pack(len(volumes)))
+    for volume in volumes:
+        texts = [
+            volume.path.encode(errors="replace"),
+            *map(_cut, (volume.file_system, volume.label, volume.text)),
+        ]
+        if not is_volume_path(volume.path) or len(texts[0]) > _PATH_LIMIT:
+            raise GuestDamaged(f"a volume cannot be called {volume.path[:200]!r}")
+        if not (0 <= volume.size <= _LARGEST and -1 <= volume.offset <= disk_size):
+            raise GuestDamaged(f"volume {volume.path}: {volume.size} bytes at {volume.offset} cannot be")
+        body += _VOLUME.pack(volume.size, volume.offset, *map(len, texts)) + b"".join(texts)
+    return bytes(body)
+
+
+def _cut(text: str) -> bytes:
+    return text[:TEXT_LIMIT].encode(errors="replace")
+
+
+def unpack_volumes(body: Buffer, disk_size: int) -> tuple[Volume, ...]:
+    """Raises Nonsense."""
+    volumes: dict[str, Volume] = {}
+    try:
+        (count,) = _COUNT.unpack_from(body)
+        if count > VOLUME_LIMIT:
+            raise Nonsense(f"{count} volumes")
+        at = _COUNT.size
+        for _ in range(count):
+            size, offset, *lengths = _VOLUME.unpack_from(body, at)
+            at += _VOLUME.size
+            texts = []
+            for length in lengths:
+                texts.append(bytes(body[at : at + length]).decode())
+                at += length
+            path, file_system, label, text = texts
+            if not is_volume_path(path) or lengths[0] > _PATH_LIMIT or path in volumes:
+                raise Nonsense(f"a volume called {path[:200]!r}")
+            if size > _LARGEST or not -1 <= offset <= disk_size or max(map(len, texts)) > TEXT_LIMIT:
+                raise Nonsense(f"volume {path}: impossible numbers or texts")
+            volumes[path] = Volume(path, size, offset, file_system, label, text)
+    except (StructError, UnicodeDecodeError) as error:
+        raise Nonsense("the list of volumes is cut off or no text") from error
+    if at != len(body):
+        raise Nonsense("bytes behind the volumes")
+    return tuple(volumes.values())
+
+
+# ---- attributes ---------------------------------------------------------------------------------------
+
+
+def pack_attributes(attributes: dict[bytes, bytes]) -> bytes:
+    """Those that are for users' eyes: `user.` and ACLs. Raises GuestDamaged for impossible ones."""
+    body = bytearray()
+    shown = {name: value for name, value in attributes.items() if name.startswith(_ATTRIBUTES)}
+    if len(shown) > ATTRIBUTE_LIMIT:
+        raise GuestDamaged(f"more than {ATTRIBUTE_LIMIT} attributes")
+    for name, value in shown.items():
+        if not _is_attribute(name, value):
+            raise GuestDamaged(f"an attribute that cannot be: {name[:80]!r}")
+        body += _ATTRIBUTE.pack(len(name), len(value)) + name + value
+    return bytes(body)
+
+
+def _is_attribute(name: bytes, value: bytes) -> bool:
+    return (
+        name.startswith(_ATTRIBUTES) and len(name) <= 255 and b"\0" not in name and len(value) <= _VALUE_LIMIT
+    )
+
+
+def unpack_attributes(body: Buffer) -> dict[bytes, bytes]:
+    """Raises Nonsense."""
+    attributes: dict[bytes, bytes] = {}
+    at = 0
+    try:
+        while at < len(body):
+            name_length, length = _ATTRIBUTE.unpack_from(body, at)
+            at += _ATTRIBUTE.size
+            name, value = (
+                bytes(body[at : at + name_length]),
+                bytes(body[at + name_length : at + name_length + length]),
+            )
+            at += name_length + length
+            if not _is_attribute(name, value) or len(attributes) >= ATTRIBUTE_LIMIT:
+                raise Nonsense("an impossible attribute, or too many")
+            attributes[name] = value
+    except StructError as error:
+        raise Nonsense("attributes are cut off") from error
+    if at != len(body):
+        raise Nonsense("an attribute is cut off")
+    return attributes

@@ -1,0 +1,200 @@
+"""A worker process from the parent's side: started with nothing, asked within a time limit, killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.formats.guests.values.values import WorkerFailed
+from holdfast.formats.guests.worker.protocol import Channel, Kind, Layer, Nonsense, Want, unpack_layers
+
+_WANT_COST: Final = 64 << 10
+"""Bytes that each read of the disk counts for at least: many small ones cost time as well."""
+_PYTHON: Final = (sys.executable, "-P", "-s", "-m")
+"""Not `-I`: that would ignore the PYTHONPATH which is made for it, all that its environment holds."""
+_WORDS: Final = 8 << 10
+"""Bytes that are read of what a worker says that did not come up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker may cost. Seconds are those it takes itself, without what the repository takes to
+    deliver bytes of the disk; bytes of memory are address space.
+
+    Unlocking LUKS may take more time for each passphrase, and Argon2id up to 1 GiB that `cryptsetup` asks for
+    by default: a worker has that room only when it is given passphrases.
+    """
+
+    start_seconds: float = 30
+    answer_seconds: float = 30
+    unlock_seconds: float = 60
+    memory: int = 1 << 30
+    unlock_memory: int = 1 << 30
+    disk_bytes: int = 4 << 30
+    """Read of the disk for one answer."""
+    names: int = 1_000_000
+    """In one folder."""
+    failures: int = 5
+    """Workers that may fail within `failure_seconds`; then none is started for `pause_seconds`."""
+    failure_seconds: float = 600
+    pause_seconds: float = 60
+    required: frozenset[Layer] = frozenset({Layer.SECCOMP, Layer.LIMITS})
+    """Without these nothing is parsed."""
+
+
+class WorkerProcess:
+    """One worker, from `start` to `kill`. One thread at a time."""
+
+    def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
+        self._process = process
+        self._channel = channel
+        self.layers: frozenset[Layer] = frozenset()
+
+    @staticmethod
+    def start(opener: str, memory: int, limits: Limits) -> WorkerProcess:
+        """A worker that has imported `opener` and locked itself in; it has seen nothing of the disk.
+
+        A new program, not a fork: this process may hold keys and have threads. It gets one descriptor, no
+        environment but the folders that modules come from here, and a session of its own, so that Ctrl-C
+        does not reach it. Raises WorkerFailed.
+        """
+        ours, theirs = socket.socketpair()
+        try:
+            process = subprocess.Popen(
+                [
+                    *_PYTHON,
+                    "holdfast.formats.guests.worker.worker",
+                    str(theirs.fileno()),
+                    opener,
+                    str(memory),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                env={
+                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if os.path.isabs(path)),  # noqa: PTH117
+                    "LC_ALL": "C.UTF-8",
+                },
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            raise WorkerFailed(f"the parser could not be started: {error.strerror}") from error
+        finally:
+            theirs.close()
+        worker = WorkerProcess(process, Channel(ours))
+        try:
+            worker._greet(limits)
+        except BaseException:
+            worker.kill()
+            raise
+        return worker
+
+    def _greet(self, limits: Limits) -> None:
+        try:
+            kind, body = self._channel.receive(deadline=time.monotonic() + limits.start_seconds)
+            if kind is not Kind.HELLO:
+                raise Nonsense("no greeting")
+            self.layers = unpack_layers(body)
+        except (EOFError, OSError, Nonsense) as error:
+            self._process.kill()
+            said = self._last_words()
+            raise WorkerFailed("the parser did not start" + (f": {said}" if said else "")) from error
+        missing = sorted(limits.required - self.layers)
+        if missing:
+            raise WorkerFailed(
+                f"the parser could not be locked in (missing here: {', '.join(missing)}), so it is not used"
+            )
+        self._close_errors()
+
+    def _last_words(self) -> str:
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
+        said = self._process.stderr.read(_WORDS) or b""
+        lines = said.decode(errors="replace").strip().splitlines()
+        return lines[-1][:300] if lines else ""
+
+    def _close_errors(self) -> None:
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+    def exchange(
+        self,
+        kind: Kind,
+        request: bytes,
+        *,
+        serve: Callable[[Want], bytes | None],
+        disk_size: int,
+        seconds: float,
+        disk_bytes: int,
+    ) -> tuple[Kind, bytearray]:
+        """The answer to a request. Meanwhile bytes of the disk come from `serve` (None: cannot be had), at
+        most `disk_bytes` of them.
+
+        Raises WorkerFailed when the worker died or took longer than `seconds`, and Nonsense; whatever is
+        raised, it must be killed then.
+        """
+        deadline = time.monotonic() + seconds
+        try:
+            self._channel.send(kind, request, deadline=deadline)
+            while True:
+                kind, body = self._channel.receive(deadline=deadline)
+                if kind is Kind.BROKEN:
+                    raise WorkerFailed(f"the parser {printable(body)}")
+                if kind is not Kind.WANT:
+                    return kind, body
+                want = Want.unpack(body, disk_size)
+                disk_bytes -= max(want.length, _WANT_COST)
+                if disk_bytes < 0:
+                    raise WorkerFailed("the parser read too much of the disk for one answer")
+                began = time.monotonic()
+                data = serve(want)
+                deadline += time.monotonic() - began
+                if data is None:
+                    self._channel.send(Kind.DISK_ERROR, deadline=deadline)
+                else:
+                    self._channel.send(Kind.DISK_BYTES, data, deadline=deadline)
+        except TimeoutError as error:
+            raise WorkerFailed(f"the parser took longer than {seconds:g} s for an answer") from error
+        except (EOFError, OSError) as error:
+            raise WorkerFailed(f"the parser {self._end()}") from error
+
+    def _end(self) -> str:
+        """How the process ended that has closed its socket."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "closed its socket"
+        if code >= 0:
+            return "ended unasked"
+        with suppress(ValueError):
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"was ended by signal {-code}"
+
+    def interrupt(self) -> None:
+        """Let an exchange that is under way fail soon. From any thread."""
+        self._process.kill()
+
+    def kill(self) -> None:
+        """At once, and wait until it is gone. Nothing of it is left: no zombie, no descriptor."""
+        self._process.kill()
+        self._close_errors()
+        self._channel.socket.close()
+        self._process.wait()
+
+
+def printable(text: bytes | bytearray, limit: int = 500) -> str:
+    """What a worker says, fit for a message: one line, no control characters."""
+    return "".join(
+        c if c.isprintable() else "?" for c in bytes(text[: 4 * limit]).decode(errors="replace")[:limit]
+    )
