@@ -16,8 +16,8 @@ from bench.corpus import Corpus
 from bench.inserts import as_inserts
 from bench.measure import MB, Command, Figures, allocated, median, median_of, number, run, settle, warm
 from bench.tools import Source
-from holdfast.dumps.postgres import PostgresVisitor
-from holdfast.dumps.scan import Scanner
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 
 NAME = "shop"
 BLOCK = 1 << 20

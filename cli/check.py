@@ -13,7 +13,7 @@ from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape, fields, size
-from holdfast.dumps.log_ties import findings
+from holdfast.formats.dumps.logs.required_logs import findings
 from holdfast.ingest.logs import read_histories
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives

@@ -23,7 +23,7 @@ from holdfast.cli.options import command, filter_options, parse_duration, pass_s
 from holdfast.cli.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.render import Column, count, escape, table
 from holdfast.cli.snapshots import describe_subject, group_by_subject
-from holdfast.dumps.log_ties import LogPlan
+from holdfast.formats.dumps.logs.required_logs import LogPlan
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.retention import Decision, Policy, decide
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name

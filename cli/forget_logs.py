@@ -8,7 +8,7 @@ from holdfast.base.errors import Locked, Refused, RepositoryError
 from holdfast.cli.context import Settings
 from holdfast.cli.documents import SHORT_ID
 from holdfast.cli.render import count, escape
-from holdfast.dumps.log_ties import (
+from holdfast.formats.dumps.logs.required_logs import (
     LogPlan,
     findings,
     holders,

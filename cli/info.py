@@ -11,7 +11,7 @@ from holdfast.cli.logs import describe
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, duration, fields, iso, rate, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
-from holdfast.dumps.log_ties import findings, needs
+from holdfast.formats.dumps.logs.required_logs import findings, needs
 from holdfast.ingest.logs import read_histories
 from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository

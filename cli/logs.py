@@ -15,8 +15,8 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import Column, count, escape, size, table
 from holdfast.cli.wal import check_name, write_log
 from holdfast.cli.wal_source import pusher
-from holdfast.dumps.log_ties import POSTGRESQL, findings, segment_size
-from holdfast.dumps.wal import coverage
+from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, findings, segment_size
+from holdfast.formats.dumps.postgresql.wal import coverage
 from holdfast.ingest.logs import push_binlogs, read_histories
 from holdfast.ingest.source import FileSource
 from holdfast.repo.core.repository import Repository

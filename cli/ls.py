@@ -15,7 +15,7 @@ from holdfast.cli.guest_options import leads_inside, luks_option
 from holdfast.cli.made import MadeFiles
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import Column, count, size, table
-from holdfast.dumps.stored_files import MadeFile, below, has_made_files
+from holdfast.formats.dumps.virtual_files import MadeFile, below, has_made_files
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.select import find_items, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from holdfast.base.errors import Damaged, MissingChunk, NotFound, Refused, RepositoryError
 from holdfast.base.types import Buffer
-from holdfast.dumps.layout import find_table, table_csv
-from holdfast.dumps.stored_files import (
+from holdfast.formats.dumps.registry import find_table, table_csv
+from holdfast.formats.dumps.virtual_files import (
     Made,
     MadeFile,
     folder_of,

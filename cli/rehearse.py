@@ -136,8 +136,8 @@ def _chosen(
     # Here and not above: dumps need nothing of it.
     from holdfast.cli.restore_physical import pick_backup, recovery_of  # noqa: PLC0415
     from holdfast.cli.wal import write_log  # noqa: PLC0415
-    from holdfast.dumps.log_ties import wal_identity  # noqa: PLC0415
-    from holdfast.dumps.pg_recovery_logs import check_logs  # noqa: PLC0415
+    from holdfast.formats.dumps.logs.recovery import check_logs  # noqa: PLC0415
+    from holdfast.formats.dumps.logs.required_logs import wal_identity  # noqa: PLC0415
     from holdfast.ingest.logs import read_histories  # noqa: PLC0415
     from holdfast.repo.records.log_archive import LogReading  # noqa: PLC0415
     from holdfast.repo.snapshots.snapshot import Subject, SubjectKind  # noqa: PLC0415

@@ -33,8 +33,8 @@ from holdfast.cli.restore_physical import (
     restore_cluster,
     until_options,
 )
-from holdfast.dumps.stored_files import below
 from holdfast.formats.disks.export_formats import VIEWS
+from holdfast.formats.dumps.virtual_files import below
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.select import find_items
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot

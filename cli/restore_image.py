@@ -20,8 +20,8 @@ from holdfast.base.targets import (
 from holdfast.base.types import ProgressFunction
 from holdfast.cli.context import Settings
 from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.dumps.stored_files import MadeFile, stream
 from holdfast.formats.disks.export import ViewTarget, stored_view
+from holdfast.formats.dumps.virtual_files import MadeFile, stream
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository

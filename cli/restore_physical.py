@@ -19,12 +19,18 @@ from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, duration, escape, rate, size
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.log_ties import usable, wal_identity
-from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery, parse_target
-from holdfast.dumps.pg_recovery_logs import check_logs
-from holdfast.dumps.stored_files import load_catalogue
-from holdfast.dumps.tar import DATA_FOLDER, FORM
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.logs.recovery import check_logs
+from holdfast.formats.dumps.logs.required_logs import usable, wal_identity
+from holdfast.formats.dumps.postgresql.basebackup_tar import DATA_FOLDER, FORM
+from holdfast.formats.dumps.postgresql.recovery import (
+    AUTO_CONF,
+    SIGNAL,
+    STANDBY_SIGNAL,
+    Recovery,
+    parse_target,
+)
+from holdfast.formats.dumps.virtual_files import load_catalogue
 from holdfast.ingest.logs import read_histories
 from holdfast.rehearse.data_directory import Changes, check_target, check_whole, restore_data_directory
 from holdfast.repo.core.reader import Reader

@@ -18,8 +18,8 @@ from holdfast.cli.failures import report
 from holdfast.cli.options import Command, command, pass_settings
 from holdfast.cli.wal_source import pusher, system_id_in
 from holdfast.cli.warm_server import leave_behind
-from holdfast.dumps.log_ties import wal_identity
-from holdfast.dumps.pg_control import CONTROL_PATH
+from holdfast.formats.dumps.logs.required_logs import wal_identity
+from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
 from holdfast.ingest.logs import push_wal, wal_archives
 from holdfast.ingest.source import FileSource
 from holdfast.repo.core.reader import Reader

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from holdfast.base.errors import RepositoryError
 from holdfast.base.types import SnapshotID
-from holdfast.dumps.composed import Composed
+from holdfast.formats.dumps.core.virtual_file import Composed
 from holdfast.formats.guests.values.values import Entry
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.base.errors import RepositoryError
-from holdfast.dumps import stored_files
 from holdfast.formats.disks.export_formats import MOUNTED
+from holdfast.formats.dumps import virtual_files as stored_files
 from holdfast.formats.guests.values.naming import FILES, disk_name
 from holdfast.fusefs.names import unique_name
 from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from holdfast.base.errors import Damaged, HoldfastError
 from holdfast.base.types import ProgressFunction
-from holdfast.dumps.catalogue import Catalogue, encode
+from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.ingest.changes import ingest_changes
 from holdfast.ingest.changes_plan import tie
 from holdfast.ingest.guide import Parent

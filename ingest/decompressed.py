@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from holdfast.dumps.decoders import ERRORS, Decoder, Zstd, bzip2_stream, gzip_member, xz_stream
+from holdfast.formats.dumps.core.compression import (
+    ERRORS,
+    Decoder,
+    Zstd,
+    bzip2_stream,
+    gzip_member,
+    xz_stream,
+)
 from holdfast.ingest.source import HEAD_SIZE, Source, SourceExtent
 from holdfast.ingest.wrapped import Wrapped
 from holdfast.repo.snapshots.snapshot import BadRange

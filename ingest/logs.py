@@ -10,8 +10,9 @@ from functools import partial
 
 from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import ChunkID
-from holdfast.dumps import binlog, wal
-from holdfast.dumps.log_ties import POSTGRESQL, wal_identity
+from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, wal_identity
+from holdfast.formats.dumps.mysql import binlog
+from holdfast.formats.dumps.postgresql import wal
 from holdfast.ingest.pipeline import UNIT, Pipeline
 from holdfast.ingest.source import FileSource
 from holdfast.repo.chunks.chunker import STREAM, Cutter

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.base.errors import Refused
-from holdfast.dumps.pgdump import TAR_REASON, Unpacker, is_tar_archive
-from holdfast.dumps.scanners import scanner_for
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.open import suffix_format
+from holdfast.formats.dumps.postgresql.custom.unpack import TAR_REASON, Unpacker, is_tar_archive
+from holdfast.formats.dumps.scanners import scanner_for
 from holdfast.ingest.decompressed import PEEK, DecompressedSource, compression, unpacked_head
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.image_source import BytesSource, ImageSource

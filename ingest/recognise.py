@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from holdfast.dumps.tar import is_physical_backup
+from holdfast.formats.dumps.postgresql.basebackup_tar import is_physical_backup
 from holdfast.repo.chunks.chunker import BLOCK, DISK, DUMP, STREAM, CutterSpec
 from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind
 

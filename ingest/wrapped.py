@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
-from holdfast.dumps.catalogue import Catalogue
+from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.ingest.source import Source, SourceExtent
 from holdfast.repo.snapshots.snapshot import BadRange
 

@@ -23,9 +23,9 @@ from holdfast.base.errors import Damaged, Refused
 from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
 from holdfast.base.types import Buffer, ProgressFunction
-from holdfast.dumps.catalogue import Catalogue, Section
-from holdfast.dumps.pg_control import CONTROL_PATH
-from holdfast.dumps.tar import FORM
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.postgresql.basebackup_tar import FORM
+from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer

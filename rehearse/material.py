@@ -9,9 +9,9 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.layout import files
-from holdfast.dumps.stored_files import WHOLE, load_catalogue, stream
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.registry import files
+from holdfast.formats.dumps.virtual_files import WHOLE, load_catalogue, stream
 from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository

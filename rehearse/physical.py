@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import ProgressFunction
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.pg_recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.postgresql.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
 from holdfast.rehearse.clients import ask
 from holdfast.rehearse.confined import Confinement
 from holdfast.rehearse.data_directory import Changes, restore_data_directory

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.dumps.catalogue import Section
+from holdfast.formats.dumps.core.catalogue import Section
 
 _NAME: Final = rb'(?:"(?:[^"\0]|""){1,1000}"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]{0,200})'
 _STATEMENT: Final = re.compile(

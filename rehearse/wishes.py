@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.dumps.pg_recovery import Recovery
+from holdfast.formats.dumps.postgresql.recovery import Recovery
 from holdfast.rehearse.wal_relay import FetchLog
 
 

@@ -10,7 +10,16 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from holdfast.dumps._lexer import COMMENT, META, MYSQL, POSTGRESQL, ROWS_BEGIN, ROWS_END, SQLITE, STATEMENT
+from holdfast.formats.dumps.lexer._lexer import (
+    COMMENT,
+    META,
+    MYSQL,
+    POSTGRESQL,
+    ROWS_BEGIN,
+    ROWS_END,
+    SQLITE,
+    STATEMENT,
+)
 
 Event = tuple[int, int, int, bytes]
 

@@ -7,9 +7,9 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from holdfast.dumps.catalogue import Catalogue, decode, encode
-from holdfast.dumps.composed import Composed
-from holdfast.dumps.scan import Scanner, Visitor
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.core.scan import Scanner, Visitor
+from holdfast.formats.dumps.core.virtual_file import Composed
 
 ODD = "wei rd`'\"\n/;名-- x.y"
 """A table's name."""

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from database_support import PostgresServer, database_user, postgres_tool, run
-from holdfast.dumps.catalogue import Catalogue, decode
-from holdfast.dumps.tar import TarScanner
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode
+from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner
 from holdfast.ingest.backup import Request, back_up
 from holdfast.ingest.databases.connection import parse_url
 from holdfast.ingest.databases.physical import PhysicalSource, identity, prepare_physical

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli_support import PASSWORD, Place
-from holdfast.dumps.catalogue import Catalogue, encode
+from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.rehearse.private import PREFIX
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer

@@ -13,7 +13,7 @@ import pytest
 from cli_support import Place
 from database_support import MariaServer, maria_server
 from holdfast.base.errors import Refused
-from holdfast.dumps.binlog import (
+from holdfast.formats.dumps.mysql.binlog import (
     HEAD_SIZE,
     BinlogName,
     Gap,

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, Unsupported
-from holdfast.dumps.catalogue import Catalogue, Section, decode, encode
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode, encode
 
 SIZE = 10_000
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.dumps.composed import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
 from support import random_bytes
 
 STORED = random_bytes(1000, 1)

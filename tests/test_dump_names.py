@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from holdfast.dumps.names import file_name
+from holdfast.formats.dumps.core.names import file_name
 
 # What a catalogue's text can hold: any character, and bytes that were no UTF-8 as surrogates.
 characters = st.sampled_from("ab./%~\\ \0\n\x7fäß€🐘\udc80\udcff") | st.characters(exclude_categories=["Cs"])

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, Refused
-from holdfast.dumps import copy_rows
-from holdfast.dumps.copy_rows import copy_to_csv, insert_to_csv
+from holdfast.formats.dumps.rows import copy_to_csv as copy_rows
+from holdfast.formats.dumps.rows.copy_to_csv import copy_to_csv, insert_to_csv
 
 VALUES = st.none() | st.text(
     st.sampled_from("ab,\"'\\\n\r\t\b\f\v .Nx0171é\U0001f600;()") | st.characters(exclude_categories=("Cs",)),

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.dumps import mysql_files, postgres_files, scan
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.scan import Scanner
-from holdfast.dumps.scanners import scanner_for
+from holdfast.formats.dumps.core import scan
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.mysql import files as mysql_files
+from holdfast.formats.dumps.postgresql import files as postgres_files
+from holdfast.formats.dumps.scanners import scanner_for
 
 POSTGRES = b"""--
 -- PostgreSQL database dump

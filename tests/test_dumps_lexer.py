@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import lexer_twin
-from holdfast.dumps._lexer import (
+from holdfast.formats.dumps.lexer._lexer import (
     COMMENT,
     META,
     MYSQL,

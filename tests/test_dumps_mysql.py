@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from database_support import MariaServer, maria_server
-from holdfast.dumps.mysql import MysqlVisitor
-from holdfast.dumps.mysql_files import files
-from holdfast.dumps.names import file_name
+from holdfast.formats.dumps.core.names import file_name
+from holdfast.formats.dumps.mysql.files import files
+from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from mysql_examples import LOOKS_LIKE, ODD, OTHER, SCHEMA, TABLES, content, quoted, rows, scan
 from support import random_bytes
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.dumps.mysql import MysqlVisitor
-from holdfast.dumps.mysql_files import files, table_rows
+from holdfast.formats.dumps.mysql.files import files, table_rows
+from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from mysql_examples import content, scan
 
 MARIADB = b"""/*M!999999\\- enable the sandbox mode */\x20

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from database_support import MariaServer, maria_server, run
 from holdfast.base.errors import Damaged, Refused
-from holdfast.dumps import _lexer, insert_rows
-from holdfast.dumps.insert_rows import Rows, csv, insert_to_csv
-from holdfast.dumps.mysql import MysqlVisitor
-from holdfast.dumps.mysql_files import table_rows
-from holdfast.dumps.sqlite_text import SqliteVisitor
-from holdfast.dumps.sqlite_text_files import table_rows as sqlite_table_rows
+from holdfast.formats.dumps.lexer import _lexer
+from holdfast.formats.dumps.mysql.files import table_rows
+from holdfast.formats.dumps.mysql.scan import MysqlVisitor
+from holdfast.formats.dumps.rows import insert_to_csv as insert_rows
+from holdfast.formats.dumps.rows.insert_to_csv import Rows, csv, insert_to_csv
+from holdfast.formats.dumps.sqlite.files import table_rows as sqlite_table_rows
+from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
 from mysql_examples import ALL_BYTES, LOOKS_LIKE, parse_csv, scan
 from support import need, random_bytes
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from database_support import PostgresServer, postgres_tool
-from holdfast.dumps.catalogue import Catalogue, decode, encode
-from holdfast.dumps.names import file_name
-from holdfast.dumps.pgdump import Unpacker, is_tar_archive
-from holdfast.dumps.pgdump_files import files, table_rows
-from holdfast.dumps.postgres_files import csv
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.core.names import file_name
+from holdfast.formats.dumps.postgresql.custom.files import files, table_rows
+from holdfast.formats.dumps.postgresql.custom.unpack import Unpacker, is_tar_archive
+from holdfast.formats.dumps.postgresql.files import csv
 from postgres_examples import HOSTILE_TABLES, ROLES, fill, identifier
 from test_dumps_postgres import RICH, SHOP, check_file, cluster, content, dump_of, tables_of
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from database_support import postgres_tool, run
 from holdfast.base.errors import Damaged, Refused
-from holdfast.dumps.catalogue import Catalogue, decode, encode
-from holdfast.dumps.pgdump import Unpacker
-from holdfast.dumps.pgdump_files import files, table_rows
-from holdfast.dumps.postgres_files import csv
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.postgresql.custom.files import files, table_rows
+from holdfast.formats.dumps.postgresql.custom.unpack import Unpacker
+from holdfast.formats.dumps.postgresql.files import csv
 from pgdump_examples import GZIP, LZ4, NONE, ZSTD, Entry, Writer, shop
 from test_dumps_pgdump import unpack
 from test_dumps_postgres import content

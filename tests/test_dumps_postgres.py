@@ -13,12 +13,12 @@ import pytest
 
 from database_support import PostgresServer, postgres_server
 from holdfast.base.errors import Refused
-from holdfast.dumps.catalogue import Catalogue, decode, encode
-from holdfast.dumps.composed import Composed
-from holdfast.dumps.names import file_name
-from holdfast.dumps.postgres import PostgresVisitor
-from holdfast.dumps.postgres_files import csv, files, table_rows
-from holdfast.dumps.scan import Scanner
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.core.names import file_name
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.postgresql.files import csv, files, table_rows
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from postgres_examples import HOSTILE_TABLES, ROLES, fill, identifier, literal
 
 RICH = 'rich "data" base'

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.postgres import PostgresVisitor
-from holdfast.dumps.postgres_files import files
-from holdfast.dumps.postgres_statement import ANY_EXTENSION, classify
-from holdfast.dumps.postgres_text import as_bytes, mentions, parts_of, qualified, quoted
-from holdfast.dumps.scan import Scanner
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.postgresql.files import files
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.statement import ANY_EXTENSION, classify
+from holdfast.formats.dumps.postgresql.text import as_bytes, mentions, parts_of, qualified, quoted
 
 T = ("s", "t")
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n"

@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from database_support import MariaServer, PostgresServer, maria_server, postgres_server
-from holdfast.dumps._lexer import MYSQL, POSTGRESQL, SQLITE
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.scan import BORDER_DISTANCE, Scanner
-from holdfast.dumps.scan_marks import Marks
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.scan import BORDER_DISTANCE, Scanner
+from holdfast.formats.dumps.core.scan_marks import Marks
+from holdfast.formats.dumps.lexer._lexer import MYSQL, POSTGRESQL, SQLITE
 from support import need
 
 NASTY = "it's; \\. \"q\" -- /* $$ ` \n\\.\n;;\r\n\t\\' \\\\"

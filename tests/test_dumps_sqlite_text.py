@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from database_support import run
-from holdfast.dumps.sqlite_text import SqliteVisitor
-from holdfast.dumps.sqlite_text_files import files, table_rows
+from holdfast.formats.dumps.sqlite.files import files, table_rows
+from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
 from mysql_examples import LOOKS_LIKE, content, scan
 from support import need, random_bytes
 

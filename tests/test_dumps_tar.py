@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.dumps.catalogue import Catalogue, decode, encode
-from holdfast.dumps.pg_control import parse_control
-from holdfast.dumps.pg_manifest import ManifestError, ManifestReader
-from holdfast.dumps.tar import TarScanner, files, is_physical_backup
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner, files, is_physical_backup
+from holdfast.formats.dumps.postgresql.control import parse_control
+from holdfast.formats.dumps.postgresql.manifest import ManifestError, ManifestReader
 from physical_support import scan
 from support import random_bytes
 

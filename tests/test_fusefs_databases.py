@@ -21,7 +21,7 @@ from database_support import PostgresServer, postgres_server, postgres_tool, run
 from fuse_support import Place as Mount
 from fuse_support import names, need_fuse
 from holdfast.base.types import ChunkID
-from holdfast.dumps.catalogue import Catalogue, Section, encode
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section, encode
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer

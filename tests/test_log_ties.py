@@ -17,8 +17,8 @@ from holdfast.base.types import PackID, RecordType
 from holdfast.cli import forget_logs
 from holdfast.cli.forget_logs import keep_last_users
 from holdfast.cli.restore_physical import pick_backup
-from holdfast.dumps.log_ties import needed_of, plan_logs
-from holdfast.dumps.pg_recovery import parse_target
+from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
+from holdfast.formats.dumps.postgresql.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer

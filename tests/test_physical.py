@@ -17,8 +17,8 @@ import pytest
 from database_support import PostgresServer, postgres_server, postgres_tool, run
 from holdfast.base.errors import Damaged, Refused, StreamFailed
 from holdfast.base.targets import TargetError
-from holdfast.dumps.catalogue import Catalogue
-from holdfast.dumps.tar import files, is_physical_backup
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
 from holdfast.ingest.backup import Request, back_up
 from holdfast.ingest.recognise import OTHER_DUMP
 from holdfast.rehearse.data_directory import Changes, restore_data_directory

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.dumps.scanners import scanner_for
+from holdfast.formats.dumps.scanners import scanner_for
 from holdfast.ingest.recognise import (
     OTHER_DUMP,
     PLAIN_FILE,

@@ -12,9 +12,9 @@ import pytest
 
 from cli_support import Place
 from database_support import PostgresServer, postgres_server
-from holdfast.dumps.catalogue import Catalogue, Section
-from holdfast.dumps.postgres import PostgresVisitor
-from holdfast.dumps.scan import Scanner
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from rehearse_support import counts, open_folder, put_dump, rehearse
 
 SHOP = """

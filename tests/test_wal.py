@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Refused
-from holdfast.dumps.wal import (
+from holdfast.formats.dumps.postgresql.wal import (
     Base,
     Branch,
     Range,

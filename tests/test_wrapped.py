@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.dumps.catalogue import Catalogue, Section, decode
-from holdfast.dumps.postgres import PostgresVisitor
-from holdfast.dumps.scan import Scanner
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
+from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from holdfast.ingest import pipeline as pipeline_module
 from holdfast.ingest import wrapped as wrapped_module
 from holdfast.ingest.guide import Parent

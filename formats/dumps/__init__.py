@@ -1,0 +1,1 @@
+"""Database dumps, physical backups and logs: scanned while they stream in, shown as virtual files."""

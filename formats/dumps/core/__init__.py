@@ -1,0 +1,1 @@
+"""What all engines share: the catalogue of a dump, scanning, virtual files, decompression, tar headers."""

@@ -1,0 +1,124 @@
+"""A dump of SQL text on its way in: pieces to an engine's visitor, borders of bulk data to the cutter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from holdfast.base.types import Buffer
+from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.scan_marks import Marks, MarkWatch
+from holdfast.formats.dumps.lexer import _lexer
+
+BORDER_DISTANCE: Final = 4096
+"""Bytes. Borders nearer to the one before are left out: a forced chunk costs a record of some 100 bytes
+in recipe and index, so tiny tables share one instead of getting one each."""
+
+SECTION_LIMIT: Final = 4_000_000
+"""Sections of a catalogue, but for those of the last slice: it is held in memory as a whole."""
+
+_SLICE: Final = 256 << 10
+"""Bytes lexed at once: an attacker's statements of one byte make events 150 times as large."""
+
+
+class Visitor(Protocol):
+    """What an engine makes of the pieces. Calls come in stream order; offsets are the stream's.
+
+    `text` is cut at 1 MiB; `end - start` is the true length. For what the pieces are see `_lexer.pyi`.
+    """
+
+    @property
+    def dialect(self) -> int:
+        """`_lexer.POSTGRESQL`, `MYSQL` or `SQLITE`."""
+
+    @property
+    def marks(self) -> Marks:
+        """What the tool writes at the beginning and end of each dump."""
+
+    @property
+    def count(self) -> int:
+        """Sections so far."""
+
+    def comment(self, start: int, end: int, text: bytes) -> None: ...
+
+    def statement(self, start: int, end: int, text: bytes) -> None: ...
+
+    def meta(self, start: int, end: int, text: bytes) -> None:
+        """A line for the client program."""
+
+    def rows(self, start: int, end: int, lead: bytes) -> None:
+        """Rows have ended: a run of INSERTs that all begin with `lead`, or, when it is empty, the data of
+        the COPY statement before, its closing line included."""
+
+    def finish(self, size: int, unfinished: str) -> Catalogue:
+        """The stream has ended after `size` bytes, within `unfinished` unless that is "".
+
+        The catalogue has a fault if something is unfinished or the dump tool's own end mark is missing.
+        """
+
+
+class Scanner:
+    """Feeds one stream to `visitor`. Not thread-safe. Memory does not depend on what the stream holds,
+    but for what the visitor keeps."""
+
+    def __init__(self, visitor: Visitor) -> None:
+        self._visitor: Final = visitor
+        self._lexer: Final = _lexer.Lexer(visitor.dialect)
+        self._watch: Final = MarkWatch(visitor.marks)
+        self._lead = b""
+        self._full = False
+        self._size = 0
+        self._border = 0
+
+    def feed(self, data: Buffer) -> list[int]:
+        """Offsets where chunks shall end, ascending: starts and ends of rows, those left out that are
+        nearer than `BORDER_DISTANCE` to the border before (or to the start of the stream).
+
+        A border is known once the bytes behind it have been seen, hence it may lie in an earlier feed.
+        """
+        view = memoryview(data).cast("B")
+        borders: list[int] = []
+        for start in range(0, len(view), _SLICE):
+            piece = view[start : start + _SLICE]
+            at = 0
+            for end, is_head in self._watch.find(piece):
+                self._visit(self._lexer.feed(piece[at:end]), borders)
+                self._watch.met(self._lexer.state, self._lead, is_head=is_head)
+                at = end
+            self._visit(self._lexer.feed(piece[at:]), borders)
+        self._size += len(view)
+        return borders
+
+    def finish(self) -> Catalogue:
+        self._visit(self._lexer.finish(), [])
+        catalogue = self._visitor.finish(self._size, self._lexer.state)
+        if self._full:
+            return replace(
+                catalogue, fault=f"it has more than {SECTION_LIMIT} sections, the rest is not seen"
+            )
+        return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
+
+    def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
+        visitor = self._visitor
+        self._full = self._full or visitor.count > SECTION_LIMIT
+        if self._full:
+            return
+        for kind, start, end, text in events:
+            if kind == _lexer.STATEMENT:
+                visitor.statement(start, end, text)
+            elif kind == _lexer.COMMENT:
+                visitor.comment(start, end, text)
+            elif kind == _lexer.META:
+                visitor.meta(start, end, text)
+            elif kind == _lexer.ROWS_BEGIN:
+                self._lead = text
+                self._add_border(start, borders)
+            else:
+                self._add_border(end, borders)
+                visitor.rows(start, end, text)
+
+    def _add_border(self, offset: int, borders: list[int]) -> None:
+        if offset - self._border >= BORDER_DISTANCE:
+            self._border = offset
+            borders.append(offset)

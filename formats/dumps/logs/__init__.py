@@ -1,0 +1,1 @@
+"""The log files that a backup needs to be recovered."""

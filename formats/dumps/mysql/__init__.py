@@ -1,0 +1,1 @@
+"""MySQL and MariaDB: mysqldump and mariadb-dump text, binary logs."""

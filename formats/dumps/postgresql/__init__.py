@@ -1,0 +1,1 @@
+"""PostgreSQL: plain dumps, base backups, WAL."""
