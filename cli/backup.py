@@ -17,11 +17,11 @@ from holdfast.cli.context import Settings
 from holdfast.cli.exits import ExitCode
 from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
-from holdfast.ingest.agent import AgentFreeze
-from holdfast.ingest.databases.connection import is_database_url
-from holdfast.ingest.hooks import CommandHooks, Freeze, frozen
-from holdfast.ingest.nbd_wire import is_nbd_uri
+from holdfast.ingest.freeze.guest_agent import AgentFreeze
+from holdfast.ingest.freeze.hooks import CommandHooks, Freeze, frozen
+from holdfast.ingest.nbd.uri import is_nbd_uri
 from holdfast.repo.store.interface import LockMode
+from holdfast.servers.base.connection import is_database_url
 
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
 _DUMPS = (".sql", ".dump", ".pgdump")

@@ -20,15 +20,18 @@ from holdfast.cli.exits import ExitCode
 from holdfast.cli.passwords import PasswordOptions
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape
-from holdfast.ingest.backup import LessConsistent
-from holdfast.ingest.databases import mysql, physical, postgres, sqlite
-from holdfast.ingest.databases.connection import Connection, parse_url, sqlite_path
-from holdfast.ingest.databases.prepared import Prepared
-from holdfast.ingest.databases.secrets import Access, Credentials, access
-from holdfast.ingest.hooks import Freeze, Frozen, frozen
+from holdfast.ingest.backup.backup import LessConsistent
+from holdfast.ingest.freeze.hooks import Freeze, Frozen, frozen
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.repo.store.interface import LockMode
+from holdfast.servers.base.connection import Connection, parse_url, sqlite_path
+from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.base.secrets import Access, Credentials, access
+from holdfast.servers.mysql import dump as mysql
+from holdfast.servers.postgresql import basebackup as physical
+from holdfast.servers.postgresql import dump as postgres
+from holdfast.servers.sqlite import backup as sqlite
 
 Prepare = Callable[[ExitStack], Prepared]
 GLOBALS = "globals"

@@ -14,17 +14,17 @@ from holdfast.base.errors import Refused, StreamFailed
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.disks.open import image_format, open_image
-from holdfast.ingest.databases.folder import plan_folder
-from holdfast.ingest.decompressed import compression, unpacked_head
+from holdfast.ingest.backup.plan import Part, plan_export, plan_parts
+from holdfast.ingest.backup.recognise import Form
 from holdfast.ingest.exports.companions import companions_for
 from holdfast.ingest.exports.recognise import find_export
-from holdfast.ingest.image_source import ImageSource
-from holdfast.ingest.nbd_source import NbdSource
-from holdfast.ingest.nbd_wire import is_nbd_uri
-from holdfast.ingest.plan import Part, plan_export, plan_parts
-from holdfast.ingest.recognise import Form
-from holdfast.ingest.source import CommandSource, FileSource, Source, StreamSource
+from holdfast.ingest.nbd.source import NbdSource
+from holdfast.ingest.nbd.uri import is_nbd_uri
+from holdfast.ingest.sources.compressed import compression, unpacked_head
+from holdfast.ingest.sources.image import ImageSource
+from holdfast.ingest.sources.source import CommandSource, FileSource, Source, StreamSource
 from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.servers.base.folder import plan_folder
 
 _SHORTEST: Final = 100
 """Bytes that no compressed nothing has: xz takes 32."""

@@ -16,7 +16,7 @@ import click
 from holdfast.cli.backup_inputs import ImageOptions
 from holdfast.cli.options import KINDS
 from holdfast.formats.disks.open import FORMATS
-from holdfast.ingest.recognise import SQL_ENGINES, Form, sql_dump
+from holdfast.ingest.backup.recognise import SQL_ENGINES, Form, sql_dump
 from holdfast.repo.snapshots.select import TIME_FORMAT
 from holdfast.repo.snapshots.snapshot import Consistency, SubjectKind
 

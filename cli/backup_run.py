@@ -14,7 +14,7 @@ from holdfast.cli.documents import SHORT_ID, snapshot_document
 from holdfast.cli.progress import progress
 from holdfast.cli.render import duration, escape, rate, size
 from holdfast.cli.snapshots import describe_subject
-from holdfast.ingest.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.backup import Outcome, Request, back_up
 from holdfast.repo.core.repository import Repository
 
 _NAME_LIMIT = 200

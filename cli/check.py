@@ -14,10 +14,10 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import count, escape, fields, size
 from holdfast.formats.dumps.logs.required_logs import findings
-from holdfast.ingest.logs import read_histories
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.upkeep.check import Depth, Finding, Report, Subset, check, parse_subset
+from holdfast.tasks.push_logs import read_histories
 
 _LOG_ADVICE: Final = (
     "push the files again if the server still has them; else take a new full backup now: "

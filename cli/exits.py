@@ -18,7 +18,7 @@ from holdfast.base.errors import (
     Unsupported,
     WrongPassword,
 )
-from holdfast.ingest.backup import LessConsistent
+from holdfast.ingest.backup.backup import LessConsistent
 
 
 class ExitCode(IntEnum):

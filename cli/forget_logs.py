@@ -19,11 +19,11 @@ from holdfast.formats.dumps.logs.required_logs import (
     unneeded,
     usable,
 )
-from holdfast.ingest.logs import read_histories
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, archives, drop, is_log
 from holdfast.repo.snapshots.retention import Decision
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.tasks.push_logs import read_histories
 
 
 def plan_for(

@@ -12,7 +12,6 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.render import count, duration, fields, iso, rate, size
 from holdfast.cli.snapshots import describe_subject, group_by_subject
 from holdfast.formats.dumps.logs.required_logs import findings, needs
-from holdfast.ingest.logs import read_histories
 from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import VERSION
@@ -21,6 +20,7 @@ from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, latest_pro
 from holdfast.repo.snapshots.select import find_items, time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import Kind
+from holdfast.tasks.push_logs import read_histories
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10

@@ -17,10 +17,10 @@ from holdfast.cli.wal import check_name, write_log
 from holdfast.cli.wal_source import pusher
 from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, findings, segment_size
 from holdfast.formats.dumps.postgresql.wal import coverage
-from holdfast.ingest.logs import push_binlogs, read_histories
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
+from holdfast.tasks.push_logs import push_binlogs, read_histories
 
 _ARCHIVES = (
     Column("archive"),

@@ -138,9 +138,9 @@ def _chosen(
     from holdfast.cli.wal import write_log  # noqa: PLC0415
     from holdfast.formats.dumps.logs.recovery import check_logs  # noqa: PLC0415
     from holdfast.formats.dumps.logs.required_logs import wal_identity  # noqa: PLC0415
-    from holdfast.ingest.logs import read_histories  # noqa: PLC0415
     from holdfast.repo.records.log_archive import LogReading  # noqa: PLC0415
     from holdfast.repo.snapshots.snapshot import Subject, SubjectKind  # noqa: PLC0415
+    from holdfast.tasks.push_logs import read_histories  # noqa: PLC0415
 
     recovery = recovery_of(settings, until, timeline)
     assert recovery is not None

@@ -20,13 +20,13 @@ from holdfast.cli.wal_source import pusher, system_id_in
 from holdfast.cli.warm_server import leave_behind
 from holdfast.formats.dumps.logs.required_logs import wal_identity
 from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
-from holdfast.ingest.logs import push_wal, wal_archives
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.records.log_archive import LogArchive, LogReading
 from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tasks.push_logs import push_wal, wal_archives
 
 system_id_option = click.option(
     "--system-id",

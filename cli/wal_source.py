@@ -8,7 +8,7 @@ from pathlib import Path
 from holdfast import __version__
 from holdfast.base.errors import Refused
 from holdfast.formats.dumps.postgresql.control import CONTROL_HEAD, CONTROL_PATH, parse_control
-from holdfast.ingest.logs import Pusher
+from holdfast.tasks.push_logs import Pusher
 
 
 def pusher() -> Pusher:

@@ -32,13 +32,13 @@ from holdfast.cli.warm import (
     find_place,
     home_cache,
 )
-from holdfast.ingest.logs import push_wal
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.local import LocalStore
+from holdfast.tasks.push_logs import push_wal
 
 _REQUEST_LIMIT = 16 << 10
 _REQUEST_PATIENCE = 5.0

@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from holdfast.base.types import SnapshotID
-from holdfast.ingest.backup import Outcome, Request, back_up
-from holdfast.ingest.plan import plan_parts
-from holdfast.ingest.source import Source
+from holdfast.ingest.backup.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.sources.source import Source
 from holdfast.repo.core.keyslots import add_slot
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository

@@ -6,13 +6,13 @@ from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 
-from holdfast.ingest.logs import Pushed, Pusher, push
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.records.log_archive import LogArchive, LogReading
 from holdfast.repo.snapshots.snapshot import Consistency, Snapshot, StoredSnapshot, Subject, SubjectKind
+from holdfast.tasks.push_logs import Pushed, Pusher, push
 from support import NOW, random_bytes
 
 SUBJECT = Subject(SubjectKind.LOGS, "shop", uuid="postgresql-77", engine="postgresql")

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.ingest.nbd_source import NbdSource
+from holdfast.ingest.nbd.source import NbdSource
 from support import need
 
 # ---- real servers -------------------------------------------------------------------------------------

@@ -13,17 +13,17 @@ from pathlib import Path
 from database_support import PostgresServer, database_user, postgres_tool, run
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode
 from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner
-from holdfast.ingest.backup import Request, back_up
-from holdfast.ingest.databases.connection import parse_url
-from holdfast.ingest.databases.physical import PhysicalSource, identity, prepare_physical
-from holdfast.ingest.databases.prepared import Prepared
-from holdfast.ingest.databases.secrets import Credentials, access
-from holdfast.ingest.image_source import BytesSource
-from holdfast.ingest.plan import Part, plan_parts
-from holdfast.ingest.wrapped import innermost
+from holdfast.ingest.backup.backup import Request, back_up
+from holdfast.ingest.backup.plan import Part, plan_parts
+from holdfast.ingest.sources.image import BytesSource
+from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.servers.base.connection import parse_url
+from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.postgresql.basebackup import PhysicalSource, identity, prepare_physical
 
 NAME = "shopcluster"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.ingest.backup import Outcome, Request, back_up
-from holdfast.ingest.plan import plan_parts
-from holdfast.ingest.source import Source, SourceExtent
+from holdfast.ingest.backup.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.sources.source import Source, SourceExtent
 from holdfast.repo.chunks.chunker import STREAM, CutterSpec
 from holdfast.repo.chunks.recipe import RecipeBuilder
 from holdfast.repo.core.reader import Reader

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest.agent import Agent, AgentError, AgentFreeze
-from holdfast.ingest.hooks import frozen
+from holdfast.ingest.freeze.guest_agent import Agent, AgentError, AgentFreeze
+from holdfast.ingest.freeze.hooks import frozen
 from holdfast.repo.snapshots.snapshot import Consistency
 from support import need
 

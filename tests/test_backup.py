@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import MissingChunk, Refused, SourceError, StreamFailed
-from holdfast.ingest.backup import LessConsistent, find_parent
-from holdfast.ingest.source import CommandSource, FileSource, Source
+from holdfast.ingest.backup.backup import LessConsistent, find_parent
+from holdfast.ingest.sources.source import CommandSource, FileSource, Source
 from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -357,8 +357,8 @@ def test_a_source_that_is_given_up_leaves_nothing(repository: Repository) -> Non
 
 
 def test_progress_counts_every_byte_of_every_source(repository: Repository) -> None:
-    from holdfast.ingest.backup import Request, back_up  # noqa: PLC0415  the helper ignores progress
-    from holdfast.ingest.plan import plan_parts  # noqa: PLC0415  as above
+    from holdfast.ingest.backup.backup import Request, back_up  # noqa: PLC0415  the helper ignores progress
+    from holdfast.ingest.backup.plan import plan_parts  # noqa: PLC0415  as above
 
     seen: list[int] = []
     sources = [MemorySource(IMAGE, "a.raw"), MemorySource(b"xyz", "b")]

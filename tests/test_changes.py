@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, StreamFailed
 from holdfast.base.types import ChunkID, SnapshotID
-from holdfast.ingest import changes as changes_module
-from holdfast.ingest import pipeline as pipeline_module
-from holdfast.ingest.changes import ingest_changes
-from holdfast.ingest.changes_plan import Run, plan, tie
-from holdfast.ingest.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline import changes as changes_module
+from holdfast.ingest.pipeline import pipeline as pipeline_module
+from holdfast.ingest.pipeline.changes import ingest_changes
+from holdfast.ingest.pipeline.changes_plan import Run, plan, tie
+from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Cutter, CutterKind, CutterSpec
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind, StoredSnapshot

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import PASSWORD, Place, files, flip_byte, pg_dump, python
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from holdfast.cli.context import Settings
 from holdfast.cli.exits import MEANINGS, ExitCode, advice_for, code_for
 from holdfast.cli.failures import report
 from holdfast.cli.main import cli
-from holdfast.ingest.backup import LessConsistent
+from holdfast.ingest.backup.backup import LessConsistent
 
 TABLE = {
     "done": 0,

@@ -14,7 +14,7 @@ import pytest
 from cli_support import Finished, Place
 from disk_support import raw_disk
 from export_support import MIB
-from holdfast.ingest.image_source import ImageSource
+from holdfast.ingest.sources.image import ImageSource
 from holdfast.repo.store.interface import LockMode
 from holdfast.repo.store.local import LocalStore
 from nbd_support import FakeServer, usual

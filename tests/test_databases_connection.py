@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import NotFound, Refused
-from holdfast.ingest.databases.connection import is_database_url, parse_url, sqlite_path
-from holdfast.ingest.databases.secrets import Credentials, access
-from holdfast.ingest.databases.tools import find_program, program_environment
+from holdfast.servers.base.client_programs import find_program, program_environment
+from holdfast.servers.base.connection import is_database_url, parse_url, sqlite_path
+from holdfast.servers.base.secrets import Credentials, access
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20)
 

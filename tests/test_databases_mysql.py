@@ -14,11 +14,11 @@ import pytest
 
 from cli_support import Place
 from database_support import MariaServer, maria_server
-from holdfast.ingest.databases.connection import parse_url
-from holdfast.ingest.databases.mysql import list_databases, places, prepare_database
-from holdfast.ingest.databases.secrets import Credentials, access
-from holdfast.ingest.wrapped import innermost
+from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.snapshots.snapshot import Consistency
+from holdfast.servers.base.connection import parse_url
+from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.mysql.dump import list_databases, places, prepare_database
 from test_databases_postgres import recorder
 
 PASSWORD = "se'cr\"et\\:#; "

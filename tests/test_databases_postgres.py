@@ -15,9 +15,9 @@ import pytest
 
 from cli_support import Place
 from database_support import PostgresServer, postgres_server, postgres_tool, run
-from holdfast.ingest.databases.connection import parse_url
-from holdfast.ingest.databases.postgres import prepare_database
-from holdfast.ingest.databases.secrets import Credentials, access
+from holdfast.servers.base.connection import parse_url
+from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.postgresql.dump import prepare_database
 
 PASSWORD = "se'cr\"et\\:#;"
 RECORDER = """#!/bin/sh

@@ -16,9 +16,9 @@ import pytest
 
 from cli_support import Place
 from holdfast.base.errors import SourceError, StreamFailed
-from holdfast.ingest.databases import sqlite
-from holdfast.ingest.databases.prepared import Prepared
 from holdfast.repo.snapshots.snapshot import Consistency
+from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.sqlite import backup as sqlite
 
 TOTAL = 1000
 

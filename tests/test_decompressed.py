@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest import decompressed as decompressed_module
-from holdfast.ingest.decompressed import DecompressedSource, compression, plain_name, unpacked_head
-from holdfast.ingest.source import HEAD_SIZE, CommandSource, FileSource, Source
+from holdfast.ingest.sources import compressed as decompressed_module
+from holdfast.ingest.sources.compressed import DecompressedSource, compression, plain_name, unpacked_head
+from holdfast.ingest.sources.source import HEAD_SIZE, CommandSource, FileSource, Source
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency, ItemKind, Snapshot, SubjectKind
 from support import MemorySource, backup, need, random_bytes, read_item

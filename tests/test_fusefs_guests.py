@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fuse_support import Place, eventually, is_running, names, need_fuse
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.store.local import LocalStore
 from support import backup, need, new_repository, random_bytes
 

@@ -14,7 +14,7 @@ import pytest
 from boot_support import TOKEN, boot, make_guest, need_emulator
 from fuse_support import Place, names, need_fuse
 from holdfast.formats.disks.export_formats import MOUNTED
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.repo.store.local import LocalStore
 from support import MemorySource, backup, need, new_repository, random_bytes

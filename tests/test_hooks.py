@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest.hooks import CommandHooks, Ended, Frozen, frozen
+from holdfast.ingest.freeze.hooks import CommandHooks, Ended, Frozen, frozen
 from holdfast.repo.snapshots.snapshot import Consistency
 
 
@@ -132,7 +132,7 @@ HANG = "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(600
 def test_a_command_out_of_time_is_stopped_with_all_it_started(
     script: Script, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.ingest.hooks._BREATH", 0.1)
+    monkeypatch.setattr("holdfast.ingest.freeze.hooks._BREATH", 0.1)
     hooks = CommandHooks(script("before", f"{HANG}"), script("after"), limit=2.0)
     with pytest.raises(StreamFailed, match=r"took longer than 2 s and was stopped"):
         hooks.start()
@@ -151,7 +151,7 @@ def test_a_command_that_cannot_be_stopped_does_not_keep_the_one_after_from_runni
         groups.add(group)
         raise PermissionError
 
-    monkeypatch.setattr("holdfast.ingest.hooks._BREATH", 0.1)
+    monkeypatch.setattr("holdfast.ingest.freeze.hooks._BREATH", 0.1)
     monkeypatch.setattr(os, "killpg", killpg)
     hooks = CommandHooks(script("before", "time.sleep(600)"), script("after"), limit=2.0)
     with pytest.raises(StreamFailed, match=r"took longer than 2 s"):

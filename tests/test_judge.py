@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cli_support import PG_HEAD, PG_TAIL, Place, pg_dump
-from holdfast.ingest.backup import Request, back_up
-from holdfast.ingest.plan import plan_parts
+from holdfast.ingest.backup.backup import Request, back_up
+from holdfast.ingest.backup.plan import plan_parts
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Consistency, Snapshot, Subject, SubjectKind
 from support import MemorySource, ignore

@@ -11,8 +11,7 @@ import pytest
 
 from faulty_store import Crash, Fault, FaultyStore, Operation, crash_at
 from holdfast.base.errors import Damaged, Locked, NotFound, Refused, SourceError
-from holdfast.ingest.logs import push
-from holdfast.ingest.source import FileSource
+from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.records import log_archive as logs
@@ -24,6 +23,7 @@ from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth, check
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
+from holdfast.tasks.push_logs import push
 from log_support import (
     PUSHER,
     SUBJECT,

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import SourceError, StreamFailed
-from holdfast.ingest.changes import ingest_changes
-from holdfast.ingest.changes_plan import tie
-from holdfast.ingest.nbd_source import NbdSource
-from holdfast.ingest.nbd_wire import NbdAddress, is_nbd_uri, parse_uri
-from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.ingest.source import HEAD_SIZE, FileSource, Source
+from holdfast.ingest.nbd.source import NbdSource
+from holdfast.ingest.nbd.uri import NbdAddress, is_nbd_uri, parse_uri
+from holdfast.ingest.pipeline.changes import ingest_changes
+from holdfast.ingest.pipeline.changes_plan import tie
+from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.sources.source import HEAD_SIZE, FileSource, Source
 from holdfast.repo.chunks.chunker import DISK
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import SourceError
-from holdfast.ingest.nbd_source import NbdSource
+from holdfast.ingest.nbd.source import NbdSource
 from holdfast.repo.snapshots.snapshot import BadRange
 from nbd_support import (
     ALLOCATION,

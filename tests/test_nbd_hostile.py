@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.base.errors import SourceError, StreamFailed
-from holdfast.ingest.nbd_source import NbdSource
-from holdfast.ingest.nbd_wire import NbdAddress, Wire
+from holdfast.ingest.nbd.source import NbdSource
+from holdfast.ingest.nbd.uri import NbdAddress, Wire
 from nbd_support import (
     ACK,
     ALLOCATION,

@@ -19,8 +19,8 @@ from holdfast.base.errors import Damaged, Refused, StreamFailed
 from holdfast.base.targets import TargetError
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
-from holdfast.ingest.backup import Request, back_up
-from holdfast.ingest.recognise import OTHER_DUMP
+from holdfast.ingest.backup.backup import Request, back_up
+from holdfast.ingest.backup.recognise import OTHER_DUMP
 from holdfast.rehearse.data_directory import Changes, restore_data_directory
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Consistency, StoredSnapshot

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, SourceError, StoreError
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.ingest import guide as guide_module
-from holdfast.ingest import pipeline as pipeline_module
-from holdfast.ingest.guide import Parent
-from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.ingest.source import FileSource, Source, StreamSource
+from holdfast.ingest.pipeline import parent_chunks as guide_module
+from holdfast.ingest.pipeline import pipeline as pipeline_module
+from holdfast.ingest.pipeline.parent_chunks import Parent
+from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.sources.source import FileSource, Source, StreamSource
 from holdfast.repo.chunks.chunker import BLOCK, Cutter, CutterKind, CutterSpec
 from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
 from holdfast.repo.format.crypto import Keys, Suite

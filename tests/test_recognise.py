@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats.dumps.scanners import scanner_for
-from holdfast.ingest.recognise import (
+from holdfast.ingest.backup.recognise import (
     OTHER_DUMP,
     PLAIN_FILE,
     RAW_DISK,

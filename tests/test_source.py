@@ -16,8 +16,15 @@ from hypothesis import strategies as st
 from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.base.filesystems import reports_holes_honestly
 from holdfast.formats.disks.base import files as files_module
-from holdfast.ingest import bad_ranges as bad_ranges_module
-from holdfast.ingest.source import HEAD_SIZE, CommandSource, FileSource, Source, SourceExtent, StreamSource
+from holdfast.ingest.sources import bad_ranges as bad_ranges_module
+from holdfast.ingest.sources.source import (
+    HEAD_SIZE,
+    CommandSource,
+    FileSource,
+    Source,
+    SourceExtent,
+    StreamSource,
+)
 from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange
 from support import need, random_bytes

@@ -18,12 +18,12 @@ from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
-from holdfast.ingest import pipeline as pipeline_module
-from holdfast.ingest import wrapped as wrapped_module
-from holdfast.ingest.guide import Parent
-from holdfast.ingest.pipeline import Ingested, Pipeline
-from holdfast.ingest.source import FileSource, Source, StreamSource
-from holdfast.ingest.wrapped import Peeked, ScannedSource, Wrapped, innermost
+from holdfast.ingest.pipeline import pipeline as pipeline_module
+from holdfast.ingest.pipeline.parent_chunks import Parent
+from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.sources import wrapped as wrapped_module
+from holdfast.ingest.sources.source import FileSource, Source, StreamSource
+from holdfast.ingest.sources.wrapped import Peeked, ScannedSource, Wrapped, innermost
 from holdfast.repo.chunks.chunker import DUMP, CutterKind, CutterSpec
 from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
 from holdfast.repo.core.reader import Reader

@@ -1,0 +1,1 @@
+"""A backup of planned parts: what each part is, how consistent it is, one snapshot."""

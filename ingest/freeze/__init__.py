@@ -1,0 +1,1 @@
+"""Holding a guest still while its disks are opened: hooks and QEMU's guest agent."""

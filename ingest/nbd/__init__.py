@@ -1,0 +1,1 @@
+"""A client for NBD servers: live disks and their dirty bitmaps."""

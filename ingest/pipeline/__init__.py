@@ -1,0 +1,1 @@
+"""From a source's bytes to chunks and a recipe."""

@@ -1,0 +1,233 @@
+"""Incremental ingest of a disk: read what changed, take over the rest of the parent's recipe unread.
+
+The recipe is exactly the one that reading everything would have made; ingest/pipeline/changes_plan.py says why.
+"""
+
+from __future__ import annotations
+
+import mmap
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from holdfast.base.types import ChunkID
+from holdfast.ingest.pipeline.changes_plan import ParentExtents, Run, plan
+from holdfast.ingest.pipeline.pipeline import UNIT, Ingested, Pipeline
+from holdfast.ingest.sources.source import Source
+from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder
+
+_LOOK_AHEAD = 32
+"""Units that are planned, and announced to the source, before they are read."""
+
+
+@runtime_checkable
+class Announced(Protocol):
+    """A source that likes to know what is going to be read next."""
+
+    def will_read(self, offset: int, length: int) -> None: ...
+
+
+class _Unit(NamedTuple):
+    """A part of a run that fits a buffer."""
+
+    run: Run
+    start: int
+    length: int
+
+    @property
+    def begins(self) -> bool:
+        return self.start == self.run.start
+
+    @property
+    def ends(self) -> bool:
+        return self.start + self.length == self.run.stop
+
+
+class _Piece(NamedTuple):
+    start: int
+    length: int
+    is_hole: bool
+
+
+class _TakeOver(NamedTuple):
+    """The parent's extents of [start, end)."""
+
+    start: int
+    end: int
+
+
+_Stored = list[tuple[ChunkID | None, int]]
+
+
+def ingest_changes(
+    pipeline: Pipeline,
+    source: Source,
+    spec: CutterSpec,
+    parent_recipe: Recipe,
+    changed: Iterable[tuple[int, int]],
+) -> Ingested:
+    """Store a disk that differs from its parent in `changed` at most: (start, end) in bytes, by start.
+
+    Only these ranges are read, up to the extents of the parent around them. The caller guarantees what this
+    cannot see: that the parent's recipe was cut by `spec` (aligned), that it is free of bad ranges, and that
+    its chunks, which are not looked up, are in the repository (`repository.index.vouches_for(parent.id)`).
+    `tie` checks all of it. The result's `tail` is empty: the end may not have been read.
+
+    Raises what the source and the writer raise, ValueError for impossible ranges, and Damaged when the
+    parent's recipe cannot be read: then read all of the source instead.
+    """
+    if spec.kind is not CutterKind.ALIGNED or source.size != parent_recipe.size:
+        raise ValueError("changes can be followed on disks that kept their size only")
+    with ThreadPoolExecutor(pipeline.threads, "holdfast-ingest") as pool:
+        return _Execution(pipeline, pool, source, spec, parent_recipe).run(plan(parent_recipe, changed))
+
+
+class _Execution:
+    """State of one incremental ingest; belongs to the calling thread.
+
+    `_covered` is where the last decided piece ends. Within a run `_carry` holds the undecided bytes behind
+    it, up to `_frontier`; `_end` is where the run's changes end.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, pool: ThreadPoolExecutor, source: Source, spec: CutterSpec, recipe: Recipe
+    ) -> None:
+        self._writer = pipeline.writer
+        self._make_id = pipeline.keys.data_chunk_id
+        self._progress = pipeline.progress
+        self._pool = pool
+        self._source = source
+        self._cutter = Cutter(spec, pipeline.keys.cut)
+        self._stretch = spec.maximum
+        self._recipe = recipe
+        self._parent = ParentExtents(recipe)
+        self._builder = RecipeBuilder(pipeline.writer.put_node)
+        self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._in_flight = 2 * pipeline.threads + 2
+        self._free: list[mmap.mmap] = []
+        self._storing: deque[tuple[Future[_Stored] | _TakeOver, mmap.mmap | None]] = deque()
+        self._covered = self._frontier = self._end = 0
+        self._carry = b""
+
+    def run(self, runs: Iterator[Run]) -> Ingested:
+        try:
+            for unit in self._looking_ahead(runs):
+                if unit.begins:
+                    self._settle(unit.start)
+                self._end = unit.run.end
+                self._cut_unit(unit.start, unit.length, final=unit.run.final and unit.ends)
+            self._settle(self._recipe.size)
+            while self._storing:
+                self._collect()
+        finally:
+            for stored, _ in self._storing:
+                if isinstance(stored, Future):
+                    stored.cancel()
+        return Ingested(self._builder.finish(), self._builder.size, self._builder.allocated)
+
+    def _looking_ahead(self, runs: Iterator[Run]) -> Iterator[_Unit]:
+        """The units of all runs, announced to the source some time before they are due."""
+        will_read = self._source.will_read if isinstance(self._source, Announced) else _not_announced
+        ahead: deque[_Unit] = deque()
+        for run in runs:
+            for start in range(run.start, run.stop, UNIT):
+                unit = _Unit(run, start, min(UNIT, run.stop - start))
+                will_read(unit.start, unit.length)
+                ahead.append(unit)
+                if len(ahead) > _LOOK_AHEAD:
+                    yield ahead.popleft()
+        yield from ahead
+
+    def _settle(self, until: int) -> None:
+        """Come to `until`, where the next run starts: out of the run before, then along the parent.
+
+        A run whose last cut is none of the parent's is read on, if need be right into the next one.
+        """
+        while self._frontier < until and not self._may_take_up():
+            stop = self._frontier
+            while (
+                stop < until and stop - self._frontier < self._stretch and not self._parent.is_hole_at(stop)
+            ):
+                extent = self._parent.find(stop)
+                stop = extent.start + extent.length
+            self._cut_unit(self._frontier, stop - self._frontier, final=self._parent.is_hole_at(stop))
+        if self._may_take_up():
+            self._take_over(until)
+
+    def _may_take_up(self) -> bool:
+        return self._covered >= self._end and self._parent.may_continue_at(self._covered)
+
+    def _take_over(self, until: int) -> None:
+        self._carry = b""
+        if until > self._covered:
+            self._storing.append((_TakeOver(self._covered, until), None))
+        self._covered = self._frontier = until
+
+    def _cut_unit(self, start: int, length: int, *, final: bool) -> None:
+        """Read on from the frontier and send what is decided to be stored."""
+        assert start == self._frontier
+        while len(self._storing) >= self._in_flight:
+            self._collect()
+        # Page-aligned reads: five times faster than into malloc'ed memory on Zen 3.
+        buffer = (
+            self._free.pop() if self._free else mmap.mmap(-1, self._headroom + max(UNIT, 2 * self._stretch))
+        )
+        first = self._headroom - len(self._carry)
+        whole = memoryview(buffer)
+        self._source.read_into(whole[self._headroom : self._headroom + length], start)
+        whole[first : self._headroom] = self._carry
+        view = whole[first : self._headroom + length]
+        pieces: list[_Piece] = []
+        at = 0
+        for cut in self._cutter.cut(view, final=final):
+            pieces.append(_Piece(at, abs(cut), is_hole=cut < 0))
+            at += abs(cut)
+        self._covered += at
+        self._frontier = start + length
+        self._carry = bytes(view[at:])
+        self._progress(at)
+        self._storing.append((self._pool.submit(self._store, view, pieces), buffer))
+
+    def _store(self, view: memoryview, pieces: list[_Piece]) -> _Stored:
+        """Worker: hash the chunks and store what is not there."""
+        chunks = [view[p.start : p.start + p.length] for p in pieces if not p.is_hole]
+        ids = [self._make_id(chunk) for chunk in chunks]
+        if chunks:
+            self._writer.put(chunks, ids)
+        left = iter(ids)
+        return [(None if p.is_hole else next(left), p.length) for p in pieces]
+
+    def _collect(self) -> None:
+        """Wait for the oldest unit being stored and enter it in the recipe, or what is taken over."""
+        stored, buffer = self._storing.popleft()
+        if isinstance(stored, _TakeOver):
+            self._enter_parent(stored.start, stored.end)
+            return
+        for id_, length in stored.result():
+            if id_ is None:
+                self._builder.add_hole(length)
+            else:
+                self._builder.add_chunk(id_, length)
+        if buffer is not None:
+            self._free.append(buffer)
+
+    def _enter_parent(self, start: int, end: int) -> None:
+        """Holes may be taken in part, chunks are whole."""
+        for base, leaf in self._recipe.leaves(start, end):
+            starts, ids = leaf.starts, leaf.ids
+            first = leaf.find(start - base) if start > base else 0
+            last = bisect_left(starts, end - base, hi=len(ids))
+            for at in range(first, last):
+                id_ = ids[at]
+                if id_ is None:
+                    self._builder.add_hole(min(base + starts[at + 1], end) - max(base + starts[at], start))
+                else:
+                    self._builder.add_chunk(id_, starts[at + 1] - starts[at])
+            self._progress(min(base + leaf.size, end) - max(base, start))
+
+
+def _not_announced(offset: int, length: int) -> None:
+    """For sources that do not care."""

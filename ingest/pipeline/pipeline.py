@@ -1,0 +1,296 @@
+"""From a source to a recipe: one reader, workers that hash, compress and seal, memory bounded.
+
+The caller's thread reads units of a few MiB and cuts them; workers do the rest. With a parent (the same
+item in the previous snapshot) a unit is scanned first: workers hash the bytes where the parent has chunks.
+A chunk that hashes to what the parent has there, and that the parent cut for its own bytes alone (a
+*natural* cut: another chunk follows it), would be cut there again whatever follows now, so it needs no
+cutting. Only in between is the cutter called, until it meets such a chunk again: the recipe is the same as
+without a parent.
+
+Where a scanner found the sections of a dump (`ingest.wrapped`) a chunk ends, whatever the cutter says, and no
+parent is followed.
+
+    read unit n+2 | scan units n+1, n+2 (workers) | join unit n: cut the gaps | store units <= n (workers)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import queue
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from holdfast.base.types import ChunkID, ProgressFunction
+from holdfast.ingest.pipeline.parent_chunks import Guess, Guide, Parent
+from holdfast.ingest.sources.source import Source
+from holdfast.ingest.sources.wrapped import SectionedSource
+from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Keys
+
+UNIT = 4 << 20
+"""Bytes read at a time; a multiple of 4 KiB."""
+_MOST_THREADS = 8
+"""Each brings two units of memory; eight of them seal what one disk writes."""
+_GAP_UNIT = 4
+"""Maximal chunks that are cut at a time between two chunks of the parent."""
+
+
+class _Piece(NamedTuple):
+    start: int
+    length: int
+    is_hole: bool
+    id: ChunkID | None
+
+
+Stored = list[tuple[ChunkID | None, int]]
+
+
+@dataclass(slots=True)
+class _Unit:
+    """A filled buffer. `data` is buffer[headroom:headroom + length]; the rest of the unit before goes in
+    front of it. A hole unit has no buffer."""
+
+    start: int
+    length: int
+    is_hole: bool
+    last: bool
+    buffer: mmap.mmap | None = None
+    borders: Sequence[int] = ()
+    scan: Future[dict[int, Guess]] | None = None
+    guessed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ingested:
+    """What became of a source; sizes in bytes."""
+
+    recipe: ChunkID
+    size: int
+    allocated: int
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Reads sources into a writer, one after another. `threads` workers share the writer."""
+
+    writer: Writer
+    keys: Keys
+    progress: ProgressFunction
+    threads: int = field(default_factory=lambda: min(_MOST_THREADS, max(2, os.cpu_count() or 1)))
+
+    def ingest(self, source: Source, spec: CutterSpec, parent: Parent | None) -> Ingested:
+        """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
+        with ThreadPoolExecutor(self.threads, "holdfast-ingest") as pool:
+            return _Run(self, pool, source, spec, parent).run()
+
+
+class _Run:
+    """State of one source's way through the pipeline; belongs to the calling thread."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        pool: ThreadPoolExecutor,
+        source: Source,
+        spec: CutterSpec,
+        parent: Parent | None,
+    ) -> None:
+        self._writer = pipeline.writer
+        self._keys = pipeline.keys
+        self._progress = pipeline.progress
+        self._threads = pipeline.threads
+        self._pool = pool
+        self._source = source
+        self._spec = spec
+        self._cutter = Cutter(spec, pipeline.keys.cut)
+        self._guide = Guide(parent)
+        self._recipe = RecipeBuilder(pipeline.writer.put_node)
+        self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._buffers = 2 * self._threads + 2
+        self._made = 0
+        self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
+        self._scanned: deque[_Unit] = deque()
+        self._storing: deque[tuple[Future[Stored], mmap.mmap | None]] = deque()
+        self._carry = b""
+
+    def run(self) -> Ingested:
+        try:
+            for unit in self._units():
+                self._scanned.append(unit)
+                if len(self._scanned) > self._threads:
+                    self._join(self._scanned.popleft())
+            while self._scanned:
+                self._join(self._scanned.popleft())
+            while self._storing:
+                self._collect()
+        finally:
+            for future, _ in self._storing:
+                future.cancel()
+        root = self._recipe.finish()
+        return Ingested(root, self._recipe.size, self._recipe.allocated)
+
+    def _units(self) -> Iterator[_Unit]:
+        """Read the source. A unit is `last` when a hole or the end follows it."""
+        for extent in self._source.extents(holes=self._spec.kind is CutterKind.ALIGNED):
+            if extent.is_hole:
+                assert extent.length is not None
+                self._progress(extent.length)
+                yield _Unit(extent.start, extent.length, is_hole=True, last=True)
+            elif extent.length is None:
+                yield from self._stream_units(extent.start)
+            else:
+                end = extent.start + extent.length
+                for start in range(extent.start, end, UNIT):
+                    yield self._read_unit(start, min(UNIT, end - start), last=start + UNIT >= end)
+
+    def _stream_units(self, start: int) -> Iterator[_Unit]:
+        while True:
+            unit = self._read_unit(start, UNIT, last=False)
+            unit.last = unit.length < UNIT
+            yield unit
+            if unit.last:
+                return
+            start += unit.length
+
+    def _read_unit(self, start: int, length: int, *, last: bool) -> _Unit:
+        buffer = self._take_buffer()
+        view = memoryview(buffer)[self._headroom : self._headroom + length]
+        count = self._source.read_into(view, start)
+        self._progress(count)
+        unit = _Unit(start, count, is_hole=False, last=last, buffer=buffer)
+        if isinstance(self._source, SectionedSource):
+            unit.borders = self._source.borders(start + count)
+        guesses = self._guide.guesses(start, start + count)
+        if guesses:
+            unit.scan = self._pool.submit(self._scan, view, start, guesses)
+            unit.guessed = sum(guess.length for guess in guesses)
+        return unit
+
+    def _take_buffer(self) -> mmap.mmap:
+        if self._made < self._buffers:
+            self._made += 1
+            # Page-aligned reads: five times faster than into malloc'ed memory on Zen 3.
+            return mmap.mmap(-1, self._headroom + UNIT)
+        while self._free.empty():
+            if self._storing:
+                self._collect()
+            else:
+                self._join(self._scanned.popleft())
+        return self._free.get()
+
+    def _scan(self, view: memoryview, start: int, guesses: Sequence[Guess]) -> dict[int, Guess]:
+        """Worker: which of the parent's chunks are here unchanged, by offset."""
+        make_id = self._keys.data_chunk_id
+        return {
+            guess.start: guess
+            for guess in guesses
+            if make_id(view[guess.start - start : guess.start - start + guess.length]) == guess.id
+        }
+
+    def _join(self, unit: _Unit) -> None:
+        """Continue the chain of cuts through the next unit and send its pieces to be stored."""
+        if unit.is_hole:
+            assert not self._carry  # the unit before was `last`: it left nothing
+            self._storing.append((_done([(None, unit.length)]), None))
+            return
+        assert unit.buffer is not None
+        known = unit.scan.result() if unit.scan else {}
+        if unit.scan:
+            self._guide.report(sum(guess.length for guess in known.values()), unit.guessed)
+        begin = unit.start - len(self._carry)
+        first = self._headroom - len(self._carry)
+        whole = memoryview(unit.buffer)
+        whole[first : self._headroom] = self._carry
+        view = whole[first : self._headroom + unit.length]
+        if unit.borders:
+            pieces, covered = self._cut_at(view, begin, unit.borders, final=unit.last)
+        else:
+            pieces, covered = self._cut(view, begin, known, final=unit.last)
+        self._carry = bytes(view[covered:])
+        if self._guide.present and all(piece.id is not None or piece.is_hole for piece in pieces):
+            self._storing.append((_done(self._store(view, pieces)), unit.buffer))
+        else:
+            self._storing.append((self._pool.submit(self._store, view, pieces), unit.buffer))
+
+    def _cut(
+        self, view: memoryview, begin: int, known: dict[int, Guess], *, final: bool
+    ) -> tuple[list[_Piece], int]:
+        """The pieces of `view`, whose first byte is at `begin`, and how much of it they cover."""
+        pieces: list[_Piece] = []
+        at = 0
+        while at < len(view):
+            guess = known.get(begin + at)
+            if guess is not None:
+                pieces.append(_Piece(at, guess.length, is_hole=False, id=guess.id))
+                at += guess.length
+                continue
+            part = view[at : at + _GAP_UNIT * self._spec.maximum] if known else view[at:]
+            to_end = at + len(part) == len(view)
+            cuts = self._cutter.cut(part, final=final and to_end)
+            for cut in cuts:
+                pieces.append(_Piece(at, abs(cut), is_hole=cut < 0, id=None))
+                at += abs(cut)
+                if begin + at in known:
+                    break
+            else:
+                if to_end:
+                    break
+        return pieces, at
+
+    def _cut_at(
+        self, view: memoryview, begin: int, borders: Sequence[int], *, final: bool
+    ) -> tuple[list[_Piece], int]:
+        """The same with chunks that end at these offsets of the stream, whatever the cutter says."""
+        pieces: list[_Piece] = []
+        at = 0
+        for border in (*borders, None):
+            end = len(view) if border is None else border - begin
+            for cut in self._cutter.cut(view[at:end], final=final or border is not None) if at < end else ():
+                pieces.append(_Piece(at, cut, is_hole=False, id=None))
+                at += cut
+        return pieces, at
+
+    def _store(self, view: memoryview, pieces: Sequence[_Piece]) -> Stored:
+        """Worker: hash what is not known yet, store what is not there. A chunk of the parent is looked up
+        only when something was lost since: then it may have to be stored again."""
+        chunks: list[memoryview] = []
+        ids: list[ChunkID] = []
+        result: Stored = []
+        for piece in pieces:
+            if piece.is_hole:
+                result.append((None, piece.length))
+                continue
+            if piece.id is not None and self._guide.present:
+                result.append((piece.id, piece.length))
+                continue
+            chunk = view[piece.start : piece.start + piece.length]
+            id_ = piece.id or self._keys.data_chunk_id(chunk)
+            chunks.append(chunk)
+            ids.append(id_)
+            result.append((id_, piece.length))
+        if chunks:
+            self._writer.put(chunks, ids)
+        return result
+
+    def _collect(self) -> None:
+        """Wait for the oldest unit being stored, enter it in the recipe, free its buffer."""
+        future, buffer = self._storing.popleft()
+        for id_, length in future.result():
+            if id_ is None:
+                self._recipe.add_hole(length)
+            else:
+                self._recipe.add_chunk(id_, length)
+        if buffer is not None:
+            self._free.put(buffer)
+
+
+def _done(result: Stored) -> Future[Stored]:
+    future: Future[Stored] = Future()
+    future.set_result(result)
+    return future

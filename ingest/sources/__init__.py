@@ -1,0 +1,1 @@
+"""Where bytes of a backup come from: files, devices, images, compressed streams."""

@@ -1,0 +1,161 @@
+"""Compressed streams, unpacked on the way in: a compressed dump shares nothing with yesterday's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from holdfast.formats.dumps.core.compression import (
+    ERRORS,
+    Decoder,
+    Zstd,
+    bzip2_stream,
+    gzip_member,
+    xz_stream,
+)
+from holdfast.ingest.sources.source import HEAD_SIZE, Source, SourceExtent
+from holdfast.ingest.sources.wrapped import Wrapped
+from holdfast.repo.snapshots.snapshot import BadRange
+
+_INPUT: Final = 256 << 10
+"""Bytes of compressed data that are read at once."""
+PEEK: Final = 1 << 20
+"""Bytes that hold the first block of any compressed stream: bzip2 has the largest, of 900,000 bytes, and
+gives nothing before a block is whole."""
+_SLICE: Final = 8 << 10
+"""Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold."""
+_ERRORS: Final = (*ERRORS, EOFError, ValueError)
+
+
+_DECODERS: Final[dict[str, Callable[[], Decoder]]] = {
+    "gzip": gzip_member,
+    "zstd": Zstd,
+    "bzip2": bzip2_stream,
+    "xz": xz_stream,
+}
+_MAGIC: Final = {
+    b"\x1f\x8b\x08": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+}
+_SUFFIXES: Final = {"gzip": ("gz",), "zstd": ("zst", "zstd"), "xz": ("xz",), "bzip2": ("bz2",)}
+
+
+def compression(head: bytes) -> str:
+    """ "gzip", "zstd", "xz" or "bzip2" by the first bytes; "" for none of them."""
+    return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), "")
+
+
+def plain_name(name: str, format_: str) -> str:
+    """The name without the compression's own suffix."""
+    stem, _, suffix = name.rpartition(".")
+    return stem if stem and suffix.lower() in _SUFFIXES[format_] else name
+
+
+def unpacked_head(head: bytes) -> bytes:
+    """The first bytes of what a compressed stream with this head holds, as far as the head tells."""
+    format_ = compression(head)
+    if not format_:
+        return b""
+    pieces: list[bytes] = []
+    stream = _stream(format_, iter((head, b"")).__next__)
+    try:
+        for piece in stream:
+            pieces.append(piece)
+            if sum(map(len, pieces)) >= HEAD_SIZE:
+                break
+    except _ERRORS:
+        pass  # the head ends within the stream, or is no such stream: what came out counts
+    return b"".join(pieces)[:HEAD_SIZE]
+
+
+class DecompressedSource(Wrapped):
+    """What a compressed source holds. Its end is where the compressed data ends; when that is early or
+    damaged, `bad` says so, with no length: nobody knows how much is missing. `plain_name` is what the file
+    would be called unpacked."""
+
+    def __init__(self, source: Source, format_: str) -> None:
+        super().__init__(source)
+        self.format: Final = format_
+        self.plain_name: Final = plain_name(source.name, format_)
+        self.size = None
+        self.head = unpacked_head(source.head)
+        self._place = 0
+        self._bad: list[BadRange] = []
+        self._pieces = self._unpack()
+        self._rest = memoryview(b"")
+
+    @property
+    def bad(self) -> list[BadRange]:
+        return self._bad
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        yield SourceExtent(0, None, is_hole=False)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Offsets must follow one another."""
+        done = 0
+        while done < len(buffer):
+            if not self._rest:
+                self._rest = memoryview(next(self._pieces, b""))
+                if not self._rest:
+                    break
+            part = self._rest[: len(buffer) - done]
+            buffer[done : done + len(part)] = part
+            self._rest = self._rest[len(part) :]
+            done += len(part)
+        return done
+
+    def _unpack(self) -> Iterator[bytes]:
+        made = 0
+        try:
+            for piece in _stream(self.format, self._input):
+                made += len(piece)
+                yield piece
+            if self.source.bad:
+                raise ValueError("not all of it could be read")
+        except _ERRORS as error:
+            self._bad.append(
+                BadRange(made, 0, f"the {self.format} data behind ends early or is damaged: {error}")
+            )
+            self._drain()
+
+    def _drain(self) -> None:
+        """Read a stream to its end: a command that cannot print what is left would never exit."""
+        while self.source.size is None and self._input():
+            pass
+
+    def _input(self) -> bytes:
+        size = self.source.size
+        buffer = memoryview(bytearray(_INPUT if size is None else min(_INPUT, size - self._place)))
+        count = self.source.read_into(buffer, self._place) if buffer else 0
+        self._place += count
+        return bytes(buffer[:count])
+
+
+def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+    """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
+    early; zeros behind a member are padding, as gzip has it."""
+    slices = _slices(read)
+    data = next(slices, b"")
+    while data:
+        decoder = _DECODERS[format_]()
+        while not decoder.ended:
+            data = data or next(slices, b"")
+            if not data:
+                raise EOFError("the stream ends early")
+            yield from filter(None, decoder.unpack(data))
+            data = b""
+        data = decoder.rest.lstrip(b"\0")
+        while not data:
+            more = next(slices, b"")
+            if not more:
+                return
+            data = more.lstrip(b"\0")
+
+
+def _slices(read: Callable[[], bytes]) -> Iterator[bytes]:
+    while data := read():
+        for start in range(0, len(data), _SLICE):
+            yield data[start : start + _SLICE]

@@ -1,0 +1,250 @@
+"""Sources: where bytes to back up come from.
+
+A source gives extents in order and fills buffers. It never raises for bytes it cannot read: they are
+zero-filled and listed in `bad`, and the snapshot becomes partial. It raises only when nothing can be read.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, runtime_checkable
+
+from holdfast.base.errors import StreamFailed
+from holdfast.base.ranges import joined
+from holdfast.formats.disks.base.files import OpenFile
+from holdfast.ingest.sources.bad_ranges import TolerantReader
+from holdfast.repo.chunks.chunker import BLOCK
+from holdfast.repo.snapshots.snapshot import BadRange, Consistency
+
+HEAD_SIZE = 64 << 10
+"""Bytes at the start of a source that recognition may look at."""
+_PIPE_SIZE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SourceExtent:
+    """A run of a source. `length` is None for data whose end is not known yet (a stream)."""
+
+    start: int
+    length: int | None
+    is_hole: bool
+
+
+class Source(Protocol):
+    """One thing that is read once, front to back. `mtime` is in ns."""
+
+    name: str
+    size: int | None
+    mtime: int
+    head: bytes
+
+    @property
+    def bad(self) -> list[BadRange]:
+        """What could not be read so far."""
+        ...
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        """The runs in order, holes at 4 KiB edges; one run of data when `holes` is false."""
+        ...
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Fill the buffer from `offset`; fewer bytes only at the end of a stream."""
+        ...
+
+    def finish(self) -> str:
+        """Call it at the end. What of note happened, "" if nothing; StreamFailed if it was no success."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class Graded(Protocol):
+    """A source that knows how consistent it is when its `finish` found nothing wrong, and why."""
+
+    grade: Consistency
+    evidence: str
+
+
+@runtime_checkable
+class Judging(Protocol):
+    """A source with a say about what was found in it."""
+
+    def judge(self, fault: str, facts: Mapping[str, str]) -> None:
+        """Told why it is not whole ("" when it is) and what it says of itself, before anything is
+        committed. Raises StreamFailed when nothing shall be."""
+        ...
+
+
+class FileSource:
+    """A regular file or block device. A context manager."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.name
+        self._file = OpenFile(path)
+        self.size: int | None = self._file.size
+        self.mtime = self._file.status.st_mtime_ns
+        self.head = b""
+        with suppress(OSError):  # `read_into` will say which blocks cannot be read
+            self.head = self._read_head()
+        self._file.read_ahead()
+        self._reader = TolerantReader(str(path), self._file.read_once)
+
+    def __enter__(self) -> FileSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _read_head(self) -> bytes:
+        head = bytearray(min(HEAD_SIZE, self._file.size))
+        return bytes(head[: self._file.read_into(memoryview(head), 0)])
+
+    @property
+    def bad(self) -> list[BadRange]:
+        return self._reader.bad
+
+    @property
+    def is_device(self) -> bool:
+        return self._file.is_device
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        """Holes are believed only where the file system is known to report them honestly; elsewhere all
+        is data, and the cutter finds the zeros."""
+        yield from extents_between(self._file.holes() if holes else (), self._file.size)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        return self._reader.fill(buffer, offset)
+
+    def finish(self) -> str:
+        return f"{self.path} was written to while it was read" if self._file.changed() else ""
+
+
+def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[SourceExtent]:
+    """The runs of a source of `size` bytes that has holes at these (start, end), in order. Holes that touch
+    are one; each is taken inward to 4 KiB edges."""
+    at = 0
+    for start, end in joined(holes):
+        first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK
+        if last > first:
+            if first > at:
+                yield SourceExtent(at, first - at, is_hole=False)
+            yield SourceExtent(first, last - first, is_hole=True)
+            at = last
+    if at < size:
+        yield SourceExtent(at, size - at, is_hole=False)
+
+
+class StreamSource:
+    """A pipe that somebody else opened, such as standard input."""
+
+    def __init__(self, stream: IO[bytes], name: str) -> None:
+        self._stream = stream
+        self.name = name
+        self.size: int | None = None
+        self.mtime = time.time_ns()
+        self.bad: list[BadRange] = []
+        with suppress(OSError):  # not a pipe, or more than this user may have
+            fcntl.fcntl(stream.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
+        head = bytearray(HEAD_SIZE)
+        self.head = bytes(head[: self._fill(memoryview(head))])
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
+        yield SourceExtent(0, None, is_hole=False)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Offsets must follow one another; the head is handed out again first."""
+        again = self.head[offset : offset + len(buffer)]
+        buffer[: len(again)] = again
+        return len(again) + self._fill(buffer[len(again) :])
+
+    def _fill(self, buffer: memoryview) -> int:
+        done = 0
+        while done < len(buffer):
+            try:
+                count = os.readv(self._stream.fileno(), [buffer[done:]])
+            except OSError as error:
+                raise StreamFailed(
+                    f"cannot read {self.name}: {error.strerror}; nothing was stored"
+                ) from error
+            if count == 0:
+                break
+            done += count
+        return done
+
+    def finish(self) -> str:
+        return ""
+
+
+class CommandSource(StreamSource):
+    """The output of a command, which must exit with 0.
+
+    No shell is involved. Its standard error goes to a file of ours, so that a failure can be told with
+    its last lines, and on to ours when it is done.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        name: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """The command gets this environment (None: ours) and these open descriptors."""
+        self._argv = list(argv)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                env=None if environment is None else dict(environment),
+                pass_fds=descriptors,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise StreamFailed(f"cannot run {argv[0]}: {error.strerror}; nothing was stored") from error
+        assert self._process.stdout is not None
+        try:
+            super().__init__(self._process.stdout, name)
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> str:
+        code = self._process.wait()
+        if code:
+            how = f"exited with {code}" if code > 0 else f"was killed by signal {-code}"
+            said = self._last_words()
+            detail = f": {said}" if said else ""
+            raise StreamFailed(f"`{self._argv[0]}` {how}{detail}; nothing was committed")
+        return self._last_words()
+
+    def _last_words(self) -> str:
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 1000))
+        return self._errors.read().decode(errors="replace").strip()
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        super().close()
+        self._errors.close()

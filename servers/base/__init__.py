@@ -1,0 +1,1 @@
+"""Shared by all engines: connection URLs, passwords, finding and running client programs."""

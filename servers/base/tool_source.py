@@ -1,0 +1,106 @@
+"""What a database's own program prints, as a source; and its answers to short questions."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Final
+
+from holdfast.base.errors import StreamFailed
+from holdfast.ingest.sources.source import CommandSource
+from holdfast.repo.snapshots.snapshot import Consistency
+from holdfast.servers.base.secrets import Access
+
+_TAIL: Final = 4 << 10
+"""Bytes at the end of a dump that its trailer is looked for in."""
+_ANSWER: Final = 64 << 20
+"""Bytes of an answer that are read, at most."""
+
+
+class ToolSource(CommandSource):
+    """The output of a database's program, which must exit with 0 and end with `trailer` if there is one.
+
+    `grade` and `evidence` say how consistent what it printed is when both are so. `finish` raises
+    StreamFailed with the program's last words, without the password.
+    """
+
+    def __init__(
+        self,
+        access: Access,
+        argv: Sequence[str],
+        name: str,
+        *,
+        trailer: re.Pattern[bytes] | None = None,
+        grade: Consistency = Consistency.APPLICATION,
+        evidence: str = "",
+    ) -> None:
+        self._access = access
+        self._trailer = trailer
+        self._tail = b""
+        self.tool = PurePath(argv[0]).name
+        self.grade = grade
+        self.evidence = evidence or f"{self.tool} exited with 0" + (
+            " and its trailer was seen" if trailer else ""
+        )
+        super().__init__(argv, name, environment=access.environment, descriptors=access.descriptors)
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        count = super().read_into(buffer, offset)
+        if self._trailer is not None and count:
+            self._tail = (self._tail + bytes(buffer[max(0, count - _TAIL) : count]))[-_TAIL:]
+        return count
+
+    def finish(self) -> str:
+        said = super().finish()
+        if self._trailer is not None and not self._trailer.search(self._tail):
+            raise StreamFailed(
+                f"{self.name}: {self.tool} exited with 0, but its output has no trailer: it ended early; "
+                "nothing was committed"
+            )
+        return said
+
+    def _last_words(self) -> str:
+        return self._access.scrub(super()._last_words())
+
+
+def ask_program(access: Access, argv: Sequence[str], *, stdin: str = "", limit: float = 60.0) -> bytes:
+    """What a program prints within `limit` seconds. Raises StreamFailed with its last words."""
+    tool = PurePath(argv[0]).name
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        try:
+            done = subprocess.run(
+                argv,
+                input=stdin.encode(errors="surrogateescape"),
+                stdout=output,
+                stderr=errors,
+                env=dict(access.environment),
+                pass_fds=access.descriptors,
+                timeout=limit,
+                check=False,
+            )
+        except OSError as error:
+            raise StreamFailed(f"cannot run {argv[0]}: {error.strerror}; nothing was stored") from error
+        except subprocess.TimeoutExpired:
+            raise StreamFailed(
+                f"{access.connection.origin} did not answer {tool} within {limit:g} s; nothing was stored"
+            ) from None
+        if done.returncode:
+            size = errors.seek(0, os.SEEK_END)
+            errors.seek(max(0, size - 1000))
+            said = access.scrub(errors.read().decode(errors="replace").strip().expandtabs(2))
+            raise StreamFailed(f"{access.connection.origin}: {tool} failed: {said}; nothing was stored")
+        output.seek(0)
+        answer = output.read(_ANSWER + 1)
+    if len(answer) > _ANSWER:
+        raise StreamFailed(f"{access.connection.origin}: an answer is longer than {_ANSWER} bytes")
+    return answer
+
+
+def tool_version(access: Access, program: str) -> str:
+    """What `--version` prints, in one line."""
+    line = ask_program(access, [program, "--version"]).decode(errors="replace").strip()
+    return line.splitlines()[0][:200] if line else ""

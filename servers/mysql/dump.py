@@ -1,0 +1,225 @@
+"""MySQL and MariaDB through mysqldump or mariadb-dump, in one transaction, with the place in the binlog.
+
+Options that were chosen, and why: --single-transaction, so that writers go on; --hex-blob, because binary
+values that were taken for text have been lost before; no date at the end, so that an unchanged database
+gives unchanged bytes; statements that insert many rows, which load fast and deduplicate as well as single
+ones; routines and events, which are not dumped unless asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from holdfast.base.errors import Refused, StreamFailed
+from holdfast.ingest.backup.plan import plan_dump
+from holdfast.repo.snapshots.snapshot import Consistency
+from holdfast.servers.base.client_programs import find_program
+from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.base.secrets import Access
+from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
+
+_DUMPED: Final = re.compile(rb"^-- Dump completed", re.MULTILINE)
+_SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
+_PACKET: Final = "--max-allowed-packet=1073741824"
+"""Rows may have 1 GiB; the tools' own limit is 16 to 24 MiB, and a longer row ends the dump."""
+_NAMED: Final = 5
+"""Tables that a sentence names."""
+
+_PLACE: Final = re.compile(
+    rb"CHANGE (?:MASTER|REPLICATION SOURCE) TO (?:MASTER|SOURCE)_LOG_FILE='([^'\n]+)',\s*"
+    rb"(?:MASTER|SOURCE)_LOG_POS=(\d+)"
+)
+_GTID: Final = re.compile(
+    rb"SET GLOBAL gtid_slave_pos='([^'\n]*)'|GTID_PURGED=/\*!80000 '\+'\*/ '([0-9A-Fa-f:,\s-]*)'"
+)
+
+_SERVER: Final = """SELECT HEX(CONCAT_WS('\\n', VERSION(), IF(@@log_bin, 1, 0), COALESCE(DATABASE(), ''),
+    @@version_comment))"""
+_DATABASES: Final = "SELECT HEX(schema_name) FROM information_schema.schemata ORDER BY schema_name"
+_NOT_TRANSACTIONAL: Final = """SELECT HEX(t.table_name) FROM information_schema.tables t
+    LEFT JOIN information_schema.engines e ON e.engine = t.engine
+    WHERE t.table_schema = DATABASE() AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
+    AND COALESCE(e.transactions, 'NO') <> 'YES' AND COALESCE(t.engine, '') <> 'BLACKHOLE'
+    ORDER BY t.table_name"""
+_POSITION: Final = {"mariadb": "SHOW MASTER STATUS", "mysql": "SHOW BINARY LOG STATUS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a server says of itself. `engine` is "mysql" or "mariadb"."""
+
+    version: str
+    engine: str
+    database: str
+    has_binlog: bool
+
+
+def describe(access: Access) -> Server:
+    """Ask the server about itself. Raises StreamFailed."""
+    answer = _ask(access, _SERVER)
+    lines = answer[0].split("\n") if answer else []
+    if len(lines) < 4:
+        raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")
+    version, binlog, database, comment = lines[:4]
+    engine = "mariadb" if "mariadb" in f"{version} {comment}".lower() else "mysql"
+    return Server(version, engine, database, binlog == "1")
+
+
+def list_databases(access: Access) -> tuple[str, ...]:
+    """Every database that this user sees, without the server's own. Raises StreamFailed."""
+    return tuple(name for name in _ask(access, _DATABASES) if name.lower() not in _SYSTEM)
+
+
+def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False) -> Prepared:
+    """Start the dump of the connection's database. Tables of engines without transactions make the grade
+    `unknown`, because they are read while they change, unless `lock_all` holds every writer back.
+
+    Raises StreamFailed, NotFound, and Refused when no database is named.
+    """
+    server = describe(access)
+    if not server.database:
+        raise Refused("which database? Write mysql://user@host/DATABASE, or --all-databases")
+    program = dump_program(server)
+    argv = [program, *access.first, *access.connection.mysql_options(), *_OPTIONS, _PACKET]
+    argv += ["--lock-all-tables"] if lock_all else ["--single-transaction"]
+    warnings: list[str] = []
+    if server.has_binlog:
+        place, warning = _binlog_options(access, server, program, lock_all=lock_all)
+        argv += place
+        warnings += warning
+    argv += ["--", server.database]
+    grade, evidence, warning = _grade(access, program, lock_all=lock_all)
+    source = ToolSource(access, argv, "dump.sql", trailer=_DUMPED, grade=grade, evidence=evidence)
+    stack.callback(source.close)
+    where = places(source.head)
+    if server.engine == "mariadb" and "binlog" in where:
+        where |= _gtid(access, where["binlog"])
+    return Prepared(
+        (plan_dump(source, "dump.sql"),),
+        server.database,
+        server.engine,
+        access.connection.to(server.database).origin,
+        _facts(server, tool_version(access, program)) | where,
+        (*warnings, *warning),
+    )
+
+
+def writes_users(access: Access) -> bool:
+    """Whether users and grants can be dumped: only MariaDB's tool writes them as statements."""
+    server = describe(access)
+    return server.engine == "mariadb" and "MariaDB" in tool_version(access, dump_program(server))
+
+
+def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
+    """Start the dump of users and grants, where `writes_users` says that it can be had."""
+    server = describe(access)
+    program = dump_program(server)
+    argv = [program, *access.first, *access.connection.to("").mysql_options(), "--skip-dump-date"]
+    argv += ["--system=users", "--insert-ignore"]
+    source = ToolSource(access, argv, "dump.sql", trailer=_DUMPED)
+    stack.callback(source.close)
+    part = plan_dump(source, "dump.sql")
+    facts = _facts(server, tool_version(access, program))
+    return Prepared((part,), "globals", server.engine, access.connection.to("").origin, facts)
+
+
+def dump_program(server: Server) -> str:
+    """The dump program that fits the server: each may fail with the other's. Raises NotFound."""
+    names = ("mariadb-dump", "mysqldump")
+    return find_program(*(names if server.engine == "mariadb" else names[::-1]))
+
+
+def places(head: bytes) -> dict[str, str]:
+    """Where in the binlog a dump says that it was made, by the comments at its beginning."""
+    found: dict[str, str] = {}
+    if place := _PLACE.search(head):
+        found["binlog"] = f"{place[1].decode(errors='replace')}:{int(place[2])}"
+    if gtid := _GTID.search(head):
+        text = (gtid[1] or gtid[2] or b"").decode(errors="replace")
+        found["gtid"] = "".join(text.split())
+    return {name: value for name, value in found.items() if value}
+
+
+_OPTIONS: Final = (
+    "--quick",
+    "--routines",
+    "--events",
+    "--triggers",
+    "--hex-blob",
+    "--skip-dump-date",
+    # Where a column's default is a MariaDB sequence, a dump with LOCK TABLES cannot be loaded (error 1100).
+    "--skip-add-locks",
+    "--no-tablespaces",
+    "--default-character-set=utf8mb4",
+)
+
+
+def _binlog_options(
+    access: Access, server: Server, program: str, *, lock_all: bool
+) -> tuple[list[str], list[str]]:
+    """(options that write the place in the binlog, warnings). Asked for without the right to, it would fail
+    the dump; without MariaDB's help it needs a short global lock, which needs one more right."""
+    try:
+        try:
+            _ask(access, _POSITION[server.engine], hexadecimal=False)
+        except StreamFailed:
+            _ask(access, "SHOW MASTER STATUS", hexadecimal=False)
+        if server.engine == "mysql" or lock_all:
+            grants = " ".join(_ask(access, "SHOW GRANTS", hexadecimal=False))
+            if not re.search(r"\bRELOAD\b|\bALL PRIVILEGES ON \*\.\*", grants):
+                raise StreamFailed("it lacks the privilege RELOAD")
+    except StreamFailed:
+        return [], ["the place in the binlog was not recorded: this user may not know it"]
+    if "mariadb" in tool_version(access, program).lower():
+        return ["--master-data=2", "--gtid"], []
+    return ["--source-data=2"], []
+
+
+def _gtid(access: Access, place: str) -> dict[str, str]:
+    """MariaDB's dump says the GTID at its end only; the server knows which belongs to a place."""
+    file, _, position = place.rpartition(":")
+    if not re.fullmatch(r"[\w.-]{1,255}", file, re.ASCII):
+        return {}
+    try:
+        found = _ask(access, f"SELECT HEX(BINLOG_GTID_POS('{file}', {int(position)}))")
+    except StreamFailed:
+        return {}
+    return {"gtid": found[0]} if found and found[0] else {}
+
+
+def _grade(access: Access, program: str, *, lock_all: bool) -> tuple[Consistency, str, list[str]]:
+    tool = re.split("/", program)[-1]
+    whole = f"{tool} exited with 0 and its trailer was seen"
+    if lock_all:
+        return Consistency.APPLICATION, f"{whole}; all tables were locked", []
+    tables = _ask(access, _NOT_TRANSACTIONAL)
+    if not tables:
+        return Consistency.APPLICATION, f"{whole}; one transaction read all tables", []
+    some = ", ".join(tables[:_NAMED]) + (f" and {len(tables) - _NAMED} more" if tables[_NAMED:] else "")
+    text = f"tables without transactions were read while they could change: {some}"
+    return Consistency.UNKNOWN, text, [f"{text}; --lock-all-tables makes writers wait instead"]
+
+
+def _ask(access: Access, sql: str, *, hexadecimal: bool = True) -> list[str]:
+    """The one column of an answer. Names come in hexadecimal: they can have tabs and line ends in them."""
+    connection = access.connection
+    argv = [find_program("mariadb", "mysql"), *access.first, *connection.mysql_options()]
+    argv += ["--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--binary-as-hex=0"]
+    argv += [f"--database={connection.database}"] if connection.database else []
+    lines = ask_program(access, argv, stdin=f"{sql};\n").decode(errors="replace").splitlines()
+    if not hexadecimal:
+        return lines
+    try:
+        return [bytes.fromhex(line).decode(errors="surrogateescape") for line in lines]
+    except ValueError:
+        raise StreamFailed(f"{connection.origin}: the server's answer cannot be understood") from None
+
+
+def _facts(server: Server, tool: str) -> dict[str, str]:
+    product = "MariaDB" if server.engine == "mariadb" else "MySQL"
+    version = server.version.removeprefix("5.5.5-").split("-")[0]  # MariaDB's, put there for old clients
+    facts = {"server": f"{product} {version}", "tool": tool}
+    return {name: value for name, value in facts.items() if value}

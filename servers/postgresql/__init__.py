@@ -1,0 +1,1 @@
+"""PostgreSQL: dumps and base backups taken, throw-away servers, recovery."""

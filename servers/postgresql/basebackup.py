@@ -1,0 +1,116 @@
+"""A whole PostgreSQL cluster, file by file, with the log that makes it consistent: through pg_basebackup.
+
+Options that were chosen, and why: one tar on standard output, which is stored as it comes; -X fetch, because
+nothing else can go into that stream, so the server must keep the log of the backup's duration (it fails, and
+says so, when it did not: `wal_keep_size`); a fast checkpoint, because else minutes pass before the backup
+begins; SHA-256 in the manifest, which is compared while the stream passes
+(`dumps.pg_backup`). The server verifies its own page checksums on the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Final
+
+from holdfast.base.errors import Refused, StreamFailed
+from holdfast.ingest.backup.plan import plan_parts
+from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.servers.base.client_programs import find_program
+from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.base.secrets import Access
+from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
+
+ENGINE: Final = "postgresql"
+ITEM: Final = "base.tar"
+_OLDEST: Final = 13
+"""The first release that writes a manifest."""
+_QUESTIONS: Final = ("IDENTIFY_SYSTEM", "SHOW server_version", "SHOW cluster_name")
+_SEVERAL: Final = re.compile("can only write single tablespace to stdout")
+_EVIDENCE: Final = "pg_basebackup exited with 0; its manifest was there, and files and log are what it says"
+
+
+class PhysicalSource(ToolSource):
+    """pg_basebackup's tar. `finish` raises StreamFailed unless it is whole: the tool's exit status and the
+    manifest decide, and the cluster must be the one that was asked before."""
+
+    def __init__(self, access: Access, argv: list[str], system_id: str) -> None:
+        self._system_id = system_id
+        super().__init__(access, argv, ITEM, evidence=_EVIDENCE)
+
+    def judge(self, fault: str, facts: Mapping[str, str]) -> None:
+        """What the scan found, before anything is committed. Raises StreamFailed."""
+        system_id = facts.get("system_id", "")
+        if not fault and system_id != self._system_id:
+            fault = f"it is of the cluster with system identifier {system_id}, not {self._system_id}"
+        if fault:
+            raise StreamFailed(f"{self.name}: the backup is not whole: {fault}; nothing was committed")
+
+    def finish(self) -> str:
+        try:
+            return super().finish()
+        except StreamFailed as error:
+            if _SEVERAL.search(str(error)) is None:
+                raise
+            raise Refused(
+                "this cluster has tablespaces, whose files pg_basebackup cannot write into one stream; "
+                "nothing was stored. Back up its databases by dumps (without --physical), or its disks "
+                "under a freeze"
+            ) from None
+
+
+def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
+    """Start pg_basebackup for the connection's cluster; it is stopped when `stack` ends.
+
+    Needs a role with REPLICATION and a `replication` line in pg_hba.conf, no database. The subject's
+    identity is `identity(facts["system_id"])`. Raises StreamFailed, Refused, NotFound.
+    """
+    system_id, version, cluster = _ask(access)
+    major = re.match(r"[0-9]+", version)
+    if major is None or int(major[0]) < _OLDEST:
+        raise Refused(
+            f"the server is PostgreSQL {version}, which gives no manifest to verify a physical backup by: "
+            f"that came with {_OLDEST}; nothing was stored. Take dumps (without --physical)"
+        )
+    program = find_program("pg_basebackup")
+    argv = [program, "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"]
+    argv += ["--manifest-checksums=SHA256", "--no-password", "--label=holdfast"]
+    argv.append(f"--dbname={access.connection.conninfo()}")
+    source = PhysicalSource(access, argv, system_id)
+    stack.callback(source.close)
+    facts = {
+        "physical": "yes",
+        "system_id": system_id,
+        "server": f"PostgreSQL {version}",
+        "tool": tool_version(access, program),
+    }
+    name = _name(access, cluster)
+    return Prepared(
+        plan_parts([source], SubjectKind.DATABASE), name, ENGINE, access.connection.to("").origin, facts
+    )
+
+
+def identity(system_id: str) -> str:
+    """`Subject.uuid` of a cluster's physical backups: it survives renames and moves."""
+    return f"{ENGINE}-{system_id}"
+
+
+def _ask(access: Access) -> tuple[str, str, str]:
+    """(system identifier, version, cluster name), asked over a replication connection."""
+    argv = [find_program("psql"), "-XqAtw", "-v", "ON_ERROR_STOP=1"]
+    argv += [f"--command={question}" for question in _QUESTIONS]
+    argv.append(f"--dbname={access.connection.to('').conninfo(replication='yes')}")
+    lines = ask_program(access, argv).decode(errors="replace").splitlines()
+    system = re.match(r"[0-9]{1,20}(?=\|)", lines[0]) if lines else None
+    if system is None or len(lines) < 2:
+        raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")
+    return system[0], lines[1].strip(), lines[2].strip() if len(lines) > 2 else ""
+
+
+def _name(access: Access, cluster: str) -> str:
+    """The subject's name unless the user gives one: the cluster's own, else the host's, else the system's."""
+    host = access.connection.host
+    if cluster:
+        return re.sub(r"[/:@\s]", "-", cluster)
+    return ENGINE if not host or host.startswith(("/", "@")) else host.split(",")[0]

@@ -1,0 +1,1 @@
+"""SQLite: backups through the online backup API, throw-away databases."""

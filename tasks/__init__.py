@@ -1,0 +1,1 @@
+"""Use cases without a command line: what a command, a daemon or a web page calls."""

@@ -1,0 +1,247 @@
+"""Pushing closed log files of a database server into its archive."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+from holdfast.base.errors import Refused, SourceError
+from holdfast.base.types import ChunkID
+from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, wal_identity
+from holdfast.formats.dumps.mysql import binlog
+from holdfast.formats.dumps.postgresql import wal
+from holdfast.ingest.pipeline.pipeline import UNIT, Pipeline
+from holdfast.ingest.sources.source import FileSource
+from holdfast.repo.chunks.chunker import STREAM, Cutter
+from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.writer import Writer
+from holdfast.repo.format.crypto import Keys
+from holdfast.repo.records.log_archive import LogArchive, LogReading, add, archives, refusal, same, settle
+from holdfast.repo.snapshots.snapshot import (
+    Consistency,
+    Item,
+    ItemKind,
+    Snapshot,
+    Stats,
+    StoredSnapshot,
+    Subject,
+    SubjectKind,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pusher:
+    """Who pushes: recorded with the files."""
+
+    host: str
+    program: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """What became of the files, by name. `there` were in the archive already, byte for byte."""
+
+    subject: Subject
+    new: tuple[str, ...]
+    there: tuple[str, ...]
+
+
+def push(
+    repository: Repository,
+    reading: LogReading,
+    subject: Subject,
+    sources: Sequence[FileSource],
+    pusher: Pusher,
+    *,
+    lock_timeout: float = 60.0,
+) -> Pushed:
+    """Put whole files into the archive of `subject`. When this returns they are durable.
+
+    A file that is there already is compared byte by byte (by its chunk IDs): equal, it is passed over;
+    else Refused is raised and nothing is changed. Raises SourceError when a file cannot be read or changes
+    meanwhile, or a RepositoryError: then nothing was committed.
+    """
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise Refused("two of the files have the same name; nothing was stored")
+    with Writer(repository, lock_timeout=lock_timeout) as writer:
+        archive = reading.archive(subject.identity)
+        there = [s.name for s in sources if archive and _is_there(repository, archive, s)]
+        wanted = [source for source in sources if source.name not in there]
+        pipeline = Pipeline(writer, repository.keys, lambda count: None)
+        items = [_ingest(pipeline, source) for source in wanted]
+        if items:
+            record = partial(_record, subject, writer, pusher, f"{sources[0].path.parent}")
+            add(repository, writer, reading, items, record)
+        else:
+            settle(repository)
+    return Pushed(subject, tuple(source.name for source in wanted), tuple(there))
+
+
+def _record(
+    subject: Subject, writer: Writer, pusher: Pusher, source: str, items: tuple[Item, ...]
+) -> Snapshot:
+    w = writer.written
+    return Snapshot(
+        subject=subject,
+        time=datetime.now(UTC),
+        host=pusher.host,
+        source=source,
+        consistency=Consistency.APPLICATION,
+        evidence="log files that the server had finished",
+        items=items,
+        program=pusher.program,
+        stats=Stats(sum(i.size for i in items), w.chunks, w.new_chunks, w.new, writer.stored),
+    )
+
+
+def _ingest(pipeline: Pipeline, source: FileSource) -> Item:
+    found = pipeline.ingest(source, STREAM, None)
+    _check_read(source)
+    return Item(source.name, ItemKind.LOG, found.size, found.allocated, source.mtime, STREAM, found.recipe)
+
+
+def _check_read(source: FileSource) -> None:
+    if source.bad:
+        bad = source.bad[0]
+        raise SourceError(
+            f"{source.path}: {bad.length} bytes at offset {bad.offset} cannot be read ({bad.reason}); "
+            "nothing was stored"
+        )
+    note = source.finish()
+    if note:
+        raise SourceError(f"{note}: it is not finished yet; nothing was stored")
+
+
+def _is_there(repository: Repository, archive: LogArchive, source: FileSource) -> bool:
+    """Whether the archive holds this file, whole. False also when chunks of it were lost: then it is stored
+    again. Raises Refused when it holds another one of this name."""
+    if source.name in archive.conflicts:
+        raise refusal(archive, source.name)
+    stored = archive.files.get(source.name)
+    if stored is None:
+        return False
+    mine, ids = _fingerprint(repository.keys, source)
+    if not same(mine, stored):
+        raise refusal(archive, source.name)
+    return None not in repository.index.lookup(ids)
+
+
+def _fingerprint(keys: Keys, source: FileSource) -> tuple[Item, list[ChunkID]]:
+    """What `_ingest` would give, and the IDs of all that it consists of; stores nothing."""
+    ids: list[ChunkID] = []
+
+    def node(data: bytes) -> ChunkID:
+        ids.append(keys.node_chunk_id(data))
+        return ids[-1]
+
+    cutter = Cutter(STREAM, keys.cut)
+    recipe = RecipeBuilder(node)
+    size = source.size or 0
+    carry = b""
+    with mmap.mmap(-1, UNIT) as buffer:
+        for start in range(0, size, UNIT):
+            length = min(UNIT, size - start)
+            with memoryview(buffer)[:length] as view:
+                source.read_into(view, start)
+                data = carry + view
+            at = 0
+            for cut in cutter.cut(data, final=start + length == size):
+                ids.append(keys.data_chunk_id(data[at : at + cut]))
+                recipe.add_chunk(ids[-1], cut)
+                at += cut
+            carry = data[at:]
+    _check_read(source)
+    root = recipe.finish()
+    return Item(source.name, ItemKind.LOG, recipe.size, recipe.size, source.mtime, STREAM, root), ids
+
+
+def wal_subject(snapshots: Iterable[StoredSnapshot], system_id: str, name: str = "") -> Subject:
+    """The archive of a cluster. Its name: the one given, else that of the archive so far, else that of the
+    cluster's newest backup, else one made of the system identifier."""
+    uuid = wal_identity(system_id)
+    if not name:
+        backup = ""
+        for stored in snapshots:
+            subject = stored.snapshot.subject
+            if subject.kind is SubjectKind.LOGS and subject.uuid == uuid:
+                name = subject.name
+            elif subject.engine == POSTGRESQL and stored.snapshot.facts.get("system_id") == system_id:
+                backup = subject.name
+        name = name or backup or uuid
+    return Subject(SubjectKind.LOGS, name, uuid=uuid, engine=POSTGRESQL)
+
+
+def push_wal(
+    repository: Repository,
+    reading: LogReading,
+    source: FileSource,
+    pusher: Pusher,
+    *,
+    system_id: str,
+    name: str = "",
+) -> Pushed:
+    """archive_command: one file of the write-ahead log, checked to be what its name says. See `push`."""
+    wal.check_file(source.name, source.size or 0, source.head[: wal.HEADER_SIZE], system_id)
+    subject = wal_subject(reading.snapshots(), system_id, name)
+    return push(repository, reading, subject, [source], pusher)
+
+
+def binlog_subject(name: str, engine: str) -> Subject:
+    """The archive of a MySQL or MariaDB server. The name is its identity: servers are cloned with their
+    UUID file, server IDs are changed and are 1 by default."""
+    return Subject(SubjectKind.LOGS, name, uuid=f"{engine}-{name}", engine=engine)
+
+
+def push_binlogs(
+    repository: Repository,
+    reading: LogReading,
+    sources: Sequence[FileSource],
+    pusher: Pusher,
+    *,
+    name: str,
+    current: bool = False,
+) -> Pushed:
+    """Closed binary logs of one server, all or none. With `current` one that the server never closed is
+    taken as it is. See `push`."""
+    engines = {_check_binlog(source, current=current) for source in sources}
+    if len(engines) > 1:
+        raise Refused("these binary logs are of MySQL and of MariaDB servers; nothing was stored")
+    return push(repository, reading, binlog_subject(name, engines.pop()), sources, pusher)
+
+
+def _check_binlog(source: FileSource, *, current: bool) -> str:
+    if binlog.parse_name(source.name) is None:
+        raise Refused(f"{source.path}: binary logs are called NAME.000123; nothing was stored")
+    try:
+        head = binlog.parse_head(source.head[: binlog.HEAD_SIZE])
+    except Refused as error:
+        raise Refused(f"{source.path} {error}") from None
+    if head.in_use and not current:
+        raise Refused(
+            f"{source.path} is still being written; `FLUSH BINARY LOGS` makes the server close it; "
+            "--current takes it as it is, when the server is gone; nothing was stored"
+        )
+    return head.engine
+
+
+def wal_archives(reading: LogReading) -> list[LogArchive]:
+    """All archives of PostgreSQL's write-ahead log."""
+    return [a for a in archives(reading.snapshots()) if a.subject.engine == POSTGRESQL]
+
+
+def read_histories(repository: Repository, archive: LogArchive) -> dict[int, tuple[wal.Branch, ...]]:
+    """The timelines of an archive, out of its history files. Raises Damaged."""
+    found = {}
+    reader = Reader(repository)
+    for name, item in archive.files.items():
+        parsed = wal.parse_name(name)
+        if parsed and parsed.kind is wal.WalKind.HISTORY and item.size <= wal.HISTORY_LIMIT:
+            data = reader.read(reader.recipe(item), 0, item.size)
+            found[parsed.timeline] = wal.parse_history(data.decode(errors="replace"))
+    return found
