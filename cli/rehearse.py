@@ -23,12 +23,12 @@ from holdfast.cli.options import command, pass_settings
 from holdfast.cli.progress import progress
 from holdfast.cli.render import Column, count, duration, escape, escape_lines, table
 from holdfast.cli.snapshots import describe_subject
-from holdfast.rehearse.material import PHYSICAL, Material, find_material
-from holdfast.rehearse.rehearsal import Rehearsed, rehearse
-from holdfast.rehearse.wishes import Wishes
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, store_proof
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.servers.rehearsal.options import Wishes
+from holdfast.servers.rehearsal.rehearsal import Rehearsed, rehearse
+from holdfast.servers.rehearsal.subject import PHYSICAL, Material, find_material
 
 _COLUMNS = (Column("database"), Column("table"), Column("rows", "right"))
 _SHOWN = 40

@@ -31,12 +31,17 @@ from holdfast.formats.dumps.postgresql.recovery import (
     parse_target,
 )
 from holdfast.formats.dumps.virtual_files import load_catalogue
-from holdfast.rehearse.data_directory import Changes, check_target, check_whole, restore_data_directory
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, is_log
 from holdfast.repo.snapshots.select import select_one, split_selector
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, Subject, SubjectKind
+from holdfast.servers.postgresql.data_directory import (
+    Changes,
+    check_target,
+    check_whole,
+    restore_data_directory,
+)
 from holdfast.tasks.push_logs import read_histories
 
 F = TypeVar("F", bound=Callable[..., Any])

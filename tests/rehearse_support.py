@@ -13,11 +13,11 @@ from typing import Any
 
 from cli_support import PASSWORD, Place
 from holdfast.formats.dumps.core.catalogue import Catalogue, encode
-from holdfast.rehearse.private import PREFIX
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import Consistency, Content, ItemKind, Snapshot, Subject, SubjectKind
 from holdfast.repo.store.local import LocalStore
+from holdfast.servers.confined.private import PREFIX
 from support import NOW, put_item
 
 _PIECE = 1 << 20

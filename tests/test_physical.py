@@ -21,11 +21,11 @@ from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
 from holdfast.ingest.backup.backup import Request, back_up
 from holdfast.ingest.backup.recognise import OTHER_DUMP
-from holdfast.rehearse.data_directory import Changes, restore_data_directory
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Consistency, StoredSnapshot
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.memory import MemoryStore
+from holdfast.servers.postgresql.data_directory import Changes, restore_data_directory
 from physical_support import (
     catalogue_of,
     hand_over,
@@ -297,7 +297,10 @@ def test_two_restores_into_one_folder_do_not_take_each_others_files(
 
     def at_once(_: int) -> None:
         if not others:
-            with patch("holdfast.rehearse.data_directory.check_target"), pytest.raises(Refused) as refused:
+            with (
+                patch("holdfast.servers.postgresql.data_directory.check_target"),
+                pytest.raises(Refused) as refused,
+            ):
                 restore(repository, backed_up, target)
             others.append(str(refused.value))
 
@@ -307,7 +310,10 @@ def test_two_restores_into_one_folder_do_not_take_each_others_files(
     restore_data_directory(repository, item, catalogue, target, changes=Changes(), progress=at_once)
     assert "into already" in others[0]
     assert not list(target.glob(".holdfast*"))
-    with patch("holdfast.rehearse.data_directory.check_target"), pytest.raises(Refused, match="any more"):
+    with (
+        patch("holdfast.servers.postgresql.data_directory.check_target"),
+        pytest.raises(Refused, match="any more"),
+    ):
         restore(repository, backed_up, target)
     assert (target / "global/pg_control").exists()
     assert not list(target.glob(".holdfast*"))

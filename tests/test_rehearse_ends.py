@@ -15,12 +15,12 @@ import pytest
 from cli_support import PG_HEAD, PG_TAIL, Place, files, flip_byte
 from database_support import PostgresServer, database_user, postgres_server
 from holdfast.base.errors import Refused
-from holdfast.rehearse.clients import converted, feed, parse_csv
-from holdfast.rehearse.confined import Confinement, User, user_for
-from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.rehearse.postgres_script import Needs
-from holdfast.rehearse.private import private_folder
-from holdfast.rehearse.tools import find_postgres
+from holdfast.servers.base.server_programs import find_postgres
+from holdfast.servers.confined.clients import converted, feed, parse_csv
+from holdfast.servers.confined.confined import Confinement, User, user_for
+from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.private import private_folder
+from holdfast.servers.postgresql.script import Needs
 from rehearse_support import leftovers, open_folder, put_dump, rehearse
 
 ENDLESS = PG_HEAD + b"create table t (a int);\nselect pg_sleep(1000);\n" + PG_TAIL
@@ -79,7 +79,8 @@ def test_without_namespaces_all_is_ended_as_well_and_it_is_told(
 ) -> None:
     which = shutil.which
     monkeypatch.setattr(
-        "holdfast.rehearse.confined.shutil.which", lambda name: None if name in missing else which(name)
+        "holdfast.servers.confined.confined.shutil.which",
+        lambda name: None if name in missing else which(name),
     )
     before = memory()
     put_dump(place, ENDLESS, "postgresql")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.rehearse.confined import User, user_for
-from holdfast.rehearse.wal_relay import WalRelay
+from holdfast.servers.confined.confined import User, user_for
+from holdfast.servers.postgresql.wal_relay import WalRelay
 from rehearse_support import open_folder
 
 NAME = "000000010000000000000001"

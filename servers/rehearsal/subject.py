@@ -12,11 +12,11 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.registry import files
 from holdfast.formats.dumps.virtual_files import WHOLE, load_catalogue, stream
-from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
+from holdfast.servers.confined.errors import RehearsalFailed
 
 PHYSICAL: Final = "tar"
 GLOBALS: Final = "globals.sql"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.formats.dumps.postgresql.recovery import Recovery
-from holdfast.rehearse.wal_relay import FetchLog
+from holdfast.servers.postgresql.wal_relay import FetchLog
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.errors import Refused
-from holdfast.rehearse.confined import User, without_interrupt
+from holdfast.servers.confined.confined import User, without_interrupt
 
 PREFIX: Final = "holdfast-rehearsal-"
 _LONGEST: Final = 80

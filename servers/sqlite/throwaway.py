@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.rehearse.clients import QUERY_BYTES, ask, feed, parse_csv
-from holdfast.rehearse.confined import Confinement
-from holdfast.rehearse.errors import RehearsalFailed
 from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.confined.clients import QUERY_BYTES, ask, feed, parse_csv
+from holdfast.servers.confined.confined import Confinement
+from holdfast.servers.confined.errors import RehearsalFailed
 
 _TABLES: Final = b"""SELECT hex(name) FROM sqlite_schema
 WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1;

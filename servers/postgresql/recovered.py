@@ -12,17 +12,17 @@ from typing import Final
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.postgresql.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
-from holdfast.rehearse.clients import ask
-from holdfast.rehearse.confined import Confinement
-from holdfast.rehearse.data_directory import Changes, restore_data_directory
-from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.rehearse.findings import Findings
-from holdfast.rehearse.postgres import Cluster, Postgres, running
-from holdfast.rehearse.tools import find_postgres
-from holdfast.rehearse.wal_relay import FetchLog, WalRelay
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item
+from holdfast.servers.base.server_programs import find_postgres
+from holdfast.servers.confined.clients import ask
+from holdfast.servers.confined.confined import Confinement
+from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.findings import Findings
+from holdfast.servers.postgresql.data_directory import Changes, restore_data_directory
+from holdfast.servers.postgresql.throwaway import Cluster, Postgres, running
+from holdfast.servers.postgresql.wal_relay import FetchLog, WalRelay
 
 _PLACE: Final = "data"
 _RECOVERY_SECONDS: Final = 1e9

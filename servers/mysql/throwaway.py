@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.rehearse.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
-from holdfast.rehearse.confined import Confinement, Program
-from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.rehearse.tools import MariaPrograms
 from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.server_programs import MariaPrograms
+from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
+from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.errors import RehearsalFailed
 
 _SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
 _PACKET: Final = "--max-allowed-packet=1073741824"

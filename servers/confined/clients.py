@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from holdfast.base.types import Buffer
-from holdfast.rehearse.confined import Confinement, Program
-from holdfast.rehearse.errors import RehearsalFailed
+from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.errors import RehearsalFailed
 
 QUERY_ROWS: Final = 100
 QUERY_BYTES: Final = 64 << 10

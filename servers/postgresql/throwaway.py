@@ -12,12 +12,12 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
-from holdfast.rehearse.clients import QUERY_BYTES, ask, failure, feed, parse_csv
-from holdfast.rehearse.confined import Confinement, Program
-from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.rehearse.postgres_script import Needs
-from holdfast.rehearse.tools import PostgresPrograms
 from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.server_programs import PostgresPrograms
+from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv
+from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.postgresql.script import Needs
 
 SUPERUSER: Final = "holdfast_rehearsal"
 """Of a fresh cluster: no name that a dump's roles have."""

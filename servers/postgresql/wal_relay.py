@@ -15,8 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from holdfast.rehearse.confined import User
-from holdfast.rehearse.errors import RehearsalFailed
+from holdfast.servers.confined.confined import User
+from holdfast.servers.confined.errors import RehearsalFailed
 
 FetchLog = Callable[[str, Path], bool]
 """`fetch(name, path)` writes an archived file to `path`; False when the archive does not hold it."""

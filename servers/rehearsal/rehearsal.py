@@ -12,16 +12,16 @@ from typing import Final
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ProgressFunction
-from holdfast.rehearse.confined import Confinement, user_for
-from holdfast.rehearse.errors import RehearsalFailed
-from holdfast.rehearse.findings import Findings, Server
-from holdfast.rehearse.loading import Stage, loaded
-from holdfast.rehearse.material import Material
-from holdfast.rehearse.private import private_folder
-from holdfast.rehearse.wishes import Wishes
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.proofs import Outcome, Proof, Verdict
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.servers.confined.confined import Confinement, user_for
+from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.findings import Findings, Server
+from holdfast.servers.confined.private import private_folder
+from holdfast.servers.rehearsal.loading import Stage, loaded
+from holdfast.servers.rehearsal.options import Wishes
+from holdfast.servers.rehearsal.subject import Material
 
 _USERS: Final = {"postgresql": ("postgres",), "mariadb": ("mysql",), "mysql": ("mysql",), "sqlite": ()}
 _ERROR: Final = 4000

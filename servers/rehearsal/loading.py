@@ -7,17 +7,18 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from holdfast.base.types import Buffer, ProgressFunction
-from holdfast.rehearse import maria, postgres
-from holdfast.rehearse.clients import converted, watched
-from holdfast.rehearse.confined import Confinement
-from holdfast.rehearse.findings import Findings, Server
-from holdfast.rehearse.material import PHYSICAL, Material, stored_bytes, to_trailer
-from holdfast.rehearse.physical import recovered
-from holdfast.rehearse.postgres_script import guarded
-from holdfast.rehearse.sqlite import Sqlite
-from holdfast.rehearse.tools import ask_version, find_maria, find_postgres, find_sqlite
-from holdfast.rehearse.wishes import Wishes
 from holdfast.repo.core.repository import Repository
+from holdfast.servers.base.server_programs import ask_version, find_maria, find_postgres, find_sqlite
+from holdfast.servers.confined.clients import converted, watched
+from holdfast.servers.confined.confined import Confinement
+from holdfast.servers.confined.findings import Findings, Server
+from holdfast.servers.mysql import throwaway as maria
+from holdfast.servers.postgresql import throwaway as postgres
+from holdfast.servers.postgresql.recovered import recovered
+from holdfast.servers.postgresql.script import guarded
+from holdfast.servers.rehearsal.options import Wishes
+from holdfast.servers.rehearsal.subject import PHYSICAL, Material, stored_bytes, to_trailer
+from holdfast.servers.sqlite.throwaway import Sqlite
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""A rehearsal: find what to load, load or recover it, count, ask, give a verdict."""
