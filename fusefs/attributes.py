@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyfuse3
 
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType
-from holdfast.fusefs.nodes import (
+from holdfast.tree.nodes import (
     DiskFiles,
     Document,
     Folder,

@@ -6,12 +6,12 @@ import logging
 
 from holdfast.base.errors import Damaged, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
-from holdfast.fusefs.snapshot_folder import nanoseconds
-from holdfast.fusefs.tree import Tree, build_tree
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import Kind
+from holdfast.tree.build import Tree, build_tree
+from holdfast.tree.snapshot import nanoseconds
 
 _log = logging.getLogger("holdfast.fusefs")
 

@@ -19,9 +19,9 @@ from holdfast.fusefs.guest_disks import GuestDisks
 from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
-from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot, Node
 from holdfast.fusefs.recent import Recent
 from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot, Node
 from holdfast.tree.paths import Guest
 
 T = TypeVar("T")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import blake2b
 
-from holdfast.fusefs.nodes import DiskFiles, Folder, Node, growing_nodes
-from holdfast.fusefs.tree import Tree
+from holdfast.tree.build import Tree
+from holdfast.tree.nodes import DiskFiles, Folder, Node, growing_nodes
 
 ROOT = 1
 _FIRST = 1 << 32

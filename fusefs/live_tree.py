@@ -8,7 +8,7 @@ from collections.abc import Callable
 from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.fusefs.catalog import Catalog
 from holdfast.fusefs.inodes import Inodes
-from holdfast.fusefs.tree import Tree
+from holdfast.tree.build import Tree
 
 _log = logging.getLogger("holdfast.fusefs")
 _INTERVAL = 1.0

@@ -17,7 +17,7 @@ from holdfast.fusefs.guard import handler
 from holdfast.fusefs.guest_inodes import is_guest
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.live_tree import LiveTree
-from holdfast.fusefs.nodes import (
+from holdfast.tree.nodes import (
     DiskFiles,
     Document,
     Folder,

@@ -28,13 +28,13 @@ from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.mountpoint import mounted_at
-from holdfast.fusefs.nodes import Folder, MadeFile, StoredFile, ViewFile
 from holdfast.fusefs.operations import HoldfastOperations, OpenFile
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tree.nodes import Folder, MadeFile, StoredFile, ViewFile
 
 _log = logging.getLogger("holdfast.fusefs")
 _READ_AHEAD_KB = 1024

@@ -22,12 +22,12 @@ from holdfast.fusefs.guest_disks import DiskKey, GuestDisks
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.inodes import Inodes
-from holdfast.fusefs.nodes import DiskFiles, Document, Folder, GuestRoot
 from holdfast.fusefs.recent import Recent
-from holdfast.fusefs.tree import build_tree
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
+from holdfast.tree.build import build_tree
+from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot
 from holdfast.tree.paths import Guest
 from memory_guest import MemoryGuest, make_entry
 from support import make_item, make_snapshot

@@ -25,13 +25,13 @@ from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.mountpoint import MountEntry, parse_mounts
 from holdfast.fusefs.operations import HoldfastOperations
-from holdfast.fusefs.tree import Tree
 from holdfast.repo.core.mirrored import trash_pair
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.memory import MemoryStore
+from holdfast.tree.build import Tree
 from support import new_repository, random_bytes, store_file
 
 KIB = 1 << 10

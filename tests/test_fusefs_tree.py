@@ -13,10 +13,6 @@ from hypothesis import strategies as st
 
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.fusefs.inodes import ROOT, Inodes, number_of
-from holdfast.fusefs.names import safe_name, short_ids, time_name
-from holdfast.fusefs.nodes import Document, Folder, Link, Node, StoredFile, ViewFile
-from holdfast.fusefs.snapshot_folder import nanoseconds
-from holdfast.fusefs.tree import Tree, build_tree
 from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Item,
@@ -26,6 +22,10 @@ from holdfast.repo.snapshots.snapshot import (
     Subject,
     SubjectKind,
 )
+from holdfast.tree.build import Tree, build_tree
+from holdfast.tree.names import safe_name, short_ids, time_name
+from holdfast.tree.nodes import Document, Folder, Link, Node, StoredFile, ViewFile
+from holdfast.tree.snapshot import nanoseconds
 from support import NOW, make_item, make_snapshot
 
 RECIPE = ChunkID(bytes(32))

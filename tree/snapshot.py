@@ -11,11 +11,11 @@ from holdfast.base.errors import RepositoryError
 from holdfast.formats.disks.export_formats import MOUNTED
 from holdfast.formats.dumps import virtual_files as stored_files
 from holdfast.formats.guests.values.naming import FILES, disk_name
-from holdfast.fusefs.names import unique_name
-from holdfast.fusefs.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 from holdfast.fusefs.view_file import view_size
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
+from holdfast.tree.names import unique_name
+from holdfast.tree.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
 
 
 def snapshot_folder(stored: StoredSnapshot) -> Folder:

@@ -13,11 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from holdfast.base.types import SnapshotID
-from holdfast.fusefs.names import safe_name, short_ids, time_name, unique_name
-from holdfast.fusefs.nodes import Folder, Link, Node, StoredFile
-from holdfast.fusefs.snapshot_folder import nanoseconds, snapshot_folder
 from holdfast.repo.records.log_archive import LogArchive, archives, is_log
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.tree.names import safe_name, short_ids, time_name, unique_name
+from holdfast.tree.nodes import Folder, Link, Node, StoredFile
+from holdfast.tree.snapshot import nanoseconds, snapshot_folder
 
 _KINDS = {SubjectKind.VM: "vms", SubjectKind.DATABASE: "databases", SubjectKind.FILES: "files"}
 _OTHER_ENGINE = "other"
