@@ -18,9 +18,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from holdfast import __version__
-from holdfast.cli.context import Settings
-from holdfast.cli.options import Group
-from holdfast.cli.passwords import take_environment
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.options import Group
+from holdfast.cli.base.passwords import take_environment
 
 
 class Verb(NamedTuple):
@@ -134,7 +134,7 @@ class Holdfast(Group):
 
 def _report(error: BaseException, settings: Settings) -> int:
     # Imported only now: with the classes of all errors it takes 150 ms.
-    from holdfast.cli.failures import report  # noqa: PLC0415
+    from holdfast.cli.base.failures import report  # noqa: PLC0415
 
     try:
         return report(error, settings)

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import NoReturn
 
-from holdfast.cli.warm import was_pushed
+from holdfast.cli.base.wal_client import was_pushed
 
 
 def main() -> NoReturn:

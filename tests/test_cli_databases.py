@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from cli_support import PG_HEAD, PG_TAIL, Place
-from holdfast.cli.backup_database import quoted_name
-from holdfast.cli.backup_run import name_fault
+from holdfast.cli.commands.backup_database import quoted_name
+from holdfast.cli.commands.backup_run import name_fault
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ import click
 import pytest
 
 from holdfast.base import errors
-from holdfast.cli.context import Settings
-from holdfast.cli.exits import MEANINGS, ExitCode, advice_for, code_for
-from holdfast.cli.failures import report
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.exits import MEANINGS, ExitCode, advice_for, code_for
+from holdfast.cli.base.failures import report
 from holdfast.cli.main import cli
 from holdfast.ingest.backup.backup import LessConsistent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import PASSWORD, Place, files, python
-from holdfast.cli.passwords import NoPassword, PasswordOptions, find_password, take_environment
+from holdfast.cli.base.passwords import NoPassword, PasswordOptions, find_password, take_environment
 
 
 @pytest.fixture

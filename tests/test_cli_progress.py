@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from holdfast.cli.output import Output
-from holdfast.cli.progress import Progress, progress
+from holdfast.cli.base.output import Output
+from holdfast.cli.base.progress import Progress, progress
 
 
 class Screen:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.cli.render import (
+from holdfast.cli.base.render import (
     Column,
     count,
     duration,

@@ -13,7 +13,7 @@ import pytest
 from cli_support import PG_HEAD, PG_TAIL, Place
 from database_support import PostgresServer, postgres_server, postgres_tool, run
 from holdfast.base import targets
-from holdfast.cli import restore_image
+from holdfast.cli.commands import restore_image
 from physical_support import open_folder
 from test_dumps_tar import CLUSTER, member
 

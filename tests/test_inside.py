@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import NotFound
-from holdfast.cli.render import escape
+from holdfast.cli.base.render import escape
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values import naming

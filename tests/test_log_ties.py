@@ -14,9 +14,9 @@ import pytest
 from cli_support import PASSWORD, Place, flip_byte
 from holdfast.base.errors import NotFound
 from holdfast.base.types import PackID, RecordType
-from holdfast.cli import forget_logs
-from holdfast.cli.forget_logs import keep_last_users
-from holdfast.cli.restore_physical import pick_backup
+from holdfast.cli.commands import forget_logs
+from holdfast.cli.commands.forget_logs import keep_last_users
+from holdfast.cli.commands.restore_physical import pick_backup
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
 from holdfast.formats.dumps.postgresql.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_pair

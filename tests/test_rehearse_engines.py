@@ -12,7 +12,7 @@ import pytest
 import physical_support
 from cli_support import Place
 from database_support import MariaServer, maria_server, postgres_server, run
-from holdfast.cli.exits import ExitCode
+from holdfast.cli.base.exits import ExitCode
 from holdfast.repo.records.proofs import latest_verdicts
 from rehearse_support import counts, open_folder, opened, put_dump, rehearse
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.warm import DONE, Place, connect, find_place, home_cache, was_pushed
+from holdfast.cli.base.wal_client import DONE, Place, connect, find_place, home_cache, was_pushed
 
 
 @pytest.fixture

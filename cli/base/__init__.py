@@ -1,0 +1,1 @@
+"""What all commands share: settings, passwords, output, progress, exit codes."""

@@ -1,0 +1,116 @@
+"""What a command gets: the repository, the password and the ways to answer, from options and environment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from holdfast.cli.base.output import Output
+from holdfast.cli.base.passwords import PasswordOptions, find_password
+from holdfast.cli.base.progress import progress
+from holdfast.cli.base.render import count
+
+if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
+    from holdfast.repo.core.repository import Repository, Snapshots
+    from holdfast.repo.index.index import Synced
+    from holdfast.repo.snapshots.snapshot import StoredSnapshot
+    from holdfast.repo.store.local import LocalStore
+
+_ELSEWHERE = re.compile(r"[a-z0-9+.-]+://|(?:s3|sftp|ssh|rest|b2|gs|azure|rclone|swift):", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Settings:
+    """One run's options. `variables` are the HOLDFAST_* ones, taken from the environment."""
+
+    variables: dict[str, str]
+    cache_home: str = ""
+    output: Output = field(default_factory=Output)
+    passwords: PasswordOptions = field(default_factory=PasswordOptions)
+    repo: str | None = None
+    cache_dir: str | None = None
+    if_interrupted: str = ""
+    """What is safe, and what to type, should the command be interrupted now."""
+    tells_index: bool = True
+    """Whether to tell what refreshing the index found; `check` finds it out by itself."""
+    told: set[str] = field(default_factory=set)
+
+    @property
+    def root(self) -> Path:
+        """The repository's directory. Raises UsageError when nobody said."""
+        text = self.repo or self.variables.get("HOLDFAST_REPOSITORY")
+        if not text:
+            raise click.UsageError("which repository? Give -r DIR or set HOLDFAST_REPOSITORY")
+        if _ELSEWHERE.match(text):
+            raise click.UsageError(
+                f"{text}: only repositories in a directory can be used; mount it, or copy it"
+            )
+        return Path(text).absolute()
+
+    @property
+    def cache(self) -> Path:
+        """Where this user's indexes of repositories that cannot hold one are kept."""
+        text = self.cache_dir or self.variables.get("HOLDFAST_CACHE_DIR")
+        if text:
+            return Path(text).absolute()
+        if Path(self.cache_home).is_absolute():  # the XDG specification: anything else is ignored
+            return Path(self.cache_home) / "holdfast"
+        try:
+            return Path("~/.cache/holdfast").expanduser()
+        except RuntimeError:
+            raise click.UsageError("no home directory for a cache; set HOLDFAST_CACHE_DIR") from None
+
+    def password(self) -> str:
+        """The repository's password, asked for if need be."""
+        return find_password(self.passwords, self.variables)
+
+    def store(self) -> LocalStore:
+        """The repository's files. Raises NoRepository."""
+        from holdfast.repo.store.local import LocalStore  # noqa: PLC0415  see above
+
+        return LocalStore.open(self.root)
+
+    @contextmanager
+    def opened(self, *, index: bool = False) -> Iterator[Repository]:
+        """The open repository; with `index`, in step with the packs that are there."""
+        from holdfast.repo.core.repository import Repository  # noqa: PLC0415  see above
+
+        with (
+            closing(self.store()) as store,
+            Repository.open(store, self.password, cache=self.cache, notify=self._tell_index) as repository,
+        ):
+            if index:
+                with progress(self.output, "index", unit="packs") as meter:
+                    repository.refresh(meter.reach)
+            yield repository
+
+    def _tell_index(self, synced: Synced) -> None:
+        if not self.tells_index:
+            return
+        if synced.rebuilt:
+            self.output.note(
+                f"the index was not there and has been rebuilt from {count(synced.added, 'pack')}"
+            )
+        for text in sorted({str(error) for error in synced.damaged} - self.told):
+            self.told.add(text)  # every refresh of the run finds it again
+            self.output.warn(f"{text}; what else is in the repository can be used; run `holdfast check`")
+
+    def snapshots(self, repository: Repository, *, trashed: bool = False) -> Snapshots:
+        """All snapshots, with a warning for each that cannot be read."""
+        found = repository.snapshots(trashed=trashed)
+        for error in found.damaged:
+            self.output.warn(f"a snapshot cannot be read: {error}; run `holdfast check`")
+        return found
+
+    def pick(self, repository: Repository, selector: str) -> tuple[StoredSnapshot, str]:
+        """The snapshot that a selector names, and the path inside. Raises NotFound or Ambiguous."""
+        from holdfast.repo.snapshots.select import select_one, split_selector  # noqa: PLC0415  see above
+
+        name, path = split_selector(selector)
+        return select_one(self.snapshots(repository).good, name), path

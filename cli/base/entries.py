@@ -1,0 +1,64 @@
+"""What is inside guests as it is shown: lines, and JSON."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from holdfast.cli.base.render import escape, size
+from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType, Volume
+from holdfast.repo.snapshots.select import time_name
+
+_FIRST: Final = -62_135_596_800
+_LAST: Final = 253_402_300_799
+"""Seconds of the years 1 and 9999, beyond which no calendar of ours goes."""
+HEADER: Final = f"{'mode':10} {'owner':>11} {'size':>9} {'changed (UTC)':19} name"
+
+
+def moment(nanoseconds: int) -> datetime:
+    """A time in UTC; what no calendar knows becomes the nearest time it does."""
+    return datetime.fromtimestamp(max(_FIRST, min(nanoseconds // 1_000_000_000, _LAST)), UTC)
+
+
+def exact(nanoseconds: int) -> str:
+    """A time in JSON, to the nanosecond."""
+    return f"{moment(nanoseconds):%Y-%m-%dT%H:%M:%S}.{nanoseconds % 1_000_000_000:09}Z"
+
+
+def entry_line(entry: Entry, name: str, target: str = "") -> str:
+    """Mode, owner, size, time and name, as `ls -l` has them; sizes of files only."""
+    mode = stat.filemode(FILE_FORMATS.get(entry.type, 0) | entry.mode)
+    length = size(entry.size) if entry.type is NodeType.FILE else "-"
+    arrow = f" -> {escape(target)}" if target else ""
+    owner = f"{entry.uid}:{entry.gid}"
+    return f"{mode} {owner:>11} {length:>9} {time_name(moment(entry.mtime))} {escape(name)}{arrow}"
+
+
+def entry_document(entry: Entry, path: str, target: str = "") -> dict[str, Any]:
+    """All about a name in a guest. Bytes that are not UTF-8 stand as lone surrogates, as Python has them."""
+    document: dict[str, Any] = {
+        "path": path,
+        "type": entry.type.value,
+        "mode": f"{entry.mode:04o}",
+        "uid": entry.uid,
+        "gid": entry.gid,
+        "size": entry.size,
+        "allocated": entry.allocated,
+        "links": entry.links,
+        "inode": entry.inode,
+        "mtime": exact(entry.mtime),
+        "ctime": exact(entry.ctime),
+    }
+    return document | ({"target": target} if target else {})
+
+
+def volume_document(volume: Volume, path: str) -> dict[str, Any]:
+    return {
+        "path": path,
+        "type": "volume",
+        "file_system": volume.file_system,
+        "label": volume.label,
+        "size": volume.size,
+        "text": volume.text,
+    }

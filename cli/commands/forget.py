@@ -1,0 +1,247 @@
+"""`holdfast forget` and `holdfast undelete`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+
+from holdfast.base.errors import NotFound, Refused
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.documents import SHORT_ID, snapshot_document
+from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
+from holdfast.cli.base.render import Column, count, escape, table
+from holdfast.cli.commands.forget_logs import (
+    describe_plan,
+    drop_planned,
+    keep_last_users,
+    missing_logs,
+    plan_for,
+)
+from holdfast.cli.commands.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
+from holdfast.cli.commands.snapshots import describe_subject, group_by_subject
+from holdfast.formats.dumps.logs.required_logs import LogPlan
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.retention import Decision, Policy, decide
+from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
+from holdfast.repo.upkeep.forget import forget, undelete
+
+_COLUMNS = (Column("ID"), Column("time (UTC)"), Column("tags"), Column("what"), Column("because"))
+_RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+_LETTERS = {"last": "-l", "hourly": "-H", "daily": "-d", "weekly": "-w", "monthly": "-m", "yearly": "-y"}
+
+
+def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for rule in reversed(_RULES):
+        function = click.option(
+            _LETTERS[rule],
+            f"--keep-{rule}",
+            rule,
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help=f"Keep {'the' if rule == 'last' else f'one {rule} for'} N newest.",
+        )(function)
+    return function
+
+
+@command("forget")
+@click.argument("snapshots", nargs=-1, metavar="[SNAPSHOT...]")
+@_keep_options
+@click.option("--keep-within", callback=parse_duration, metavar="DURATION", help="Younger than, e.g. 30d.")
+@click.option("--keep-tag", "keep_tags", multiple=True, metavar="TAG", help="With this tag (repeatable).")
+@filter_options
+@click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done, and why.")
+@click.option("--prune", is_flag=True, help="Free the space at once, as `holdfast prune` does.")
+@click.option("--allow-empty", is_flag=True, help="Even if nothing of a subject is left.")
+@click.option("--with-logs", is_flag=True, help="Even if a log archive is of no use then: it goes, too.")
+@pass_settings
+def forget_command(
+    settings: Settings,
+    *,
+    snapshots: Sequence[str],
+    last: int,
+    hourly: int,
+    daily: int,
+    weekly: int,
+    monthly: int,
+    yearly: int,
+    keep_within: timedelta | None,
+    keep_tags: tuple[str, ...],
+    names: Sequence[str],
+    tags: Sequence[str],
+    kinds: Sequence[str],
+    dry_run: bool,
+    prune: bool,
+    allow_empty: bool,
+    with_logs: bool,
+) -> ExitCode:
+    """Take snapshots out of use: those named, or by policy those that no --keep rule keeps.
+
+    \b
+    holdfast forget --keep-daily 7 --keep-weekly 5 --keep-monthly 12 --dry-run
+    holdfast forget 1a2b3c4d
+
+    The policy counts for each VM, database and file set by itself. Forgotten snapshots go to the trash;
+    `holdfast undelete` brings them back until a prune has removed their data.
+
+    Log archives (`wal-push`, `binlog-push`) go with the backups that need them: log files from before the
+    oldest backup that is kept are dropped in the same run, and the last backup that an archive can roll
+    forward is kept unless --with-logs is given.
+    """
+    policy = Policy(last, hourly, daily, weekly, monthly, yearly, keep_within, keep_tags)
+    if bool(snapshots) == (not policy.is_empty):
+        raise click.UsageError("give either snapshots to forget or --keep rules")
+    with settings.opened() as repository:
+        listed = settings.snapshots(repository)
+        found = listed.good
+        if snapshots:
+            chosen = _named(found, snapshots)
+            decisions = [Decision(stored, ()) for stored in chosen]
+        else:
+            chosen = filter_snapshots(found, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds])
+            decisions = decide(chosen, policy, datetime.now(UTC))
+            if not with_logs:
+                decisions = keep_last_users(found, decisions)
+        doomed = [decision.stored for decision in decisions if not decision.keep]
+        logs = plan_for(settings, repository, found, doomed, damaged=listed.damaged, with_logs=with_logs)
+        if not snapshots and not allow_empty:
+            _refuse_empty(found, doomed)
+        _show(settings, decisions, dry_run=dry_run)
+        if not dry_run:
+            forget(repository, [stored.id for stored in doomed])
+            # The backups first: what a crash leaves is logs that nobody needs.
+            logs = drop_planned(settings, repository, logs)
+        _tell(settings, decisions, doomed, logs, dry_run=dry_run)
+        if prune:
+            run_prune(
+                settings,
+                repository,
+                max_unused=DEFAULT_UNUSED,
+                quarantine=DEFAULT_QUARANTINE,
+                dry_run=dry_run,
+            )
+    return ExitCode.DONE
+
+
+def _named(found: Sequence[StoredSnapshot], selectors: Sequence[str]) -> list[StoredSnapshot]:
+    chosen: dict[str, StoredSnapshot] = {}
+    for text in selectors:
+        selector, path = split_selector(text)
+        if path:
+            raise click.UsageError(f"{escape(text)}: snapshots are forgotten whole, not paths in them")
+        stored = select_one(found, selector)
+        chosen[stored.id] = stored
+    return list(chosen.values())
+
+
+def _refuse_empty(found: Sequence[StoredSnapshot], doomed: Sequence[StoredSnapshot]) -> None:
+    """A policy must not take the last snapshot of anything by accident."""
+    gone = {stored.id for stored in doomed}
+    for group in group_by_subject(found):
+        if all(stored.id in gone for stored in group):
+            name = describe_subject(group[-1].snapshot.subject)
+            raise Refused(
+                f"nothing of {name} would be left; nothing was changed; --keep-last 1 keeps one of each, "
+                "--allow-empty forgets them all the same"
+            )
+
+
+def _show(settings: Settings, decisions: Sequence[Decision], *, dry_run: bool) -> None:
+    by_id = {decision.stored.id: decision for decision in decisions}
+    verb = "would be forgotten" if dry_run else "forget"
+    tables = []
+    for group in group_by_subject([decision.stored for decision in decisions]):
+        rows = [
+            [
+                stored.id[:SHORT_ID],
+                time_name(stored.snapshot.time),
+                ",".join(stored.snapshot.tags),
+                "keep" if by_id[stored.id].keep else verb,
+                ", ".join(by_id[stored.id].reasons),
+            ]
+            for stored in group
+        ]
+        tables.append(table(_COLUMNS, rows, title=describe_subject(group[-1].snapshot.subject)))
+    if tables:
+        settings.output.summary("\n\n".join(tables))
+
+
+def _tell(
+    settings: Settings,
+    decisions: Sequence[Decision],
+    doomed: Sequence[StoredSnapshot],
+    logs: Sequence[LogPlan],
+    *,
+    dry_run: bool,
+) -> None:
+    settings.output.message(
+        "summary",
+        action="forget",
+        dry_run=dry_run,
+        keep=[
+            {**snapshot_document(d.stored, items=False), "reasons": list(d.reasons)}
+            for d in decisions
+            if d.keep
+        ],
+        forget=[snapshot_document(stored, items=False) for stored in doomed],
+        logs=[{"archive": plan.archive.subject.name, "files": list(plan.drop)} for plan in logs],
+    )
+    for plan in logs:
+        settings.output.summary(f"\n{describe_plan(plan, dry_run=dry_run)}")
+    kept = len(decisions) - len(doomed)
+    if dry_run:
+        settings.output.summary(f"\n{count(len(doomed), 'snapshot')} would be forgotten, {kept} kept")
+        return
+    settings.output.summary(f"\n{count(len(doomed), 'snapshot')} forgotten, {kept} kept")
+    if doomed:
+        settings.output.note("`holdfast undelete` brings them back; `holdfast prune` frees the space")
+
+
+@command("undelete")
+@click.argument("snapshots", nargs=-1, metavar="[SNAPSHOT...]")
+@pass_settings
+def undelete_command(settings: Settings, *, snapshots: Sequence[str]) -> None:
+    """Bring forgotten snapshots back; without arguments, list them."""
+    with settings.opened() as repository:
+        trashed = settings.snapshots(repository, trashed=True).good
+        if not snapshots:
+            _list_trash(settings, trashed)
+            return
+        _bring_back(settings, repository, trashed, snapshots)
+
+
+def _list_trash(settings: Settings, trashed: Sequence[StoredSnapshot]) -> None:
+    settings.output.document({"trash": [snapshot_document(stored, items=False) for stored in trashed]})
+    columns = (Column("ID"), Column("of"), Column("time (UTC)"), Column("tags"))
+    rows = [
+        [
+            stored.id[:SHORT_ID],
+            describe_subject(stored.snapshot.subject),
+            time_name(stored.snapshot.time),
+            ",".join(stored.snapshot.tags),
+        ]
+        for stored in trashed
+    ]
+    settings.output.result(table(columns, rows) if rows else "the trash is empty")
+
+
+def _bring_back(
+    settings: Settings, repository: Repository, trashed: Sequence[StoredSnapshot], selectors: Sequence[str]
+) -> None:
+    if not trashed:
+        raise NotFound("the trash is empty; `holdfast snapshots` lists the snapshots in use")
+    chosen = _named(trashed, selectors)
+    undelete(repository, [stored.id for stored in chosen])
+    settings.output.message(
+        "summary", action="undelete", undeleted=[snapshot_document(stored, items=False) for stored in chosen]
+    )
+    for stored in chosen:
+        name = escape(describe_subject(stored.snapshot.subject))
+        settings.output.summary(f"{stored.id[:SHORT_ID]} of {name} is back")
+    for sentence in missing_logs(settings, repository, chosen):
+        settings.output.warn(sentence)

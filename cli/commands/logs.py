@@ -1,0 +1,180 @@
+"""`holdfast logs` and `holdfast binlog-push`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from holdfast.base.errors import NotFound, Refused
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.options import command, pass_settings
+from holdfast.cli.base.render import Column, count, escape, size, table
+from holdfast.cli.commands.wal import check_name, write_log
+from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, findings, segment_size
+from holdfast.formats.dumps.postgresql.wal import coverage
+from holdfast.ingest.sources.source import FileSource
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
+from holdfast.tasks.push_logs import push_binlogs, read_histories
+from holdfast.tasks.wal_source import pusher
+
+_ARCHIVES = (
+    Column("archive"),
+    Column("engine"),
+    Column("files", "right"),
+    Column("size", "right"),
+    Column("holds"),
+)
+_FILES = (Column("file"), Column("size", "right"))
+
+
+@command("binlog-push")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--name", metavar="NAME", required=True, help="The archive's name: the server's, as its dumps are called."
+)
+@click.option("--current", is_flag=True, help="Take one that was never closed as it is: its server is gone.")
+@pass_settings
+def binlog_push_command(settings: Settings, *, files: Sequence[Path], name: str, current: bool) -> ExitCode:
+    """Put closed binary logs of MySQL or MariaDB into the archive NAME, all or none.
+
+    \b
+    holdfast binlog-push --name shop /var/log/mysql/shop-bin.0*
+
+    Files that are there already are compared and passed over, so that all of them may be named each time.
+    The one that is still being written is refused: `FLUSH BINARY LOGS` makes the server close it.
+    """
+    check_name(name)
+    with ExitStack() as stack:
+        sources = [stack.enter_context(FileSource(path)) for path in files]
+        repository = stack.enter_context(settings.opened())
+        done = push_binlogs(repository, LogReading(repository), sources, pusher(), name=name, current=current)
+    settings.output.message(
+        "summary", action="binlog-push", archive=done.subject.name, new=list(done.new), there=list(done.there)
+    )
+    settings.output.summary(
+        f"{count(len(done.new), 'binary log')} archived, {len(done.there)} were there already"
+    )
+    return ExitCode.DONE
+
+
+@command("logs")
+@click.argument("archive", metavar="[ARCHIVE]", required=False)
+@click.argument("files", metavar="[FILE...]", nargs=-1)
+@click.option(
+    "--target", metavar="DIR", type=click.Path(path_type=Path), help="Write FILEs (default: all) there."
+)
+@click.option("--overwrite", is_flag=True, help="Replace files that exist.")
+@pass_settings
+def logs_command(
+    settings: Settings,
+    *,
+    archive: str | None,
+    files: Sequence[str],
+    target: Path | None,
+    overwrite: bool,
+) -> ExitCode:
+    """List log archives and what they lack, or the files of one; with --target, bring files back.
+
+    \b
+    holdfast logs
+    holdfast logs shop
+    holdfast logs shop shop-bin.000041 shop-bin.000042 --target /tmp/logs
+    """
+    with settings.opened() as repository:
+        if archive is None:
+            if target:
+                raise click.UsageError("--target: of which archive? `holdfast logs` lists them")
+            return _list(settings, repository)
+        found = open_archive(repository, archive)
+        unknown = sorted(set(files) - set(found.files))
+        if unknown:
+            raise NotFound(f"{unknown[0]} is not in the log archive {archive}; `holdfast logs` lists what is")
+        names = files or sorted(found.files)
+        if target is None:
+            _list_files(settings, found, names)
+        else:
+            _write(settings, repository, found, names, target, overwrite=overwrite)
+    return ExitCode.DONE
+
+
+def _list(settings: Settings, repository: Repository) -> ExitCode:
+    reading = LogReading(repository)
+    snapshots = reading.snapshots()
+    rows, documents, problems = [], [], [str(error) for error in reading.damaged]
+    for archive in archives(snapshots):
+        histories = read_histories(repository, archive)
+        faults = findings(archive, histories, snapshots)
+        total = sum(item.size for item in archive.files.values())
+        holds = describe(archive)
+        rows.append(
+            [
+                archive.subject.name,
+                archive.subject.engine,
+                f"{len(archive.files):,}",
+                size(total),
+                "; ".join(holds),
+            ]
+        )
+        documents.append(
+            {
+                "name": archive.subject.name,
+                "uuid": archive.subject.uuid,
+                "engine": archive.subject.engine,
+                "files": len(archive.files),
+                "size": total,
+                "holds": holds,
+                "problems": faults,
+            }
+        )
+        problems += faults
+    settings.output.document({"archives": documents, "problems": problems})
+    settings.output.result(
+        table(_ARCHIVES, rows) if rows else "no log archives; `holdfast wal-push` makes one"
+    )
+    if not settings.output.json:
+        for problem in problems:
+            settings.output.warn(problem)
+    return ExitCode.DAMAGE if reading.damaged else ExitCode.DONE
+
+
+def describe(archive: LogArchive) -> list[str]:
+    """What an archive holds, a line a stretch without gaps."""
+    if archive.subject.engine == POSTGRESQL:
+        length = segment_size(archive)
+        return [stretch.text(length) for stretch in coverage(archive.files, length, {}).ranges]
+    names = sorted(archive.files)
+    return [f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]]
+
+
+def _list_files(settings: Settings, archive: LogArchive, names: Sequence[str]) -> None:
+    items = [archive.files[name] for name in names]
+    settings.output.document(
+        {"archive": archive.subject.name, "files": [{"name": i.path, "size": i.size} for i in items]}
+    )
+    settings.output.result(table(_FILES, [[escape(item.path), size(item.size)] for item in items]))
+
+
+def _write(
+    settings: Settings,
+    repository: Repository,
+    archive: LogArchive,
+    names: Sequence[str],
+    target: Path,
+    *,
+    overwrite: bool,
+) -> None:
+    taken = [name for name in names if (target / name).exists()]
+    if taken and not overwrite:
+        raise Refused(f"{target / taken[0]} exists; nothing was written; --overwrite replaces it")
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        item = archive.get(name)
+        assert item is not None
+        write_log(repository, item, target / name)
+    settings.output.message("summary", action="logs", archive=archive.subject.name, written=list(names))
+    settings.output.summary(f"{count(len(names), 'file')} written to {target}")

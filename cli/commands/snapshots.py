@@ -1,0 +1,111 @@
+"""`holdfast snapshots`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_document
+from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.options import command, filter_options, pass_settings
+from holdfast.cli.base.render import Column, count, size, table
+from holdfast.repo.records.proofs import Outcome, Verdict, Verdicts, latest_verdicts
+from holdfast.repo.snapshots.select import filter_snapshots, time_name
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+
+_COLUMNS = (
+    Column("ID"),
+    Column("time (UTC)"),
+    Column("consistency"),
+    Column("items", "right"),
+    Column("size", "right"),
+    Column("new", "right"),
+    Column("tags"),
+    Column("proven"),
+    Column(""),
+)
+
+
+@command("snapshots")
+@filter_options
+@pass_settings
+def snapshots_command(
+    settings: Settings, *, names: Sequence[str], tags: Sequence[str], kinds: Sequence[str]
+) -> ExitCode:
+    """List snapshots, grouped by what they are of, oldest first.
+
+    "new" is what a backup had to add, before compression. A partial snapshot is one of a source that
+    could not be read everywhere; `holdfast info ID` says where. "proven" is when `holdfast rehearse` last
+    tried one, and "failed" if that did not work.
+    """
+    with settings.opened() as repository:
+        found = settings.snapshots(repository)
+        proofs = latest_verdicts(repository)
+    chosen = filter_snapshots(found.good, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds])
+    settings.output.document(
+        {
+            "snapshots": [
+                snapshot_document(stored) | {"proven": _proven_document(proofs, stored)} for stored in chosen
+            ],
+            "damaged": [str(error) for error in found.damaged],
+        }
+    )
+    for error in proofs.damaged:
+        settings.output.warn(f"a proof cannot be read: {error}; run `holdfast check`")
+    blocks = [
+        table(
+            _COLUMNS,
+            [_row(stored, proofs) for stored in group],
+            title=describe_subject(group[-1].snapshot.subject),
+        )
+        for group in group_by_subject(chosen)
+    ]
+    settings.output.result("\n\n".join([*blocks, _total(chosen)]))
+    return ExitCode.DAMAGE if found.damaged else ExitCode.DONE
+
+
+def group_by_subject(snapshots: Sequence[StoredSnapshot]) -> list[list[StoredSnapshot]]:
+    """By identity, sorted by name; a renamed subject stands under its latest name."""
+    groups: dict[tuple[str, str], list[StoredSnapshot]] = {}
+    for stored in snapshots:
+        groups.setdefault(stored.snapshot.subject.identity, []).append(stored)
+    return sorted(groups.values(), key=lambda group: describe_subject(group[-1].snapshot.subject))
+
+
+def describe_subject(subject: Subject) -> str:
+    """`web01 (vm)`, `shop (postgresql database)`."""
+    kind = f"{subject.engine} {subject.kind.value}" if subject.engine else subject.kind.value
+    return f"{subject.name} ({kind})"
+
+
+def proven(verdict: Verdict | None) -> str:
+    """`2026-11-25`, `failed 2026-11-24`, `2026-11-25 (a.sql)` for one dump of several, "" for never."""
+    if verdict is None:
+        return ""
+    day = f"{verdict.time:%Y-%m-%d}" + (f" ({verdict.path})" if verdict.path else "")
+    return day if verdict.outcome is Outcome.PROVEN else f"failed {day}"
+
+
+def _proven_document(proofs: Verdicts, stored: StoredSnapshot) -> dict[str, Any] | None:
+    verdict = proofs.latest.get(stored.id)
+    return verdict_document(verdict) if verdict else None
+
+
+def _row(stored: StoredSnapshot, proofs: Verdicts) -> list[str]:
+    s = stored.snapshot
+    return [
+        stored.id[:SHORT_ID],
+        time_name(s.time),
+        s.consistency.value,
+        str(len(s.items)),
+        size(s.size),
+        size(s.stats.new),
+        ",".join(s.tags),
+        proven(proofs.latest.get(stored.id)),
+        "partial" if s.partial else "",
+    ]
+
+
+def _total(snapshots: Sequence[StoredSnapshot]) -> str:
+    return count(len(snapshots), "snapshot") if snapshots else "no snapshots; `holdfast backup` makes one"

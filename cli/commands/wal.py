@@ -1,0 +1,179 @@
+"""`holdfast wal-push` and `holdfast wal-fetch`: PostgreSQL's archive_command and restore_command."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from holdfast.base.errors import Damaged, NotFound, Refused
+from holdfast.base.types import Buffer
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.failures import report
+from holdfast.cli.base.options import Command, command, pass_settings
+from holdfast.formats.dumps.logs.required_logs import wal_identity
+from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
+from holdfast.ingest.sources.source import FileSource
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.records.log_archive import LogArchive, LogReading
+from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tasks.push_logs import push_wal, wal_archives
+from holdfast.tasks.wal_server import leave_behind
+from holdfast.tasks.wal_source import pusher, system_id_in
+
+system_id_option = click.option(
+    "--system-id",
+    metavar="ID",
+    help="The cluster's system identifier; default: read from global/pg_control in the working directory.",
+)
+
+
+@command("wal-push")
+@click.argument("path", metavar="%p", type=click.Path(path_type=Path))
+@click.option("--name", metavar="NAME", default="", help="The archive's name; default: that of the backups.")
+@system_id_option
+@pass_settings
+def wal_push_command(settings: Settings, *, path: Path, name: str, system_id: str | None) -> ExitCode:
+    """Put a finished WAL file into the archive of its cluster; durable when this exits with 0.
+
+    \b
+    archive_command = 'holdfast wal-push %p'
+
+    The server runs it in the data directory, where global/pg_control tells the cluster; one repository
+    holds the archives of many. A file that is there already is compared: equal, this succeeds; different,
+    it fails and changes nothing. A recovery key in HOLDFAST_PASSWORD_FILE opens the repository fastest.
+    """
+    if name:
+        check_name(name)
+    with FileSource(path) as source:
+        system = system_id or system_id_in(Path())
+        with settings.opened() as repository:
+            done = push_wal(repository, LogReading(repository), source, pusher(), system_id=system, name=name)
+    settings.output.message(
+        "summary", action="wal-push", archive=done.subject.name, new=list(done.new), there=list(done.there)
+    )
+    settings.output.detail(f"{source.name} is in the archive {done.subject.name}")
+    if not (name or system_id or settings.repo or settings.cache_dir or settings.passwords.given()):
+        leave_behind(settings.variables, settings.cache_home)
+    return ExitCode.DONE
+
+
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that could not be selected later."""
+    from holdfast.cli.commands.backup_run import subject_name  # noqa: PLC0415  it takes 40 ms, and few give a name
+
+    subject_name(name)
+
+
+class _FetchCommand(Command):
+    """Whatever goes wrong, wrong usage too, stops the recovery."""
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **extra)
+        except click.UsageError as error:
+            parent = extra.get("parent")
+            report(error, parent.ensure_object(Settings) if parent else Settings({}))
+            raise click.exceptions.Exit(ExitCode.RECOVERY_STOPS) from None
+
+
+@click.command("wal-fetch", cls=_FetchCommand)
+@click.argument("file", metavar="%f")
+@click.argument("target", metavar="%p", type=click.Path(path_type=Path))
+@click.option("--name", metavar="NAME", default="", help="The archive's name, when there is no pg_control.")
+@system_id_option
+@pass_settings
+def wal_fetch_command(
+    settings: Settings, *, file: str, target: Path, name: str, system_id: str | None
+) -> int:
+    """Write a WAL file from the archive to where PostgreSQL asks for it.
+
+    \b
+    restore_command = 'holdfast wal-fetch %f %p'
+
+    Exits with 1 when the archive does not hold it, which is how a recovery learns that it is at the end,
+    and with 200 for every other trouble, which stops the recovery: it must not end early unnoticed.
+    """
+    try:
+        with settings.opened() as repository:
+            reading = LogReading(repository)
+            archive = _archive(reading, name, system_id)
+            item = archive.get(file)
+            if item is None and reading.damaged:
+                raise reading.damaged[0]  # it may be the one that holds the file
+            if item is None:
+                settings.output.detail(f"{file} is not in the archive {archive.subject.name}")
+                return ExitCode.FAILED
+            write_log(repository, item, target)
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the recovery must hear of all
+        report(error, settings)
+        return ExitCode.RECOVERY_STOPS
+    return ExitCode.DONE
+
+
+def _archive(reading: LogReading, name: str, system_id: str | None) -> LogArchive:
+    """Of the cluster whose data directory this is, unless the options say which.
+
+    Raises NotFound or Refused.
+    """
+    found = wal_archives(reading)
+    if name:
+        chosen = [a for a in found if a.subject.name == name]
+        if len(chosen) > 1 and system_id is None and Path(CONTROL_PATH).exists():
+            system_id = system_id_in(Path())
+        if system_id is not None:
+            chosen = [a for a in chosen if a.subject.uuid == wal_identity(system_id)]
+        what = f"called {name}"
+    else:
+        system_id = system_id or system_id_in(Path())
+        chosen = [a for a in found if a.subject.uuid == wal_identity(system_id)]
+        what = f"of the cluster with system identifier {system_id}"
+    if len(chosen) > 1:
+        raise Refused(f"several clusters have a WAL archive {what}; give --system-id")
+    if not chosen and reading.damaged:
+        raise reading.damaged[0]
+    if not chosen:
+        there = ", ".join(f"{a.subject.name} ({a.subject.uuid})" for a in found) or "none"
+        raise NotFound(f"there is no WAL archive {what} in this repository; there are: {there}")
+    return chosen[0]
+
+
+def write_log(repository: Repository, item: Item, target: Path) -> None:
+    """Write a log file under a temporary name, durably, then give it its own. Replaces what is there."""
+    reader = Reader(repository)
+    parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.holdfast-partial")
+    try:
+        _write(temporary, parts, item)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write(path: Path, parts: Iterable[Buffer], item: Item) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    size = 0
+    try:
+        for part in parts:
+            view = memoryview(part)
+            size += len(view)
+            while view:
+                view = view[os.write(fd, view) :]
+        if size != item.size:
+            raise Damaged(item.path, f"{size} bytes came out of the archive, not {item.size}")
+        os.fsync(fd)
+    finally:
+        os.close(fd)
