@@ -81,7 +81,7 @@ class Holdfast(Group):
         name = _ALIASES.get(cmd_name, cmd_name)
         if name not in VERBS:
             return None
-        module = importlib.import_module(f"holdfast.cli.{VERBS[name].module}")
+        module = importlib.import_module(f"holdfast.cli.commands.{VERBS[name].module}")
         found: click.Command = getattr(module, f"{name.replace('-', '_')}_command")
         return found
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest.register_assert_rewrite("store_conformance", "support")
+pytest.register_assert_rewrite("support")
 
 from holdfast.repo.core.repository import Repository  # noqa: E402  after the rewrite of assertions
 from holdfast.repo.store.local import LocalStore  # noqa: E402
 from holdfast.repo.store.memory import MemoryStore  # noqa: E402
-from support import new_repository  # noqa: E402
+from support.basics import new_repository  # noqa: E402
 
 # The same examples in every run; "search" looks for new ones: HYPOTHESIS_PROFILE=search pytest
 _QUIET = (HealthCheck.too_slow, HealthCheck.data_too_large)

@@ -1,6 +1,6 @@
 """Incremental ingest of a disk: read what changed, take over the rest of the parent's recipe unread.
 
-The recipe is exactly the one that reading everything would have made; ingest/pipeline/changes_plan.py says why.
+The recipe is exactly the one that reading everything would have made; `changes_plan` says why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What to read of a disk that changed since its parent: from a dirty bitmap to runs. No I/O but recipe nodes.
 
-By the laws of the chunker (see repo/chunks/chunker.py) cuts may begin anew at any place where an extent of the
-parent begins before the change, and from the first cut behind the change where an extent of the parent begins the
-rest is the parent's:
+By the laws of the chunker (see `repo.chunks.chunker`) cuts may begin anew at any place where an extent of
+the parent begins before the change, and from the first cut behind the change where an extent of the parent
+begins the rest is the parent's:
 
     parent   |  A  |  B  |   C   |  D  | hole     |  E  |
     changed                 ~~~

@@ -17,7 +17,8 @@ last block of a stream may be short: data, or a hole when it is all zeros.
 64 bytes under a threshold ends a chunk. Cuts depend on 64 bytes, not on where the chunk began.
 
 Both are normalised: a strict threshold up to a switch, a loose one from there on. Both skip the minimum.
-The rules, the derivations and the constants below are frozen by tests/vectors: another cut rule ends
+The rules, the derivations and the constants below are frozen by tests/repo/chunks/vectors: another cut rule
+ends
 deduplication against every older snapshot, and so is another `version`.
 """
 

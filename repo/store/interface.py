@@ -1,7 +1,7 @@
 """Where repository files live: one small interface, implemented by `store_local` and `store_memory`.
 
 A store knows kinds and names and nothing of their contents. Files are immutable: they are put whole,
-once, and never changed; `tests/store_conformance.py` is the contract in executable form.
+once, and never changed; `tests/support/store_conformance.py` is the contract in executable form.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _PIECE: Final = 64 << 10
 
 
 class VmdkView:
-    """See formats/disks/base/view.py. Raises ViewImpossible for empty disks, for broken sectors, and above 2 TiB."""
+    """Raises ViewImpossible for empty disks, for broken sectors, and above 2 TiB."""
 
     def __init__(self, size: int, allocation: Allocation, identity: bytes) -> None:
         if size <= 0 or size % SECTOR:

@@ -1,6 +1,6 @@
 /* Where comments, statements, client lines and bulk rows stand in a dump written as SQL text.
  *
- * `_lexer.pyi` is the contract; tests/lexer_twin.py says the same in plain Python and must agree in
+ * `_lexer.pyi` is the contract; tests/support/lexer_twin.py says the same in plain Python and must agree in
  * every case. The rules are those of the programs that read such dumps: psql (src/fe_utils/psqlscan.l),
  * the mysql client (add_line), sqlite3_complete.
  *

@@ -1,1 +1,0 @@
-"""Taking backups of running databases with their own tools."""

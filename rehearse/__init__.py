@@ -1,1 +1,0 @@
-"""Proof that a backup is any good: throw-away servers that load or recover it."""

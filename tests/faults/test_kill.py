@@ -1,0 +1,395 @@
+"""Killed at every call that changes a file: nothing lost, nothing to unlock, the next command works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from holdfast.base.errors import NoRepository, WrongPassword
+from holdfast.base.types import SnapshotID
+from holdfast.repo.core import keyslots
+from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.check import Depth, Finding
+from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.repo.upkeep.prune import execute
+from holdfast.repo.upkeep.prune_plan import make_plan
+from support.basics import NOW, PASSWORD, need, open_repository
+from support.fault import (
+    COST,
+    LONG,
+    Content,
+    add_key,
+    all_contents,
+    backup,
+    contents,
+    copy_repository,
+    create,
+    data,
+    fast_folder,
+    findings,
+    in_child,
+    kill_at_every_call,
+    kill_me,
+    later,
+    leftovers,
+    local,
+    restored,
+    small_packs,
+)
+from support.faulty_store import FaultyStore, Operation
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]
+
+OLD: Content = {"a.sql": data(1, 150_000), "b.sql": data(2, 120_000)}
+NEXT: Content = {"a.sql": data(1, 60_000) + data(3, 90_000), "b.sql": data(4, 100_000)}
+LAST: Content = {"a.sql": OLD["a.sql"] + b"more", "b.sql": NEXT["b.sql"]}
+
+
+@dataclass
+class Base:
+    """A repository to copy for every kill. `ids` are its snapshots, oldest first."""
+
+    folder: Path
+    root: Path
+    ids: list[SnapshotID]
+    expected: dict[SnapshotID, Content]
+
+    def copy(self, k: int) -> Path:
+        target = self.folder / f"copy-{k}"
+        shutil.rmtree(self.folder / f"copy-{k - 1}", ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        return copy_repository(self.root, target)
+
+
+@pytest.fixture
+def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
+    """Two snapshots with parts in common, in packs of 160 KiB."""
+    small_packs(monkeypatch)
+    with fast_folder(tmp_path) as folder:
+        root = folder / "base"
+        create(LocalStore.create(root))
+        with local(root) as store, open_repository(store, folder / "cache") as repository:
+            ids = [backup(repository, OLD).stored.id, backup(repository, NEXT, time=later(1)).stored.id]
+            expected = all_contents(repository)
+            assert len(list(store.listing(Kind.PACK))) >= 3
+        yield Base(folder, root, ids, expected)
+
+
+def opened(root: Path, work: Callable[[Repository], object], *, password: str = PASSWORD) -> None:
+    with local(root) as store, open_repository(store, root.parent / "cache", password=password) as repository:
+        work(repository)
+
+
+def prune(repository: Repository, *, quarantine: timedelta = timedelta(0), max_unused: float = 0.0) -> None:
+    execute(
+        repository,
+        make_plan(repository, max_unused=max_unused),
+        quarantine=quarantine,
+        now=lambda: time.time() + 1,  # file times come from a coarser clock
+        lock_timeout=0.0,
+    )
+
+
+def assert_sound(repository: Repository, expected: dict[SnapshotID, Content], k: int) -> None:
+    """What was there is there, check finds nothing, and the next backup and prune work and clean up."""
+    root = Path(repository.store.describe(Kind.CONFIG, "config")).parent
+    found = repository.snapshots()
+    assert not found.damaged
+    for stored in found.good:
+        if stored.id in expected:
+            assert contents(repository, stored.snapshot) == expected[stored.id]
+    assert {stored.id for stored in found.good} >= expected.keys()
+    depth = Depth.READ_DATA if LONG or k % 5 == 0 else Depth.REACHABLE
+    assert findings(repository, depth) == []
+    new = backup(repository, LAST, time=later(9)).stored
+    assert restored(repository, new.snapshot) == LAST
+    prune(repository)
+    prune(repository)  # what a crash had claimed is free after the first
+    assert leftovers(root) == []
+    assert not pair_names(repository.store, Kind.PENDING)
+    assert list(repository.store.listing(Kind.PACK, trashed=True)) == []
+    assert findings(repository, Depth.READ_DATA) == []
+    assert make_plan(repository, max_unused=0.0).remove == ()
+    for stored in repository.snapshots().good:
+        if stored.id in expected:
+            assert contents(repository, stored.snapshot) == expected[stored.id]
+
+
+def test_a_backup_killed_at_any_call_loses_nothing(base: Base) -> None:
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        return root, lambda: opened(root, lambda repository: backup(repository, LAST, time=later(2)))
+
+    def verify(k: int) -> None:
+        def look(repository: Repository) -> None:
+            for stored in repository.snapshots().good:
+                if stored.id not in base.expected:  # killed after the commit point
+                    assert contents(repository, stored.snapshot) == LAST
+            assert_sound(repository, base.expected, k)
+
+        opened(base.folder / f"copy-{k}", look)
+
+    assert kill_at_every_call(run, verify) > 30
+
+
+def test_a_forget_killed_at_any_call_forgets_or_does_not(base: Base) -> None:
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        return root, lambda: opened(
+            root, lambda repository: forget(repository, base.ids[:1], lock_timeout=0.0)
+        )
+
+    def verify(k: int) -> None:
+        def look(repository: Repository) -> None:
+            there = {s.id for s in repository.snapshots().good}
+            trashed = {s.id for s in repository.snapshots(trashed=True).good}
+            assert there | trashed == set(base.ids)
+            if base.ids[0] not in there:
+                undelete(repository, base.ids[:1], lock_timeout=0.0)
+            assert_sound(repository, base.expected, k)
+
+        opened(base.folder / f"copy-{k}", look)
+
+    assert kill_at_every_call(run, verify) >= 4
+
+
+def test_an_undelete_killed_at_any_call_can_be_repeated(base: Base) -> None:
+    def prepare(repository: Repository) -> None:
+        forget(repository, base.ids[:1])
+        prune(repository, quarantine=timedelta(days=7))
+        assert list(repository.store.listing(Kind.PACK, trashed=True))
+
+    opened(base.root, prepare)
+
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        return root, lambda: opened(
+            root, lambda repository: undelete(repository, base.ids[:1], lock_timeout=0.0)
+        )
+
+    def verify(k: int) -> None:
+        def look(repository: Repository) -> None:
+            assert findings(repository, Depth.REACHABLE) == []
+            if base.ids[0] not in {s.id for s in repository.snapshots().good}:
+                undelete(repository, base.ids[:1], lock_timeout=0.0)
+            assert_sound(repository, base.expected, k)
+
+        opened(base.folder / f"copy-{k}", look)
+
+    assert kill_at_every_call(run, verify) >= 6
+
+
+@pytest.mark.parametrize("quarantine", [timedelta(0), timedelta(days=7)], ids=["no quarantine", "a week"])
+def test_a_prune_killed_at_any_call_loses_no_snapshot(base: Base, quarantine: timedelta) -> None:
+    opened(base.root, lambda repository: forget(repository, base.ids[:1]))
+
+    def age(store: LocalStore) -> None:
+        """As if all had been made long ago: only the time of trashing may count."""
+        for path in store.root.rglob("packs/??/*"):
+            os.utime(path, (0, 0))
+
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        with local(root) as store:
+            age(store)
+        return root, lambda: opened(root, lambda repository: prune(repository, quarantine=quarantine))
+
+    kept = {base.ids[1]: base.expected[base.ids[1]]}
+
+    def verify(k: int) -> None:
+        def look(repository: Repository) -> None:
+            if quarantine:  # the week is not over, whatever a crash did to the times
+                prune(repository, quarantine=quarantine)
+                undelete(repository, base.ids[:1], lock_timeout=0.0)
+                assert_sound(repository, base.expected, k)
+            else:
+                assert_sound(repository, kept, k)
+
+        opened(base.folder / f"copy-{k}", look)
+
+    assert kill_at_every_call(run, verify) > 12
+
+
+def without_half_pairs(found: list[Finding]) -> list[Finding]:
+    """A key command that was killed may leave one copy of a slot; that is reported, and nothing is lost."""
+    return [f for f in found if "is missing" not in f.problem or "other copy is good" not in f.advice]
+
+
+@pytest.mark.parametrize("command", ["add", "passwd", "remove"])
+def test_a_key_command_killed_at_any_call_leaves_a_way_in(
+    base: Base, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keyslots, "Argon2Cost", lambda *cost: Argon2Cost(*cost) if cost else COST)
+    extra: list[str] = []
+    opened(base.root, lambda repository: extra.append(add_key(repository, "spare")))
+
+    def do(repository: Repository) -> None:
+        if command == "add":
+            add_slot(
+                repository.store, repository.root_key, "new", label="", created=NOW.isoformat(), cost=COST
+            )
+        elif command == "passwd":
+            replace_slot(
+                repository.store,
+                repository.root_key,
+                repository.slot.id,
+                "new",
+                label="",
+                created=NOW.isoformat(),
+            )
+        else:
+            remove_slot(repository.store, extra[0], current=repository.slot.id)
+
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        return root, lambda: opened(root, do)
+
+    def verify(k: int) -> None:
+        ways = 0
+        for secret in (PASSWORD, "new"):
+            with suppress(WrongPassword):
+                opened(base.folder / f"copy-{k}", look, password=secret)
+                ways += 1
+        assert ways
+
+    def look(repository: Repository) -> None:
+        assert without_half_pairs(findings(repository, Depth.STRUCTURE)) == []
+        assert all_contents(repository) == base.expected
+
+    assert kill_at_every_call(run, verify) >= 3
+
+
+def test_an_init_killed_at_any_call_can_be_repeated_or_was_done(base: Base) -> None:
+    def target(k: int) -> Path:
+        return base.folder / f"fresh-{k}"
+
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        return target(k), lambda: create(LocalStore.create(target(k)))
+
+    def verify(k: int) -> None:
+        root = target(k)
+        try:
+            LocalStore.open(root).close()
+        except NoRepository:
+            create(LocalStore.create(root))  # the same command again
+
+        def look(repository: Repository) -> None:
+            assert without_half_pairs(findings(repository)) == []
+            new = backup(repository, {"dump.sql": b"SELECT 1;"}).stored
+            assert contents(repository, new.snapshot) == {"dump.sql": b"SELECT 1;"}
+
+        opened(root, look)
+        shutil.rmtree(root)
+
+    # The first 260 calls make folders.
+    skip = 1 if LONG else 37
+    assert kill_at_every_call(run, verify, step=lambda k: k + (skip if k < 258 else 1)) > 20
+
+
+# ---- Before and after store operations -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_backup_killed_around_any_store_operation_loses_nothing(base: Base, moment: str) -> None:
+    k = 0
+    while True:
+        k += 1
+        root = base.copy(k)
+
+        def work(root: Path = root, k: int = k) -> None:
+            def die(operation: Operation) -> None:
+                if operation.number == k:
+                    kill_me()
+
+            store = FaultyStore(LocalStore.open(root), **{moment: die})
+            with open_repository(store, base.folder / "cache") as repository:
+                backup(repository, LAST, time=later(2))
+
+        code = in_child(work)
+        assert code in (0, -signal.SIGKILL)
+        opened(root, lambda repository, k=k: assert_sound(repository, base.expected, k))  # type: ignore[misc]
+        if code == 0:
+            break
+    assert k > 25
+
+
+# ---- The same seen from the kernel -------------------------------------------------------------------------
+
+_SCRIPT = """
+import sys
+sys.path[:0] = [{tests!r}]
+from pathlib import Path
+from support.fault import backup, later, local
+from support.basics import open_repository
+from holdfast.repo.packs import writer as pack_writer
+from faults.test_kill import LAST
+pack_writer.PACK_TARGET = {pack}
+root = Path(sys.argv[1])
+with local(root) as store, open_repository(store, root.parent / "cache") as repository:
+    print("begin", flush=True)
+    backup(repository, LAST, time=later(2))
+"""
+
+_TRACED = ("fsync", "link", "unlink", "write", "pwrite64", "fdatasync", "fallocate")
+
+
+@pytest.mark.parametrize("call", _TRACED)
+def test_a_backup_killed_in_the_kernel_loses_nothing(base: Base, call: str) -> None:
+    need(shutil.which("strace") is not None, "strace")
+    script = _SCRIPT.format(tests=str(Path(__file__).parents[1]), pack=160 << 10)
+    k, killed = 1, 0
+    while True:
+        root = base.copy(k)
+        done = subprocess.run(
+            [
+                *("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}"),
+                *("-e", f"inject={call}:signal=SIGKILL:when={k}"),
+                *(sys.executable, "-B", "-c", script, str(root)),
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        need("not permitted" not in done.stderr, "leave to trace processes")
+        opened(root, lambda repository, k=k: assert_sound(repository, base.expected, k))  # type: ignore[misc]
+        if done.returncode == 0:
+            break
+        assert done.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), done.stderr
+        killed += 1
+        if not LONG and killed == 2:
+            break
+        k += 1 if LONG else 5
+    assert killed > 0
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(base: Base) -> None:
+    def hold() -> None:
+        with local(base.root) as store, open_repository(store, base.folder / "cache") as repository:
+
+            def die(operation: Operation) -> None:
+                if operation.action == "put" and operation.kind is Kind.PENDING:
+                    kill_me()
+
+            repository.store = FaultyStore(store, die)
+            backup(repository, LAST)
+
+    assert in_child(hold) == -signal.SIGKILL
+    with local(base.root) as store, open_repository(store, base.folder / "cache") as repository:
+        prune(repository)  # the exclusive lock, without waiting

@@ -1,0 +1,366 @@
+"""The index against a dictionary: packs come, go and come back, in several processes and under load."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from holdfast.base.errors import Damaged, StoreError
+from holdfast.base.types import ChunkID, Codec, PackID, RecordType, SnapshotID
+from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
+from holdfast.repo.index import idset as idset_module
+from holdfast.repo.index import index as index_module
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.index.index import Directory, Index, remove_index
+from holdfast.repo.index.locations import Location
+
+REPOSITORY = bytes(16)
+
+
+def chunk(n: int) -> ChunkID:
+    return ChunkID(sha256(n.to_bytes(8, "little")).digest())
+
+
+def pack_id(n: int) -> PackID:
+    return PackID(sha256(b"pack %d" % n).hexdigest())
+
+
+def directory(chunks: list[int]) -> Directory:
+    found, offset = [], HEAD_SIZE
+    for n in chunks:
+        header = RecordHeader(RecordType.DATA, Codec.RAW, 10 * n, 10 * n, chunk(n))
+        found.append((offset, header))
+        offset += header.size
+    return found
+
+
+def places(packs: dict[int, list[int]], n: int) -> set[Location]:
+    return {
+        Location(pack_id(p), offset, header.size)
+        for p, chunks in packs.items()
+        for offset, header in directory(chunks)
+        if header.id == chunk(n)
+    }
+
+
+@contextmanager
+def opened(folder: Path, repository: bytes = REPOSITORY) -> Iterator[Index]:
+    index = Index(folder, repository)
+    try:
+        yield index
+    finally:
+        index.close()
+
+
+def sync(index: Index, packs: dict[int, list[int]]) -> index_module.Synced:
+    contents = {pack_id(p): directory(chunks) for p, chunks in packs.items()}
+    return index.sync([(pack_id(p), 1000 + p) for p in packs], lambda pack, size: contents[pack])
+
+
+@pytest.fixture
+def small_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (index_module, idset_module):
+        monkeypatch.setattr(module, "_FIRST_MAP", 256 << 10)
+
+
+packs_of_chunks = st.dictionaries(
+    st.integers(0, 5), st.lists(st.integers(0, 30), max_size=12, unique=True), max_size=6
+)
+steps = st.lists(st.tuples(st.sampled_from(["sync", "add", "reopen", "delete"]), packs_of_chunks), max_size=6)
+
+
+@settings(max_examples=40)
+@given(
+    steps,
+    st.dictionaries(st.integers(0, 5), st.lists(st.integers(0, 30), max_size=12, unique=True), min_size=6),
+)
+def test_it_agrees_with_a_dictionary(
+    plan: list[tuple[str, dict[int, list[int]]]], contents: dict[int, list[int]]
+) -> None:
+    """A pack's content never changes: what varies is which packs are listed when."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        index = Index(folder, REPOSITORY)
+        there: dict[int, list[int]] = {}
+        try:
+            for action, chosen in plan:
+                listed = {p: contents.get(p, []) for p in chosen}
+                if action == "add":
+                    index.add([(pack_id(p), 1000 + p, directory(c)) for p, c in listed.items()])
+                    there |= listed
+                else:
+                    if action in ("reopen", "delete"):
+                        index.close()
+                        if action == "delete":
+                            remove_index(folder)
+                        index = Index(folder, REPOSITORY)
+                        assert index.lookup([chunk(n) for n in range(31)]) == [None] * 31
+                    there = listed
+                    sync(index, there)
+                found = index.lookup([chunk(n) for n in range(31)])
+                for n, location in enumerate(found):
+                    expected = places(there, n)
+                    assert (location in expected) if expected else (location is None)
+                    assert set(index.locations(chunk(n))) == expected
+                    assert len(index.locations(chunk(n))) == len(expected)
+                assert {p for p in range(6) if index.is_listed(pack_id(p))} == there.keys()
+                scanned = {prefix: set(found) for prefix, found in index.scan() if found}
+                assert scanned == {chunk(n)[:16]: places(there, n) for n in range(31) if places(there, n)}
+        finally:
+            index.close()
+
+
+def test_sync_says_what_it_did_and_reads_each_directory_once(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        first = sync(index, {1: [1, 2], 2: [2, 3]})
+        assert (first.added, first.removed, first.rebuilt) == (2, 0, True)
+        second = sync(index, {2: [2, 3], 3: [4]})
+        assert (second.added, second.removed, second.rebuilt) == (1, 1, False)
+        assert len(index) == 3
+        index.sync([(pack_id(2), 1002)], lambda pack, size: pytest.fail("it is known"))
+
+
+def test_a_pack_that_comes_back_is_read_again(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        for _ in range(3):
+            sync(index, {1: [1, 2], 2: [2]})
+            assert len(index.locations(chunk(2))) == 2
+            sync(index, {2: [2]})
+            assert index.lookup([chunk(1), chunk(2)])[0] is None
+            assert {location.pack for location in index.locations(chunk(2))} == {pack_id(2)}
+
+
+def test_a_damaged_directory_is_reported_and_the_others_are_entered(tmp_path: Path) -> None:
+    def read(pack: PackID, size: int) -> Directory:
+        if pack == pack_id(1):
+            raise Damaged(f"pack {pack}", "not authentic")
+        if pack == pack_id(2):
+            raise FileNotFoundError(pack)
+        return directory([3])
+
+    with opened(tmp_path) as index:
+        synced = index.sync([(pack_id(n), 1) for n in (1, 2, 3)], read)
+        assert [pack_id(1) in str(error) for error in synced.damaged] == [True]
+        assert index.lookup([chunk(3)])[0] is not None
+
+
+def test_progress_counts_packs(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    with opened(tmp_path) as index:
+        index.sync(
+            [(pack_id(n), 1) for n in range(3)], lambda p, s: [], lambda done, todo: seen.append((done, todo))
+        )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.usefixtures("small_map")
+def test_a_full_map_grows(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        for p in range(20):
+            sync(index, {q: list(range(1000 * q, 1000 * q + 1000)) for q in range(p + 1)})
+        assert len(index) == 20_000
+        assert None not in index.lookup([chunk(n) for n in range(20_000)])
+        sync(index, {0: list(range(1000))})
+        assert len(index) == 1000
+    with opened(tmp_path) as index:
+        sync(index, {0: list(range(1000))})
+        assert None not in index.lookup([chunk(n) for n in range(1000)])
+
+
+@pytest.mark.usefixtures("small_map")
+def test_the_map_grows_while_other_threads_look_up_and_write(tmp_path: Path) -> None:
+    wanted = [chunk(n) for n in range(200)]
+    stop, failures = threading.Event(), []
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    with opened(tmp_path) as index:
+        index.add([(pack_id(0), 1, directory(list(range(200))))])
+
+        def look_up() -> None:
+            try:
+                while not stop.is_set():
+                    assert None not in index.lookup(wanted)
+            except BaseException as error:  # noqa: BLE001  handed to the test
+                failures.append(error)
+
+        def write(first: int) -> None:
+            try:
+                for p in range(first, first + 8):
+                    index.add([(pack_id(p), 1, directory(list(range(1000 * p, 1000 * p + 1000))))])
+            except BaseException as error:  # noqa: BLE001  handed to the test
+                failures.append(error)
+
+        readers = [threading.Thread(target=look_up) for _ in range(3)]
+        writers = [threading.Thread(target=write, args=(first,)) for first in (100, 200)]
+        try:
+            for thread in readers + writers:
+                thread.start()
+            for thread in writers:
+                thread.join()
+        finally:
+            stop.set()
+            for thread in readers:
+                thread.join()
+            sys.setswitchinterval(interval)
+        assert failures == []
+        assert len(index) == 16_200
+
+
+_GROW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from repo.index import test_index as t
+t.index_module._FIRST_MAP = 256 << 10
+with t.opened(Path(sys.argv[2])) as index:
+    t.sync(index, {p: list(range(1000 * p, 1000 * p + 1000)) for p in range(20)})
+"""
+
+
+@pytest.mark.usefixtures("small_map")
+def test_another_process_may_make_the_map_larger(tmp_path: Path) -> None:
+    packs = {p: list(range(1000 * p, 1000 * p + 1000)) for p in range(20)}
+    with opened(tmp_path) as index:
+        sync(index, {0: packs[0]})
+        subprocess.run(
+            [sys.executable, "-c", _GROW, str(Path(__file__).parents[2]), str(tmp_path)], check=True
+        )
+        assert index.lookup([chunk(5)])[0] is not None  # the first read after it
+        index.add([(pack_id(99), 1, directory([99_999]))])
+        index.sync(
+            [(pack_id(p), 1000 + p) for p in packs],
+            lambda pack, size: pytest.fail("the other one entered it"),
+        )
+        assert None not in index.lookup([chunk(n) for n in range(20_000)])
+
+
+def filled(folder: Path) -> bytes:
+    with opened(folder) as index:
+        sync(index, {1: list(range(500))})
+    return (folder / "data.mdb").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"garbage" * 10_000,
+        lambda data: b"",
+        lambda data: b"x",
+        lambda data: bytes(len(data)),
+        *(lambda data, n=n: data[: len(data) * n // 7] for n in range(1, 6)),
+    ],
+)
+def test_a_broken_or_truncated_index_is_begun_anew(tmp_path: Path, damage: object) -> None:
+    data = filled(tmp_path)
+    (tmp_path / "data.mdb").write_bytes(damage(data))  # type: ignore[operator]  # one of the functions above
+    with opened(tmp_path) as index:
+        synced = sync(index, {1: list(range(500))})
+        assert (synced.added, synced.rebuilt) == (1, True)
+        assert None not in index.lookup([chunk(n) for n in range(500)])
+
+
+def test_an_index_of_another_repository_is_begun_anew(tmp_path: Path) -> None:
+    filled(tmp_path)
+    with opened(tmp_path, b"another repo 16b") as index:
+        assert len(index) == 0
+        assert sync(index, {1: [1]}).rebuilt
+
+
+def test_an_index_that_is_open_already_is_refused_and_left_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1]})
+        with pytest.raises(StoreError, match="already open"):
+            Index(tmp_path, REPOSITORY)
+    with opened(tmp_path) as index:
+        assert not sync(index, {1: [1]}).added
+
+
+def test_a_place_that_cannot_be_a_folder_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="index"):
+        Index(tmp_path / "file" / "index", REPOSITORY)
+
+
+def test_removing_an_index_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    filled(tmp_path / "index")
+    remove_index(tmp_path / "index")
+    remove_index(tmp_path / "index")
+    assert not (tmp_path / "index").exists()
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=5))
+def test_a_set_of_ids_says_which_were_new(batches: list[list[int]]) -> None:
+    with tempfile.TemporaryDirectory() as name, IdSet(Path(name) / "set") as ids:
+        seen: set[int] = set()
+        for batch in batches:
+            new = list(dict.fromkeys(n for n in batch if n not in seen))
+            assert ids.add([chunk(n) for n in batch]) == [chunk(n) for n in new]
+            seen |= set(new)
+        assert ids.contains([chunk(n) for n in range(41)]) == [n in seen for n in range(41)]
+
+
+@pytest.mark.usefixtures("small_map")
+def test_a_set_of_ids_grows_and_removes_itself(tmp_path: Path) -> None:
+    with IdSet(tmp_path / "set") as ids:
+        assert len(ids.add([chunk(n) for n in range(20_000)])) == 20_000
+        assert ids.add([chunk(n) for n in range(20_000)]) == []
+    assert not (tmp_path / "set").exists()
+
+
+# ---- vouching for snapshots ---------------------------------------------------------------------------
+
+
+SNAPSHOT = SnapshotID("5a" * 32)
+
+
+def test_the_index_vouches_for_a_snapshot_until_something_is_lost(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2], 2: [3]})
+        assert not index.vouches_for(SNAPSHOT)
+        index.vouch(SNAPSHOT, index.losses())
+        sync(index, {1: [1, 2], 2: [3], 4: [5]})
+        assert index.vouches_for(SNAPSHOT)
+        sync(index, {1: [1, 2], 4: [5]})
+        assert not index.vouches_for(SNAPSHOT)
+        sync(index, {1: [1, 2], 2: [3], 4: [5]})
+        assert not index.vouches_for(SNAPSHOT)
+
+
+def test_a_chunk_found_damaged_ends_the_vouching(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2]})
+        index.vouch(SNAPSHOT, index.losses())
+        index.discard(chunk(2), pack_id(1))
+        assert not index.vouches_for(SNAPSHOT)
+
+
+def test_nothing_is_vouched_for_while_packs_lie_in_the_trash(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1, 2], 2: [3]})
+        index.vouch(SNAPSHOT, index.losses())
+        index.sync([(pack_id(1), 1001)], lambda pack, size: [], trashed=[pack_id(2)])
+        assert not index.vouches_for(SNAPSHOT)
+        assert index.lookup([chunk(3)]) == [None]
+        assert [place.pack for place in index.last_places(chunk(3))] == [pack_id(2)]
+        sync(index, {1: [1, 2], 2: [3]})
+        assert index.vouches_for(SNAPSHOT)
+
+
+def test_an_index_that_was_rebuilt_vouches_for_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as index:
+        sync(index, {1: [1]})
+        index.vouch(SNAPSHOT, index.losses())
+    remove_index(tmp_path)
+    with opened(tmp_path) as index:
+        sync(index, {1: [1]})
+        assert not index.vouches_for(SNAPSHOT)
