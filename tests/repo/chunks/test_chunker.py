@@ -13,7 +13,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cutter_twin
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
@@ -30,6 +29,7 @@ from holdfast.repo.chunks.chunker import (
     CutterSpec,
     is_zero,
 )
+from support import cutter_twin
 
 KEY = bytes(range(32))
 SMALL_DISK = CutterSpec(CutterKind.ALIGNED, 16 << 10)

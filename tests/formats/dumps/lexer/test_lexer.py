@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import lexer_twin
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -23,6 +22,7 @@ from holdfast.formats.dumps.lexer._lexer import (
     STATEMENT,
     Lexer,
 )
+from support import lexer_twin
 
 Event = tuple[int, int, int, bytes]
 DIALECTS = [POSTGRESQL, MYSQL, SQLITE]
