@@ -15,8 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from holdfast.formats.guests.values.naming import possible_name
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.base.targets import TargetError
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -146,6 +145,11 @@ class TargetFolder:
         return stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode)
 
 
+def possible_name(name: bytes) -> bool:
+    """Whether a file can have this name: one component, not "", "." or ".."."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
 def _check(name: bytes) -> None:
     if not possible_name(name):
-        raise GuestDamaged(f"no file can have the name {name!r}")
+        raise TargetError(f"no file can have the name {name!r}")

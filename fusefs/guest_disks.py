@@ -18,12 +18,12 @@ import pyfuse3
 import trio
 
 from holdfast.base.types import SnapshotID
+from holdfast.formats.guests.client.open_disk import Guest, OpenGuest
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values.naming import disk_name
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.tree.paths import Guest, OpenGuest
 
 T = TypeVar("T")
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import pyfuse3
 
+from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.naming import Place, layout, noted, text_document
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
 from holdfast.fusefs.guest_disks import GuestDisks
@@ -22,7 +23,6 @@ from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_n
 from holdfast.fusefs.recent import Recent
 from holdfast.repo.snapshots.snapshot import Item
 from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot, Node
-from holdfast.tree.paths import Guest
 
 T = TypeVar("T")
 

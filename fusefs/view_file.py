@@ -6,19 +6,9 @@ from collections.abc import Callable
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer
-from holdfast.formats.disks.base.view import View, ViewImpossible, ViewPart
-from holdfast.formats.disks.export_formats import VIEWS
+from holdfast.formats.disks.base.view import View, ViewPart
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import OpenDisk
-from holdfast.repo.snapshots.snapshot import Item
-
-
-def view_size(item: Item, format_: str) -> int | None:
-    """Bytes of a disk's view; None when the format cannot hold such a disk."""
-    try:
-        return VIEWS[format_](item.size, lambda start, end: iter(()), bytes(16)).size
-    except ViewImpossible:
-        return None
 
 
 class OpenView:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.base.passwords import from_file
 from holdfast.base.types import Buffer
-from holdfast.cli.base.passwords import from_file
 from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.formats.guests.client.content import Contents, lost
 from holdfast.formats.guests.client.guest import GuestDisk
+from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import (
@@ -26,7 +27,7 @@ from holdfast.formats.guests.values.values import (
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Snapshot
-from holdfast.tree.paths import Guest, GuestNode, Inside, TextNode
+from holdfast.tree.paths import GuestNode, Inside, TextNode
 
 _CHUNKS: Final = 64 << 20
 """Bytes of decoded chunks that are kept: metadata of guests, and small files that are neighbours."""

@@ -20,8 +20,15 @@ from pathlib import Path
 from typing import NoReturn
 
 from holdfast.base.errors import HoldfastError
-from holdfast.cli.base.passwords import from_file
-from holdfast.cli.base.wal_client import (
+from holdfast.base.passwords import from_file
+from holdfast.ingest.sources.source import FileSource
+from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.log_archive import LogReading
+from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.local import LocalStore
+from holdfast.tasks.push_logs import push_wal
+from holdfast.tasks.wal_protocol import (
     DONE,
     SEPARATOR,
     Place,
@@ -31,13 +38,6 @@ from holdfast.cli.base.wal_client import (
     find_place,
     home_cache,
 )
-from holdfast.ingest.sources.source import FileSource
-from holdfast.repo.core.mirrored import pair_names
-from holdfast.repo.core.repository import Repository
-from holdfast.repo.records.log_archive import LogReading
-from holdfast.repo.store.interface import Kind
-from holdfast.repo.store.local import LocalStore
-from holdfast.tasks.push_logs import push_wal
 from holdfast.tasks.wal_source import pusher, system_id_in
 
 _REQUEST_LIMIT = 16 << 10

@@ -15,11 +15,12 @@ from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
 from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.formats.guests.client.content import Contents, lost
+from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.naming import to_bytes
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, GuestError, NodeType, WorkerFailed
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.tree.host_attributes import Attributes
-from holdfast.tree.paths import FolderNode, GuestNode, Inside, OpenDisk, TextNode
+from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
 from holdfast.tree.walk import FolderGuard, Found, Unread, listed, told
 
 _HOPELESS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)

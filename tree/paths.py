@@ -10,12 +10,13 @@ Links of a guest are never followed: they mean something only inside of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from holdfast.base.errors import NotFound
+from holdfast.formats.guests.client.open_disk import Guest, OpenDisk, OpenGuest
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values.naming import (
     FILES,
@@ -31,36 +32,6 @@ from holdfast.formats.guests.values.naming import (
 from holdfast.formats.guests.values.values import Entry, GuestMissing, NodeType, Volume
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, Snapshot
-
-
-class Guest(Protocol):
-    """What GuestDisk can do; see there."""
-
-    def volumes(self) -> tuple[Volume, ...]: ...
-    def root(self, volume: str) -> Entry: ...
-    def entry(self, volume: str, inode: int) -> Entry: ...
-    def lookup(self, volume: str, folder: int, name: bytes) -> Entry: ...
-    def list(self, volume: str, folder: int) -> Iterator[tuple[bytes, Entry]]: ...
-    def page(self, volume: str, folder: int, position: int) -> tuple[Sequence[tuple[bytes, Entry]], bool]: ...
-    def readlink(self, volume: str, inode: int) -> bytes: ...
-    def xattrs(self, volume: str, inode: int) -> dict[bytes, bytes]: ...
-    def read(self, volume: str, inode: int, offset: int, length: int) -> bytes: ...
-    def close(self) -> None: ...
-
-
-OpenGuest: TypeAlias = Callable[[StoredDisk, str], Guest]
-"""Opens a disk for its files; the second argument is its name for messages."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenDisk:
-    """A disk whose inside is looked at. `places` are the volumes by where they stand in files/NAME."""
-
-    name: str
-    item: Item
-    stored: StoredDisk
-    guest: Guest
-    places: Mapping[Place, Volume]
 
 
 @dataclass(frozen=True, slots=True)

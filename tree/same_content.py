@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.client.content import Contents, merged
+from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.values import Entry
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.chunks.recipe_diff import Ranges, differing
 from holdfast.repo.core.reader import Reader
-from holdfast.tree.paths import OpenDisk
 
 _STEP: Final = 1 << 20
 

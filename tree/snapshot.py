@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.base.errors import RepositoryError
-from holdfast.formats.disks.export_formats import MOUNTED
+from holdfast.formats.disks.export_formats import MOUNTED, view_size
 from holdfast.formats.dumps import virtual_files as stored_files
 from holdfast.formats.guests.values.naming import FILES, disk_name
-from holdfast.fusefs.view_file import view_size
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.tree.names import unique_name
@@ -100,7 +99,7 @@ def _add_views(stored: StoredSnapshot, folders: dict[str, dict[str, Node]]) -> N
                 continue
             for format_ in MOUNTED:
                 name = f"{disk_name(node.item)}.{format_}"
-                size = view_size(node.item, format_)
+                size = view_size(node.item.size, format_)
                 if size is not None and name not in children:
                     children[name] = ViewFile(f"{node.key}//{format_}", node.item, format_, size)
 

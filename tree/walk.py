@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from holdfast.base.errors import HoldfastError, RepositoryError
-from holdfast.formats.guests.values.naming import possible_name
+from holdfast.base.target_folder import possible_name
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestError, NodeType, WorkerFailed
 
 DEPTH: Final = 500

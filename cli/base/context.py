@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.base.passwords import PasswordSources
 from holdfast.cli.base.output import Output
-from holdfast.cli.base.passwords import PasswordOptions, find_password
+from holdfast.cli.base.passwords import find_password
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count
 
@@ -32,7 +33,7 @@ class Settings:
     variables: dict[str, str]
     cache_home: str = ""
     output: Output = field(default_factory=Output)
-    passwords: PasswordOptions = field(default_factory=PasswordOptions)
+    passwords: PasswordSources = field(default_factory=PasswordSources)
     repo: str | None = None
     cache_dir: str | None = None
     if_interrupted: str = ""

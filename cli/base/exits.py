@@ -18,6 +18,7 @@ from holdfast.base.errors import (
     Unsupported,
     WrongPassword,
 )
+from holdfast.base.passwords import NoPassword
 from holdfast.ingest.backup.backup import LessConsistent
 
 
@@ -55,6 +56,7 @@ MEANINGS: Final = {
 
 _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (click.UsageError, ExitCode.USAGE),
+    (NoPassword, ExitCode.USAGE),
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (click.Abort, ExitCode.INTERRUPTED),
     (NoRepository, ExitCode.NO_REPOSITORY),
@@ -66,6 +68,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
 
 _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
+    (NoPassword, "nothing was changed"),
     (Locked, "nothing was changed; `holdfast snapshots` and `holdfast mount` work meanwhile"),
     (WrongPassword, "nothing was changed; a recovery key opens the repository too"),
     (Unsupported, "nothing was changed; a newer Holdfast may know it"),

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import click
 
 from holdfast.base.errors import NotFound, Refused, SourceError, StreamFailed
+from holdfast.base.passwords import PasswordSources
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
-from holdfast.cli.base.passwords import PasswordOptions
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, escape
 from holdfast.cli.commands.backup_options import BackupOptions
@@ -239,5 +239,5 @@ def _check_engine(options: BackupOptions, connection: Connection | None) -> None
 def _credentials(options: BackupOptions) -> Credentials:
     if options.db_password_file is not None and options.db_password_fd is not None:
         raise click.UsageError("--db-password-file and --db-password-fd exclude each other")
-    given = PasswordOptions(options.db_password_file, None, options.db_password_fd)
+    given = PasswordSources(options.db_password_file, None, options.db_password_fd)
     return Credentials(given.read(), options.db_defaults_file or "")

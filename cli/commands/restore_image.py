@@ -13,9 +13,7 @@ from holdfast.base.targets import (
     FileTarget,
     TargetError,
     check_free,
-    gaps,
     is_device,
-    read_back,
 )
 from holdfast.base.types import ProgressFunction
 from holdfast.cli.base.context import Settings
@@ -23,6 +21,7 @@ from holdfast.cli.base.render import count, duration, escape, rate, size
 from holdfast.formats.disks.export import ViewTarget, stored_view
 from holdfast.formats.dumps.virtual_files import MadeFile, stream
 from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.read_back import gaps, read_back
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from holdfast.formats.disks.base.view import Allocation, View
+from holdfast.formats.disks.base.view import Allocation, View, ViewImpossible
 from holdfast.formats.disks.qcow2.view import Qcow2View
 from holdfast.formats.disks.vdi.view import VdiView
 from holdfast.formats.disks.vhdx.view import VhdxView
@@ -24,3 +24,11 @@ a disk that the format cannot hold."""
 MOUNTED: Final = ("qcow2", "vmdk", "vhdx")
 """Those that the mount shows; a restore makes the others too. VirtualBox, which VDI is for, takes no disk
 that it cannot write to."""
+
+
+def view_size(disk_size: int, format_: str) -> int | None:
+    """Bytes of the image file that shows a disk in a format; None when the format cannot hold such a disk."""
+    try:
+        return VIEWS[format_](disk_size, lambda start, end: iter(()), bytes(16)).size
+    except ViewImpossible:
+        return None

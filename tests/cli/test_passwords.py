@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.base.passwords import NoPassword, PasswordOptions, find_password, take_environment
+from holdfast.base.passwords import NoPassword, PasswordSources
+from holdfast.cli.base.passwords import find_password, take_environment
 from support.cli import PASSWORD, Place, files, python
 
 
@@ -45,14 +46,14 @@ def test_options_come_before_the_environment_and_the_variables_in_order(tmp_path
         "HOLDFAST_PASSWORD_FILE": str(other),
         "HOLDFAST_PASSWORD_COMMAND": "echo from variable's command",
     }
-    assert find_password(PasswordOptions(password_file=str(file)), variables) == "from file"
-    assert find_password(PasswordOptions(password_command="echo 'from option'"), variables) == "from option"
-    assert find_password(PasswordOptions(), variables) == "from variable"
+    assert find_password(PasswordSources(password_file=str(file)), variables) == "from file"
+    assert find_password(PasswordSources(password_command="echo 'from option'"), variables) == "from option"
+    assert find_password(PasswordSources(), variables) == "from variable"
     del variables["HOLDFAST_PASSWORD"]
-    assert find_password(PasswordOptions(), variables) == "from variable's file"
+    assert find_password(PasswordSources(), variables) == "from variable's file"
     variables["HOLDFAST_PASSWORD_FILE"] = ""
     variables["HOLDFAST_PASSWORD_COMMAND"] = "echo command"
-    assert find_password(PasswordOptions(), variables) == "command"
+    assert find_password(PasswordSources(), variables) == "command"
 
 
 @pytest.mark.parametrize("new", [False, True])
@@ -60,7 +61,7 @@ def test_a_descriptor_is_read_and_closed(new: bool) -> None:
     reading, writing = os.pipe()
     os.write(writing, b"from fd\n")
     os.close(writing)
-    assert find_password(PasswordOptions(password_fd=reading), {}, new=new) == "from fd"
+    assert find_password(PasswordSources(password_fd=reading), {}, new=new) == "from fd"
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(reading)
 
@@ -68,7 +69,7 @@ def test_a_descriptor_is_read_and_closed(new: bool) -> None:
 def test_only_the_end_of_the_line_is_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("  two words \n")
-    assert PasswordOptions(password_file=str(file)).read() == "  two words "
+    assert PasswordSources(password_file=str(file)).read() == "  two words "
 
 
 @pytest.mark.parametrize(
@@ -79,22 +80,22 @@ def test_a_file_that_holds_no_password_is_refused(tmp_path: Path, content: bytes
     file = tmp_path / "file"
     file.write_bytes(content)
     with pytest.raises(NoPassword, match=says):
-        PasswordOptions(password_file=str(file)).read()
+        PasswordSources(password_file=str(file)).read()
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (PasswordOptions(password_file="/does/not/exist"), "No such file"),
-        (PasswordOptions(password_command="/does/not/exist"), "cannot run"),
-        (PasswordOptions(password_command="'"), "cannot run"),
-        (PasswordOptions(password_command=""), "cannot run"),
-        (PasswordOptions(password_command="false"), "exit code 1"),
-        (PasswordOptions(password_command="true"), "is empty"),
-        (PasswordOptions(password_fd=987), "descriptor 987"),
+        (PasswordSources(password_file="/does/not/exist"), "No such file"),
+        (PasswordSources(password_command="/does/not/exist"), "cannot run"),
+        (PasswordSources(password_command="'"), "cannot run"),
+        (PasswordSources(password_command=""), "cannot run"),
+        (PasswordSources(password_command="false"), "exit code 1"),
+        (PasswordSources(password_command="true"), "is empty"),
+        (PasswordSources(password_fd=987), "descriptor 987"),
     ],
 )
-def test_a_source_that_fails_is_named(options: PasswordOptions, says: str) -> None:
+def test_a_source_that_fails_is_named(options: PasswordSources, says: str) -> None:
     with pytest.raises(NoPassword, match=says):
         options.read()
 
@@ -102,12 +103,12 @@ def test_a_source_that_fails_is_named(options: PasswordOptions, says: str) -> No
 @pytest.mark.parametrize("text", ["x", "-1", "²"])
 def test_a_descriptor_must_be_a_number(text: str) -> None:
     with pytest.raises(NoPassword, match="not a number"):
-        find_password(PasswordOptions(), {"HOLDFAST_PASSWORD_FD": text})
+        find_password(PasswordSources(), {"HOLDFAST_PASSWORD_FD": text})
 
 
 def test_a_variable_that_is_no_text_is_refused() -> None:
     with pytest.raises(NoPassword, match="not UTF-8"):
-        find_password(PasswordOptions(), {"HOLDFAST_PASSWORD": "\udcff"})
+        find_password(PasswordSources(), {"HOLDFAST_PASSWORD": "\udcff"})
 
 
 def test_every_source_opens_the_repository(place: Place) -> None:

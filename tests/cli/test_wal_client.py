@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.base.wal_client import DONE, Place, connect, find_place, home_cache, was_pushed
+from holdfast.cli.base.wal_client import was_pushed
+from holdfast.tasks.wal_protocol import DONE, Place, connect, find_place, home_cache
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import trio
 import trio.testing
 
 from holdfast.base.types import ChunkID, SnapshotID
+from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.values import FileExtent, NodeType, Volume
 from holdfast.fusefs import guest_disks, guest_tree
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
@@ -28,7 +29,6 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
 from holdfast.tree.build import build_tree
 from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot
-from holdfast.tree.paths import Guest
 from support.basics import make_item, make_snapshot
 from support.memory_guest import MemoryGuest, make_entry
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from holdfast.base.types import Buffer
+from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.values import Entry, FileExtent, GuestDamaged
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer, zeros
-from holdfast.tree.paths import OpenDisk
 
 _LONG: Final = 1 << 20
 """Bytes of a run from which on decoding ahead on threads pays."""

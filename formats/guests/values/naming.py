@@ -90,11 +90,6 @@ def text_document(volume: Volume) -> bytes:
     return volume.text.rstrip("\n").encode(errors="backslashreplace") + b"\n"
 
 
-def possible_name(name: bytes) -> bool:
-    """Whether a name that a guest's folder holds can be a file name at all."""
-    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
-
-
 def to_text(name: bytes) -> str:
     """A name or path as text; bytes that are not UTF-8 become lone surrogates, as Python has it."""
     return name.decode(errors="surrogateescape")
