@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from holdfast.cli.base.render import iso
-from holdfast.repo.records.proofs import Proof, Verdict
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot
+from holdfast.servers.base.proof import Proof, Verdict
 
 SHORT_ID = 8
 

@@ -16,10 +16,10 @@ from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import VERSION
 from holdfast.repo.records.log_archive import LogReading, archives
-from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, latest_proof
 from holdfast.repo.snapshots.select import find_items, time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import Kind
+from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
 from holdfast.tasks.push_logs import read_histories
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}

@@ -24,8 +24,8 @@ from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, duration, escape, escape_lines, table
 from holdfast.cli.commands.snapshots import describe_subject
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.records.proofs import Outcome, Proof, QueryResult, store_proof
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.servers.base.proof import Outcome, Proof, QueryResult, keep_proof
 from holdfast.servers.rehearsal.options import Wishes
 from holdfast.servers.rehearsal.rehearsal import Rehearsed, rehearse
 from holdfast.servers.rehearsal.subject import PHYSICAL, Material, find_material
@@ -116,7 +116,7 @@ def rehearse_command(
             tell=lambda step: settings.output.detail(f"{time.monotonic() - began:6.1f} s  {step}"),
         )
         stack.close()
-        store_proof(repository, done.proof)
+        keep_proof(repository, done.proof)
     _tell(settings, stored, material, done)
     if done.damage:
         return ExitCode.DAMAGE

@@ -10,9 +10,9 @@ from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_doc
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
-from holdfast.repo.records.proofs import Outcome, Verdict, Verdicts, latest_verdicts
 from holdfast.repo.snapshots.select import filter_snapshots, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.servers.base.proof import Outcome, Verdict, Verdicts, latest_verdicts
 
 _COLUMNS = (
     Column("ID"),

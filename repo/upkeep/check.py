@@ -19,7 +19,7 @@ from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.packs.reader import open_record, read_directory
-from holdfast.repo.records.proofs import parse_proof, unfinished_proofs
+from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import CONFIG_NAMES, Entry, Kind
@@ -95,7 +95,7 @@ def check(
     report.findings += _check_named(
         repository,
         Kind.PROOF,
-        lambda data, where, name: parse_proof(repository, data, where, name),
+        lambda data, where, name: open_proof(repository, data, where, name),
         unfinished=unfinished_proofs(repository),
     )
     snapshots = repository.snapshots().good

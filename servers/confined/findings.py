@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.proof import QueryResult, TableCount
 
 KEPT_TABLES: Final = 50_000
 """So many tables a proof names; all are counted."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.base.server_programs import MariaPrograms
 from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
 from holdfast.servers.confined.confined import Confinement, Program

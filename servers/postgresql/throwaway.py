@@ -12,7 +12,7 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
-from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.base.server_programs import PostgresPrograms
 from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement, Program

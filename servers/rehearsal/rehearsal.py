@@ -13,8 +13,8 @@ from typing import Final
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ProgressFunction
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.records.proofs import Outcome, Proof, Verdict
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.servers.base.proof import Outcome, Proof, Verdict
 from holdfast.servers.confined.confined import Confinement, user_for
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.findings import Findings, Server

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.repo.records.proofs import QueryResult, TableCount
+from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.confined.clients import QUERY_BYTES, ask, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed

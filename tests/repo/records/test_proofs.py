@@ -16,18 +16,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, seal_object
 from holdfast.repo.format.format import ObjectType
-from holdfast.repo.records import proofs as proofs_module
-from holdfast.repo.records.proofs import (
-    Outcome,
-    Proof,
-    QueryResult,
-    TableCount,
-    Verdict,
-    latest_proof,
-    latest_verdicts,
-    parse_proof,
-    store_proof,
-)
+from holdfast.repo.records.proofs import open_proof
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
@@ -35,6 +24,18 @@ from holdfast.repo.upkeep.check import Depth, check
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
+from holdfast.servers.base.proof import (
+    Outcome,
+    Proof,
+    QueryResult,
+    TableCount,
+    Verdict,
+    decode_proof,
+    keep_proof,
+    latest_proof,
+    latest_verdicts,
+    seal,
+)
 from support.basics import NOW, new_repository, random_bytes, store_file
 
 
@@ -64,6 +65,11 @@ def make_proof(snapshot: SnapshotID, *, hours: float = 0, outcome: Outcome = Out
     return Proof(verdict, tables, (query,), ("a note",))
 
 
+def body_of(proof: Proof) -> bytes:
+    sealed = seal(proof)
+    return sealed.head + b"\n" + sealed.details
+
+
 def prune(repository: Repository, *, days: float = 0) -> None:
     # Files in memory are as old as 1970; those in the trash as old as the store's clock says.
     execute(repository, make_plan(repository), quarantine=timedelta(days=days), now=lambda: 4e9)
@@ -71,7 +77,7 @@ def prune(repository: Repository, *, days: float = 0) -> None:
 
 def reseal(repository: Repository, proof: Proof, **name: str) -> None:
     """A proof under a name of our choice: what somebody with a password could forge."""
-    sealed = seal_object(repository.keys, ObjectType.PROOF, proofs_module._encode(proof))
+    sealed = seal_object(repository.keys, ObjectType.PROOF, body_of(proof))
     put_raw(repository, sealed, **name)
 
 
@@ -87,7 +93,7 @@ def test_what_is_stored_is_what_is_read(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
     assert latest_proof(memory_repository, snapshot) is None
     proof = make_proof(snapshot)
-    store_proof(memory_repository, proof)
+    keep_proof(memory_repository, proof)
     assert latest_proof(memory_repository, snapshot) == proof
     assert latest_verdicts(memory_repository).latest == {snapshot: proof.verdict}
 
@@ -104,17 +110,17 @@ def test_any_content_survives_its_encoding(
         tables=(TableCount(name, error, name, rows),),
         queries=(result,),
     )
-    head, _, details = proofs_module._encode(proof).partition(b"\n")
-    assert proofs_module._decode_verdict(head, "") == proof.verdict
-    assert b"\n" not in details
+    sealed = seal(proof)
+    assert decode_proof(sealed, "") == proof
+    assert b"\n" not in sealed.head + sealed.details
 
 
 def test_the_newest_counts_and_only_it_is_read(memory_repository: Repository) -> None:
     one, other = snapshot_of(memory_repository, 1), snapshot_of(memory_repository, 2)
     for hours in (3, 1, 2):
         outcome = Outcome.FAILED if hours == 3 else Outcome.PROVEN
-        store_proof(memory_repository, make_proof(one, hours=hours, outcome=outcome))
-    store_proof(memory_repository, make_proof(other))
+        keep_proof(memory_repository, make_proof(one, hours=hours, outcome=outcome))
+    keep_proof(memory_repository, make_proof(other))
     read: list[str] = []
     store = memory_repository.store
     original = store.read
@@ -132,7 +138,7 @@ def test_the_newest_counts_and_only_it_is_read(memory_repository: Repository) ->
 
 def test_a_flipped_byte_in_one_copy_costs_nothing(local_repository: Repository) -> None:
     snapshot = snapshot_of(local_repository)
-    name = store_proof(local_repository, make_proof(snapshot))
+    name = keep_proof(local_repository, make_proof(snapshot))
     flip(local_repository, name)
     assert latest_proof(local_repository, snapshot) == make_proof(snapshot)
     findings = check(local_repository, Depth.STRUCTURE).findings
@@ -141,8 +147,8 @@ def test_a_flipped_byte_in_one_copy_costs_nothing(local_repository: Repository) 
 
 def test_a_newest_proof_that_is_damaged_lets_no_older_one_speak(local_repository: Repository) -> None:
     snapshot = snapshot_of(local_repository)
-    store_proof(local_repository, make_proof(snapshot))
-    name = store_proof(local_repository, make_proof(snapshot, hours=1, outcome=Outcome.FAILED))
+    keep_proof(local_repository, make_proof(snapshot))
+    name = keep_proof(local_repository, make_proof(snapshot, hours=1, outcome=Outcome.FAILED))
     for copy in (name, f"{name}.2"):
         flip(local_repository, copy)
     found = latest_verdicts(local_repository)
@@ -155,7 +161,7 @@ def test_a_newest_proof_that_is_damaged_lets_no_older_one_speak(local_repository
 
 def test_a_proof_of_one_snapshot_proves_no_other(memory_repository: Repository) -> None:
     one, other = snapshot_of(memory_repository, 1), snapshot_of(memory_repository, 2)
-    name = store_proof(memory_repository, make_proof(one))
+    name = keep_proof(memory_repository, make_proof(one))
     store = memory_repository.store
     for copy in ("", ".2"):  # renamed by somebody without a password
         store.put(Kind.PROOF, name.replace(one, other) + copy, store.read(Kind.PROOF, name))
@@ -175,7 +181,7 @@ def test_an_old_proof_cannot_be_made_the_newest_by_its_name(memory_repository: R
 @pytest.mark.parametrize("kind", [ObjectType.SNAPSHOT, ObjectType.CONFIG])
 def test_another_kind_of_sealed_object_is_no_proof(memory_repository: Repository, kind: ObjectType) -> None:
     snapshot = snapshot_of(memory_repository)
-    sealed = seal_object(memory_repository.keys, kind, proofs_module._encode(make_proof(snapshot)))
+    sealed = seal_object(memory_repository.keys, kind, body_of(make_proof(snapshot)))
     put_raw(memory_repository, sealed, snapshot=snapshot)
     assert latest_verdicts(memory_repository).latest == {}
 
@@ -183,7 +189,7 @@ def test_another_kind_of_sealed_object_is_no_proof(memory_repository: Repository
 def test_a_proof_of_another_repository_is_refused(memory_repository: Repository, tmp_path: Path) -> None:
     snapshot = snapshot_of(memory_repository)
     with new_repository(MemoryStore(), tmp_path / "other") as other:
-        sealed = seal_object(other.keys, ObjectType.PROOF, proofs_module._encode(make_proof(snapshot)))
+        sealed = seal_object(other.keys, ObjectType.PROOF, body_of(make_proof(snapshot)))
     put_raw(memory_repository, sealed, snapshot=snapshot)
     with pytest.raises(Damaged, match="another key"):
         latest_proof(memory_repository, snapshot)
@@ -194,23 +200,23 @@ def test_what_is_sealed_but_no_proof_is_damage(memory_repository: Repository, bo
     sealed = seal_object(memory_repository.keys, ObjectType.PROOF, body)
     name = f"{'ab' * 32}.20261122T020000000000Z.{content_hash(sealed)}"
     with pytest.raises(Damaged):
-        parse_proof(memory_repository, sealed, "here", name)
+        open_proof(memory_repository, sealed, "here", name)
 
 
 def test_a_proof_of_a_newer_program_is_told_apart_from_damage(memory_repository: Repository) -> None:
-    body = proofs_module._encode(make_proof(SnapshotID("ab" * 32))).replace(b'"version": 1', b'"version": 2')
+    body = body_of(make_proof(SnapshotID("ab" * 32))).replace(b'"version": 1', b'"version": 2')
     sealed = seal_object(memory_repository.keys, ObjectType.PROOF, body)
     name = f"{'ab' * 32}.20261122T020000000000Z.{content_hash(sealed)}"
     with pytest.raises(Unsupported):
-        parse_proof(memory_repository, sealed, "here", name)
+        open_proof(memory_repository, sealed, "here", name)
 
 
 def test_a_proof_under_the_hash_of_another_file_is_refused(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
-    name = store_proof(memory_repository, make_proof(snapshot))
+    name = keep_proof(memory_repository, make_proof(snapshot))
     data = memory_repository.store.read(Kind.PROOF, name)
     with pytest.raises(Damaged, match="does not match its name"):
-        parse_proof(memory_repository, data, "here", name[:-1] + ("0" if name[-1] != "0" else "1"))
+        open_proof(memory_repository, data, "here", name[:-1] + ("0" if name[-1] != "0" else "1"))
 
 
 def test_a_snapshot_that_is_gone_gets_no_proof(memory_repository: Repository) -> None:
@@ -218,7 +224,7 @@ def test_a_snapshot_that_is_gone_gets_no_proof(memory_repository: Repository) ->
     memory_repository.store.delete(Kind.SNAPSHOT, snapshot)
     memory_repository.store.delete(Kind.SNAPSHOT, f"{snapshot}.2")
     with pytest.raises(NotFound):
-        store_proof(memory_repository, make_proof(snapshot))
+        keep_proof(memory_repository, make_proof(snapshot))
     assert not list(memory_repository.store.listing(Kind.PROOF))
 
 
@@ -227,7 +233,7 @@ def test_proofs_stay_with_forgotten_snapshots_and_go_when_these_are_gone_for_goo
 ) -> None:
     gone, stays = snapshot_of(memory_repository, 1), snapshot_of(memory_repository, 2)
     for snapshot in (gone, stays):
-        store_proof(memory_repository, make_proof(snapshot))
+        keep_proof(memory_repository, make_proof(snapshot))
     forget(memory_repository, [gone])
     prune(memory_repository, days=30_000)  # longer than it has been in the trash
     undelete(memory_repository, [gone])
@@ -241,7 +247,7 @@ def test_proofs_stay_with_forgotten_snapshots_and_go_when_these_are_gone_for_goo
 def test_proofs_survive_when_the_snapshots_are_not_to_be_found(memory_repository: Repository) -> None:
     """Perhaps their folder is what is missing."""
     snapshot = snapshot_of(memory_repository)
-    store_proof(memory_repository, make_proof(snapshot))
+    keep_proof(memory_repository, make_proof(snapshot))
     for copy in (snapshot, f"{snapshot}.2"):
         memory_repository.store.delete(Kind.SNAPSHOT, copy)
     execute(memory_repository, make_plan(memory_repository), quarantine=timedelta(), now=lambda: 0.0)
@@ -252,7 +258,7 @@ def test_a_lone_copy_is_read_no_damage_while_it_is_being_written_and_mended_by_a
     memory_repository: Repository,
 ) -> None:
     snapshot = snapshot_of(memory_repository)
-    name = store_proof(memory_repository, make_proof(snapshot))
+    name = keep_proof(memory_repository, make_proof(snapshot))
     memory_repository.store.delete(Kind.PROOF, name)  # a crash between the copies
     assert latest_proof(memory_repository, snapshot) == make_proof(snapshot)
     assert check(memory_repository, Depth.STRUCTURE).findings == []
@@ -275,7 +281,7 @@ def test_a_store_of_an_older_program_has_no_folder_for_them(
     assert latest_verdicts(local_repository).latest == {}
     assert check(local_repository, Depth.REACHABLE).findings == []
     prune(local_repository)
-    store_proof(local_repository, make_proof(snapshot))
+    keep_proof(local_repository, make_proof(snapshot))
     assert latest_verdicts(local_repository).latest.keys() == {snapshot}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.cli.base.exits import ExitCode
-from holdfast.repo.records.proofs import latest_verdicts
+from holdfast.servers.base.proof import latest_verdicts
 from support import physical
 from support.cli import Place
 from support.database import MariaServer, maria_server, postgres_server, run
