@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Final
 from cli_support import Place
 from golden_support import Normaliser
 from guest_images import blank, run
+from support import need
 
 UUID: Final = "11111111-2222-3333-4444-555555555555"
 SYSTEM: Final = "7412345678901234567"
@@ -81,8 +83,11 @@ def write(place: Place, name: str, content: str | bytes) -> Path:
 def make_disk(place: Place, name: str, hostname: str, *more: str) -> Path:
     """A disk with ext4 on it that comes out the same each time: debugfs writes it, not the kernel. `more` are
     further commands of debugfs."""
+    path = os.environ["PATH"] + ":/usr/sbin:/sbin"
+    for tool in ("mkfs.ext4", "debugfs"):
+        need(shutil.which(tool, path=path), f"no {tool}")
     image = blank(place.root / name, 4 << 20)
-    fixed = (f"E2FSPROGS_FAKE_TIME={MADE}", "PATH=" + os.environ["PATH"] + ":/usr/sbin:/sbin")
+    fixed = (f"E2FSPROGS_FAKE_TIME={MADE}", f"PATH={path}")
     made = ("mkfs.ext4", "-q", "-F", "-b", "4096", "-I", "256", "-L", "root", "-U", UUID)
     run("env", *fixed, *made, "-O", "^has_journal", "-E", f"root_owner=0:0,hash_seed={UUID}", image)
     script = [

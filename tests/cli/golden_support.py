@@ -6,6 +6,8 @@ say something else, write them anew and read the difference before it is committ
     HOLDFAST_WRITE_GOLDEN=1 pytest tests/cli/test_golden.py    # writes, and fails, so that nobody forgets it
     git diff tests/cli/golden
     pytest tests/cli/test_golden.py
+
+Help and the words of wrong usage are click's in part; golden/click.txt says which version of it they are of.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +28,7 @@ import pytest
 from holdfast import __version__
 
 FOLDER: Final = Path(__file__).with_name("golden")
+_CLICK: Final = FOLDER / "click.txt"
 WRITE: Final = "HOLDFAST_WRITE_GOLDEN"
 
 
@@ -45,7 +49,12 @@ def compare(texts: Mapping[str, str], *, folder: str = "", apart: Iterable[str] 
     differences += [f"{name}: nothing says this any more" for name in sorted(stale)]
     told = "\n".join(difference for difference in differences if difference)
     if told:
-        pytest.fail(f"{told}\n\nIf this is meant: {WRITE}=1 writes them anew", pytrace=False)
+        pytest.fail(f"{told}\n\n{_hint()}If this is meant, {WRITE}=1 writes them anew", pytrace=False)
+
+
+def _hint() -> str:
+    then, now = _CLICK.read_text(encoding="utf-8").strip(), version("click")
+    return "" if then == now else f"They are of click {then}, this is {now}: that alone may be it.\n"
 
 
 def _write(texts: Mapping[str, str], stale: Iterable[str]) -> None:
@@ -55,6 +64,7 @@ def _write(texts: Mapping[str, str], stale: Iterable[str]) -> None:
         path = FOLDER / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
+    _CLICK.write_text(version("click") + "\n", encoding="utf-8")
 
 
 def _difference(name: str, text: str) -> str:
