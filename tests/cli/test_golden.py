@@ -14,13 +14,13 @@ from typing import Any
 import click
 import pytest
 
-from cli_support import Place
-from fuse_support import need_fuse
-from golden_errors import tell_errors
-from golden_story import SQLITE, Story, tell_all, write
-from golden_support import as_text, compare
 from holdfast.cli.main import VERBS, cli
-from support import need
+from support.basics import need
+from support.cli import Place
+from support.fuse import need_fuse
+from support.golden_errors import tell_errors
+from support.golden_story import SQLITE, Story, tell_all, write
+from support.golden_support import as_text, compare
 
 _REHEARSED = ("rehearse", "rehearse-failed", "snapshots-proven", "info-proven")
 _MOUNTED = ("mount", "umount")

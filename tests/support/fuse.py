@@ -1,6 +1,6 @@
 """Real mounts for tests, each made by a process of its own: mounting forks, and pytest has threads.
 
-Run as a program this file is that process: `fuse.py mount|serve ROOT MOUNTPOINT STATE [PASSWORD]`.
+That process runs `main` with `mount|serve ROOT MOUNTPOINT STATE [PASSWORD]`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,12 @@ from holdfast.repo.store.local import LocalStore
 from support.basics import PASSWORD, need, open_repository
 
 _PATIENCE = 20.0
+_PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from support.fuse import main
+main(*sys.argv[1:])
+"""
 
 
 def need_fuse() -> None:
@@ -64,7 +70,7 @@ class Place:
 
     def command(self, verb: str, mountpoint: Path | None = None, password: str = PASSWORD) -> list[str]:
         where = self.mountpoint if mountpoint is None else mountpoint
-        return [sys.executable, __file__, verb, str(self.root), str(where), str(self.state), password]
+        return [sys.executable, "-c", _PROGRAM, verb, str(self.root), str(where), str(self.state), password]
 
     def unmount(self) -> None:
         unmount(self.mountpoint, state=self.state)
@@ -134,7 +140,3 @@ def main(verb: str, root: str, mountpoint: str, state: str, password: str) -> No
 
 def _print_ready(mountpoint: Path) -> None:
     print("ready", flush=True)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -233,7 +233,7 @@ def test_another_process_may_make_the_map_larger(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         sync(index, {0: packs[0]})
         subprocess.run(
-            [sys.executable, "-c", _GROW, str(Path(__file__).parents[2]), str(tmp_path)], check=True
+            [sys.executable, "-P", "-c", _GROW, str(Path(__file__).parents[2]), str(tmp_path)], check=True
         )
         assert index.lookup([chunk(5)])[0] is not None  # the first read after it
         index.add([(pack_id(99), 1, directory([99_999]))])

@@ -174,7 +174,7 @@ def test_libraries_that_parsers_use_work_inside() -> None:
 
 LAYER = """
 import errno, os, socket, sys
-from holdfast.guests import sandbox
+from holdfast.formats.guests.worker import sandbox
 open("/etc/passwd").close()
 getattr(sandbox, sys.argv[1])()
 for act in (lambda: open("/etc/passwd"), lambda: os.listdir("/"), lambda: os.mkdir(sys.argv[2]),
@@ -220,7 +220,7 @@ def test_no_root_alone_can_signal_nobody(tmp_path: Path) -> None:
 
 CAPABILITIES = """
 import ctypes, os
-from holdfast.guests import sandbox
+from holdfast.formats.guests.worker import sandbox
 ctypes.CDLL(None).unshare(0x10000000)  # a user namespace: all capabilities in it
 def capabilities():
     return [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")][0]

@@ -6,8 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cli_support import Place, files, flip_byte, python
-from golden_story import POSTGRES, SYSTEM, Story, binary_log, wal_segment, write
+from support.cli import Place, files, flip_byte, python
+from support.golden_story import POSTGRES, SYSTEM, Story, binary_log, wal_segment, write
 
 
 def tell_errors(place: Place) -> Story:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from cli_support import Place
-from golden_support import Normaliser
-from guest_images import blank, run
-from support import need
+from support.basics import need
+from support.cli import Place
+from support.golden_support import Normaliser
+from support.guest_images import blank, run
 
 UUID: Final = "11111111-2222-3333-4444-555555555555"
 SYSTEM: Final = "7412345678901234567"

@@ -27,7 +27,7 @@ import pytest
 
 from holdfast import __version__
 
-FOLDER: Final = Path(__file__).with_name("golden")
+FOLDER: Final = Path(__file__).parents[1] / "cli" / "golden"
 _CLICK: Final = FOLDER / "click.txt"
 WRITE: Final = "HOLDFAST_WRITE_GOLDEN"
 
