@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from holdfast.base.errors import Refused, StreamFailed
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.disks.open import image_format, open_image
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.backup.plan import Part, plan_export, plan_parts
 from holdfast.ingest.backup.recognise import Form
 from holdfast.ingest.exports.companions import companions_for
@@ -62,7 +63,7 @@ class Inputs:
     kind: SubjectKind | None = None
     warnings: tuple[str, ...] = ()
     engine: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: DumpFacts = field(default_factory=DumpFacts)
 
 
 def open_stream(

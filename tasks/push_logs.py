@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import ChunkID
-from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, wal_identity
-from holdfast.formats.dumps.mysql import binlog
-from holdfast.formats.dumps.postgresql import wal
+from holdfast.formats.dumps.core.facts import facts_of
+from holdfast.formats.dumps.mysql import binlog, required_binlogs
+from holdfast.formats.dumps.postgresql import required_wal, wal
 from holdfast.ingest.pipeline.pipeline import UNIT, Pipeline
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.chunks.chunker import STREAM, Cutter
 from holdfast.repo.chunks.recipe import RecipeBuilder
-from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
@@ -30,7 +29,6 @@ from holdfast.repo.snapshots.snapshot import (
     Stats,
     StoredSnapshot,
     Subject,
-    SubjectKind,
 )
 
 
@@ -164,17 +162,17 @@ def _fingerprint(keys: Keys, source: FileSource) -> tuple[Item, list[ChunkID]]:
 def wal_subject(snapshots: Iterable[StoredSnapshot], system_id: str, name: str = "") -> Subject:
     """The archive of a cluster. Its name: the one given, else that of the archive so far, else that of the
     cluster's newest backup, else one made of the system identifier."""
-    uuid = wal_identity(system_id)
-    if not name:
-        backup = ""
-        for stored in snapshots:
-            subject = stored.snapshot.subject
-            if subject.kind is SubjectKind.LOGS and subject.uuid == uuid:
-                name = subject.name
-            elif subject.engine == POSTGRESQL and stored.snapshot.facts.get("system_id") == system_id:
-                backup = subject.name
-        name = name or backup or uuid
-    return Subject(SubjectKind.LOGS, name, uuid=uuid, engine=POSTGRESQL)
+    subject = required_wal.archive_subject(system_id, name)
+    if name:
+        return subject
+    backup = ""
+    for stored in snapshots:
+        other = stored.snapshot.subject
+        if other.identity == subject.identity:
+            name = other.name
+        elif other.engine == subject.engine and facts_of(stored.snapshot).system_id == system_id:
+            backup = other.name
+    return replace(subject, name=name or backup or subject.uuid)
 
 
 def push_wal(
@@ -192,12 +190,6 @@ def push_wal(
     return push(repository, reading, subject, [source], pusher)
 
 
-def binlog_subject(name: str, engine: str) -> Subject:
-    """The archive of a MySQL or MariaDB server. The name is its identity: servers are cloned with their
-    UUID file, server IDs are changed and are 1 by default."""
-    return Subject(SubjectKind.LOGS, name, uuid=f"{engine}-{name}", engine=engine)
-
-
 def push_binlogs(
     repository: Repository,
     reading: LogReading,
@@ -209,10 +201,10 @@ def push_binlogs(
 ) -> Pushed:
     """Closed binary logs of one server, all or none. With `current` one that the server never closed is
     taken as it is. See `push`."""
-    engines = {_check_binlog(source, current=current) for source in sources}
-    if len(engines) > 1:
+    products = {_check_binlog(source, current=current) for source in sources}
+    if len(products) > 1:
         raise Refused("these binary logs are of MySQL and of MariaDB servers; nothing was stored")
-    return push(repository, reading, binlog_subject(name, engines.pop()), sources, pusher)
+    return push(repository, reading, required_binlogs.archive_subject(name, products.pop()), sources, pusher)
 
 
 def _check_binlog(source: FileSource, *, current: bool) -> str:
@@ -232,16 +224,4 @@ def _check_binlog(source: FileSource, *, current: bool) -> str:
 
 def wal_archives(reading: LogReading) -> list[LogArchive]:
     """All archives of PostgreSQL's write-ahead log."""
-    return [a for a in archives(reading.snapshots()) if a.subject.engine == POSTGRESQL]
-
-
-def read_histories(repository: Repository, archive: LogArchive) -> dict[int, tuple[wal.Branch, ...]]:
-    """The timelines of an archive, out of its history files. Raises Damaged."""
-    found = {}
-    reader = Reader(repository)
-    for name, item in archive.files.items():
-        parsed = wal.parse_name(name)
-        if parsed and parsed.kind is wal.WalKind.HISTORY and item.size <= wal.HISTORY_LIMIT:
-            data = reader.read(reader.recipe(item), 0, item.size)
-            found[parsed.timeline] = wal.parse_history(data.decode(errors="replace"))
-    return found
+    return [a for a in archives(reading.snapshots()) if a.subject.engine == required_wal.NAME]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from holdfast.base.types import SnapshotID
+from holdfast.formats.dumps.logs.required_logs import is_archive_of
 from holdfast.repo.records.log_archive import LogArchive, archives, is_log
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
 from holdfast.tree.names import safe_name, short_ids, time_name, unique_name
@@ -111,7 +112,7 @@ def _subjects(
     for group in sorted(subjects.values(), key=precedence):
         subject = _newest(group)
         name = unique_name(safe_name(subject.name), "/".join(subject.identity), children)
-        archive = next((archive for archive in unplaced if _is_of(archive, subject)), None)
+        archive = next((archive for archive in unplaced if is_archive_of(archive.subject, subject)), None)
         if archive is not None:
             unplaced.remove(archive)
         children[name] = _times(f"{path}/{name}", group, folders, paths, archive)
@@ -119,13 +120,6 @@ def _subjects(
         name = unique_name(safe_name(archive.subject.name), "/".join(archive.subject.identity), children)
         children[name] = _growing(f"{path}/{name}", {_LOGS: _log_folder(f"{path}/{name}", archive)})
     return _growing(path, children, born)
-
-
-def _is_of(archive: LogArchive, subject: Subject) -> bool:
-    """Whether these are logs of this database: of a cluster by its identity, binlogs by the dumps' name."""
-    if archive.subject.engine == "postgresql" or subject.uuid:
-        return archive.subject.uuid == subject.uuid
-    return archive.subject.name == subject.name
 
 
 def _log_folder(path: str, archive: LogArchive) -> Folder:

@@ -105,7 +105,7 @@ def _run_one(
         prepared = job.prepare(opened)
         inputs = Inputs(
             prepared.parts,
-            uuid=physical.identity(prepared.facts["system_id"]) if options.physical else "",
+            uuid=prepared.uuid,
             origin=prepared.origin,
             kind=SubjectKind.DATABASE,
             warnings=prepared.warnings,

@@ -15,7 +15,8 @@ import click
 
 from holdfast.cli.base.options import KINDS
 from holdfast.formats.disks.open import FORMATS
-from holdfast.ingest.backup.recognise import SQL_ENGINES, Form, sql_dump
+from holdfast.formats.dumps.engines import ENGINES
+from holdfast.ingest.backup.recognise import Form, sql_dump
 from holdfast.repo.snapshots.select import TIME_FORMAT
 from holdfast.repo.snapshots.snapshot import Consistency, SubjectKind
 from holdfast.tasks.inputs import ImageOptions
@@ -99,7 +100,7 @@ _DATABASES = (
     click.option(
         "--format",
         "format_",
-        type=click.Choice(SQL_ENGINES),
+        type=click.Choice(ENGINES.names),
         help="It is an SQL dump of this engine; default: by its first lines.",
     ),
     click.option(

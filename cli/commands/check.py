@@ -17,7 +17,6 @@ from holdfast.formats.dumps.logs.required_logs import findings
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.upkeep.check import Depth, Finding, Report, Subset, check, parse_subset
-from holdfast.tasks.push_logs import read_histories
 
 _LOG_ADVICE: Final = (
     "push the files again if the server still has them; else take a new full backup now: "
@@ -69,11 +68,11 @@ def _check_logs(repository: Repository) -> Iterator[Finding]:
     snapshots = LogReading(repository).snapshots()
     for archive in archives(snapshots):
         try:
-            histories = read_histories(repository, archive)
+            sentences = findings(repository, archive, snapshots)
         except Damaged:
             continue  # found already
         name = archive.subject.name
-        for sentence in findings(archive, histories, snapshots):
+        for sentence in sentences:
             yield Finding(f"log archive {name}", sentence.removeprefix(f"{name}: "), advice=_LOG_ADVICE)
 
 

@@ -23,7 +23,6 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, archives, drop, is_log
 from holdfast.repo.snapshots.retention import Decision
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.tasks.push_logs import read_histories
 
 
 def plan_for(
@@ -133,7 +132,7 @@ def missing_logs(settings: Settings, repository: Repository, returned: Sequence[
                 now = there.get(archive.subject.identity)
                 sentences += _missing(stored, archive, now, trashed)
                 if now is not None:
-                    sentences += findings(now, read_histories(repository, now), [stored])
+                    sentences += findings(repository, now, [stored])
     return list(dict.fromkeys(sentences))
 
 

@@ -9,9 +9,8 @@ from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
-from holdfast.cli.commands.logs import describe
 from holdfast.cli.commands.snapshots import describe_subject, group_by_subject
-from holdfast.formats.dumps.logs.required_logs import findings, needs
+from holdfast.formats.dumps.logs.required_logs import contents, findings, needs
 from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import VERSION
@@ -20,7 +19,6 @@ from holdfast.repo.snapshots.select import find_items, time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import Kind
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
-from holdfast.tasks.push_logs import read_histories
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10
@@ -142,10 +140,10 @@ def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple
     if archive is None:
         return []
     try:
-        wrong = findings(archive, read_histories(repository, archive), [stored])
+        wrong = findings(repository, archive, [stored])
     except Damaged as error:
         wrong = [str(error)]
-    held = "\n".join(f"{archive.subject.name}: {line}" for line in describe(archive))
+    held = "\n".join(f"{archive.subject.name}: {line}" for line in contents(archive))
     return [("logs", held), ("but", "\n".join(wrong))]
 
 

@@ -14,12 +14,11 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import Column, count, escape, size, table
 from holdfast.cli.commands.wal import check_name, write_log
-from holdfast.formats.dumps.logs.required_logs import POSTGRESQL, findings, segment_size
-from holdfast.formats.dumps.postgresql.wal import coverage
+from holdfast.formats.dumps.logs.required_logs import contents, findings
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
-from holdfast.tasks.push_logs import push_binlogs, read_histories
+from holdfast.tasks.push_logs import push_binlogs
 from holdfast.tasks.wal_source import pusher
 
 _ARCHIVES = (
@@ -107,10 +106,9 @@ def _list(settings: Settings, repository: Repository) -> ExitCode:
     snapshots = reading.snapshots()
     rows, documents, problems = [], [], [str(error) for error in reading.damaged]
     for archive in archives(snapshots):
-        histories = read_histories(repository, archive)
-        faults = findings(archive, histories, snapshots)
+        faults = findings(repository, archive, snapshots)
         total = sum(item.size for item in archive.files.values())
-        holds = describe(archive)
+        holds = contents(archive)
         rows.append(
             [
                 archive.subject.name,
@@ -140,15 +138,6 @@ def _list(settings: Settings, repository: Repository) -> ExitCode:
         for problem in problems:
             settings.output.warn(problem)
     return ExitCode.DAMAGE if reading.damaged else ExitCode.DONE
-
-
-def describe(archive: LogArchive) -> list[str]:
-    """What an archive holds, a line a stretch without gaps."""
-    if archive.subject.engine == POSTGRESQL:
-        length = segment_size(archive)
-        return [stretch.text(length) for stretch in coverage(archive.files, length, {}).ranges]
-    names = sorted(archive.files)
-    return [f"{names[0]} to {names[-1]}" if len(names) > 1 else names[0]]
 
 
 def _list_files(settings: Settings, archive: LogArchive, names: Sequence[str]) -> None:

@@ -136,22 +136,22 @@ def _chosen(
     # Here and not above: dumps need nothing of it.
     from holdfast.cli.commands.restore_physical import pick_backup, recovery_of  # noqa: PLC0415
     from holdfast.cli.commands.wal import write_log  # noqa: PLC0415
-    from holdfast.formats.dumps.logs.recovery import check_logs  # noqa: PLC0415
-    from holdfast.formats.dumps.logs.required_logs import wal_identity  # noqa: PLC0415
+    from holdfast.formats.dumps.core.facts import facts_of  # noqa: PLC0415
+    from holdfast.formats.dumps.logs.required_logs import item_reader  # noqa: PLC0415
+    from holdfast.formats.dumps.postgresql.recovery_logs import check_logs  # noqa: PLC0415
+    from holdfast.formats.dumps.postgresql.required_wal import archive_subject, read_histories  # noqa: PLC0415
     from holdfast.repo.records.log_archive import LogReading  # noqa: PLC0415
-    from holdfast.repo.snapshots.snapshot import Subject, SubjectKind  # noqa: PLC0415
-    from holdfast.tasks.push_logs import read_histories  # noqa: PLC0415
 
     recovery = recovery_of(settings, until, timeline)
     assert recovery is not None
     stored, path = pick_backup(settings, repository, selector, recovery)
-    system = wal_identity(stored.snapshot.facts.get("system_id", ""))
+    facts = facts_of(stored.snapshot)
     reading = LogReading(repository)
-    archive = reading.archive(Subject(SubjectKind.LOGS, "", uuid=system).identity)
-    histories = read_histories(repository, archive) if archive else {}
+    archive = reading.archive(archive_subject(facts.system_id).identity)
+    histories = read_histories(archive, item_reader(repository)) if archive else {}
     try:
         # A server takes the first file that is not there for the end of the log, and is content.
-        note = check_logs(archive, histories, stored.snapshot.facts, recovery)
+        note = check_logs(archive, histories, facts, recovery)
     except Refused:
         if reading.damaged:
             raise reading.damaged[0] from None  # it may be the one that holds what is missing

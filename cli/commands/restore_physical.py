@@ -20,8 +20,8 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, duration, escape, rate, size
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.logs.recovery import check_logs
-from holdfast.formats.dumps.logs.required_logs import usable, wal_identity
+from holdfast.formats.dumps.core.facts import facts_of
+from holdfast.formats.dumps.logs.required_logs import item_reader, usable
 from holdfast.formats.dumps.postgresql.basebackup_tar import DATA_FOLDER, FORM
 from holdfast.formats.dumps.postgresql.recovery import (
     AUTO_CONF,
@@ -30,19 +30,20 @@ from holdfast.formats.dumps.postgresql.recovery import (
     Recovery,
     parse_target,
 )
+from holdfast.formats.dumps.postgresql.recovery_logs import check_logs
+from holdfast.formats.dumps.postgresql.required_wal import archive_subject, read_histories
 from holdfast.formats.dumps.virtual_files import load_catalogue
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, is_log
 from holdfast.repo.snapshots.select import select_one, split_selector
-from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot
 from holdfast.servers.postgresql.data_directory import (
     Changes,
     check_target,
     check_whole,
     restore_data_directory,
 )
-from holdfast.tasks.push_logs import read_histories
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAM: Final = "holdfast"
@@ -64,7 +65,7 @@ def until_options(function: F) -> F:
 
 def is_cluster(stored: StoredSnapshot, path: str) -> bool:
     """Whether all files of a PostgreSQL cluster are meant."""
-    return stored.snapshot.facts.get("physical") == "yes" and path in ("", DATA_FOLDER)
+    return facts_of(stored.snapshot).physical and path in ("", DATA_FOLDER)
 
 
 def recovery_of(settings: Settings, until: str | None, timeline: str | None) -> Recovery | None:
@@ -95,14 +96,14 @@ def pick_backup(
     same = [
         s
         for s in snapshots
-        if s.snapshot.subject.identity == subject.identity and s.snapshot.facts.get("physical") == "yes"
+        if s.snapshot.subject.identity == subject.identity and facts_of(s.snapshot).physical
     ]
     if not same:
         raise NotFound(f"{name!r} has no physical backup, and only such a one can be recovered to --until")
     good = [s for s in same if _reaches(s, recovery)]
     if not good:
-        ends = same[0].snapshot.facts
-        oldest = ends.get("stop_lsn") if recovery.lsn is not None else ends.get("stop_time")
+        ends = facts_of(same[0].snapshot)
+        oldest = ends.stop_lsn if recovery.lsn is not None else ends.stop_time
         raise Refused(
             f"{recovery.target} is before the oldest physical backup of {subject.name}, which is consistent "
             f"from {oldest or 'an unknown moment'} on; nothing was written"
@@ -111,16 +112,16 @@ def pick_backup(
 
 
 def _reaches(stored: StoredSnapshot, recovery: Recovery) -> bool:
-    facts = stored.snapshot.facts
-    return recovery.reaches(facts.get("stop_lsn", ""), facts.get("stop_time", ""))
+    facts = facts_of(stored.snapshot)
+    return recovery.reaches(facts.stop_lsn, facts.stop_time)
 
 
 def _check_reaches(stored: StoredSnapshot, recovery: Recovery) -> None:
-    facts = stored.snapshot.facts
-    if facts.get("physical") != "yes":
+    facts = facts_of(stored.snapshot)
+    if not facts.physical:
         raise Refused(f"snapshot {stored.id[:8]} is no physical backup, and --until needs one")
     if not _reaches(stored, recovery):
-        ends = facts.get("stop_lsn") if recovery.lsn is not None else facts.get("stop_time")
+        ends = facts.stop_lsn if recovery.lsn is not None else facts.stop_time
         raise Refused(
             f"{recovery.target} is before snapshot {stored.id[:8]} is consistent ({ends or 'unknown'}); "
             "nothing was written. Name the subject without a time, and the right snapshot is picked"
@@ -148,9 +149,10 @@ def restore_cluster(
     check_target(place)
     note = ""
     if recovery is not None:
-        archive = LogReading(repository).archive(_archive_identity(stored))
-        histories = read_histories(repository, archive) if archive else {}
-        note = check_logs(archive, histories, stored.snapshot.facts, recovery)
+        facts = facts_of(stored.snapshot)
+        archive = LogReading(repository).archive(archive_subject(facts.system_id).identity)
+        histories = read_histories(archive, item_reader(repository)) if archive else {}
+        note = check_logs(archive, histories, facts, recovery)
     whose = _owner(catalogue, place) if owner else None
     changes = Changes(owner=whose)
     if recovery is not None:
@@ -177,11 +179,6 @@ def find_cluster(repository: Repository, stored: StoredSnapshot) -> tuple[Item, 
             if catalogue.form == FORM:
                 return item, catalogue
     raise Refused(f"snapshot {stored.id[:8]} holds no physical backup that could be restored")
-
-
-def _archive_identity(stored: StoredSnapshot) -> tuple[str, str]:
-    system = stored.snapshot.facts.get("system_id", "")
-    return Subject(SubjectKind.LOGS, "", uuid=wal_identity(system)).identity
 
 
 def _owner(catalogue: Catalogue, target: Path) -> tuple[int, int] | None:

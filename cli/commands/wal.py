@@ -16,8 +16,8 @@ from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.failures import report
 from holdfast.cli.base.options import Command, command, pass_settings
-from holdfast.formats.dumps.logs.required_logs import wal_identity
 from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
+from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -129,11 +129,11 @@ def _archive(reading: LogReading, name: str, system_id: str | None) -> LogArchiv
         if len(chosen) > 1 and system_id is None and Path(CONTROL_PATH).exists():
             system_id = system_id_in(Path())
         if system_id is not None:
-            chosen = [a for a in chosen if a.subject.uuid == wal_identity(system_id)]
+            chosen = [a for a in chosen if a.subject.uuid == cluster_identity(system_id)]
         what = f"called {name}"
     else:
         system_id = system_id or system_id_in(Path())
-        chosen = [a for a in found if a.subject.uuid == wal_identity(system_id)]
+        chosen = [a for a in found if a.subject.uuid == cluster_identity(system_id)]
         what = f"of the cluster with system identifier {system_id}"
     if len(chosen) > 1:
         raise Refused(f"several clusters have a WAL archive {what}; give --system-id")

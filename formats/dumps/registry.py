@@ -1,60 +1,58 @@
-"""What files a dump is shown as, by its engine and form; and a table's rows as CSV."""
+"""The virtual files of a stored dump, whatever its engine; and a table's rows as CSV."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from holdfast.base.errors import Ambiguous, NotFound, Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.engine import DumpKind
 from holdfast.formats.dumps.core.virtual_file import Composed, text
-from holdfast.formats.dumps.mysql import files as mysql_files
-from holdfast.formats.dumps.postgresql import basebackup_tar as tar
-from holdfast.formats.dumps.postgresql import files as postgres_files
-from holdfast.formats.dumps.postgresql.custom import files as pgdump_files
-from holdfast.formats.dumps.rows import insert_to_csv as insert_rows
-from holdfast.formats.dumps.sqlite import files as sqlite_text_files
+from holdfast.formats.dumps.engines import dump_format
 
 TABLES: Final = "tables"
 SUFFIX: Final = ".sql"
-_TOLD: Final = 300
-"""Characters of a fault that stand in a file's first line."""
-
-_Files = Callable[[Catalogue, int], dict[str, Composed]]
-_FILES: Final[Mapping[tuple[str, str], _Files]] = {
-    ("postgresql", "sql"): postgres_files.files,
-    ("postgresql", "pgdump"): pgdump_files.files,
-    ("postgresql", "tar"): tar.files,
-    ("mariadb", "sql"): mysql_files.files,
-    ("mysql", "sql"): mysql_files.files,
-    ("sqlite", "sql"): sqlite_text_files.files,
-}
+_FAULT_LIMIT: Final = 300
+"""Characters of a fault in a file's first line."""
 
 
 def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
-    """All files that are made out of a dump of `size` bytes, by path; none for a form that is not known."""
-    make = _FILES.get((catalogue.engine, catalogue.form))
-    found = make(catalogue, size) if make else {}
-    if catalogue.fault and catalogue.form != "tar":
-        told = f"-- INCOMPLETE: {' '.join(catalogue.fault.split())[:_TOLD]}\n".encode(errors="replace")
+    """All virtual files of a dump of which `size` bytes are stored, by path; none for an unknown format.
+
+    Files made of the statements of a dump that is not whole say so in their first line.
+    """
+    known = dump_format(catalogue.engine, catalogue.form)
+    if known is None:
+        return {}
+    found = known.files(catalogue, size)
+    if catalogue.fault and known.kind is not DumpKind.PHYSICAL:
+        fault = " ".join(catalogue.fault.split())[:_FAULT_LIMIT]
+        warning = text(f"-- INCOMPLETE: {fault}\n".encode(errors="replace"))
         return {
-            name: Composed((text(told), *composed.pieces)) if _is_part(name) else composed
+            name: Composed((warning, *composed.pieces)) if _is_part(name) else composed
             for name, composed in found.items()
         }
     return found
 
 
+def whole_name(catalogue: Catalogue) -> str:
+    """The virtual file that is the dump as it was backed up, where that is stored taken apart; else ""."""
+    known = dump_format(catalogue.engine, catalogue.form)
+    return known.file_name if known is not None and known.kind is DumpKind.APART else ""
+
+
 def _is_part(name: str) -> bool:
-    """Whether a file was made of a dump's statements: it loads without an error though the rest is gone."""
+    """Whether a file is made of a dump's statements: it loads without an error though the rest is lost."""
     return name.endswith(SUFFIX) and name != "dump.sql"
 
 
 def find_table(names: Iterable[str], wanted: str) -> str:
     """The path of the file that holds a table.
 
-    `wanted` is its name as it stands in the path, "public.orders", or the last part of it when only one table
-    has that. Raises NotFound or Ambiguous.
+    `wanted` is its name as in the path, "public.orders", or the last part of it when only one table has
+    that. Raises NotFound or Ambiguous.
     """
     tables = [name for name in names if f"/{name}".rpartition(f"/{TABLES}/")[1] and name.endswith(SUFFIX)]
     exact = [name for name in tables if _shown(name) == wanted]
@@ -69,7 +67,7 @@ def find_table(names: Iterable[str], wanted: str) -> str:
 
 
 def _shown(path: str) -> str:
-    """`public.orders` for "tables/public.orders.sql", with the dump's folder before it if there is one."""
+    """`public.orders` for "tables/public.orders.sql", after the dump's directory if there is one."""
     above, _, name = f"/{path}".rpartition(f"/{TABLES}/")
     return f"{above.lstrip('/')}{'/' if above else ''}{name.removesuffix(SUFFIX)}"
 
@@ -77,16 +75,11 @@ def _shown(path: str) -> str:
 def table_csv(
     catalogue: Catalogue, path: str, read: Callable[[int, int], Iterable[Buffer]]
 ) -> Iterator[bytes]:
-    """The rows of the table whose file stands at `path` (of `files`), with a header line.
+    """The rows of the table whose file is `path` (of `files`), with a header line.
 
-    `read(start, length)` gives a stretch of the stored dump. Raises Refused when they cannot be had as CSV.
+    `read(start, length)` gives a range of the stored dump. Raises Refused when they are not available as CSV.
     """
-    name = path.removesuffix(SUFFIX)
-    if catalogue.form == "pgdump":
-        return postgres_files.csv(pgdump_files.table_rows(catalogue)[name], read)
-    if catalogue.form != "sql":
-        raise Refused(f"rows of a dump of form {catalogue.form} cannot be had as CSV")
-    if catalogue.engine == "postgresql":
-        return postgres_files.csv(postgres_files.table_rows(catalogue)[name], read)
-    own = sqlite_text_files if catalogue.engine == "sqlite" else mysql_files
-    return insert_rows.csv(own.table_rows(catalogue)[name], read)
+    known = dump_format(catalogue.engine, catalogue.form)
+    if known is None or known.csv is None:
+        raise Refused(f"dumps of {catalogue.engine} in the format {catalogue.form} have no rows as CSV")
+    return known.csv(catalogue, path.removesuffix(SUFFIX), read)

@@ -10,16 +10,14 @@ from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import LIMIT, Catalogue, decode
 from holdfast.formats.dumps.core.virtual_file import Composed
-from holdfast.formats.dumps.registry import files
+from holdfast.formats.dumps.engines import formats_stored_apart
+from holdfast.formats.dumps.registry import files, whole_name
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, check_item_path
 
-WHOLE: Final = "dump.pgdump"
-"""The one made file that stands for its item, which is stored taken apart."""
-_APART: Final = "pgdump"
-_MAGIC: Final = b"PGDMP"
+_HEAD: Final = 4096
 _SHORT: Final = 1 << 20
 """Bytes. Shorter stretches are read one by one; starting threads for each would take longer."""
 
@@ -62,8 +60,8 @@ def has_made_files(snapshot: Snapshot) -> bool:
 def made_files(reader: Reader, snapshot: Snapshot) -> Made:
     """All files that are made out of a snapshot's dumps, by their path in it. Raises StoreError.
 
-    Of several dumps each has a folder, named like the dump without its suffix. `WHOLE` stands at its item's
-    own path and is shown instead of what is stored; else any item goes before a made file.
+    Of several dumps each has a directory, named like the dump without its suffix. The virtual file that is
+    the whole dump has its item's path and hides what is stored; any other virtual file is hidden by an item.
     """
     made = Made()
     taken = {item.path for item in snapshot.items}
@@ -71,7 +69,7 @@ def made_files(reader: Reader, snapshot: Snapshot) -> Made:
         if item.catalogue is None:
             continue
         try:
-            found = _files_of(reader, item)
+            whole, found = _files_of(reader, item)
         except (Damaged, Unsupported) as error:
             made.faults[item.path] = error
             if _is_apart(reader, item) or isinstance(error, _NotWhole):
@@ -79,8 +77,8 @@ def made_files(reader: Reader, snapshot: Snapshot) -> Made:
             continue
         prefix = folder_of(snapshot, item)
         for name, composed in found.items():
-            path = item.path if name == WHOLE else prefix + name
-            if name == WHOLE or (path not in taken and _is_possible(path)):
+            path = item.path if name == whole else prefix + name
+            if name == whole or (path not in taken and _is_possible(path)):
                 made.files[path] = MadeFile(item, composed)
     return made
 
@@ -89,26 +87,30 @@ class _NotWhole(Unsupported):
     """An item is stored taken apart, and cannot be put together."""
 
 
-def _files_of(reader: Reader, item: Item) -> dict[str, Composed]:
+def _files_of(reader: Reader, item: Item) -> tuple[str, dict[str, Composed]]:
+    """(name of the whole dump, all virtual files). The name is "" for a dump that is stored as it was."""
     catalogue = load_catalogue(reader, item)
     try:
         found = files(catalogue, item.size)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Damaged(f"the catalogue of {item.path}", f"makes no sense: {error!r}") from None
-    if catalogue.form == _APART and WHOLE not in found:
+    whole = whole_name(catalogue)
+    if whole and whole not in found:
         raise _NotWhole(f"{item.path} is stored in parts that this program cannot put together")
-    return found
+    return whole, found
 
 
 def _is_apart(reader: Reader, item: Item) -> bool:
-    """Whether it is stored taken apart, for all that can be told without its catalogue: such a stream begins
+    """Whether it is stored taken apart, as far as that shows without its catalogue: what is stored begins
     like the archive that it was."""
-    if item.source_format == _APART or item.path.endswith(f".{_APART}"):
+    formats = formats_stored_apart()
+    if any(item.source_format == each.name or item.path.endswith(f".{each.name}") for each in formats):
         return True
     try:
-        return reader.read(reader.recipe(item), 0, len(_MAGIC)) == _MAGIC
+        head = reader.read(reader.recipe(item), 0, min(item.size, _HEAD))
     except Damaged:
         return False
+    return any(each.begins(head) for each in formats)
 
 
 def _is_possible(path: str) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from holdfast.base.errors import Damaged, HoldfastError
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue, encode
+from holdfast.formats.dumps.core.facts import DumpFacts, agreed_facts, read_facts
 from holdfast.ingest.backup.consistency import judge
 from holdfast.ingest.backup.plan import Part
 from holdfast.ingest.freeze.hooks import Frozen
@@ -69,7 +70,7 @@ class Request:
     tags: tuple[str, ...] = ()
     required: Consistency = Consistency.UNKNOWN
     engine: str = ""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: DumpFacts = field(default_factory=DumpFacts)
     time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
@@ -129,7 +130,7 @@ def back_up(
             program=request.program,
             parent=parent.id if parent else None,
             tags=request.tags,
-            facts=_facts(done, request),
+            facts=agreed_facts((each.facts for each in done), request.facts),
         )
 
         def finish(snapshot: Snapshot, stored: int) -> Snapshot:
@@ -261,11 +262,11 @@ def _catalogue(pipeline: Pipeline, source: Source) -> tuple[Catalogue | None, Co
     inner = innermost(source)
     if not isinstance(source, SectionedSource):
         if isinstance(inner, Judging):
-            inner.judge("it does not begin like one", {})
+            inner.judge("it does not begin like one", DumpFacts())
         return None, None
     catalogue = source.catalogue()
     if isinstance(inner, Judging):
-        inner.judge(catalogue.fault, catalogue.facts)
+        inner.judge(catalogue.fault, read_facts(catalogue.facts))
     data = BytesSource(encode(catalogue), f"{source.name}: what stands where", mtime=source.mtime)
     stored = pipeline.ingest(data, DUMP, None)
     return catalogue, Content(stored.recipe, stored.size)
@@ -280,13 +281,3 @@ def _bad_sentence(name: str, bad: BadRange) -> str:
     if not bad.length:
         return f"{name}: {bad.reason}"
     return f"{name}: {bad.length} bytes at offset {bad.offset}: {bad.reason}"
-
-
-def _facts(done: Sequence[_Done], request: Request) -> dict[str, str]:
-    """What is known of the whole: where two parts say different things, neither is true of it."""
-    facts: dict[str, str] = {}
-    torn: set[str] = set()
-    for each in done:
-        torn |= {name for name, value in each.facts.items() if facts.get(name, value) != value}
-        facts |= each.facts
-    return {name: value for name, value in facts.items() if name not in torn} | dict(request.facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from holdfast.formats.dumps.core.engine import DumpKind
 from holdfast.ingest.backup.recognise import Form
 from holdfast.ingest.sources.source import CommandSource, Graded, Source
 from holdfast.ingest.sources.wrapped import SectionedSource, innermost
@@ -26,7 +27,7 @@ def judge(
         return Consistency.UNKNOWN, told, [*notes, f"{told}; pg_basebackup --manifest-checksums=SHA256"]
     command = isinstance(inner, CommandSource)
     # Of a file that was replaced meanwhile, half may be the old one: both end like a whole dump.
-    steady = command or not note or form.form == "tar"
+    steady = command or not note or (form.format is not None and form.format.kind is DumpKind.PHYSICAL)
     if command or (isinstance(source, SectionedSource) and steady):
         return Consistency.APPLICATION, _of_a_dump(source, form), notes
     return _as_found(form, note)
@@ -36,7 +37,7 @@ def _of_a_dump(source: Source, form: Form) -> str:
     exited = isinstance(innermost(source), CommandSource)
     if not isinstance(source, SectionedSource):
         return "the command exited with 0"
-    seen = "manifest is right" if form.form == "tar" else "trailer was seen"
+    seen = form.format.evidence if form.format else ""
     return f"the dump command exited with 0 and its {seen}" if exited else f"the dump's {seen}"
 
 

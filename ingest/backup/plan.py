@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from holdfast.base.errors import Refused
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.open import suffix_format
-from holdfast.formats.dumps.postgresql.custom.unpack import TAR_REASON, Unpacker, is_tar_archive
-from holdfast.formats.dumps.scanners import scanner_for
+from holdfast.formats.dumps.engines import refusal
 from holdfast.ingest.backup.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.exports.export import Export
 from holdfast.ingest.nbd.source import NbdSource
@@ -108,10 +107,11 @@ def _unpacked(source: Source, kind: SubjectKind | None, said: Form | None) -> So
 
 
 def _scanned(source: Source, form: Form) -> Source:
-    if form.form == "pgdump":
-        return UnpackedSource(source, Unpacker())
-    scanner = scanner_for(form.engine, form.form)
-    return ScannedSource(source, scanner) if scanner else source
+    if form.format is not None and form.format.unpack is not None:
+        return UnpackedSource(source, form.format.unpack())
+    if form.format is not None and form.format.scan is not None:
+        return ScannedSource(source, form.format.scan())
+    return source
 
 
 def _source_format(source: Source, form: Form) -> str:
@@ -121,8 +121,8 @@ def _source_format(source: Source, form: Form) -> str:
         return "nbd"
     if isinstance(source, DecompressedSource):
         return source.format
-    if form.form == "pgdump":
-        return form.form  # what is stored is not what came: it is put together again when it is read
+    if form.format is not None and form.format.unpack is not None:
+        return form.format.name  # what is stored is not what came: it is put together again when it is read
     return "raw" if form.item is ItemKind.DISK else ""
 
 
@@ -136,8 +136,8 @@ def _form(source: Source, kind: SubjectKind | None) -> Form:
         if kind in (None, SubjectKind.VM) and suffix_format(source.name) == "raw":
             _check_sectors(source.name, source.size or 0)
             return RAW_DISK
-    if kind is not SubjectKind.FILES and is_tar_archive(source.head):
-        raise Refused(f"{source.name} {TAR_REASON}; --kind files keeps it as it is; nothing was stored")
+    if kind is not SubjectKind.FILES and (reason := refusal(source.head)):
+        raise Refused(f"{source.name} {reason}; --kind files keeps it as it is; nothing was stored")
     found = recognise(source.head, _name(source), source.size)
     if kind is None or found.subject is kind:
         return found

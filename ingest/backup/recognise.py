@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
-from holdfast.formats.dumps.postgresql.basebackup_tar import is_physical_backup
+from holdfast.formats.dumps.core.engine import DumpFormat
+from holdfast.formats.dumps.engines import RecognisedDump, recognise_dump, text_format
 from holdfast.repo.chunks.chunker import BLOCK, DISK, DUMP, STREAM, CutterSpec
 from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind
 
@@ -15,14 +15,13 @@ _DISK_SUFFIXES = (".raw", ".img", ".dd")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a source was recognised as. `form` is how a dump is to be read (`Catalogue.form`), "" for as
-    bytes only."""
+    """What a source was recognised as. `format` is that of a dump, None for what is stored as bytes only."""
 
     item: ItemKind
     cutter: CutterSpec
     engine: str = ""
     file_name: str = ""
-    form: str = ""
+    format: DumpFormat | None = None
 
     @property
     def subject(self) -> SubjectKind:
@@ -35,28 +34,14 @@ RAW_DISK = Form(ItemKind.DISK, DISK)
 PLAIN_FILE = Form(ItemKind.FILE, STREAM)
 OTHER_DUMP = Form(ItemKind.DUMP, DUMP, "other", "dump.sql")
 
-_DUMPS: tuple[tuple[re.Pattern[bytes], Form], ...] = tuple(
-    (re.compile(pattern, re.MULTILINE), Form(ItemKind.DUMP, DUMP, engine, name, form))
-    for pattern, engine, name, form in (
-        (rb"\A(?:\s|--)*\n-- PostgreSQL database dump", "postgresql", "dump.sql", "sql"),
-        (rb"\A(?:\s|--)*\n-- PostgreSQL database cluster dump", "postgresql", "dump.sql", "sql"),
-        (rb"\APGDMP", "postgresql", "dump.pgdump", "pgdump"),
-        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MariaDB dump", "mariadb", "dump.sql", "sql"),
-        (rb"\A(?:/\*.*\*/[;\s\\-]*)?-- MySQL dump", "mysql", "dump.sql", "sql"),
-        (rb"\ASQLite format 3\0", "sqlite", "dump.sqlite", "sqlite"),
-        (rb"\A(?:PRAGMA foreign_keys=OFF;\s+)?BEGIN TRANSACTION;", "sqlite", "dump.sql", "sql"),
-    )
-)
-BASE_TAR = Form(ItemKind.DUMP, DUMP, "postgresql", "base.tar", "tar")
-"""A physical backup, as pg_basebackup writes it."""
-
-
-SQL_ENGINES = ("postgresql", "mariadb", "mysql", "sqlite")
-
 
 def sql_dump(engine: str) -> Form:
-    """What somebody says is SQL text of one of `SQL_ENGINES`, whatever it begins with."""
-    return Form(ItemKind.DUMP, DUMP, engine, "dump.sql", "sql")
+    """What somebody says is SQL text of that engine, whatever it begins with. Raises Refused."""
+    return _of_dump(text_format(engine))
+
+
+def _of_dump(found: RecognisedDump) -> Form:
+    return Form(ItemKind.DUMP, DUMP, found.engine.name, found.format.file_name, found.format)
 
 
 def recognise(head: bytes, name: str, size: int | None) -> Form:
@@ -64,11 +49,9 @@ def recognise(head: bytes, name: str, size: int | None) -> Form:
 
     A stream is taken for a disk only by its partition table; a file also by its suffix.
     """
-    for pattern, form in _DUMPS:
-        if pattern.search(head):
-            return form
-    if is_physical_backup(head):
-        return BASE_TAR
+    dump = recognise_dump(head)
+    if dump is not None:
+        return _of_dump(dump)
     if size is not None and size % SECTOR == 0 and size >= BLOCK and name.lower().endswith(_DISK_SUFFIXES):
         return RAW_DISK
     whole_sectors = size is None or (size % SECTOR == 0 and size >= 1 << 20)

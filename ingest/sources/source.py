@@ -20,6 +20,7 @@ from typing import IO, Protocol, runtime_checkable
 from holdfast.base.errors import StreamFailed
 from holdfast.base.ranges import joined
 from holdfast.formats.disks.base.files import OpenFile
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.sources.bad_ranges import TolerantReader
 from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency
@@ -78,7 +79,7 @@ class Graded(Protocol):
 class Judging(Protocol):
     """A source with a say about what was found in it."""
 
-    def judge(self, fault: str, facts: Mapping[str, str]) -> None:
+    def judge(self, fault: str, facts: DumpFacts) -> None:
         """Told why it is not whole ("" when it is) and what it says of itself, before anything is
         committed. Raises StreamFailed when nothing shall be."""
         ...

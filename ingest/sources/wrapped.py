@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final, Protocol
+from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.engine import Scanning, Unpacking
 from holdfast.ingest.sources.source import Source, SourceExtent
 from holdfast.repo.snapshots.snapshot import BadRange
 
@@ -67,30 +68,6 @@ def innermost(source: Source) -> Source:
     while isinstance(source, Wrapped):
         source = source.source
     return source
-
-
-class Scanning(Protocol):
-    """Looks through a stream: `dumps.scan.Scanner` and its like."""
-
-    def feed(self, data: Buffer) -> list[int]:
-        """Offsets in the stream where chunks shall end, ascending, found in this piece of it."""
-        ...
-
-    def finish(self) -> Catalogue: ...
-
-
-class Unpacking(Protocol):
-    """Takes a stream apart: `dumps.pgdump.Unpacker`."""
-
-    def feed(self, data: Buffer) -> Iterator[Buffer]:
-        """What this piece of it becomes. Exhaust it before the next call."""
-        ...
-
-    def borders(self) -> list[int]:
-        """Offsets in what came out where chunks shall end, ascending, each told once."""
-        ...
-
-    def finish(self) -> Catalogue: ...
 
 
 class SectionedSource(Wrapped):

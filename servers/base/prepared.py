@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.backup.plan import Part
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """The parts of one snapshot of one database. `name` is the database's own, `origin` where it is from,
-    without secrets; `facts` as in `Snapshot.facts`; `warnings` are sentences for the user."""
+    without secrets; `warnings` are sentences for the user; `uuid` is the subject's identity if it has one."""
 
     parts: tuple[Part, ...]
     name: str
     engine: str
     origin: str
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: DumpFacts = field(default_factory=DumpFacts)
     warnings: tuple[str, ...] = ()
+    uuid: str = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -11,18 +10,17 @@ from pathlib import PurePath
 from typing import Final
 
 from holdfast.base.errors import StreamFailed
+from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.ingest.sources.source import CommandSource
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.secrets import Access
 
-_TAIL: Final = 4 << 10
-"""Bytes at the end of a dump that its trailer is looked for in."""
 _ANSWER: Final = 64 << 20
 """Bytes of an answer that are read, at most."""
 
 
 class ToolSource(CommandSource):
-    """The output of a database's program, which must exit with 0 and end with `trailer` if there is one.
+    """The output of a database's program, which must exit with 0 and end with `end` if there is one.
 
     `grade` and `evidence` say how consistent what it printed is when both are so. `finish` raises
     StreamFailed with the program's last words, without the password.
@@ -34,29 +32,28 @@ class ToolSource(CommandSource):
         argv: Sequence[str],
         name: str,
         *,
-        trailer: re.Pattern[bytes] | None = None,
+        end: EndMark | None = None,
         grade: Consistency = Consistency.APPLICATION,
         evidence: str = "",
     ) -> None:
         self._access = access
-        self._trailer = trailer
-        self._tail = b""
+        self._end = end.watch() if end else None
         self.tool = PurePath(argv[0]).name
         self.grade = grade
         self.evidence = evidence or f"{self.tool} exited with 0" + (
-            " and its trailer was seen" if trailer else ""
+            " and its trailer was seen" if end else ""
         )
         super().__init__(argv, name, environment=access.environment, descriptors=access.descriptors)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         count = super().read_into(buffer, offset)
-        if self._trailer is not None and count:
-            self._tail = (self._tail + bytes(buffer[max(0, count - _TAIL) : count]))[-_TAIL:]
+        if self._end is not None:
+            self._end.feed(buffer[:count])
         return count
 
     def finish(self) -> str:
         said = super().finish()
-        if self._trailer is not None and not self._trailer.search(self._tail):
+        if self._end is not None and not self._end.is_complete:
             raise StreamFailed(
                 f"{self.name}: {self.tool} exited with 0, but its output has no trailer: it ended early; "
                 "nothing was committed"

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import re
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from holdfast.base.errors import Refused, StreamFailed
+from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.mysql.facts import END, DumpComments
+from holdfast.formats.dumps.mysql.product import MARIADB, MYSQL, TITLES, product_in
 from holdfast.ingest.backup.plan import plan_dump
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.client_programs import find_program
@@ -21,20 +24,11 @@ from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
 
-_DUMPED: Final = re.compile(rb"^-- Dump completed", re.MULTILINE)
 _SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
 _PACKET: Final = "--max-allowed-packet=1073741824"
 """Rows may have 1 GiB; the tools' own limit is 16 to 24 MiB, and a longer row ends the dump."""
 _NAMED: Final = 5
 """Tables that a sentence names."""
-
-_PLACE: Final = re.compile(
-    rb"CHANGE (?:MASTER|REPLICATION SOURCE) TO (?:MASTER|SOURCE)_LOG_FILE='([^'\n]+)',\s*"
-    rb"(?:MASTER|SOURCE)_LOG_POS=(\d+)"
-)
-_GTID: Final = re.compile(
-    rb"SET GLOBAL gtid_slave_pos='([^'\n]*)'|GTID_PURGED=/\*!80000 '\+'\*/ '([0-9A-Fa-f:,\s-]*)'"
-)
 
 _SERVER: Final = """SELECT HEX(CONCAT_WS('\\n', VERSION(), IF(@@log_bin, 1, 0), COALESCE(DATABASE(), ''),
     @@version_comment))"""
@@ -44,12 +38,12 @@ _NOT_TRANSACTIONAL: Final = """SELECT HEX(t.table_name) FROM information_schema.
     WHERE t.table_schema = DATABASE() AND t.table_type IN ('BASE TABLE', 'SYSTEM VERSIONED')
     AND COALESCE(e.transactions, 'NO') <> 'YES' AND COALESCE(t.engine, '') <> 'BLACKHOLE'
     ORDER BY t.table_name"""
-_POSITION: Final = {"mariadb": "SHOW MASTER STATUS", "mysql": "SHOW BINARY LOG STATUS"}
+_POSITION: Final = {MARIADB: "SHOW MASTER STATUS", MYSQL: "SHOW BINARY LOG STATUS"}
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """What a server says of itself. `engine` is "mysql" or "mariadb"."""
+    """What a server says of itself. `engine` is one of `PRODUCTS`."""
 
     version: str
     engine: str
@@ -64,8 +58,7 @@ def describe(access: Access) -> Server:
     if len(lines) < 4:
         raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")
     version, binlog, database, comment = lines[:4]
-    engine = "mariadb" if "mariadb" in f"{version} {comment}".lower() else "mysql"
-    return Server(version, engine, database, binlog == "1")
+    return Server(version, product_in(f"{version} {comment}"), database, binlog == "1")
 
 
 def list_databases(access: Access) -> tuple[str, ...]:
@@ -92,17 +85,17 @@ def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False
         warnings += warning
     argv += ["--", server.database]
     grade, evidence, warning = _grade(access, program, lock_all=lock_all)
-    source = ToolSource(access, argv, "dump.sql", trailer=_DUMPED, grade=grade, evidence=evidence)
+    source = ToolSource(access, argv, "dump.sql", end=END, grade=grade, evidence=evidence)
     stack.callback(source.close)
-    where = places(source.head)
-    if server.engine == "mariadb" and "binlog" in where:
-        where |= _gtid(access, where["binlog"])
+    facts = with_position(_facts(server, tool_version(access, program)), source.head)
+    if server.engine == MARIADB and facts.binlog:
+        facts = replace(facts, gtid=_gtid(access, facts.binlog) or facts.gtid)
     return Prepared(
         (plan_dump(source, "dump.sql"),),
         server.database,
         server.engine,
         access.connection.to(server.database).origin,
-        _facts(server, tool_version(access, program)) | where,
+        facts,
         (*warnings, *warning),
     )
 
@@ -110,7 +103,7 @@ def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False
 def writes_users(access: Access) -> bool:
     """Whether users and grants can be dumped: only MariaDB's tool writes them as statements."""
     server = describe(access)
-    return server.engine == "mariadb" and "MariaDB" in tool_version(access, dump_program(server))
+    return server.engine == MARIADB and product_in(tool_version(access, dump_program(server))) == MARIADB
 
 
 def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
@@ -119,7 +112,7 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
     program = dump_program(server)
     argv = [program, *access.first, *access.connection.to("").mysql_options(), "--skip-dump-date"]
     argv += ["--system=users", "--insert-ignore"]
-    source = ToolSource(access, argv, "dump.sql", trailer=_DUMPED)
+    source = ToolSource(access, argv, "dump.sql", end=END)
     stack.callback(source.close)
     part = plan_dump(source, "dump.sql")
     facts = _facts(server, tool_version(access, program))
@@ -129,18 +122,15 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
 def dump_program(server: Server) -> str:
     """The dump program that fits the server: each may fail with the other's. Raises NotFound."""
     names = ("mariadb-dump", "mysqldump")
-    return find_program(*(names if server.engine == "mariadb" else names[::-1]))
+    return find_program(*(names if server.engine == MARIADB else names[::-1]))
 
 
-def places(head: bytes) -> dict[str, str]:
-    """Where in the binlog a dump says that it was made, by the comments at its beginning."""
-    found: dict[str, str] = {}
-    if place := _PLACE.search(head):
-        found["binlog"] = f"{place[1].decode(errors='replace')}:{int(place[2])}"
-    if gtid := _GTID.search(head):
-        text = (gtid[1] or gtid[2] or b"").decode(errors="replace")
-        found["gtid"] = "".join(text.split())
-    return {name: value for name, value in found.items() if value}
+def with_position(facts: DumpFacts, head: bytes) -> DumpFacts:
+    """The facts with the place in the binary log that a dump's first bytes name, if they do."""
+    comments = DumpComments()
+    comments.position(head)
+    found = comments.facts()
+    return replace(facts, binlog=found.binlog, gtid=found.gtid)
 
 
 _OPTIONS: Final = (
@@ -167,27 +157,27 @@ def _binlog_options(
             _ask(access, _POSITION[server.engine], hexadecimal=False)
         except StreamFailed:
             _ask(access, "SHOW MASTER STATUS", hexadecimal=False)
-        if server.engine == "mysql" or lock_all:
+        if server.engine == MYSQL or lock_all:
             grants = " ".join(_ask(access, "SHOW GRANTS", hexadecimal=False))
             if not re.search(r"\bRELOAD\b|\bALL PRIVILEGES ON \*\.\*", grants):
                 raise StreamFailed("it lacks the privilege RELOAD")
     except StreamFailed:
         return [], ["the place in the binlog was not recorded: this user may not know it"]
-    if "mariadb" in tool_version(access, program).lower():
+    if product_in(tool_version(access, program)) == MARIADB:
         return ["--master-data=2", "--gtid"], []
     return ["--source-data=2"], []
 
 
-def _gtid(access: Access, place: str) -> dict[str, str]:
-    """MariaDB's dump says the GTID at its end only; the server knows which belongs to a place."""
+def _gtid(access: Access, place: str) -> str:
+    """MariaDB's dump says the GTID at its end only; the server knows which belongs to a place, or ""."""
     file, _, position = place.rpartition(":")
     if not re.fullmatch(r"[\w.-]{1,255}", file, re.ASCII):
-        return {}
+        return ""
     try:
         found = _ask(access, f"SELECT HEX(BINLOG_GTID_POS('{file}', {int(position)}))")
     except StreamFailed:
-        return {}
-    return {"gtid": found[0]} if found and found[0] else {}
+        return ""
+    return found[0] if found else ""
 
 
 def _grade(access: Access, program: str, *, lock_all: bool) -> tuple[Consistency, str, list[str]]:
@@ -218,8 +208,6 @@ def _ask(access: Access, sql: str, *, hexadecimal: bool = True) -> list[str]:
         raise StreamFailed(f"{connection.origin}: the server's answer cannot be understood") from None
 
 
-def _facts(server: Server, tool: str) -> dict[str, str]:
-    product = "MariaDB" if server.engine == "mariadb" else "MySQL"
+def _facts(server: Server, tool: str) -> DumpFacts:
     version = server.version.removeprefix("5.5.5-").split("-")[0]  # MariaDB's, put there for old clients
-    facts = {"server": f"{product} {version}", "tool": tool}
-    return {name: value for name, value in facts.items() if value}
+    return DumpFacts(server=f"{TITLES[server.engine]} {version}", tool=tool)

@@ -10,11 +10,13 @@ begins; SHA-256 in the manifest, which is compared while the stream passes
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
 from holdfast.base.errors import Refused, StreamFailed
+from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
+from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.servers.base.client_programs import find_program
@@ -22,7 +24,6 @@ from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
 
-ENGINE: Final = "postgresql"
 ITEM: Final = "base.tar"
 _OLDEST: Final = 13
 """The first release that writes a manifest."""
@@ -39,11 +40,10 @@ class PhysicalSource(ToolSource):
         self._system_id = system_id
         super().__init__(access, argv, ITEM, evidence=_EVIDENCE)
 
-    def judge(self, fault: str, facts: Mapping[str, str]) -> None:
+    def judge(self, fault: str, facts: DumpFacts) -> None:
         """What the scan found, before anything is committed. Raises StreamFailed."""
-        system_id = facts.get("system_id", "")
-        if not fault and system_id != self._system_id:
-            fault = f"it is of the cluster with system identifier {system_id}, not {self._system_id}"
+        if not fault and facts.system_id != self._system_id:
+            fault = f"it is of the cluster with system identifier {facts.system_id}, not {self._system_id}"
         if fault:
             raise StreamFailed(f"{self.name}: the backup is not whole: {fault}; nothing was committed")
 
@@ -64,7 +64,7 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
     """Start pg_basebackup for the connection's cluster; it is stopped when `stack` ends.
 
     Needs a role with REPLICATION and a `replication` line in pg_hba.conf, no database. The subject's
-    identity is `identity(facts["system_id"])`. Raises StreamFailed, Refused, NotFound.
+    identity is `cluster_identity`. Raises StreamFailed, Refused, NotFound.
     """
     system_id, version, cluster = _ask(access)
     major = re.match(r"[0-9]+", version)
@@ -79,21 +79,21 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
     argv.append(f"--dbname={access.connection.conninfo()}")
     source = PhysicalSource(access, argv, system_id)
     stack.callback(source.close)
-    facts = {
-        "physical": "yes",
-        "system_id": system_id,
-        "server": f"PostgreSQL {version}",
-        "tool": tool_version(access, program),
-    }
+    facts = DumpFacts(
+        physical=True,
+        system_id=system_id,
+        server=f"PostgreSQL {version}",
+        tool=tool_version(access, program),
+    )
     name = _name(access, cluster)
     return Prepared(
-        plan_parts([source], SubjectKind.DATABASE), name, ENGINE, access.connection.to("").origin, facts
+        plan_parts([source], SubjectKind.DATABASE),
+        name,
+        ENGINE,
+        access.connection.to("").origin,
+        facts,
+        uuid=cluster_identity(system_id),
     )
-
-
-def identity(system_id: str) -> str:
-    """`Subject.uuid` of a cluster's physical backups: it survives renames and moves."""
-    return f"{ENGINE}-{system_id}"
 
 
 def _ask(access: Access) -> tuple[str, str, str]:

@@ -18,10 +18,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, Final
 
 from holdfast.base.errors import StreamFailed
+from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.postgresql.marks import CLUSTER_END, DATABASE_END
+from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
 from holdfast.ingest.backup.plan import Part, plan_dump
 from holdfast.ingest.backup.recognise import Form
 from holdfast.repo.chunks.chunker import DUMP
@@ -31,9 +34,6 @@ from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, tool_version
 
-ENGINE: Final = "postgresql"
-_DUMPED: Final = re.compile(rb"^-- PostgreSQL database dump complete\s*$", re.MULTILINE)
-_ALL_DUMPED: Final = re.compile(rb"^-- PostgreSQL database cluster dump complete\s*$", re.MULTILINE)
 _GLOBALS: Final = Form(ItemKind.FILE, DUMP, ENGINE, "globals.sql")
 _ANSWER: Final = 64 << 20
 _ANSWER_LIMIT: Final = 60.0
@@ -203,14 +203,14 @@ def prepare_database(
     argv = [program, "--no-password", f"--snapshot={found[0]}", f"--dbname={connection.conninfo()}"]
     argv += ["--format=custom", "--compress=0"] if custom else ["--format=plain"]
     name = "dump.pgdump" if custom else "dump.sql"
-    source = ToolSource(access, argv, name, trailer=None if custom else _DUMPED)
+    source = ToolSource(access, argv, name, end=None if custom else DATABASE_END)
     stack.callback(source.close)
     parts = [plan_dump(source, name)]
     warnings: tuple[str, ...] = ()
     if with_globals:
         part, warnings = _globals(stack, access, server)
         parts.append(part)
-    facts = _facts(server, tool_version(access, program)) | ({"lsn": str(found[1])} if found[1] else {})
+    facts = replace(_facts(server, tool_version(access, program)), lsn=str(found[1] or ""))
     return Prepared(tuple(parts), server.database, ENGINE, connection.origin, facts, warnings)
 
 
@@ -231,11 +231,10 @@ def _globals(stack: ExitStack, access: Access, server: Server) -> tuple[Part, tu
     if not server.reads_roles:
         argv.append("--no-role-passwords")
         warnings = ("globals.sql has the roles without their passwords: this user may not read those",)
-    source = ToolSource(access, argv, "globals.sql", trailer=_ALL_DUMPED)
+    source = ToolSource(access, argv, "globals.sql", end=CLUSTER_END)
     stack.callback(source.close)
     return Part(source, _GLOBALS, "globals.sql"), warnings
 
 
-def _facts(server: Server, tool: str) -> dict[str, str]:
-    facts = {"server": f"PostgreSQL {server.version}", "tool": tool, "system_id": server.system_id}
-    return {name: value for name, value in facts.items() if value}
+def _facts(server: Server, tool: str) -> DumpFacts:
+    return DumpFacts(server=f"PostgreSQL {server.version}", tool=tool, system_id=server.system_id)

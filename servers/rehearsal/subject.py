@@ -10,8 +10,9 @@ from typing import Final
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.registry import files
-from holdfast.formats.dumps.virtual_files import WHOLE, load_catalogue, stream
+from holdfast.formats.dumps.core.facts import facts_of, read_facts
+from holdfast.formats.dumps.registry import files, whole_name
+from holdfast.formats.dumps.virtual_files import load_catalogue, stream
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
@@ -98,7 +99,7 @@ def find_material(repository: Repository, stored: StoredSnapshot, path: str = ""
         for other in snapshot.items
         if other.kind is ItemKind.DUMP
     )
-    server = snapshot.facts.get("server", "") or (catalogue.facts.get("server", "") if catalogue else "")
+    server = facts_of(snapshot).server or (read_facts(catalogue.facts).server if catalogue else "")
     return Material(engine, form, snapshot.subject.name, server, item, catalogue, roles, alone, fault)
 
 
@@ -108,9 +109,10 @@ def stored_bytes(repository: Repository, item: Item, catalogue: Catalogue | None
     reader = Reader(repository, chunk_cache=_CHUNKS)
     restorer = Restorer(repository, reader)
     recipe = reader.recipe(item)
-    if catalogue is None or catalogue.form != "pgdump":
+    name = whole_name(catalogue) if catalogue is not None else ""
+    if catalogue is None or not name:
         return restorer.in_order(recipe)
-    whole = files(catalogue, item.size).get(WHOLE)
+    whole = files(catalogue, item.size).get(name)
     if whole is None:
         raise Refused(f"{item.path} is stored in parts that this program cannot put together")
     return stream(whole, recipe, reader, restorer)

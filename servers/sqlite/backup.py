@@ -23,13 +23,14 @@ from urllib.parse import quote
 
 from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.base.types import ProgressFunction
+from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.sqlite.scan import NAME as ENGINE
 from holdfast.ingest.backup.plan import plan_dump
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.sqlite.text import NAME, SqlText
 
-ENGINE: Final = "sqlite"
 _PAGES: Final = 4096
 """Pages a step: 16 MiB of usual ones; writers get in between steps."""
 _RESTARTS: Final = 5
@@ -156,7 +157,7 @@ def _opened(path: Path, mode: str, patience: float) -> Iterator[sqlite3.Connecti
         yield connection
 
 
-def _check(copy: Path) -> tuple[Consistency, str, dict[str, str], tuple[str, ...]]:
+def _check(copy: Path) -> tuple[Consistency, str, DumpFacts, tuple[str, ...]]:
     """(grade, evidence, facts, warnings) of a copy."""
     uri = f"file:{quote(str(copy))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -170,11 +171,10 @@ def _check(copy: Path) -> tuple[Consistency, str, dict[str, str], tuple[str, ...
             fault = "" if found == "ok" else found
         except sqlite3.DatabaseError as error:
             fault = str(error)
-        facts = {
-            "server": f"SQLite {sqlite3.sqlite_version}",
-            "page_size": pragma("page_size"),
-            "user_version": pragma("user_version"),
-        }
+        facts = DumpFacts(
+            server=f"SQLite {sqlite3.sqlite_version}",
+            others={name: pragma(name) for name in ("page_size", "user_version")},
+        )
     if fault:
         fault = " ".join(fault.split())[:200]
         told = f"SQLite's own check finds the database damaged: {fault}"

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner
+from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
 from holdfast.ingest.backup.backup import Request, back_up
 from holdfast.ingest.backup.plan import Part, plan_parts
 from holdfast.ingest.sources.image import BytesSource
@@ -22,7 +24,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.connection import parse_url
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Credentials, access
-from holdfast.servers.postgresql.basebackup import PhysicalSource, identity, prepare_physical
+from holdfast.servers.postgresql.basebackup import PhysicalSource, prepare_physical
 from support.database import PostgresServer, database_user, postgres_tool, run
 
 NAME = "shopcluster"
@@ -74,14 +76,14 @@ def take(
 ) -> tuple[StoredSnapshot, Catalogue]:
     """Back a cluster up."""
     with prepared(server) as found:
-        stored = _back_up(repository, found.parts, dict(found.facts), time)
+        stored = _back_up(repository, found.parts, found.facts, time)
     return stored, catalogue_of(repository, stored)
 
 
 def store(repository: Repository, data: bytes, time: datetime | None = None) -> StoredSnapshot:
     """Back up a tar that somebody handed in."""
     source = BytesSource(data, "base.tar", mtime=0)
-    return _back_up(repository, plan_parts([source], None), {"physical": "yes"}, time)
+    return _back_up(repository, plan_parts([source], None), DumpFacts(physical=True), time)
 
 
 def catalogue_of(repository: Repository, stored: StoredSnapshot) -> Catalogue:
@@ -93,14 +95,14 @@ def catalogue_of(repository: Repository, stored: StoredSnapshot) -> Catalogue:
 
 
 def _back_up(
-    repository: Repository, parts: Sequence[Part], facts: dict[str, str], time: datetime | None
+    repository: Repository, parts: Sequence[Part], facts: DumpFacts, time: datetime | None
 ) -> StoredSnapshot:
     request = Request(
         parts,
         NAME,
         "test",
         "test",
-        uuid=identity(facts["system_id"]) if "system_id" in facts else "",
+        uuid=cluster_identity(facts.system_id) if facts.system_id else "",
         facts=facts,
         time=time or datetime.now(UTC),
     )

@@ -1,7 +1,7 @@
-"""Which log files which backups need: so that neither goes while the other is kept. Pure.
+"""Which log files which backups need: neither is removed while the other is kept.
 
-A physical backup of PostgreSQL is tied to the archive of its system identifier, a dump of MySQL or MariaDB
-with a binary log position to the archive of its name. Logs are needed from the oldest kept backup on.
+Which archive a backup belongs to, and from where on it needs the logs, is for the engine to say
+(`core.log_rules`). Logs are needed from the oldest kept backup on.
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from holdfast.formats.dumps.mysql import binlog
-from holdfast.formats.dumps.postgresql import wal
+from holdfast.formats.dumps.core.log_rules import LogRules, ReadItem
+from holdfast.formats.dumps.engines import ENGINES
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, archives, is_log
-from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
-
-_DEFAULT_SEGMENT = 16 << 20
-POSTGRESQL = "postgresql"
-_MYSQL = ("mysql", "mariadb")
+from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Subject, SubjectKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +27,55 @@ class LogPlan:
     orphaned: bool
 
 
-def wal_identity(system_id: str) -> str:
-    """`Subject.uuid` of the WAL archive of a cluster."""
-    return f"{POSTGRESQL}-{system_id}"
+def log_rules(archive: Subject) -> LogRules | None:
+    """The rules of the archive's engine; None for one that this program does not know."""
+    engine = ENGINES.engine(archive.engine)
+    return engine.logs if engine else None
+
+
+def is_archive_of(archive: Subject, database: Subject) -> bool:
+    """Whether the archive holds the logs of this database's server, as far as subjects tell."""
+    rules = log_rules(archive)
+    return rules is not None and rules.is_archive_of(archive, database)
 
 
 def needs(archive: LogArchive, snapshot: Snapshot) -> bool:
     """Whether this is a backup that is rolled forward with the files of this archive."""
-    if snapshot.subject.kind is SubjectKind.LOGS:
-        return False
-    if archive.subject.engine == POSTGRESQL:
-        system = snapshot.facts.get("system_id", "")
-        return snapshot.facts.get("physical") == "yes" and archive.subject.uuid == wal_identity(system)
-    return (
-        snapshot.subject.engine in _MYSQL
-        and "binlog" in snapshot.facts
-        and snapshot.subject.name == archive.subject.name
-    )
+    rules = log_rules(archive.subject)
+    is_backup = snapshot.subject.kind is not SubjectKind.LOGS
+    return rules is not None and is_backup and rules.uses(archive, snapshot)
+
+
+def _may_need(archive: LogArchive, stored: StoredSnapshot) -> bool:
+    rules = log_rules(archive.subject)
+    return rules is not None and rules.may_use(stored.snapshot)
+
+
+def unneeded(archive: LogArchive, kept: Sequence[Snapshot]) -> tuple[str, ...]:
+    """Names of files from before the oldest of these backups; none when its place in the log is unknown."""
+    rules = log_rules(archive.subject)
+    return rules.unneeded(archive, kept) if rules else ()
+
+
+def contents(archive: LogArchive) -> list[str]:
+    """What an archive holds, one text for each range without gaps."""
+    rules = log_rules(archive.subject)
+    return rules.contents(archive) if rules else []
+
+
+def item_reader(repository: Repository) -> ReadItem:
+    """Reads small stored files whole. What it gives raises Damaged."""
+
+    def read(item: Item) -> bytes:
+        reader = Reader(repository)
+        return reader.read(reader.recipe(item), 0, item.size)
+
+    return read
 
 
 def usable(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
     """Those that are whole; the others only where there is no other."""
     return [s for s in snapshots if not s.snapshot.partial] or list(snapshots)
-
-
-def segment_size(archive: LogArchive) -> int:
-    """Of the archive's newest segments, in bytes; that of initdb's default when it has none."""
-    segments = [name for name, item in archive.files.items() if _is_segment(item)]
-    return archive.files[max(segments)].size if segments else _DEFAULT_SEGMENT
-
-
-def _is_segment(item: Item) -> bool:
-    name = wal.parse_name(item.path)
-    whole = (wal.WalKind.SEGMENT, wal.WalKind.PARTIAL)
-    return name is not None and name.kind in whole and wal.is_segment_size(item.size)
 
 
 def plan_logs(
@@ -73,23 +86,31 @@ def plan_logs(
     Backups in the trash count as forgotten: a forget that was killed half-way is completed by the next.
     Archives that no forgotten backup used stay as they are: perhaps backups elsewhere need them.
     """
-    plans = []
-    for archive in archives(s for s in snapshots if s.id not in doomed):
-        users = [s for s in snapshots if needs(archive, s.snapshot)]
-        leaving = [s for s in users if s.id in doomed]
-        kept = [s for s in users if s.id not in doomed]
-        orphaned = bool(users) and all(s.id in doomed for s in usable(users))
-        if not kept:
-            if orphaned:
-                plans.append(LogPlan(archive, tuple(sorted(archive.files)), orphaned=True))
-            continue
-        gone = leaving + [s for s in trashed if needs(archive, s.snapshot)]
-        # Other servers' dumps may be tied to it under another name: they keep, but are no reason to drop.
-        kept += [s for s in snapshots if s.id not in doomed and s not in kept and _may_need(archive, s)]
-        drop = unneeded(archive, [s.snapshot for s in kept])
-        if orphaned or (gone and set(drop) - set(unneeded(archive, [s.snapshot for s in gone]))):
-            plans.append(LogPlan(archive, drop, orphaned))
-    return plans
+    staying = [s for s in snapshots if s.id not in doomed]
+    plans = (_plan(archive, snapshots, trashed, staying) for archive in archives(staying))
+    return [plan for plan in plans if plan is not None]
+
+
+def _plan(
+    archive: LogArchive,
+    snapshots: Sequence[StoredSnapshot],
+    trashed: Sequence[StoredSnapshot],
+    staying: Sequence[StoredSnapshot],
+) -> LogPlan | None:
+    """What becomes of one archive; None when it stays as it is."""
+    stay = {s.id for s in staying}
+    users = [s for s in snapshots if needs(archive, s.snapshot)]
+    orphaned = bool(users) and not any(s.id in stay for s in usable(users))
+    kept = [s for s in users if s.id in stay]
+    if not kept:
+        return LogPlan(archive, tuple(sorted(archive.files)), orphaned=True) if orphaned else None
+    # Dumps of another name may rely on the archive too: they keep its files, but are no reason to drop some.
+    kept += [s for s in staying if s not in kept and _may_need(archive, s)]
+    drop = unneeded(archive, [s.snapshot for s in kept])
+    leaving = [s for s in users if s.id not in stay]
+    gone = leaving + [s for s in trashed if needs(archive, s.snapshot)]
+    dropped_before = set(unneeded(archive, [s.snapshot for s in gone])) if gone else set(drop)
+    return LogPlan(archive, drop, orphaned) if orphaned or set(drop) - dropped_before else None
 
 
 def still_needed(identity: tuple[str, str], snapshots: Sequence[StoredSnapshot]) -> set[str]:
@@ -100,30 +121,6 @@ def still_needed(identity: tuple[str, str], snapshots: Sequence[StoredSnapshot])
             if any(needs(archive, snapshot) for snapshot in kept):
                 return set(archive.files) - set(unneeded(archive, kept))
     return set()
-
-
-def _may_need(archive: LogArchive, stored: StoredSnapshot) -> bool:
-    s = stored.snapshot
-    return archive.subject.engine in _MYSQL and s.subject.engine in _MYSQL and "binlog" in s.facts
-
-
-def unneeded(archive: LogArchive, kept: Sequence[Snapshot]) -> tuple[str, ...]:
-    """Names of files from before the oldest of these backups; none when it is unknown where one begins."""
-    if archive.subject.engine == POSTGRESQL:
-        starts = [wal.parse_lsn(s.facts.get("lsn", "")) for s in kept]
-        start = min((0 if lsn is None else lsn for lsn in starts), default=0)
-        usual = segment_size(archive)
-        sizes = {name: item.size if _is_segment(item) else usual for name, item in archive.files.items()}
-        return tuple(sorted(n for n, size in sizes.items() if wal.is_before(n, start, size)))
-    positions = [binlog.parse_position(s.facts["binlog"]) for s in kept]
-    if None in positions:
-        return ()
-    oldest: dict[str, binlog.BinlogName] = {}
-    for name, _ in (position for position in positions if position):
-        oldest[name.base] = min(name, oldest.get(name.base, name))
-    return tuple(
-        sorted(n for n in archive.files if any(binlog.is_before(n, name) for name in oldest.values()))
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +161,13 @@ def holders(
     ]
 
 
-def findings(archive: LogArchive, histories: wal.Histories, snapshots: Sequence[StoredSnapshot]) -> list[str]:
-    """What is wrong with an archive, and with those of these backups that need it, one sentence each."""
+def findings(repository: Repository, archive: LogArchive, snapshots: Sequence[StoredSnapshot]) -> list[str]:
+    """What is wrong with an archive, and with those of these backups that need it, one sentence each.
+
+    Raises Damaged when a file of the archive that must be read cannot be.
+    """
     users = [s for s in snapshots if needs(archive, s.snapshot)]
-    if archive.subject.engine == POSTGRESQL:
-        found = [
-            base for s in users if (base := wal.base_of(s.snapshot.facts, f"the physical backup {s.id[:8]}"))
-        ]
-        sentences = wal.archive_findings(archive.files, segment_size(archive), histories, found)
-    else:
-        positions = [(f"the dump {s.id[:8]}", s.snapshot.facts["binlog"]) for s in users]
-        sentences = binlog.archive_findings(archive.files, positions)
+    rules = log_rules(archive.subject)
+    sentences = rules.findings(archive, item_reader(repository), users) if rules else []
     conflicts = [f"there are different files called {name}" for name in archive.conflicts]
     return [f"{archive.subject.name}: {sentence}" for sentence in conflicts + sentences]

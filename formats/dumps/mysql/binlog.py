@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from holdfast.base.errors import Refused
+from holdfast.formats.dumps.mysql.product import product_in
 
 HEAD_SIZE: Final = 4 + 19 + 57
 """Bytes at the start of a binary log that `parse_head` looks at."""
@@ -73,8 +74,7 @@ def parse_head(head: bytes) -> BinlogHead:
     if kind != _FORMAT_DESCRIPTION or version != 4 or length != _EVENT.size or size < HEAD_SIZE - 4:
         raise Refused("does not begin with a format description of version 4; nothing was stored")
     text = server.rstrip(b"\0").decode("ascii", "replace")
-    engine = "mariadb" if "mariadb" in text.lower() else "mysql"
-    return BinlogHead(engine, text, server_id, created, bool(flags & _IN_USE))
+    return BinlogHead(product_in(text), text, server_id, created, bool(flags & _IN_USE))
 
 
 def first_event_size(head: bytes) -> int:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
+from holdfast.formats.dumps.core.end_mark import EndMark
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
+from holdfast.formats.dumps.mysql.product import MARIADB, product_in
 
-MARKS: Final = Marks(heads=(b"\n--\n-- Host: ",), ends=(b"\n-- Dump completed",))
+_COMPLETED: Final = b"-- Dump completed"
+MARKS: Final = Marks(heads=(b"\n--\n-- Host: ",), ends=(b"\n" + _COMPLETED,))
+END: Final = EndMark(re.compile(b"^" + _COMPLETED, re.M))
 SANDBOX: Final = b"/*M!999999"
 """What newer mariadb-dump begins with: the client is to run no commands of the system."""
 _TOOL: Final = re.compile(rb"^-- (MySQL|MariaDB) dump [^\n]{0,40}?Distrib ([^\s,]{1,80})", re.M)
 _SERVER: Final = re.compile(rb"^-- Server version[ \t]+([^\s]{1,120})", re.M)
 _DATABASE: Final = re.compile(rb"^-- Host: [^\n]*?    Database: (.{0,600}?)\r?\n-- -{20}", re.M | re.S)
 _TRAILER: Final = re.compile(
-    rb"(?:\A|\n)-- Dump completed( on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?\r?\n?\Z"
+    rb"(?:\A|\n)"
+    + _COMPLETED
+    + rb"( on [0-9]{4}-[0-9]{2}-[0-9]{2} {1,2}[0-9]{1,2}:[0-9]{2}:[0-9]{2})?\r?\n?\Z"
 )
 _POSITION: Final = re.compile(
     rb"CHANGE (?:MASTER|REPLICATION SOURCE) [^\n;]{0,400}?(?:MASTER|SOURCE)_LOG_FILE\s*=\s*'([^'\n]{1,512})',"
@@ -47,8 +54,8 @@ class Head(NamedTuple):
     database: str
 
 
-class Facts:
-    """Collects. `comment` and `position` in stream order, `other` for everything that is no comment."""
+class DumpComments:
+    """Collects facts. Call `comment` and `position` in stream order, `other` for all that is no comment."""
 
     def __init__(self) -> None:
         self._tool = ""
@@ -124,19 +131,18 @@ class Facts:
     def engine(self) -> str:
         """The server's, if it is known, else that of the tool."""
         known = self._server or self._tool
-        return "mariadb" if "maria" in known.lower() or (not known and self._sandbox) else "mysql"
+        return MARIADB if not known and self._sandbox else product_in(known)
 
-    def facts(self) -> dict[str, str]:
-        """By the names of `Snapshot.facts`; "source_binlog" is where the server's own source stood
-        (`--dump-slave`), which says nothing about the server's own binary log."""
-        found = {
-            "server": self._server,
-            "tool": self._tool,
-            "binlog": self._binlog,
-            "source_binlog": self._source_binlog,
-            "gtid": self._gtid,
-        }
-        return {name: value for name, value in found.items() if value}
+    def facts(self) -> DumpFacts:
+        """What the dump says. Its place in the binary log of the server's own source (`--dump-slave`) says
+        nothing about the server's own binary log."""
+        return DumpFacts(
+            server=self._server,
+            tool=self._tool,
+            binlog=self._binlog,
+            source_binlog=self._source_binlog,
+            gtid=self._gtid,
+        )
 
     def fault(self, size: int, unfinished: str) -> str:
         """Why a dump of `size` bytes is not whole, "" if it is."""
@@ -148,7 +154,7 @@ class Facts:
             return ""
         if not self._comments:
             return "it holds no comments (--skip-comments), so that nothing shows where it should end"
-        return "its end is missing: the last line must be `-- Dump completed`"
+        return f"its end is missing: the last line must be `{_COMPLETED.decode()}`"
 
 
 def _decoded(text: bytes) -> str:

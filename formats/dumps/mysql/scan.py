@@ -19,7 +19,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.lexer import _lexer
-from holdfast.formats.dumps.mysql.facts import MARKS, SANDBOX, Facts
+from holdfast.formats.dumps.mysql.facts import MARKS, SANDBOX, DumpComments
 from holdfast.formats.dumps.mysql.sections import Draft, Drafts
 from holdfast.formats.dumps.mysql.text import Columns, Name, Words, columns, created, inserted, unquoted
 
@@ -48,7 +48,7 @@ class MysqlVisitor:
     marks: Final = MARKS
 
     def __init__(self) -> None:
-        self._facts: Final = Facts()
+        self._facts: Final = DumpComments()
         self._drafts: Final = Drafts()
         self._database = ""
         self._columns: Final[dict[tuple[str, str], Columns]] = {}
@@ -146,7 +146,7 @@ class MysqlVisitor:
             form="sql",
             sections=self._drafts.sections(size),
             fault=fault,
-            facts=self._facts.facts(),
+            facts=self._facts.facts().stored(),
             extra={"left_out": left_out} if left_out else {},
         )
 

@@ -8,11 +8,13 @@ log that the backup needs is there under its right names. And further: all is of
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.tar_header import FILE, Member
 from holdfast.formats.dumps.postgresql.control import CONTROL_PATH, parse_control
 from holdfast.formats.dumps.postgresql.manifest import (
@@ -102,7 +104,7 @@ class BackupChecks:
         if path.startswith(_STATUS):  # the server makes these up once the backup has stopped
             self._status_time = max(self._status_time, member.mtime)
 
-    def finish(self) -> tuple[str, dict[str, str]]:
+    def finish(self) -> tuple[str, DumpFacts]:
         """(what is wrong or "", facts)."""
         try:
             if not self._manifest_seen:
@@ -110,12 +112,12 @@ class BackupChecks:
             manifest = self._manifest.finish()
         except ManifestError as error:
             self._fault(f"{MANIFEST_NAME}: {error}")
-            return self._summary(), {}
+            return self._summary(), DumpFacts()
         for path in self._files:
             if _NOT_LISTED.fullmatch(path) is None:
                 self._fault(f"{path} is not in the manifest")
         facts = self._facts(manifest)
-        self._check_segments(manifest, facts.get("system_id", ""))
+        self._check_segments(manifest, facts.system_id)
         return self._summary(), facts
 
     @property
@@ -143,43 +145,43 @@ class BackupChecks:
         elif found[1].hex() != file.checksum:
             self._fault(f"{file.path} is not what the manifest says: its checksum differs")
 
-    def _facts(self, manifest: Manifest) -> dict[str, str]:
-        facts = {"physical": "yes"}
+    def _facts(self, manifest: Manifest) -> DumpFacts:
         control = parse_control(self._heads.get(CONTROL_PATH, b""))
         if control is None:
-            self._fault(f"{CONTROL_PATH} is not there, or is none")
-        else:
-            facts["system_id"] = control.system_id
-            if manifest.system_id not in ("", control.system_id):
-                self._fault(
-                    f"the manifest is of system identifier {manifest.system_id}, "
-                    f"{CONTROL_PATH} of {control.system_id}"
-                )
+            self._fault(f"{CONTROL_PATH} is missing or is not a control file")
+        elif manifest.system_id not in ("", control.system_id):
+            self._fault(
+                f"the manifest is of system identifier {manifest.system_id}, "
+                f"{CONTROL_PATH} of {control.system_id}"
+            )
         version = self._heads.get(_VERSION, b"").strip()
-        if re.fullmatch(rb"[0-9]{1,3}(?:\.[0-9]{1,3})?", version):
-            facts["server"] = f"PostgreSQL {version.decode()}"
-        else:
-            self._fault(f"{_VERSION} is not there, or is none")
-        facts |= self._label(manifest)
+        is_version = re.fullmatch(rb"[0-9]{1,3}(?:\.[0-9]{1,3})?", version) is not None
+        if not is_version:
+            self._fault(f"{_VERSION} is missing or holds no version")
         # In the header are whole seconds, cut off: only a second later it has surely stopped.
         stopped = (self._status_time or self._stop_time) // 10**9 + 1
-        facts["stop_time"] = datetime.fromtimestamp(stopped, UTC).isoformat()
-        return facts
+        facts = DumpFacts(
+            physical=True,
+            system_id=control.system_id if control else "",
+            server=f"PostgreSQL {version.decode()}" if is_version else "",
+            stop_time=datetime.fromtimestamp(stopped, UTC).isoformat(),
+        )
+        return self._with_label(facts, manifest)
 
-    def _label(self, manifest: Manifest) -> dict[str, str]:
+    def _with_label(self, facts: DumpFacts, manifest: Manifest) -> DumpFacts:
         text = self._heads.get(_LABEL, b"").decode(errors="replace")
         start = re.search(r"^START WAL LOCATION: ([0-9A-F/]+) ", text, re.MULTILINE)
         timeline = re.search(r"^START TIMELINE: ([0-9]{1,10})$", text, re.MULTILINE)
         lsn = parse_lsn(start[1]) if start else None
         if lsn is None or timeline is None:
             self._fault(f"{_LABEL} is not there, or does not say where the backup begins")
-            return {}
+            return facts
         if "INCREMENTAL FROM LSN" in text:
             self._fault("it is an incremental backup, which is nothing without the one before")
         if not any(r.timeline == int(timeline[1]) and r.start <= lsn <= r.end for r in manifest.ranges):
             self._fault(f"{_LABEL} begins at {lsn_text(lsn)}, which is not in the manifest's WAL ranges")
         stop = max(r.end for r in manifest.ranges)
-        return {"lsn": lsn_text(lsn), "timeline": str(int(timeline[1])), "stop_lsn": lsn_text(stop)}
+        return replace(facts, lsn=lsn_text(lsn), timeline=str(int(timeline[1])), stop_lsn=lsn_text(stop))
 
     def _check_segments(self, manifest: Manifest, system_id: str) -> None:
         """Every segment of the ranges is there, each is what its name says, all are of one size."""

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.tar_header import (
     BLOCK,
     EXTENSION_LIMIT,
@@ -31,6 +32,7 @@ from holdfast.formats.dumps.core.tar_header import (
 )
 from holdfast.formats.dumps.core.virtual_file import Composed, stretch
 from holdfast.formats.dumps.postgresql.basebackup import BackupChecks
+from holdfast.formats.dumps.postgresql.required_wal import NAME
 
 FORM: Final = "tar"
 BORDER_MEMBER: Final = 4096
@@ -98,7 +100,7 @@ class TarScanner:
 
     def finish(self) -> Catalogue:
         fault = self._fault
-        facts: dict[str, str] = {}
+        facts = DumpFacts()
         if not fault and not self._complete:
             fault = "the archive ends early"
         if self._sections and self._sections[-1].start + self._sections[-1].length > self._size:
@@ -108,7 +110,7 @@ class TarScanner:
         extra: dict[str, Any] = {"owner": self._owner} if self._owner else {}
         if self._checks.uncompared:
             extra["uncompared"] = self._checks.uncompared
-        return Catalogue("postgresql", FORM, tuple(self._sections), fault, facts, extra)
+        return Catalogue(NAME, FORM, tuple(self._sections), fault, facts.stored(), extra)
 
     def _take(self, part: memoryview, borders: list[int]) -> None:
         """A part of what is expected here; the step behind it once it is complete."""

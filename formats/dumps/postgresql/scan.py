@@ -7,27 +7,23 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer import _lexer
+from holdfast.formats.dumps.postgresql.marks import HEAD, MARKS, TRAILER, trailer_line
+from holdfast.formats.dumps.postgresql.required_wal import NAME
 from holdfast.formats.dumps.postgresql.statement import Statement, classify
 from holdfast.formats.dumps.postgresql.text import as_text
 
-_HEAD: Final = re.compile(rb"^-- PostgreSQL database (cluster )?dump\r?$", re.M)
-_TRAILER: Final = re.compile(rb"(?:\A|\n)--\r?\n-- PostgreSQL database (cluster )?dump complete\r?\n--\s*\Z")
 _SERVER: Final = re.compile(rb"^-- Dumped from database version ([^\r\n]{1,200})", re.M)
 _TOOL: Final = re.compile(rb"^-- Dumped by (pg_dump) version ([^\r\n]{1,200})", re.M)
 _CONNECT: Final = re.compile(rb"\\c(?:onnect)?\s+(?:-reuse-previous=\w+\s+)?(.+)", re.S)
-_MARKS: Final = Marks(
-    heads=(b"\n-- PostgreSQL database dump\n--\n\n", b"\n-- PostgreSQL database cluster dump\n--\n\n"),
-    ends=(b"\n-- PostgreSQL database dump complete\n", b"\n-- PostgreSQL database cluster dump complete\n"),
-    common=b"\n-- PostgreSQL database ",
-)
 _FLOATING: Final = frozenset(("SET", "META", "DROP", "OTHER"))
 """What belongs to the database that is connected to, or created, next."""
 
 
 class PostgresVisitor:
-    """Makes the catalogue of one dump (see `scan.Visitor`): engine "postgresql", form "sql".
+    """Makes the catalogue of one dump (see `scan.Visitor`) of form "sql".
 
     A section is a statement with the comment before it. Types are those of `postgres_statement`, and CONNECT
     and META for lines to psql. TABLE DATA's `extra` has columns, rows and data: [start, length] of the rows,
@@ -36,7 +32,7 @@ class PostgresVisitor:
     """
 
     dialect: int = _lexer.POSTGRESQL
-    marks: Marks = _MARKS
+    marks: Marks = MARKS
 
     def __init__(self) -> None:
         self._sections: list[Section] = []
@@ -44,7 +40,7 @@ class PostgresVisitor:
         self._database = ""
         self._schema = ""
         self._floating = 0
-        self._facts: dict[str, str] = {}
+        self._server = self._tool = ""
         self._encodings: set[str] = set()
         self._tables: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._is_cluster = False
@@ -59,14 +55,15 @@ class PostgresVisitor:
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self._comment = (start, end)
-        if head := _HEAD.search(text):
+        if head := HEAD.search(text):
             self._is_cluster = self._is_cluster or bool(head[1])
             self._heads += not head[1]
             self._tables.clear()
-        for name, found in (("server", _SERVER.search(text)), ("tool", _TOOL.search(text))):
-            if found:
-                self._facts.setdefault(name, as_text(b" ".join(found.groups())))
-        trailer = _TRAILER.search(text)
+        if not self._server and (server := _SERVER.search(text)):
+            self._server = as_text(server[1])
+        if not self._tool and (tool := _TOOL.search(text)):
+            self._tool = as_text(b" ".join(tool.groups()))
+        trailer = TRAILER.search(text)
         self._last = ""
         if trailer:
             self._last = "cluster" if trailer[1] else "database"
@@ -120,11 +117,11 @@ class PostgresVisitor:
 
     def finish(self, size: int, unfinished: str) -> Catalogue:
         return Catalogue(
-            engine="postgresql",
+            engine=NAME,
             form="sql",
             sections=tuple(self._sections),
             fault=self._fault(unfinished),
-            facts=self._facts,
+            facts=DumpFacts(server=self._server, tool=self._tool).stored(),
             extra={
                 "cluster": self._is_cluster,
                 "encoding": self._encodings.pop() if len(self._encodings) == 1 else "",
@@ -133,7 +130,7 @@ class PostgresVisitor:
 
     def _fault(self, unfinished: str) -> str:
         wanted = "cluster" if self._is_cluster else "database"
-        trailer = f"-- PostgreSQL database {'cluster ' if self._is_cluster else ''}dump complete"
+        trailer = trailer_line(cluster=self._is_cluster)
         if unfinished:
             within = unfinished if unfinished == "rows" else f"a {unfinished}"
             return f'the dump ends within {within}; its last line, "{trailer}", is missing'

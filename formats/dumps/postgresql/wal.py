@@ -16,6 +16,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from holdfast.base.errors import Refused
+from holdfast.formats.dumps.core.facts import DumpFacts
 
 HEADER_SIZE: Final = 40
 """Bytes at the start of a segment that `check_segment` looks at."""
@@ -211,13 +212,12 @@ class Base:
     stop: int
 
 
-def base_of(facts: Mapping[str, str], label: str) -> Base | None:
+def base_of(facts: DumpFacts, label: str) -> Base | None:
     """From a snapshot's facts; None unless it is a physical backup whose place in the log is known."""
-    start = parse_lsn(facts.get("lsn", ""))
-    timeline = facts.get("timeline", "")
-    if facts.get("physical") != "yes" or start is None or not (timeline.isascii() and timeline.isdecimal()):
+    start, timeline = parse_lsn(facts.lsn), facts.timeline
+    if not facts.physical or start is None or not (timeline.isascii() and timeline.isdecimal()):
         return None
-    stop = parse_lsn(facts.get("stop_lsn", ""))
+    stop = parse_lsn(facts.stop_lsn)
     return Base(label, int(timeline), start, stop if stop is not None else start)
 
 

@@ -18,6 +18,8 @@ from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.sqlite.statement import columns, created, inserted
 
+NAME: Final = "sqlite"
+"""The engine's name in snapshots and catalogues."""
 SCHEMA: Final = "main"
 _WORD: Final = re.compile(rb"[A-Za-z]+")
 _SHADOWS: Final = re.compile(
@@ -123,7 +125,7 @@ class SqliteVisitor:
             for draft in bound[-1:] + defined[-1:]:
                 self._left_out[draft.table or ""] = CUT
         return Catalogue(
-            engine="sqlite",
+            engine=NAME,
             form="sql",
             sections=self._sections(size),
             fault=self._fault(unfinished),

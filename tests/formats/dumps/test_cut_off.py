@@ -8,9 +8,9 @@ import pytest
 from holdfast.formats.dumps.core import scan
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.engines import dump_format
 from holdfast.formats.dumps.mysql import files as mysql_files
 from holdfast.formats.dumps.postgresql import files as postgres_files
-from holdfast.formats.dumps.scanners import scanner_for
 
 POSTGRES = b"""--
 -- PostgreSQL database dump
@@ -77,7 +77,10 @@ DUMPS = {
 
 
 def scanned(engine: str, dump: bytes, step: int = 1 << 20) -> Catalogue:
-    scanner = scanner_for(engine, "sql")
+    format_ = dump_format(engine, "sql")
+    assert format_ is not None
+    assert format_.scan is not None
+    scanner = format_.scan()
     assert isinstance(scanner, Scanner)
     for at in range(0, len(dump), step):
         scanner.feed(dump[at : at + step])

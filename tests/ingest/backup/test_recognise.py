@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.formats.dumps.scanners import scanner_for
+from holdfast.formats.dumps.engines import ENGINES, dump_format
 from holdfast.ingest.backup.recognise import (
     OTHER_DUMP,
     PLAIN_FILE,
     RAW_DISK,
-    SQL_ENGINES,
     Form,
     recognise,
     sql_dump,
@@ -71,7 +70,8 @@ def test_dumps_in_text_are_known_by_their_head_and_whole_by_their_trailer(
     head: bytes, end: bytes, engine: str, size: int | None
 ) -> None:
     form = recognise(head, "stdin", size)
-    assert (form.item, form.engine, form.file_name, form.form) == (ItemKind.DUMP, engine, "dump.sql", "sql")
+    assert (form.item, form.engine, form.file_name) == (ItemKind.DUMP, engine, "dump.sql")
+    assert form.format is dump_format(engine, "sql")
     assert (form.cutter, form.subject) == (DUMP, SubjectKind.DATABASE)
     row = b"INSERT INTO t VALUES (1);\n"
     assert fault(form, head + row + end) == ""
@@ -81,8 +81,9 @@ def test_dumps_in_text_are_known_by_their_head_and_whole_by_their_trailer(
 
 def fault(form: Form, dump: bytes) -> str:
     """Why a dump is not whole, by the scanner of its form."""
-    scanner = scanner_for(form.engine, form.form)
-    assert scanner is not None
+    assert form.format is not None
+    assert form.format.scan is not None
+    scanner = form.format.scan()
     scanner.feed(dump)
     return scanner.finish().fault
 
@@ -96,7 +97,9 @@ def fault(form: Form, dump: bytes) -> str:
 )
 def test_binary_dumps_are_known(head: bytes, file_name: str, engine: str, form: str) -> None:
     found = recognise(head + random_bytes(5000, 1), "x", None)
-    assert (found.engine, found.file_name, found.form) == (engine, file_name, form)
+    assert (found.engine, found.file_name) == (engine, file_name)
+    assert found.format is dump_format(engine, form)
+    assert found.format is not None
     assert (found.item, found.cutter) == (ItemKind.DUMP, DUMP)
 
 
@@ -112,7 +115,7 @@ def test_a_sqlite_dump_that_met_errors_is_not_whole() -> None:
 
 
 def test_what_somebody_says_is_sql_is_scanned_like_it() -> None:
-    for engine in SQL_ENGINES:
+    for engine in ENGINES.names:
         form = sql_dump(engine)
         assert (form.item, form.cutter, form.engine, form.file_name) == (
             ItemKind.DUMP,
@@ -124,8 +127,8 @@ def test_what_somebody_says_is_sql_is_scanned_like_it() -> None:
 
 
 def test_what_no_scanner_knows_is_stored_unseen() -> None:
-    assert scanner_for(OTHER_DUMP.engine, OTHER_DUMP.form) is None
-    assert scanner_for("", "") is None
+    assert OTHER_DUMP.format is None
+    assert dump_format(OTHER_DUMP.engine, "sql") is None
 
 
 def mbr(*entries: tuple[int, int, int, int]) -> bytes:

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.connection import parse_url
 from holdfast.servers.base.secrets import Credentials, access
-from holdfast.servers.mysql.dump import list_databases, places, prepare_database
+from holdfast.servers.mysql.dump import list_databases, prepare_database, with_position
 from servers.postgresql.test_dump import recorder  # noqa: TID251
 from support.cli import Place
 from support.database import MariaServer, maria_server
@@ -79,11 +80,11 @@ def test_the_server_and_its_place_in_the_binlog_are_known(server: MariaServer) -
         prepared = prepare_database(stack, reach)
     assert prepared.engine == "mariadb"
     facts = prepared.facts
-    assert facts["server"].startswith("MariaDB 10.11")
-    assert "mariadb-dump" in facts["tool"]
+    assert facts.server.startswith("MariaDB 10.11")
+    assert "mariadb-dump" in facts.tool
     name, position = server.sql("SHOW MASTER STATUS").split("\t")[:2]
-    assert facts["binlog"] == f"{name}:{position}"
-    assert facts["gtid"] == server.sql("SELECT @@gtid_binlog_pos").strip()
+    assert facts.binlog == f"{name}:{position}"
+    assert facts.gtid == server.sql("SELECT @@gtid_binlog_pos").strip()
 
 
 def test_unchanged_data_is_dumped_byte_by_byte_the_same(server: MariaServer) -> None:
@@ -212,5 +213,7 @@ def test_mysqls_words_for_its_place_are_understood() -> None:
         b"-- SET @@GLOBAL.GTID_PURGED=/*!80000 '+'*/ '3e11fa47-71ca:1-5,\nab:1-9';\n"
         b"-- CHANGE REPLICATION SOURCE TO SOURCE_LOG_FILE='binlog.000042', SOURCE_LOG_POS=157;\n"
     )
-    assert places(head) == {"binlog": "binlog.000042:157", "gtid": "3e11fa47-71ca:1-5,ab:1-9"}
-    assert places(b"nothing") == {}
+    facts = with_position(DumpFacts(server="8.4"), head)
+    assert (facts.server, facts.binlog) == ("8.4", "binlog.000042:157")
+    assert facts.gtid == "3e11fa47-71ca:1-5,ab:1-9"
+    assert with_position(facts, b"nothing").binlog == ""

@@ -109,10 +109,10 @@ def test_what_the_server_was_and_where_its_log_stood_is_known(server: PostgresSe
     with access(connection, Credentials()) as reach, ExitStack() as stack:
         prepared = prepare_database(stack, reach)
     facts = prepared.facts
-    assert facts["server"].startswith("PostgreSQL 15")
-    assert "pg_dump (PostgreSQL)" in facts["tool"]
-    assert server.psql(f"SELECT '{facts['lsn']}'::pg_lsn >= '{before}'").strip() == "t"
-    assert facts["system_id"] == server.psql("SELECT system_identifier FROM pg_control_system()").strip()
+    assert facts.server.startswith("PostgreSQL 15")
+    assert "pg_dump (PostgreSQL)" in facts.tool
+    assert server.psql(f"SELECT '{facts.lsn}'::pg_lsn >= '{before}'").strip() == "t"
+    assert facts.system_id == server.psql("SELECT system_identifier FROM pg_control_system()").strip()
     assert prepared.origin == f"postgresql://postgres@/shop?host={server.folder}"
 
 
@@ -348,6 +348,6 @@ def test_a_standby_can_be_read_too(server: PostgresServer) -> None:
             assert b"COPY public.orders" in bytes(buffer[:count])
             assert prepared.parts[0].source.finish() == ""
         replayed = standby.psql("SELECT pg_last_wal_replay_lsn()").strip()
-        assert standby.psql(f"SELECT '{prepared.facts['lsn']}'::pg_lsn <= '{replayed}'").strip() == "t"
+        assert standby.psql(f"SELECT '{prepared.facts.lsn}'::pg_lsn <= '{replayed}'").strip() == "t"
     finally:
         standby.stop("immediate")

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import ChunkID
-from holdfast.formats.dumps.logs.recovery import check_logs
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.recovery import Recovery, parse_target
+from holdfast.formats.dumps.postgresql.recovery_logs import check_logs
 from holdfast.formats.dumps.postgresql.wal import Branch
 from holdfast.repo.chunks.chunker import STREAM
 from holdfast.repo.records.log_archive import LogArchive
@@ -22,7 +23,7 @@ from holdfast.repo.snapshots.snapshot import Item, ItemKind, Subject, SubjectKin
 from support.basics import NOW
 
 SEGMENT = 1 << 20
-FACTS = {"physical": "yes", "timeline": "1", "lsn": "0/500028", "stop_lsn": "0/500100"}
+FACTS = DumpFacts(physical=True, timeline="1", lsn="0/500028", stop_lsn="0/500100")
 """A backup within segment 5, which is in the backup itself."""
 COMMAND = ("holdfast", "wal-fetch")
 
@@ -114,7 +115,7 @@ def test_without_an_archive_or_a_place_in_the_log_nothing_is_recovered() -> None
     with pytest.raises(Refused, match="no WAL archive"):
         check_logs(None, {}, FACTS, Recovery(COMMAND))
     with pytest.raises(Refused, match="does not say where"):
-        check_logs(archive(), {}, {"physical": "yes"}, Recovery(COMMAND))
+        check_logs(archive(), {}, DumpFacts(physical=True), Recovery(COMMAND))
 
 
 @pytest.mark.parametrize(

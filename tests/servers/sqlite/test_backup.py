@@ -65,7 +65,7 @@ def test_a_file_comes_back_whole(database: Path, tmp_path: Path) -> None:
 def test_facts_are_what_the_file_says(database: Path) -> None:
     with ExitStack() as stack:
         prepared = prepare(stack, database)
-        assert prepared.facts == {
+        assert prepared.facts.stored() == {
             "server": f"SQLite {sqlite3.sqlite_version}",
             "page_size": "4096",
             "user_version": "7",

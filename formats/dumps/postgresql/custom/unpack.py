@@ -19,6 +19,7 @@ from holdfast.formats.dumps.postgresql.custom.format import Entry, Head
 from holdfast.formats.dumps.postgresql.custom.script import Script, first_insert
 from holdfast.formats.dumps.postgresql.custom.sql import Settings, SqlWriter, read_settings
 from holdfast.formats.dumps.postgresql.custom.toc import TocReader
+from holdfast.formats.dumps.postgresql.required_wal import NAME
 from holdfast.formats.dumps.postgresql.text import as_text
 
 FORM: Final = "pgdump"
@@ -98,14 +99,14 @@ class Unpacker:
         """
         head = self._toc.head
         if self._blocks is None or self._settings is None or head is None:
-            return Catalogue("postgresql", FORM, (), "the archive ends early, within its table of contents")
+            return Catalogue(NAME, FORM, (), "the archive ends early, within its table of contents")
         fault = self._fault or self._blocks.fault()
         script = Script()
         writer = SqlWriter(script, head, self._settings, self._blocks.blocks)
         writer.write(self._toc.entries, is_whole=not fault)
         plain = script.finish()
         return Catalogue(
-            engine="postgresql",
+            engine=NAME,
             form=FORM,
             sections=tuple(_sections(self._toc.entries, head, self._blocks.blocks, plain)),
             fault=fault,

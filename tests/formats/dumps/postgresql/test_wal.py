@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Refused
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.wal import (
     Base,
     Branch,
@@ -191,11 +193,11 @@ def test_the_log_within_a_backup_need_not_be_archived() -> None:
 
 
 def test_facts_make_a_base_only_of_a_physical_backup_whose_place_is_known() -> None:
-    facts = {"physical": "yes", "lsn": "0/2000028", "timeline": "1", "stop_lsn": "0/2000138"}
+    facts = DumpFacts(physical=True, lsn="0/2000028", timeline="1", stop_lsn="0/2000138")
     assert base_of(facts, "b") == Base("b", 1, 0x2000028, 0x2000138)
-    assert base_of({**facts, "physical": ""}, "b") is None
-    assert base_of({**facts, "lsn": "nowhere"}, "b") is None
-    assert base_of({**facts, "timeline": "one"}, "b") is None
+    assert base_of(replace(facts, physical=False), "b") is None
+    assert base_of(replace(facts, lsn="nowhere"), "b") is None
+    assert base_of(replace(facts, timeline="one"), "b") is None
 
 
 def test_what_ends_before_a_place_is_before_it_but_a_history_never_is() -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.base.errors import Refused
-from holdfast.formats.dumps.logs.required_logs import segment_size
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.recovery import Recovery
+from holdfast.formats.dumps.postgresql.required_wal import segment_size
 from holdfast.formats.dumps.postgresql.wal import (
     Base,
     Histories,
@@ -26,9 +26,7 @@ from holdfast.repo.records.log_archive import LogArchive
 _NOTHING: Final = "nothing was written"
 
 
-def check_logs(
-    archive: LogArchive | None, histories: Histories, facts: Mapping[str, str], recovery: Recovery
-) -> str:
+def check_logs(archive: LogArchive | None, histories: Histories, facts: DumpFacts, recovery: Recovery) -> str:
     """Raises Refused when the log from the backup with these facts to the target is surely not all there.
 
     Else a sentence for the user, or "": whether a time is reached is known to the server alone, which says
