@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ pytest.register_assert_rewrite("support")
 from holdfast.repo.core.repository import Repository  # noqa: E402  after the rewrite of assertions
 from holdfast.repo.store.local import LocalStore  # noqa: E402
 from holdfast.repo.store.memory import MemoryStore  # noqa: E402
+from support import scratch  # noqa: E402
 from support.basics import new_repository  # noqa: E402
 
 # The same examples in every run; "search" looks for new ones: HYPOTHESIS_PROFILE=search pytest
@@ -26,10 +28,50 @@ settings.register_profile("search", deadline=None, max_examples=1000, suppress_h
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+_RUN = pytest.StashKey[scratch.Run]()
+_LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "expects_warnings: log lines of WARNING and above are part of the test"
-    )
+    _take_signals()
+    if not hasattr(config, "workerinput"):  # a worker of a parallel run has the controller's
+        run = config.stash[_RUN] = scratch.start()
+        config.option.basetemp = config.option.basetemp or run.base
+
+
+def _take_signals() -> None:
+    """Programs that are started by tests must not inherit ignored signals.
+
+    A shell starts a job in the background with SIGINT ignored, nohup ignores SIGHUP; both stay ignored over
+    exec, a handler does not. This process keeps ignoring SIGHUP: nohup is to outlive its terminal.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run that leaves files, processes or mounts behind has failed."""
+    run = session.config.stash.get(_RUN, None)
+    if run is None:
+        return
+    left = session.config.stash[_LEFT] = run.finish(keep=exitstatus == pytest.ExitCode.TESTS_FAILED)
+    if left and exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config
+) -> None:
+    if left := config.stash.get(_LEFT, None):
+        terminalreporter.section("left behind by this run", red=True)
+        for line in left:
+            terminalreporter.line(line)
+    run = config.stash.get(_RUN, None)
+    if run is not None and run.root.exists():
+        terminalreporter.line(f"files of failed tests, until the next run: {run.base}")
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from support.database import PostgresServer, postgres_server
 from support.fuse import Place as Mount
 from support.fuse import eventually, names, need_fuse
 from support.log import file_name, push_files
-from support.physical import open_folder
+from support.scratch import open_folder
 
 _SETTINGS = ("wal_level = replica", "archive_mode = on")
 

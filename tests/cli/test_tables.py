@@ -15,7 +15,7 @@ from holdfast.base import targets
 from holdfast.cli.commands import restore_image
 from support.cli import PG_HEAD, PG_TAIL, Place
 from support.database import PostgresServer, postgres_server, postgres_tool, run
-from support.physical import open_folder
+from support.scratch import open_folder
 
 _MAKE = r"""
 CREATE TABLE orders (id int PRIMARY KEY, "a ""b"" c" text, at timestamptz, raw bytea, list text[],

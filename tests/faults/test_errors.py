@@ -35,7 +35,6 @@ from support.fault import (
     copy_memory,
     create,
     data,
-    fast_folder,
     findings,
     later,
     leftovers,
@@ -43,6 +42,7 @@ from support.fault import (
     small_packs,
 )
 from support.faulty_store import Clock, Crash, Fault, FaultyStore, Operation, crash_at, fail_at
+from support.scratch import fast_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]
 
@@ -69,7 +69,7 @@ class Base:
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
     small_packs(monkeypatch)
     clock = Clock()
-    with fast_folder(tmp_path) as folder:
+    with fast_folder() as folder:
         store = MemoryStore(clock)
         create(store)
         with open_repository(store, folder) as repository:
@@ -269,7 +269,7 @@ class FailingCalls:
 @pytest.fixture
 def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Repository]]:
     small_packs(monkeypatch)
-    with fast_folder(tmp_path) as folder:
+    with fast_folder() as folder:
         root = folder / "repository"
         create(LocalStore.create(root))
         with local(root) as store, open_repository(store, folder / "cache") as repository:

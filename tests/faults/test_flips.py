@@ -30,7 +30,6 @@ from support.fault import (
     copy_memory,
     create,
     data,
-    fast_folder,
     findings,
     in_child,
     later,
@@ -38,6 +37,7 @@ from support.fault import (
     repository_files,
     restored,
 )
+from support.scratch import fast_folder
 
 DISK = b"a partition, more or less ".ljust(4096, b".") + bytes(4096) + data(1, 1024) + bytes(3072)
 DUMP = b"INSERT INTO t VALUES (1, 'one');\n" * 20
@@ -68,7 +68,7 @@ def fill_repository(store: Store, cache: Path) -> Specimen:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    with fast_folder(tmp_path) as fast:
+    with fast_folder() as fast:
         yield fast
 
 

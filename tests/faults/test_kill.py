@@ -41,7 +41,6 @@ from support.fault import (
     copy_repository,
     create,
     data,
-    fast_folder,
     findings,
     in_child,
     kill_at_every_call,
@@ -53,6 +52,7 @@ from support.fault import (
     small_packs,
 )
 from support.faulty_store import FaultyStore, Operation
+from support.scratch import fast_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]
 
@@ -81,7 +81,7 @@ class Base:
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
     """Two snapshots with parts in common, in packs of 160 KiB."""
     small_packs(monkeypatch)
-    with fast_folder(tmp_path) as folder:
+    with fast_folder() as folder:
         root = folder / "base"
         create(LocalStore.create(root))
         with local(root) as store, open_repository(store, folder / "cache") as repository:

@@ -33,13 +33,13 @@ from support.fault import (
     contents,
     create,
     data,
-    fast_folder,
     findings,
     later,
     local,
     small_packs,
 )
 from support.faulty_store import FaultyStore, Operation
+from support.scratch import fast_folder
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +52,7 @@ FAR = 4e9
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     small_packs(monkeypatch)
-    with fast_folder(tmp_path) as folder:
+    with fast_folder() as folder:
         create(LocalStore.create(folder / "repository"))
         yield folder / "repository"
 

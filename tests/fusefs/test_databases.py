@@ -28,7 +28,7 @@ from support.cli import Place, flip_byte
 from support.database import PostgresServer, postgres_server, postgres_tool, run
 from support.fuse import Place as Mount
 from support.fuse import names, need_fuse
-from support.physical import open_folder
+from support.scratch import open_folder
 
 pytestmark = pytest.mark.fuse
 

@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -303,17 +302,3 @@ def local(root: Path) -> Iterator[LocalStore]:
         yield store
     finally:
         store.close()
-
-
-@contextmanager
-def fast_folder(fallback: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: thousands of small repositories, and fsync costs nothing."""
-    shared = Path("/dev/shm")  # noqa: S108  mkdtemp makes the name
-    if not os.access(shared, os.W_OK):
-        yield fallback
-        return
-    folder = Path(tempfile.mkdtemp(prefix="holdfast-test-", dir=shared))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder)

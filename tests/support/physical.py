@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -28,15 +27,6 @@ from holdfast.servers.postgresql.basebackup import PhysicalSource, prepare_physi
 from support.database import PostgresServer, database_user, postgres_tool, run
 
 NAME = "shopcluster"
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A short-lived folder that the server's user can get to: pytest's own are closed to others."""
-    with tempfile.TemporaryDirectory(prefix="hf-pg-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 @contextmanager

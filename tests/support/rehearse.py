@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -21,14 +20,6 @@ from support.basics import NOW, put_item
 from support.cli import PASSWORD, Place
 
 _PIECE = 1 << 20
-
-
-@contextmanager
-def open_folder() -> Iterator[Path]:
-    """A folder with a short path that database users can get into."""
-    with tempfile.TemporaryDirectory(prefix="hf-", dir="/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @contextmanager

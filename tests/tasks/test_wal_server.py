@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import pytest
 
 from support.cli import HOLDFAST, PASSWORD, Place, files, flip_byte
 from support.database import PostgresServer, postgres_server
+from support.scratch import open_folder
 
 _PATIENCE = 20.0
 
@@ -103,9 +103,7 @@ class Archived:
 
 @pytest.fixture(scope="module")
 def archived() -> Iterator[Archived]:
-    root = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # short: a socket has 107 bytes
-    root.chmod(0o755)
-    try:
+    with open_folder() as root:
         place = Place.make(root)
         (root / "secret").write_text(PASSWORD)
         environment = {
@@ -123,8 +121,6 @@ def archived() -> Iterator[Archived]:
         with postgres_server(root / "pg", settings, ["--wal-segsize=1"]) as server:
             yield Archived(server, place, environment, relay)
         relay.close()
-    finally:
-        shutil.rmtree(root)
 
 
 def eventually(what: Callable[[], bool]) -> None:

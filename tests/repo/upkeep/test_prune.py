@@ -33,12 +33,12 @@ from support.fault import (
     copy_memory,
     create,
     data,
-    fast_folder,
     findings,
     later,
     small_packs,
 )
 from support.faulty_store import Clock, Crash, FaultyStore, Operation, crash_at
+from support.scratch import fast_folder
 
 WEEK = timedelta(days=7)
 
@@ -202,7 +202,7 @@ def test_no_sequence_of_commands_and_crashes_loses_a_snapshot_or_keeps_what_noth
     small_packs(monkeypatch)
     fresh = MemoryStore()
     create(fresh)  # once: with other keys the same steps would cut elsewhere
-    with fast_folder(tmp_path) as folder:
+    with fast_folder() as folder:
 
         @settings(max_examples=3000 if LONG else 60)
         @given(steps=STEPS)
@@ -243,7 +243,7 @@ def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     store = MemoryStore(clock)
     create(store)
     both = [content(0), content(1)]
-    with fast_folder(tmp_path) as folder, open_repository(store, folder) as repository:
+    with fast_folder() as folder, open_repository(store, folder) as repository:
         ids = [backup(repository, c, time=later(n)).stored.id for n, c in enumerate(both)]
         yield Pair(store, clock, repository, ids, both)
 

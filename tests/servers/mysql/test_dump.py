@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,32 +20,28 @@ from holdfast.servers.mysql.dump import list_databases, prepare_database, with_p
 from servers.postgresql.test_dump import recorder  # noqa: TID251
 from support.cli import Place
 from support.database import MariaServer, maria_server
+from support.scratch import open_folder
 
 PASSWORD = "se'cr\"et\\:#; "
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MariaServer]:
-    folder = Path(tempfile.mkdtemp(prefix="hf-my-"))
-    folder.chmod(0o755)
-    try:
-        with maria_server(folder / "s", ["--log-bin=log", "--server-id=1"]) as running:
-            quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
-            running.sql(f"CREATE USER bob@localhost IDENTIFIED BY '{quoted}'")
-            running.sql("GRANT ALL ON *.* TO bob@localhost")
-            running.sql("CREATE USER weak@localhost")
-            running.sql("CREATE DATABASE shop; CREATE DATABASE mixed; CREATE DATABASE `-x a/b'`")
-            running.sql("CREATE TABLE orders (n INT PRIMARY KEY, b BLOB) ENGINE=InnoDB", "shop")
-            running.sql(
-                "INSERT INTO orders SELECT seq, UNHEX(SHA1(seq)) FROM seq_1_to_3000;"
-                "CREATE PROCEDURE p() SELECT 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1",
-                "shop",
-            )
-            running.sql("CREATE TABLE old (n INT) ENGINE=MyISAM; CREATE TABLE new (n INT)", "mixed")
-            running.sql("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON shop.* TO weak@localhost")
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with open_folder() as folder, maria_server(folder / "s", ["--log-bin=log", "--server-id=1"]) as running:
+        quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
+        running.sql(f"CREATE USER bob@localhost IDENTIFIED BY '{quoted}'")
+        running.sql("GRANT ALL ON *.* TO bob@localhost")
+        running.sql("CREATE USER weak@localhost")
+        running.sql("CREATE DATABASE shop; CREATE DATABASE mixed; CREATE DATABASE `-x a/b'`")
+        running.sql("CREATE TABLE orders (n INT PRIMARY KEY, b BLOB) ENGINE=InnoDB", "shop")
+        running.sql(
+            "INSERT INTO orders SELECT seq, UNHEX(SHA1(seq)) FROM seq_1_to_3000;"
+            "CREATE PROCEDURE p() SELECT 1; CREATE EVENT e ON SCHEDULE EVERY 1 DAY DO SELECT 1",
+            "shop",
+        )
+        running.sql("CREATE TABLE old (n INT) ENGINE=MyISAM; CREATE TABLE new (n INT)", "mixed")
+        running.sql("GRANT SELECT, SHOW VIEW, TRIGGER, EVENT ON shop.* TO weak@localhost")
+        yield running
 
 
 @pytest.fixture
@@ -182,9 +177,7 @@ def test_a_database_that_is_not_there_is_named(server: MariaServer, place: Place
 
 
 def test_a_server_that_is_killed_half_way_commits_nothing(place: Place, tmp_path: Path) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="hf-my-"))
-    folder.chmod(0o755)
-    try:
+    with open_folder() as folder:
         with maria_server(folder / "s") as server:
             server.sql("CREATE DATABASE d; CREATE TABLE d.big (a INT, t TEXT)")
             server.sql("INSERT INTO big SELECT seq, REPEAT(SHA1(seq), 20) FROM seq_1_to_30000", "d")
@@ -199,8 +192,6 @@ def test_a_server_that_is_killed_half_way_commits_nothing(place: Place, tmp_path
         assert done.code == 1
         assert "Lost connection" in done.err or "gone away" in done.err or "exited with" in done.err
         assert place.json("snapshots")["snapshots"] == []
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_names_of_databases_come_whole(server: MariaServer) -> None:

@@ -31,7 +31,6 @@ from support.physical import (
     catalogue_of,
     hand_over,
     inner,
-    open_folder,
     prepared,
     read_all,
     scan,
@@ -39,6 +38,7 @@ from support.physical import (
     store,
     take,
 )
+from support.scratch import open_folder
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,6 +17,7 @@ from holdfast.servers.base.secrets import Credentials, access
 from holdfast.servers.postgresql.dump import prepare_database
 from support.cli import Place
 from support.database import PostgresServer, postgres_server, postgres_tool, run
+from support.scratch import open_folder
 
 PASSWORD = "se'cr\"et\\:#;"
 RECORDER = """#!/bin/sh
@@ -28,26 +28,19 @@ exec {tool} "$@"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    folder = Path(tempfile.mkdtemp(prefix="hf-pg-"))
-    folder.chmod(0o755)
-    try:
-        with postgres_server(folder / "s") as running:
-            quoted = PASSWORD.replace("'", "''")
-            running.psql(f"CREATE ROLE bob LOGIN SUPERUSER PASSWORD '{quoted}'; CREATE ROLE owner")
-            running.psql("CREATE ROLE reader LOGIN")
-            hba = (
-                "local replication,all postgres trust\nlocal all reader trust\nlocal all all scram-sha-256\n"
-            )
-            (running.data / "pg_hba.conf").write_text(hba)
-            running.psql("SELECT pg_reload_conf()")
-            running.psql("CREATE DATABASE shop OWNER owner")
-            running.psql(
-                "CREATE TABLE orders AS SELECT n, md5(n::text) t FROM generate_series(1, 5000) n", "shop"
-            )
-            running.psql("GRANT SELECT ON orders TO reader", "shop")
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with open_folder() as folder, postgres_server(folder / "s") as running:
+        quoted = PASSWORD.replace("'", "''")
+        running.psql(f"CREATE ROLE bob LOGIN SUPERUSER PASSWORD '{quoted}'; CREATE ROLE owner")
+        running.psql("CREATE ROLE reader LOGIN")
+        hba = "local replication,all postgres trust\nlocal all reader trust\nlocal all all scram-sha-256\n"
+        (running.data / "pg_hba.conf").write_text(hba)
+        running.psql("SELECT pg_reload_conf()")
+        running.psql("CREATE DATABASE shop OWNER owner")
+        running.psql(
+            "CREATE TABLE orders AS SELECT n, md5(n::text) t FROM generate_series(1, 5000) n", "shop"
+        )
+        running.psql("GRANT SELECT ON orders TO reader", "shop")
+        yield running
 
 
 @pytest.fixture
@@ -284,9 +277,7 @@ def test_a_dump_without_its_trailer_commits_nothing_though_the_tool_ends_well(
 
 
 def test_a_server_that_dies_half_way_commits_nothing(place: Place, tmp_path: Path) -> None:
-    folder = Path(tempfile.mkdtemp(prefix="hf-pg-"))
-    folder.chmod(0o755)
-    try:
+    with open_folder() as folder:
         with postgres_server(folder / "s") as server:
             server.psql(
                 "CREATE TABLE big AS SELECT repeat(md5(n::text), 20) FROM generate_series(1, 60000) n"
@@ -302,8 +293,6 @@ def test_a_server_that_dies_half_way_commits_nothing(place: Place, tmp_path: Pat
         assert done.code == 1
         assert re.search("server closed the connection|terminating connection|connection", done.err)
         assert place.json("snapshots")["snapshots"] == []
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_a_server_that_is_not_there_is_named(place: Place, tmp_path: Path) -> None:

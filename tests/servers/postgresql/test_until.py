@@ -20,7 +20,8 @@ from holdfast.repo.store.local import LocalStore
 from support.basics import need
 from support.cli import PASSWORD, Place
 from support.database import PostgresServer, database_user, postgres_server
-from support.physical import NAME, hand_over, open_folder, started, take
+from support.physical import NAME, hand_over, started, take
+from support.scratch import open_folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.servers.confined.confined import User, user_for
 from holdfast.servers.postgresql.wal_relay import WalRelay
-from support.rehearse import open_folder
+from support.scratch import open_folder
 
 NAME = "000000010000000000000001"
 

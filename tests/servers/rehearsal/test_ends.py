@@ -21,7 +21,8 @@ from holdfast.servers.confined.private import private_folder
 from holdfast.servers.postgresql.script import Needs
 from support.cli import PG_HEAD, PG_TAIL, Place, files, flip_byte
 from support.database import PostgresServer, database_user, postgres_server
-from support.rehearse import leftovers, open_folder, put_dump, rehearse
+from support.rehearse import leftovers, put_dump, rehearse
+from support.scratch import open_folder
 
 ENDLESS = PG_HEAD + b"create table t (a int);\nselect pg_sleep(1000);\n" + PG_TAIL
 SHORT = PG_HEAD + b"create table t (a int);\ninsert into t values (1);\n" + PG_TAIL

@@ -14,7 +14,8 @@ from holdfast.servers.base.proof import latest_verdicts
 from support import physical
 from support.cli import Place
 from support.database import MariaServer, maria_server, postgres_server, run
-from support.rehearse import counts, open_folder, opened, put_dump, rehearse
+from support.rehearse import counts, opened, put_dump, rehearse
+from support.scratch import open_folder
 
 SHOP = """
 create database shop; use shop;

@@ -15,7 +15,8 @@ from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from support.cli import Place
 from support.database import PostgresServer, postgres_server
-from support.rehearse import counts, open_folder, put_dump, rehearse
+from support.rehearse import counts, put_dump, rehearse
+from support.scratch import open_folder
 
 SHOP = """
 create role shop; create role "Bob ""x"; create role "ann-marie" in role shop;

@@ -6,7 +6,6 @@ import re
 import shutil
 import sqlite3
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer._lexer import MYSQL, POSTGRESQL, SQLITE
 from support.basics import need
 from support.database import MariaServer, PostgresServer, maria_server, postgres_server
+from support.scratch import open_folder
 
 NASTY = "it's; \\. \"q\" -- /* $$ ` \n\\.\n;;\r\n\t\\' \\\\"
 
@@ -139,9 +139,8 @@ def test_what_the_end_leaves_unfinished_reaches_the_visitor() -> None:
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
     """Where servers' own users may go, unlike pytest's."""
-    with tempfile.TemporaryDirectory(prefix="hf-scan-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
+    with open_folder() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from holdfast.formats.dumps.mysql.binlog import (
 )
 from support.cli import Place
 from support.database import MariaServer, maria_server
+from support.scratch import open_folder
 
 
 def head(*, server: bytes = b"8.0.36", flags: int = 0, version: int = 4, kind: int = 15) -> bytes:
@@ -85,13 +84,11 @@ def test_only_files_of_the_same_series_are_before_a_position() -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MariaServer]:
-    folder = Path(tempfile.mkdtemp(prefix="hf-", dir="/tmp"))  # short: a socket has 107 bytes
-    folder.chmod(0o755)
-    try:
-        with maria_server(folder / "m", ["--log-bin=shop-bin", "--server-id=7"]) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with (
+        open_folder() as folder,
+        maria_server(folder / "m", ["--log-bin=shop-bin", "--server-id=7"]) as running,
+    ):
+        yield running
 
 
 def logs_of(server: MariaServer) -> list[Path]:

@@ -24,6 +24,7 @@ from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
 from support.basics import need, random_bytes
 from support.database import MariaServer, maria_server, run
 from support.mysql_examples import ALL_BYTES, LOOKS_LIKE, parse_csv, scan
+from support.scratch import open_folder
 
 ESCAPES = {0: b"\\0", 10: b"\\n", 13: b"\\r", 26: b"\\Z", 34: b'\\"', 39: b"\\'", 92: b"\\\\"}
 LEAD = b"INSERT INTO `t; ),(''x` (`a`,`VALUES`) VALUES"
@@ -166,13 +167,8 @@ def test_tables_that_cannot_be_one_list_say_why() -> None:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MariaServer]:
-    folder = Path(tempfile.mkdtemp(prefix="hf-"))
-    folder.chmod(0o755)
-    try:
-        with maria_server(folder / "s", ["--max-allowed-packet=64M"]) as running:
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with open_folder() as folder, maria_server(folder / "s", ["--max-allowed-packet=64M"]) as running:
+        yield running
 
 
 @pytest.mark.parametrize(

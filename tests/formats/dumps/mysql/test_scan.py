@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +12,7 @@ from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from support.basics import random_bytes
 from support.database import MariaServer, maria_server
 from support.mysql_examples import LOOKS_LIKE, ODD, OTHER, SCHEMA, TABLES, content, quoted, rows, scan
+from support.scratch import open_folder
 
 OPTIONS = ("--max-allowed-packet=64M", "--log-bin=binlog", "--server-id=1")
 CHANGES_DEFINITIONS = ("--skip-opt", "--compatible=ansi", "--no-create-info")
@@ -22,15 +20,10 @@ CHANGES_DEFINITIONS = ("--skip-opt", "--compatible=ansi", "--no-create-info")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[MariaServer]:
-    folder = Path(tempfile.mkdtemp(prefix="hf-"))
-    folder.chmod(0o755)
-    try:
-        with maria_server(folder / "s", OPTIONS) as running:
-            running.sql(SCHEMA)
-            running.sql(rows())
-            yield running
-    finally:
-        shutil.rmtree(folder)
+    with open_folder() as folder, maria_server(folder / "s", OPTIONS) as running:
+        running.sql(SCHEMA)
+        running.sql(rows())
+        yield running
 
 
 def fresh(server: MariaServer) -> str:

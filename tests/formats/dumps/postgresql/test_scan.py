@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -20,6 +17,7 @@ from holdfast.formats.dumps.postgresql.files import csv, files, table_rows
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from support.database import PostgresServer, postgres_server
 from support.postgres_examples import HOSTILE_TABLES, ROLES, fill, identifier, literal
+from support.scratch import open_folder
 
 RICH = 'rich "data" base'
 SHOP = [
@@ -53,13 +51,8 @@ OPTIONS = {
 @contextmanager
 def cluster() -> Iterator[PostgresServer]:
     """Where the server's own user may go, unlike pytest's folders."""
-    folder = Path(tempfile.mkdtemp(prefix="hf-dump-"))
-    folder.chmod(0o755)
-    try:
-        with postgres_server(folder / "s") as one:
-            yield one
-    finally:
-        shutil.rmtree(folder)
+    with open_folder() as folder, postgres_server(folder / "s") as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
