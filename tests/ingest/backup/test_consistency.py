@@ -48,7 +48,7 @@ def test_databases_of_one_name_on_two_engines_are_two() -> None:
     assert one.identity != other.identity
 
 
-@pytest.mark.parametrize("content", [b"", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", gzip.compress(b"")], ids=["nothing", "gzip of nothing"])
 def test_an_empty_pipe_is_no_backup(place: Place, content: bytes) -> None:
     result = place.run("backup", "--stdin", "--name", "shop", input=content)
     assert result.exit_code == 1
