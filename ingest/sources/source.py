@@ -42,10 +42,17 @@ class SourceExtent:
 class Source(Protocol):
     """One thing that is read once, front to back. `mtime` is in ns."""
 
-    name: str
-    size: int | None
-    mtime: int
-    head: bytes
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int | None: ...
+
+    @property
+    def mtime(self) -> int: ...
+
+    @property
+    def head(self) -> bytes: ...
 
     @property
     def bad(self) -> list[BadRange]:
@@ -71,8 +78,11 @@ class Source(Protocol):
 class Graded(Protocol):
     """A source that knows how consistent it is when its `finish` found nothing wrong, and why."""
 
-    grade: Consistency
-    evidence: str
+    @property
+    def grade(self) -> Consistency: ...
+
+    @property
+    def evidence(self) -> str: ...
 
 
 @runtime_checkable

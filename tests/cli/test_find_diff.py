@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.tree.paths import Inside, OpenDisk
 from support.cli import Place, files, flip_byte
 from support.guest_images import blank, mounted, run
 
@@ -240,11 +241,14 @@ def test_find_finds_items_too_and_keeps_to_a_name(made: Made) -> None:
 
 
 def test_a_disk_that_did_not_change_is_walked_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    from holdfast.tree.paths import Inside  # noqa: PLC0415
-
     opened: list[str] = []
     original = Inside.open
-    monkeypatch.setattr(Inside, "open", lambda self, name: opened.append(name) or original(self, name))
+
+    def counted(self: Inside, name: str) -> OpenDisk:
+        opened.append(name)
+        return original(self, name)
+
+    monkeypatch.setattr(Inside, "open", counted)
     made.find("passwd", "--name", "web01")
     assert len(opened) < 2 * 3 * 2, "three snapshots, two different disks"
     sizes = made.find("hosts")[f"{ROOT}/etc/hosts"]

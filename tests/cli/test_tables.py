@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from formats.dumps.postgresql.test_basebackup_tar import CLUSTER, member  # noqa: TID251
 from holdfast.base import targets
 from holdfast.cli.commands import restore_image
 from support.cli import PG_HEAD, PG_TAIL, Place
+from support.cluster_tar import CLUSTER, member
 from support.database import PostgresServer, postgres_server, postgres_tool, run
 from support.scratch import open_folder
 

@@ -229,7 +229,7 @@ def test_every_export_is_one_snapshot_of_one_vm(place: Place, kind: str) -> None
 
 
 def test_a_vm_keeps_its_history_when_it_is_renamed_and_moved_to_another_hypervisor(place: Place) -> None:
-    ids = []
+    ids: list[str] = []
     for number, kind in enumerate(("libvirt", "vmware", "ova", "virtualbox", "vma", "hyper-v")):
         made = make_export(kind, place.root / f"day {number}")
         about = place.json("backup", made.path, "--time", f"2026-11-2{number}T02:00:00")

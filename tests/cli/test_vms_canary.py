@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.formats.disks.vhdx import format as vhdx
-from ingest.exports.test_hostile import CANARY, CRAFTED, backing, flat_vmdk  # noqa: TID251
 from support.cli import Place
 from support.disk import run
 from support.export import MIB, qcow2, tar
 from support.fuse import need_fuse
+from support.hostile_exports import CANARY, CRAFTED, backing, flat_vmdk
 from support.old_disk import write_vhd, write_vhdx
 from support.vm import nothing_committed, restored, told
 

@@ -14,11 +14,11 @@ import pytest
 from holdfast.ingest.sources.image import ImageSource
 from holdfast.repo.store.interface import LockMode
 from holdfast.repo.store.local import LocalStore
-from ingest.freeze.test_guest_agent import FakeAgent  # noqa: TID251
 from support.basics import need
 from support.cli import Finished, Place
 from support.disk import raw_disk
 from support.export import MIB
+from support.guest_agent import FakeAgent
 from support.nbd import FakeServer, usual
 from support.vm import Live, make_image, nothing_committed, restored, told
 

@@ -17,7 +17,6 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import BadRange
-from holdfast.repo.store import local as store_local
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
@@ -249,7 +248,7 @@ class FailingCalls:
         self._root = str(root)
         self._guard = threading.Lock()
         for name in ("fsync", "link", "rename", "write"):
-            monkeypatch.setattr(store_local.os, name, self._wrap(name, getattr(os, name)))
+            monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
 
     def _wrap(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
         def call(first: object, *args: object, **kwargs: object) -> object:
@@ -403,7 +402,7 @@ def test_a_sync_waits_for_the_names_that_another_thread_took_to_sync(tmp_path: P
 
     store.put(Kind.PACK, "ab" * 32, b"pack")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_local.os, "fsync", slow)
+        patch.setattr(os, "fsync", slow)
         first = threading.Thread(target=store.sync, name="first")
         first.start()
         assert taken.wait(60)

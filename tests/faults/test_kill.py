@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -317,7 +318,8 @@ def test_a_backup_killed_around_any_store_operation_loses_nothing(base: Base, mo
                 if operation.number == k:
                     kill_me()
 
-            store = FaultyStore(LocalStore.open(root), **{moment: die})
+            faults: dict[str, Any] = {moment: die}
+            store = FaultyStore(LocalStore.open(root), **faults)
             with open_repository(store, base.folder / "cache") as repository:
                 backup(repository, LAST, time=later(2))
 

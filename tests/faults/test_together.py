@@ -191,7 +191,12 @@ def test_a_prune_waits_for_a_backup_and_gives_up_in_time(root: Path) -> None:
     child.go_on()
     assert child.end() == 0
     opened(root, prune)
-    opened(root, lambda repository: (assert_all(repository, FIRST), findings(repository)))
+
+    def look(repository: Repository) -> None:
+        assert_all(repository, FIRST)
+        assert findings(repository) == []
+
+    opened(root, look)
 
 
 def test_a_backup_waits_for_a_prune_and_gives_up_in_time(root: Path) -> None:

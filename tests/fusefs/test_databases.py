@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from formats.dumps.postgresql.test_basebackup_tar import CLUSTER, member  # noqa: TID251
 from holdfast.base.types import ChunkID
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, encode
 from holdfast.repo.core.reader import Reader
@@ -25,6 +24,7 @@ from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import Content, Item, ItemKind, Snapshot
 from support.basics import put_item
 from support.cli import Place, flip_byte
+from support.cluster_tar import CLUSTER, member
 from support.database import PostgresServer, postgres_server, postgres_tool, run
 from support.fuse import Place as Mount
 from support.fuse import names, need_fuse

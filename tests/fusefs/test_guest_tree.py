@@ -16,10 +16,11 @@ import trio.testing
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.values import FileExtent, NodeType, Volume
-from holdfast.fusefs import guest_disks, guest_tree
+from holdfast.fusefs import guest_disks
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_disks import DiskKey, GuestDisks
+from holdfast.fusefs.guest_file import OpenDisk
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.inodes import Inodes
@@ -52,7 +53,7 @@ class Direct(GuestDisks):
 
 
 def open_tree(guest: MemoryGuest) -> GuestTree:
-    def no_disk(item: Item) -> guest_tree.OpenDisk:
+    def no_disk(item: Item) -> OpenDisk:
         raise AssertionError
 
     return GuestTree(Direct(guest), no_disk)

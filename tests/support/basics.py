@@ -14,8 +14,11 @@ import pytest
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.ingest.backup.backup import Outcome, Request, back_up
 from holdfast.ingest.backup.plan import plan_parts
-from holdfast.ingest.sources.source import Source, SourceExtent
-from holdfast.repo.chunks.chunker import STREAM, CutterSpec
+from holdfast.ingest.sources.source import (
+    Source,
+    SourceExtent,
+)
+from holdfast.repo.chunks.chunker import BLOCK, STREAM, CutterSpec
 from holdfast.repo.chunks.recipe import RecipeBuilder
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -193,3 +196,24 @@ class MemoryTarget:
     def write(self, offset: int, data: Buffer) -> None:
         self.content[offset : offset + len(data)] = data
         self.writes.append((offset, len(data)))
+
+
+def read_all(source: Source, *, holes: bool = True, unit: int = 64 << 10) -> bytes:
+    """Read as the pipeline does: unit by unit, holes not at all."""
+    found = bytearray()
+    for extent in source.extents(holes=holes):
+        assert extent.start == len(found)
+        if extent.is_hole:
+            assert extent.length
+            assert extent.start % BLOCK == 0
+            found += bytes(extent.length)
+            continue
+        end = None if extent.length is None else extent.start + extent.length
+        while end is None or len(found) < end:
+            buffer = bytearray(b"?" * (unit if end is None else min(unit, end - len(found))))
+            count = source.read_into(memoryview(buffer), len(found))
+            found += buffer[:count]
+            if count < len(buffer):
+                assert end is None
+                break
+    return bytes(found)

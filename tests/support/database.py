@@ -227,3 +227,19 @@ def maria_server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaSer
 def _answers(server: MariaServer) -> bool:
     argv = ["mariadb-admin", "--no-defaults", "--user=root", f"--socket={server.socket}", "ping"]
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+RECORDER = """#!/bin/sh
+{{ tr '\\0' '\\n' < /proc/self/cmdline; tr '\\0' '\\n' < /proc/self/environ; }} >> {log}
+exec {tool} "$@"
+"""
+
+
+def recorder(tmp_path: Path, tool: str) -> tuple[str, Path]:
+    """(a PATH whose first folder has a program that notes its arguments and environment, the notes)."""
+    folder, log = tmp_path / "bin", tmp_path / "seen"
+    folder.mkdir(exist_ok=True)
+    path = folder / Path(tool).name
+    path.write_text(RECORDER.format(log=log, tool=tool))
+    path.chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}", log

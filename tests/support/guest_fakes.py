@@ -160,9 +160,9 @@ def _refused(act: Callable[[], object]) -> str:
     return f"allowed: {result!r}"
 
 
-def _connect() -> object:
+def _connect() -> None:
     with socket.socket(socket.AF_INET) as connection:
-        return connection.connect(("127.0.0.1", 9))
+        connection.connect(("127.0.0.1", 9))
 
 
 def _system_call(*arguments: object) -> int:
@@ -225,7 +225,7 @@ TRICKS: Final[dict[str, Callable[[FakeFileSystem, str], str]]] = {
     "eat": _eat,
     "eat-small": _eat_small_bites,
     "recurse": _recurse,
-    "key-error": lambda file_system, argument: {}[argument],
+    "key-error": lambda file_system, argument: dict[str, str]()[argument],
     "read": _read,
     "read-on": _read_on_and_on,
     "swallow": _swallow,

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from holdfast.base.types import Buffer
 from holdfast.formats.disks.base.crc32c import crc32c
 from holdfast.formats.disks.base.view import View
 from holdfast.formats.disks.vhdx import format as vhdx
@@ -294,9 +295,9 @@ def check_parts(view: View, disk: Disk, whole: Path) -> None:
             assert part.start == at
             assert part.length > 0
             at += part.length
-            found = part.data
-            if found is None:
-                found = bytes(part.length) if part.disk < 0 else disk_content[part.disk :][: part.length]
+            found: Buffer = bytes(part.length) if part.disk < 0 else disk_content[part.disk :][: part.length]
+            if part.data is not None:
+                found = part.data
             assert len(found) == part.length
             assert found == content[part.start : at]
         assert at == end

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 import zstandard
 
+from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
+from holdfast.formats.dumps.postgresql.custom.unpack import Unpacker
+
 NONE, GZIP, LZ4, ZSTD = range(4)
 
 
@@ -169,3 +172,13 @@ def shop(rows: bytes = b"1\ta\n2\tb\n") -> list[Entry]:
             section=4,
         ),
     ]
+
+
+def unpack(archive: bytes, step: int = 1 << 20) -> tuple[bytes, Catalogue]:
+    """What is stored, and the catalogue as it comes back from the repository."""
+    unpacker = Unpacker()
+    stored = b"".join(
+        piece for at in range(0, len(archive), step) for piece in unpacker.feed(archive[at : at + step])
+    )
+    found = unpacker.finish()
+    return stored, decode(encode(found), "catalogue", len(stored))

@@ -40,7 +40,9 @@ class StoreConformance:
         assert names(store, Kind.CONFIG) == ["config", "config.2"]
         assert store.read(Kind.CONFIG, "config.2") == b"two"
 
-    @pytest.mark.parametrize("data", [b"", bytearray(b"abc"), memoryview(b"xabcx")[1:4]], ids=["bytes", "bytearray", "memoryview"])
+    @pytest.mark.parametrize(
+        "data", [b"", bytearray(b"abc"), memoryview(b"xabcx")[1:4]], ids=["bytes", "bytearray", "memoryview"]
+    )
     def test_any_buffer_can_be_put(self, store: Store, data: bytes) -> None:
         store.put(Kind.PACK, NAME, data)
         assert store.read(Kind.PACK, NAME) == bytes(data)

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from click.testing import Result
 
-from ingest.exports.test_folders import VBOX, VMX, put_disk  # noqa: TID251
 from support.cli import Place
 from support.disk import raw_disk as mixed_disk
 from support.export import (
     MIB,
     UUID,
+    VBOX,
+    VMX,
     VmaDisk,
     convert,
     domain,
@@ -24,6 +25,7 @@ from support.export import (
     manifest,
     ovf,
     pack,
+    put_disk,
     raw_disk,
     tar,
     vma,

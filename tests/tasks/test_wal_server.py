@@ -96,9 +96,12 @@ class Archived:
     def push(self, path: Path, **more: str) -> subprocess.CompletedProcess[str]:
         return self.run("wal-push", str(path), **more)
 
-    def run(self, *words: str, cwd: Path | None = None, **more: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """In the server's data directory, as it would."""
-        return execute(words, cwd or self.server.data, {**self.environment, **more})
+        return self.run_in(self.server.data, *words, **more)
+
+    def run_in(self, folder: Path, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return execute(words, folder, {**self.environment, **more})
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +219,7 @@ def test_what_is_not_archived_ends_recovery_and_every_other_trouble_stops_it(arc
         fetch("--nonsense", "a", "b"),
         fetch("a", str(target), "--system-id", "12345"),
         fetch("a", str(target), "--name", "nobody"),
-        archived.run("wal-fetch", "a", "b", cwd=Path("/")),
+        archived.run_in(Path("/"), "wal-fetch", "a", "b"),
     ]
     for done in troubles:
         assert done.returncode > 125, done

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -45,13 +44,11 @@ def compare(memory_repository: Repository) -> Compare:
     def call(
         one: MemoryGuest, other: MemoryGuest, path: str = "files/sda", bad: tuple[BadRange, ...] = ()
     ) -> dict[str, tuple[str, ...]]:
-        with ExitStack() as stack:
-            a, b = (
-                stack.enter_context(
-                    Inside(reader, make_snapshot(replace(item, bad=bad)), lambda stored, name, g=guest: g)
-                )
-                for item, guest in zip(items, (one, other), strict=True)
-            )
+        before, after = (make_snapshot(replace(item, bad=bad)) for item in items)
+        with (
+            Inside(reader, before, lambda stored, name: one) as a,
+            Inside(reader, after, lambda stored, name: other) as b,
+        ):
             found = Comparison(reader, Contents(memory_repository, reader), a, b).run(path, path)
             return {
                 difference.path.removeprefix("files/sda/"): (difference.change.value, *difference.what)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -28,6 +29,9 @@ from support.memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 SIZE = 3 << 20
 DATA = random_bytes(SIZE, 5)
 BAD = BadRange(1 << 20, 4096, "I/O error")
+
+Run: TypeAlias = Callable[..., list[Event]]
+"""`extract` of the test's folders."""
 
 
 @pytest.fixture
@@ -53,7 +57,7 @@ def extract(
     path: str = "files/sda/p1",
     *,
     name: bytes = b"",
-    **options: bool,
+    **options: Any,
 ) -> list[Event]:
     """Everything that a restore of the path tells."""
     inside.close("sda")
@@ -72,8 +76,8 @@ def extract(
 
 
 @pytest.fixture
-def run(inside: Inside, memory_repository: Repository, tmp_path: Path):
-    def call(guest: MemoryGuest, path: str = "files/sda/p1", **options: object) -> list[Event]:
+def run(inside: Inside, memory_repository: Repository, tmp_path: Path) -> Run:
+    def call(guest: MemoryGuest, path: str = "files/sda/p1", **options: Any) -> list[Event]:
         return extract(inside, memory_repository, guest, tmp_path / "out", path, **options)
 
     return call
@@ -88,7 +92,7 @@ def outcomes(events: list[Event]) -> dict[str, str]:
     return {os.fsdecode(event.path): event.outcome.value for event in events}
 
 
-def test_content_modes_times_and_holes_come_back(run, out: Path) -> None:
+def test_content_modes_times_and_holes_come_back(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     etc = guest.folder(2, b"etc", mode=0o2711, mtime=MTIME - 5 * HOUR)
     guest.file(etc, b"small", mode=0o604, size=1000, extents=extents((0, 1000, 77)))
@@ -113,14 +117,14 @@ def test_content_modes_times_and_holes_come_back(run, out: Path) -> None:
     assert (stat.S_IMODE(folder.st_mode), folder.st_mtime_ns) == (0o711, MTIME - 5 * HOUR)
 
 
-def test_without_sparse_zeros_take_blocks(run, out: Path) -> None:
+def test_without_sparse_zeros_take_blocks(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", size=2 << 20, extents=extents((0, 2 << 20, -1)))
     run(guest, sparse=False)
     assert (out / "f").stat().st_blocks * 512 >= 2 << 20
 
 
-def test_links_are_data_and_hard_links_one_file(run, out: Path) -> None:
+def test_links_are_data_and_hard_links_one_file(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     folder = guest.folder(2, b"d")
     file = guest.file(2, b"a", b"content")
@@ -136,7 +140,7 @@ def test_links_are_data_and_hard_links_one_file(run, out: Path) -> None:
     assert (out / "out").lstat().st_mtime_ns == MTIME - HOUR
 
 
-def test_a_first_name_that_was_replaced_is_not_linked_to(run, out: Path, tmp_path: Path) -> None:
+def test_a_first_name_that_was_replaced_is_not_linked_to(run: Run, out: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").write_text("precious")
     guest = MemoryGuest()
     guest.again(2, b"b", guest.file(2, b"a", b"content"))
@@ -156,7 +160,7 @@ def test_a_first_name_that_was_replaced_is_not_linked_to(run, out: Path, tmp_pat
     assert not (out / "b").samefile(tmp_path / "victim")
 
 
-def test_setuid_is_for_those_who_ask(run, out: Path) -> None:
+def test_setuid_is_for_those_who_ask(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     guest.file(2, b"su", b"#!", mode=0o6755)
     guest.folder(2, b"tmp", mode=0o1777)
@@ -167,7 +171,7 @@ def test_setuid_is_for_those_who_ask(run, out: Path) -> None:
     assert stat.S_IMODE((out / "su").stat().st_mode) == 0o6755
 
 
-def test_owners_and_attributes_but_none_that_give_power(run, out: Path) -> None:
+def test_owners_and_attributes_but_none_that_give_power(run: Run, out: Path) -> None:
     need(os.geteuid() == 0, "root")
     guest = MemoryGuest()
     file = guest.file(2, b"f", uid=1234, gid=5678, mode=0o4755)
@@ -199,7 +203,7 @@ def test_owners_and_attributes_but_none_that_give_power(run, out: Path) -> None:
     assert os.listxattr(out / "f") == ["user.comment"]
 
 
-def test_an_owner_that_means_nobody_is_told(run) -> None:
+def test_an_owner_that_means_nobody_is_told(run: Run) -> None:
     need(os.geteuid() == 0, "root")
     guest = MemoryGuest()
     guest.file(2, b"f", uid=0xFFFF_FFFF)
@@ -208,7 +212,7 @@ def test_an_owner_that_means_nobody_is_told(run) -> None:
     assert "owner not set" in events[0].reason
 
 
-def test_special_files_are_left_out_unless_wanted(run, out: Path) -> None:
+def test_special_files_are_left_out_unless_wanted(run: Run, out: Path) -> None:
     need(os.geteuid() == 0, "root")
     guest = MemoryGuest()
     guest.special(2, b"fifo", NodeType.FIFO, mode=0o622)
@@ -224,7 +228,7 @@ def test_special_files_are_left_out_unless_wanted(run, out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [b"..", b".", b"../escaped", b"/tmp/escaped", b"", b"a\0b"])
-def test_names_that_lead_elsewhere_are_refused(name: bytes, run, out: Path) -> None:
+def test_names_that_lead_elsewhere_are_refused(name: bytes, run: Run, out: Path) -> None:
     guest = MemoryGuest()
     guest.file(2, name, b"evil")
     guest.file(guest.folder(2, b"d"), name, b"evil")
@@ -237,7 +241,7 @@ def test_names_that_lead_elsewhere_are_refused(name: bytes, run, out: Path) -> N
     assert {str(path.relative_to(out)) for path in out.rglob("*")} == {"d", "good"}
 
 
-def test_a_link_and_a_folder_of_one_name_do_not_lead_out(run, out: Path, tmp_path: Path) -> None:
+def test_a_link_and_a_folder_of_one_name_do_not_lead_out(run: Run, out: Path, tmp_path: Path) -> None:
     (tmp_path / "victim").mkdir()
     guest = MemoryGuest()
     guest.link(2, b"d", os.fsencode(tmp_path / "victim"))
@@ -249,7 +253,7 @@ def test_a_link_and_a_folder_of_one_name_do_not_lead_out(run, out: Path, tmp_pat
         assert list((tmp_path / "victim").iterdir()) == []
 
 
-def test_links_that_wait_in_the_target_are_not_followed(run, out: Path, tmp_path: Path) -> None:
+def test_links_that_wait_in_the_target_are_not_followed(run: Run, out: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "f").write_text("precious")
@@ -269,7 +273,7 @@ def test_links_that_wait_in_the_target_are_not_followed(run, out: Path, tmp_path
     assert [path.name for path in victim.iterdir()] == ["f"]
 
 
-def test_nothing_is_replaced_unless_told_and_then_in_one_step(run, out: Path) -> None:
+def test_nothing_is_replaced_unless_told_and_then_in_one_step(run: Run, out: Path) -> None:
     out.mkdir()
     (out / "f").write_text("precious")
     (out / "folder").mkdir()
@@ -291,7 +295,7 @@ def test_nothing_is_replaced_unless_told_and_then_in_one_step(run, out: Path) ->
         assert sorted(path.name for path in out.iterdir()) == ["f", "folder", "g"]
 
 
-def test_what_fails_is_told_removed_and_the_rest_goes_on(run, out: Path) -> None:
+def test_what_fails_is_told_removed_and_the_rest_goes_on(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     guest.file(2, b"bad", size=SIZE, extents=extents((0, SIZE, 1)))
     guest.broken[guest.file(2, b"unread", b"x")] = damaged("no such block")
@@ -312,7 +316,7 @@ def test_what_fails_is_told_removed_and_the_rest_goes_on(run, out: Path) -> None
     assert sorted(path.name for path in out.iterdir()) == ["folder", "zz"]
 
 
-def test_a_file_where_the_backup_could_not_read_is_flawed(run) -> None:
+def test_a_file_where_the_backup_could_not_read_is_flawed(run: Run) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", size=8192, extents=extents((0, 8192, BAD.offset - 100)))
     (event, _) = run(guest)
@@ -320,7 +324,7 @@ def test_a_file_where_the_backup_could_not_read_is_flawed(run) -> None:
     assert "4096 bytes could not be read" in event.reason
 
 
-def test_loops_of_folders_end(run, out: Path) -> None:
+def test_loops_of_folders_end(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     folder = guest.folder(2, b"a")
     guest.again(folder, b"a", folder)
@@ -329,7 +333,7 @@ def test_loops_of_folders_end(run, out: Path) -> None:
     assert outcomes(events) == {"a/a": "failed", "a/root": "failed", "a": "restored", "": "restored"}
 
 
-def test_a_parser_that_keeps_failing_ends_the_restore(run) -> None:
+def test_a_parser_that_keeps_failing_ends_the_restore(run: Run) -> None:
     guest = MemoryGuest()
     for name in (b"a", b"b", b"c", b"d"):
         guest.broken[guest.file(2, name, b"x")] = WorkerFailed("it hangs")
@@ -337,7 +341,7 @@ def test_a_parser_that_keeps_failing_ends_the_restore(run) -> None:
         run(guest)
 
 
-def test_a_full_target_ends_the_restore(run, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+def test_a_full_target_ends_the_restore(run: Run, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     def full(fd: int, data: object, offset: int) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -350,7 +354,7 @@ def test_a_full_target_ends_the_restore(run, monkeypatch: pytest.MonkeyPatch, ou
     assert list(out.iterdir()) == []
 
 
-def test_a_whole_disk_goes_into_a_folder_for_each_volume(run, out: Path) -> None:
+def test_a_whole_disk_goes_into_a_folder_for_each_volume(run: Run, out: Path) -> None:
     others = (Volume("p2", 1, 0, "", "", "swap space"), Volume("lvm/vg/root", 1, -1, "xfs", "", ""))
     guest = MemoryGuest(others=others)
     guest.again(2, b"second", guest.file(2, b"first", b"x"))
@@ -363,7 +367,7 @@ def test_a_whole_disk_goes_into_a_folder_for_each_volume(run, out: Path) -> None
     assert (out / "sda/p1/first").read_bytes() == b"x"
 
 
-def test_one_file_gets_the_name_that_was_asked_for(run, out: Path) -> None:
+def test_one_file_gets_the_name_that_was_asked_for(run: Run, out: Path) -> None:
     guest = MemoryGuest(others=(Volume("p2", 1, 0, "", "", "swap space"),))
     guest.file(2, b"f", b"x", links=5)
     guest.link(2, b"l", b"f")
@@ -373,14 +377,14 @@ def test_one_file_gets_the_name_that_was_asked_for(run, out: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["link", "renamed", "text"]
 
 
-def test_times_that_no_clock_shows_are_no_accident(run, out: Path) -> None:
+def test_times_that_no_clock_shows_are_no_accident(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", mtime=1 << 90, atime=-(1 << 90))
     assert "f" in outcomes(run(guest))
     assert (out / "f").exists()
 
 
-def test_a_folder_that_was_there_keeps_its_own_attributes(run, out: Path) -> None:
+def test_a_folder_that_was_there_keeps_its_own_attributes(run: Run, out: Path) -> None:
     (out / "d").mkdir(parents=True, mode=0o700)
     guest = MemoryGuest()
     guest.folder(2, b"d", mode=0o777)
@@ -390,7 +394,7 @@ def test_a_folder_that_was_there_keeps_its_own_attributes(run, out: Path) -> Non
     assert stat.S_IMODE((out / "d").stat().st_mode) == 0o777
 
 
-def test_a_target_that_was_not_there_becomes_the_folder(run, out: Path) -> None:
+def test_a_target_that_was_not_there_becomes_the_folder(run: Run, out: Path) -> None:
     guest = MemoryGuest()
     inner = guest.folder(2, b"d", mode=0o2751, mtime=MTIME - 3 * HOUR)
     guest.file(inner, b"file", b"content")

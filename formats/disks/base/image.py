@@ -32,8 +32,11 @@ class ImageExtent(NamedTuple):
 class ImageFile(Protocol):
     """A file that somebody opened for a reader: random access, a fixed size, a name for messages."""
 
-    name: str
-    size: int
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Fill the buffer from `offset`; fewer bytes only at the end of the file. Raises OSError."""

@@ -7,6 +7,7 @@ import random
 import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
@@ -184,7 +185,7 @@ def test_tables_full_of_rubbish(data: st.DataObject, kind: str, images: Mapping[
             | st.integers(0, limit - 1),
             label="value",
         )
-        order = data.draw(st.sampled_from(("little", "big")))
+        order: Literal["little", "big"] = data.draw(st.sampled_from(("little", "big")))
         content[at : at + width] = value.to_bytes(width, order)
     try_damage(kind, resealed(kind, bytes(content)), images)
 

@@ -19,7 +19,18 @@ from holdfast.ingest.exports.opened import Folder, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.virtualbox import parse_vbox
 from holdfast.ingest.exports.vmx import parse_vmx, vmx_disks
-from support.export import MIB, UUID, content_of, convert, domain, domain_disk, ovf, raw_disk
+from support.export import (
+    MIB,
+    UUID,
+    VBOX,
+    VMX,
+    content_of,
+    domain,
+    domain_disk,
+    ovf,
+    put_disk,
+    raw_disk,
+)
 
 SIZE = 9 * MIB
 
@@ -31,15 +42,6 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def put_disk(path: Path, format_: str, seed: int, *options: str) -> bytes:
-    """Make an image of that format with qemu-img; what the guest sees of it."""
-    raw = path.parent / f".{path.name}.raw"
-    content = raw_disk(raw, seed)
-    convert(raw, path, format_, *options)
-    raw.unlink()
-    return content
-
-
 def found(path: Path, **options: object) -> Export:
     export = find_export(path, **options)  # type: ignore[arg-type]  # options by name
     assert export is not None
@@ -47,28 +49,6 @@ def found(path: Path, **options: object) -> Export:
 
 
 # ---- VMware -------------------------------------------------------------------------------------------
-
-VMX = """.encoding = "UTF-8"
-config.version = "8"
-virtualHW.version = "18"
-displayName = "web 01 |22größe|22"
-nvram = "web01.nvram"
-extendedConfigFile = "web01.vmxf"
-scsi0.present = "TRUE"
-scsi0.virtualDev = "pvscsi"
-scsi0:0.fileName = "web01.vmdk"
-scsi0:0.deviceType = "scsi-hardDisk"
-scsi0:0.present = "TRUE"
-sata0:0.present = "TRUE"
-sata0:0.deviceType = "cdrom-image"
-sata0:0.fileName = "/usr/lib/vmware/isoimages/linux.iso"
-ide1:0.present = "FALSE"
-ide1:0.fileName = "absent.vmdk"
-nvme0:0.fileName = "/vmfs/volumes/5f0/web01/web01_1.vmdk"
-nvme0:0.present = "TRUE"
-floppy0.fileName = "/dev/fd0"
-uuid.bios = "5f 1c 2b 3a 4d 5e 4f 60-81 72 93 a4 b5 c6 d7 e8"
-"""
 
 
 @pytest.mark.parametrize(
@@ -287,28 +267,6 @@ def test_no_mutation_makes_the_xml_parsers_fail_otherwise(data: st.DataObject) -
 
 
 # ---- VirtualBox ---------------------------------------------------------------------------------------
-
-VBOX = f"""<?xml version="1.0"?>
-<VirtualBox xmlns="http://www.virtualbox.org/" version="1.19-linux">
-  <Machine uuid="{{{UUID}}}" name="web01" OSType="Debian_64" snapshotFolder="Snapshots">
-    <MediaRegistry><HardDisks>
-      <HardDisk uuid="{{11111111-0000-4000-8000-000000000001}}" location="web01.vdi" format="VDI"
-        type="Normal"/>
-      <HardDisk uuid="{{11111111-0000-4000-8000-000000000002}}" location="/vms/data.vmdk" format="VMDK"/>
-      <HardDisk uuid="{{11111111-0000-4000-8000-000000000003}}" location="loose.vdi" format="VDI"/>
-    </HardDisks></MediaRegistry>
-    <Hardware><StorageControllers>
-      <StorageController name="SATA" type="AHCI" PortCount="2">
-        <AttachedDevice type="HardDisk" port="0" device="0">
-          <Image uuid="{{11111111-0000-4000-8000-000000000001}}"/></AttachedDevice>
-        <AttachedDevice type="HardDisk" port="1" device="0">
-          <Image uuid="{{11111111-0000-4000-8000-000000000002}}"/></AttachedDevice>
-        <AttachedDevice passthrough="false" type="DVD" port="2" device="0"/>
-      </StorageController>
-    </StorageControllers></Hardware>
-  </Machine>
-</VirtualBox>
-"""
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -20,8 +20,7 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, ItemKind, StoredSnapshot
-from ingest.sources.test_source import read_all  # noqa: TID251
-from support.basics import ignore, make_item, make_snapshot, random_bytes, read_item
+from support.basics import ignore, make_item, make_snapshot, random_bytes, read_all, read_item
 from support.nbd import kill, nbdkit, qemu_img, qemu_io, qemu_nbd
 
 MIB = 1 << 20

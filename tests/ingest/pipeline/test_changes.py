@@ -19,8 +19,8 @@ from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Cutter, CutterKind, CutterSpec
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind, StoredSnapshot
-from ingest.pipeline.test_pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe  # noqa: TID251
 from support.basics import MemorySource, ignore, make_snapshot, random_bytes
+from support.pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe
 
 ALIGNED = CutterSpec(CutterKind.ALIGNED, 16 << 10)
 UNIT = 128 << 10

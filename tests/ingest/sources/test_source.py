@@ -21,34 +21,12 @@ from holdfast.ingest.sources.source import (
     HEAD_SIZE,
     CommandSource,
     FileSource,
-    Source,
     SourceExtent,
     StreamSource,
 )
 from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange
-from support.basics import need, random_bytes
-
-
-def read_all(source: Source, *, holes: bool = True, unit: int = 64 << 10) -> bytes:
-    """Read as the pipeline does: unit by unit, holes not at all."""
-    found = bytearray()
-    for extent in source.extents(holes=holes):
-        assert extent.start == len(found)
-        if extent.is_hole:
-            assert extent.length
-            assert extent.start % BLOCK == 0
-            found += bytes(extent.length)
-            continue
-        end = None if extent.length is None else extent.start + extent.length
-        while end is None or len(found) < end:
-            buffer = bytearray(b"?" * (unit if end is None else min(unit, end - len(found))))
-            count = source.read_into(memoryview(buffer), len(found))
-            found += buffer[:count]
-            if count < len(buffer):
-                assert end is None
-                break
-    return bytes(found)
+from support.basics import need, random_bytes, read_all
 
 
 def write(path: Path, content: bytes) -> Path:

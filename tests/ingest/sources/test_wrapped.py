@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -195,7 +196,8 @@ def test_any_reads_give_the_bytes_and_each_border_once(
 ) -> None:
     content, ends = content_and_ends(length, places)
     source = ScannedSource(MemorySource(content, is_stream=is_stream), Marks(ends, 100))
-    found, told, turn = bytearray(), [], 0
+    found, turn = bytearray(), 0
+    told: list[int] = []
     while len(found) < length:
         buffer = memoryview(bytearray(reads[turn % len(reads)] + turn % 2))
         count = source.read_into(buffer, len(found))
@@ -344,7 +346,7 @@ def test_the_catalogue_survives_prune(stored: tuple[MemoryStore, Repository, Ite
     for day in range(3):
         plan = make_plan(repository, max_unused=0.0)
         now = 2e9 + day * 86400
-        done = execute(repository, plan, quarantine=timedelta(0), now=lambda now=now: now, lock_timeout=0.0)
+        done = execute(repository, plan, quarantine=timedelta(0), now=partial(float, now), lock_timeout=0.0)
         freed += done.freed_bytes
     assert freed > 100_000
     assert catalogue_of(repository, item) == before
@@ -354,8 +356,11 @@ def test_the_catalogue_survives_prune(stored: tuple[MemoryStore, Repository, Ite
 def test_damage_in_the_catalogue_is_found(stored: tuple[MemoryStore, Repository, Item]) -> None:
     store, repository, item = stored
     assert check(repository, Depth.READ_DATA).findings == []
+    assert item.catalogue
     (extent, *_) = Reader(repository).recipe(item.catalogue).extents()
+    assert extent.id
     (place,) = repository.index.lookup([extent.id])
+    assert place
     name = Kind.PACK, place.pack
     pack = bytearray(store.files[name])
     pack[place.offset + place.length // 2] ^= 1

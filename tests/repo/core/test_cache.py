@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -89,7 +90,7 @@ def test_it_keeps_what_was_used_last_within_its_limit(steps: list[tuple[str, int
         if action == "put":
             values.put(key, bytes(length))
         else:
-            assert values.load(key, lambda n=length: bytes(n)) == bytes(length)
+            assert values.load(key, partial(bytes, length)) == bytes(length)
         while sum(map(len, model.values())) > limit:
             del model[next(iter(model))]
         assert values.size == sum(map(len, model.values())) <= limit

@@ -39,7 +39,8 @@ def stored(memory_repository: Repository, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def restored(repository: Repository, item: Item, *, threads: int = 2) -> tuple[MemoryTarget, list[int]]:
-    reader, progress = Reader(repository), []
+    reader = Reader(repository)
+    progress: list[int] = []
     target = MemoryTarget(item.size)
     Restorer(repository, reader, threads=threads).to_target(reader.recipe(item), target, progress.append)
     return target, progress

@@ -97,7 +97,7 @@ def test_what_compresses_is_compressed_and_what_does_not_is_stored_as_it_is(
         writer.put([noise := random_bytes(4000, 1)], ids_of(memory_repository, [noise]))
         writer.commit(make_snapshot())
         assert writer.stored < len(TEXT) + 4000
-    item = store_file(memory_repository, [TEXT, noise, b"", 5, b"x"][0:2])
+    item = store_file(memory_repository, [TEXT, noise])
     assert read_item(memory_repository, item) == TEXT + noise
 
 
@@ -138,8 +138,9 @@ def test_the_order_of_a_commit_makes_every_crash_harmless(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 def test_a_crash_at_any_operation_leaves_a_whole_snapshot_or_none(tmp_path: Path, late: bool) -> None:
-    parts = [random_bytes(3000, 1), 4096, b"end"]
-    content = parts[0] + bytes(4096) + b"end"  # type: ignore[operator]  # the first part is bytes
+    noise = random_bytes(3000, 1)
+    parts: list[bytes | int] = [noise, 4096, b"end"]
+    content = noise + bytes(4096) + b"end"
     number, finished = 0, False
     while not finished:
         number += 1

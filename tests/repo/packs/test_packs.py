@@ -111,7 +111,7 @@ def test_a_flipped_byte_costs_no_more_than_the_record_it_is_in(
         if offset <= at < offset + header.size:
             continue
         assert walked[offset] == header
-        assert open_record(cipher, offset, bad[offset : offset + header.size], "here")[1] == plain
+        assert open_record(cipher, offset, bytes(bad[offset : offset + header.size]), "here")[1] == plain
     for offset in walked.keys() - dict(directory).keys():
         pytest.fail(f"a record at {offset} that was never written")
 
@@ -268,7 +268,7 @@ def test_a_pack_with_a_stretch_that_was_never_sealed_is_not_written() -> None:
     writer = PackWriter(store, KEYS, written)
     header, payload = record(b"content")
     with pytest.raises(Exception) as caught:  # noqa: PT011  whatever the cipher says of a wrong length
-        writer.add([(header, payload + b"longer than its header says")])
+        writer.add([(header, bytes(payload) + b"longer than its header says")])
     assert not isinstance(caught.value, HoldfastError)
     with pytest.raises(type(caught.value)):
         writer.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from holdfast.base.errors import Damaged, Locked, NotFound, Refused, SourceError
 from holdfast.ingest.sources.source import FileSource
+from holdfast.repo.core.mirrored import delete_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.records import log_archive as logs
@@ -226,8 +228,8 @@ def test_a_file_that_was_taken_over_and_then_withdrawn_does_not_come_back_as_a_c
                 seen.append(operation)
                 kept = [item for item in theirs.snapshot.items if item.path != NEW]
                 with Writer(a) as writer:
-                    writer.commit(logs.replace(theirs.snapshot, items=tuple(kept)))
-                logs.delete_pair(store, Kind.SNAPSHOT, theirs.id)
+                    writer.commit(replace(theirs.snapshot, items=tuple(kept)))
+                delete_pair(store, Kind.SNAPSHOT, theirs.id)
                 push_files(b, tmp_path / "g", NEW, seed=5)
 
         seen: list[Operation] = []
@@ -246,8 +248,8 @@ def test_what_two_dead_pushes_left_under_one_name_is_never_merged_nor_read(
     push_files(repository, tmp_path / "f", NEW)
     with Writer(repository) as writer:
         ours = archive_of(repository).snapshots[0].snapshot
-        other = logs.replace(ours.items[0], size=ours.items[0].size + 1)
-        writer.commit(logs.replace(ours, items=(other,)))
+        other = replace(ours.items[0], size=ours.items[0].size + 1)
+        writer.commit(replace(ours, items=(other,)))
     for _ in range(2):
         push_files(repository, tmp_path / "f", *OLD)
         archive = archive_of(repository)
@@ -372,7 +374,7 @@ def test_nothing_is_dropped_while_a_snapshot_cannot_be_read(tmp_path: Path) -> N
 
 
 def test_an_archive_is_found_by_name_or_identity(repository: Repository, tmp_path: Path) -> None:
-    twin = logs.replace(SUBJECT, uuid="postgresql-88")
+    twin = replace(SUBJECT, uuid="postgresql-88")
     push_files(repository, tmp_path / "f", *OLD)
     push_files(repository, tmp_path / "f", *OLD, subject=twin, seed=2)
     assert bytes_of(repository, open_archive(repository, "postgresql-88"), OLD[0]) == content(OLD[0], 2)

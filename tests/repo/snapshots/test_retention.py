@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -155,7 +156,9 @@ def test_a_rule_alone_keeps_as_many_as_it_says_or_all_there_are(
         "yearly": lambda s: s.snapshot.time.strftime("%Y"),
     }
     mine = [s for s in snapshots if s.snapshot.subject.name == "web" and s.snapshot.time <= NOW]
-    staying = [s for s in mine if s.id in kept(decide(mine, Policy(**{rule: count}), NOW))]
+    rules: dict[str, Any] = {rule: count}
+    policy = Policy(**rules)
+    staying = [s for s in mine if s.id in kept(decide(mine, policy, NOW))]
     assert len(staying) == min(count, len({buckets[rule](s) for s in mine}))
     assert len({buckets[rule](s) for s in staying}) == len(staying)
     for s in staying:  # the newest of its bucket, and no bucket that was passed over is newer

@@ -108,7 +108,7 @@ def every_place(value: Any, path: tuple[str | int, ...] = ()) -> list[list[str |
 
 
 PLACES = every_place(json.loads(encode(EXAMPLE)))
-HOSTILE = [
+HOSTILE: list[Any] = [
     KeyError,
     None,
     -1,

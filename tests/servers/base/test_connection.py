@@ -18,7 +18,7 @@ from holdfast.servers.base.client_programs import find_program, program_environm
 from holdfast.servers.base.connection import is_database_url, parse_url, sqlite_path
 from holdfast.servers.base.secrets import Credentials, access
 
-NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1, max_size=20)
+NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.ingest.sources.source import Graded
 from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.connection import parse_url
 from holdfast.servers.base.secrets import Credentials, access
 from holdfast.servers.mysql.dump import list_databases, prepare_database, with_position
-from servers.postgresql.test_dump import recorder  # noqa: TID251
 from support.cli import Place
-from support.database import MariaServer, maria_server
+from support.database import MariaServer, maria_server, recorder
 from support.scratch import open_folder
 
 PASSWORD = "se'cr\"et\\:#; "
@@ -135,9 +135,11 @@ def test_tables_without_transactions_lower_the_grade_unless_writers_wait(
 ) -> None:
     with access(parse_url(server.url("mixed")), Credentials()) as reach, ExitStack() as stack:
         source = innermost(prepare_database(stack, reach).parts[0].source)
+        assert isinstance(source, Graded)
         assert source.grade is Consistency.UNKNOWN
         assert "tables without transactions were read while they could change: old" in source.evidence
         locked = innermost(prepare_database(stack, reach, lock_all=True).parts[0].source)
+        assert isinstance(locked, Graded)
         assert locked.grade is Consistency.APPLICATION
     result = place.run("backup", server.url("mixed"), "--require", "application")
     assert result.exit_code == 20, result.stderr

@@ -16,14 +16,10 @@ from holdfast.servers.base.connection import parse_url
 from holdfast.servers.base.secrets import Credentials, access
 from holdfast.servers.postgresql.dump import prepare_database
 from support.cli import Place
-from support.database import PostgresServer, postgres_server, postgres_tool, run
+from support.database import PostgresServer, postgres_server, postgres_tool, recorder, run
 from support.scratch import open_folder
 
 PASSWORD = "se'cr\"et\\:#;"
-RECORDER = """#!/bin/sh
-{{ tr '\\0' '\\n' < /proc/self/cmdline; tr '\\0' '\\n' < /proc/self/environ; }} >> {log}
-exec {tool} "$@"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +65,6 @@ def loaded(server: PostgresServer, place: Place, selector: str, database: str) -
         dump = process.stdout.read()
     server.tool("psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", database, stdin=dump)
     return rows(server, database)
-
-
-def recorder(tmp_path: Path, tool: str) -> tuple[str, Path]:
-    """(a PATH whose first folder has a program that notes its arguments and environment, the notes)."""
-    folder, log = tmp_path / "bin", tmp_path / "seen"
-    folder.mkdir(exist_ok=True)
-    path = folder / Path(tool).name
-    path.write_text(RECORDER.format(log=log, tool=tool))
-    path.chmod(0o755)
-    return f"{folder}:{os.environ['PATH']}", log
 
 
 def test_a_database_comes_back_row_by_row_with_its_place_in_the_log(

@@ -9,6 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -112,7 +113,7 @@ def test_a_running_server_is_not_touched(place: Place, scratch: Path) -> None:
         before = state(server)
         put_dump(place, SHORT, "postgresql")
         # What libpq's programs would follow: the rehearsal's do not.
-        misleading = {**server.environment, "PGDATABASE": "shop"}
+        misleading: dict[str, Any] = {**server.environment, "PGDATABASE": "shop"}
         result = place.run("rehearse", "shop", "--scratch", scratch, **misleading)
         assert result.exit_code == 0, result.output
         assert state(server) == before

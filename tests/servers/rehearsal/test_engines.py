@@ -194,7 +194,7 @@ def test_a_recovery_that_would_end_at_a_hole_in_the_log_is_not_begun(place: Plac
     for path in segments:
         if path != lost:
             place.ok("wal-push", path, "--system-id", stored.snapshot.facts["system_id"])
-    words = ["rehearse", physical.NAME, "--until", "latest", "--scratch", scratch]
+    words: list[str | Path] = ["rehearse", physical.NAME, "--until", "latest", "--scratch", scratch]
     result = place.run(*words)
     assert result.exit_code == 1
     assert f"{lost.name} is missing" in result.stderr

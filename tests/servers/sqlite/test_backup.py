@@ -31,6 +31,12 @@ def prepare(stack: ExitStack, path: Path, patience: float = 30.0) -> Prepared:
     return sqlite.prepare_database(stack, path, ignore, patience=patience)
 
 
+def source_of(prepared: Prepared) -> sqlite.DatabaseFile:
+    (part,) = prepared.parts
+    assert isinstance(part.source, sqlite.DatabaseFile)
+    return part.source
+
+
 @pytest.fixture(params=["wal", "delete"])
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Two accounts whose sum is always the same, and 3 MB of ballast."""
@@ -70,7 +76,7 @@ def test_facts_are_what_the_file_says(database: Path) -> None:
             "page_size": "4096",
             "user_version": "7",
         }
-        source = prepared.parts[0].source
+        source = source_of(prepared)
         assert source.grade is Consistency.APPLICATION
         assert source.size
         left = {path.name for path in Path(source.path.parent).iterdir()}
@@ -98,7 +104,7 @@ def test_copies_are_consistent_while_a_writer_goes_on(
         assert wrote.wait(30)
         for n in range(3):
             with ExitStack() as stack:
-                source = prepare(stack, database).parts[0].source
+                source = source_of(prepare(stack, database))
                 assert source.grade is Consistency.APPLICATION
                 copy = tmp_path / f"copy{n}"
                 shutil.copyfile(source.path, copy)
@@ -129,7 +135,7 @@ def test_a_writer_between_all_steps_is_held_back_in_the_end(
                 answers.append("written")
 
         with ExitStack() as stack:
-            source = sqlite.prepare_database(stack, path, write).parts[0].source
+            source = source_of(sqlite.prepare_database(stack, path, write))
             copy = tmp_path / "copy"
             shutil.copyfile(source.path, copy)
     assert "written" in answers
@@ -146,7 +152,7 @@ def test_what_is_in_the_write_ahead_log_is_in_the_copy(tmp_path: Path) -> None:
         db.execute("INSERT INTO account VALUES (42)")
         with ExitStack() as stack:
             copy = tmp_path / "copy"
-            shutil.copyfile(prepare(stack, path).parts[0].source.path, copy)
+            shutil.copyfile(source_of(prepare(stack, path)).path, copy)
     assert total(copy) == 42
 
 
@@ -175,7 +181,7 @@ os.kill(os.getpid(), {int(signal.SIGKILL)})
     assert before[0].count(b"y" * 2000) > 100  # the dead transaction is in the file
     with ExitStack() as stack:
         copy = tmp_path / "copy"
-        shutil.copyfile(prepare(stack, path).parts[0].source.path, copy)
+        shutil.copyfile(source_of(prepare(stack, path)).path, copy)
     assert total(copy) == 500
     assert (path.read_bytes(), journal.read_bytes()) == before
 
@@ -215,7 +221,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_nothing_is_left_beside_the_original(database: Path, tmp_path: Path) -> None:
     with ExitStack() as stack:
         before = sorted(path.name for path in tmp_path.iterdir())
-        assert prepare(stack, database).parts[0].source.grade is Consistency.APPLICATION
+        assert source_of(prepare(stack, database)).grade is Consistency.APPLICATION
     assert [
         name
         for name in sorted(path.name for path in tmp_path.iterdir())

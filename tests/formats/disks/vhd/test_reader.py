@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -258,7 +259,7 @@ def test_a_parent_with_another_identity_is_refused(tmp_path: Path) -> None:
 
 
 def test_chains_that_never_end_are_refused(tmp_path: Path) -> None:
-    loop = {"size": 1024, "parent_name": "other.vhd"}
+    loop: dict[str, Any] = {"size": 1024, "parent_name": "other.vhd"}
     one = write_vhd(tmp_path / "one.vhd", {}, unique_id=b"1" * 16, parent_id=b"2" * 16, **loop)
     two = write_vhd(tmp_path / "other.vhd", {}, unique_id=b"2" * 16, parent_id=b"2" * 16, **loop)
     with pytest.raises(ImageRefused, match=r"other\.vhd: it is a parent of itself"), opened(one, two):

@@ -7,6 +7,7 @@ import struct
 import tracemalloc
 import zlib
 from array import array
+from functools import partial
 
 import pytest
 
@@ -116,7 +117,7 @@ def test_headers_that_are_cut_off_are_told() -> None:
     text = descriptor(f'RW {SECTORS} SPARSE "a"').encode()
     for part in (b"", b"KD", b"KDMV", b"COW", esx_extent(DISK)[:31]):
         with pytest.raises(ImageDamaged):
-            read_all(text, lambda name, part=part: BytesFile(part, name))
+            read_all(text, partial(BytesFile, part))
     with pytest.raises(ImageDamaged, match="cut off"):
         read_all(hosted_header(SECTORS, overhead=0, directory=(1 << 64) - 1) + bytes(SECTOR))
 
@@ -191,7 +192,8 @@ def test_zeros_are_not_taken_from_a_redundant_table_that_lies_elsewhere(sparse: 
 
 def _grains(image: bytes) -> list[int]:
     """Offsets of the grains of a stream made by `stream`."""
-    found, at = [], FIRST * SECTOR
+    found: list[int] = []
+    at = FIRST * SECTOR
     while True:
         _, length = GRAIN_MARKER.unpack_from(image, at)
         if not length:

@@ -107,7 +107,7 @@ def test_writes_in_any_order_are_found_and_holes_agree_with_qemu(tmp_path: Path,
         check_image(disk, raw.read_bytes())
         found = list(disk.extents())
     data = [(part.start, part.start + part.length) for part in found if part.kind is ExtentKind.DATA]
-    covered = set()
+    covered: set[int] = set()
     for start, end in _written(image):
         covered.update(range(start // SECTOR, end // SECTOR))
     assert sum(end - start for start, end in data) == len(covered) * SECTOR

@@ -233,7 +233,9 @@ def test_no_logs_go_while_a_snapshot_cannot_be_read(shop: Shop) -> None:
 
 
 def test_a_backup_that_is_being_taken_keeps_the_logs(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(drop.__kwdefaults__, "lock_timeout", 0.0)
+    defaults = drop.__kwdefaults__
+    assert defaults
+    monkeypatch.setitem(defaults, "lock_timeout", 0.0)
     with shop.opened() as repository, Writer(repository):
         done = shop.place.run("forget", shop.old.id[:12])
     assert done.exit_code == 0

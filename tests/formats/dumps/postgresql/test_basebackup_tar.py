@@ -17,36 +17,11 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
 from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner, files, is_physical_backup
 from holdfast.formats.dumps.postgresql.control import parse_control
 from holdfast.formats.dumps.postgresql.manifest import ManifestError, ManifestReader
-from support.basics import random_bytes
+from support.cluster_tar import CLUSTER, CONTROL, LABEL, RELATION, SYSTEM, member
 from support.physical import scan
 
 SEGMENT = 1 << 20
-SYSTEM = 7_712_022_956_134_023_898
-LABEL = "START WAL LOCATION: 0/200028 (file 000000010000000000000002)\nSTART TIMELINE: 1\n"
-CONTROL = struct.pack("<QII", SYSTEM, 1300, 2022_09041).ljust(8192, b"\0")
 WAL = struct.pack("<HHIQI4xQII", 0xD110, 2, 1, 2 * SEGMENT, 0, SYSTEM, SEGMENT, 8192).ljust(SEGMENT, b"w")
-RELATION = random_bytes(40_000, 1)
-CLUSTER: Mapping[str, bytes] = {
-    "backup_label": LABEL.encode(),
-    "PG_VERSION": b"15\n",
-    "base/5/2619": RELATION,
-    "base/5/empty": b"",
-    "global/pg_control": CONTROL,
-}
-
-
-def member(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.size, info.type, info.mode, info.mtime, info.uname = (
-        len(data),
-        kind,
-        0o600,
-        1_700_000_000,
-        "postgres",
-    )
-    for field, value in fields.items():
-        setattr(info, field, value)
-    return info
 
 
 def manifest(files_: Mapping[str, bytes], *, version: int = 1, ranges: str = "", head: str = "") -> bytes:

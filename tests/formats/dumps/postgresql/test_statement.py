@@ -110,7 +110,7 @@ def test_names_without_schema_are_in_the_search_path_of_old_dumps() -> None:
     assert "shop.mood" in classify(b"CREATE TABLE t (a mood);", "shop").needs
 
 
-NAMES = st.text(st.sampled_from('ab.";$ \\\n-é/*') | st.characters(exclude_categories=("Cs",)), min_size=1)
+NAMES = st.text(st.sampled_from('ab.";$ \\\n-é/*') | st.characters(exclude_categories=["Cs"]), min_size=1)
 
 
 @given(NAMES, NAMES)

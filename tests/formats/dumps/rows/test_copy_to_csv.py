@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, Refused
+from holdfast.base.types import Buffer
 from holdfast.formats.dumps.rows import copy_to_csv as copy_rows
 from holdfast.formats.dumps.rows.copy_to_csv import copy_to_csv, insert_to_csv
 
 VALUES = st.none() | st.text(
-    st.sampled_from("ab,\"'\\\n\r\t\b\f\v .Nx0171é\U0001f600;()") | st.characters(exclude_categories=("Cs",)),
+    st.sampled_from("ab,\"'\\\n\r\t\b\f\v .Nx0171é\U0001f600;()") | st.characters(exclude_categories=["Cs"]),
     max_size=12,
 ).filter(lambda value: "\0" not in value)
 TABLES = st.integers(1, 4).flatmap(
@@ -47,12 +48,12 @@ def expected(rows: list[list[str | None]]) -> bytes:
     return "".join(lines).encode()
 
 
-def pieces(data: bytes, step: int) -> Iterator[memoryview]:
+def pieces(data: bytes, step: int) -> Iterator[Buffer]:
     for at in range(0, len(data), step):
         yield memoryview(data)[at : at + step]
 
 
-def convert(columns: list[str], data: Iterable[bytes]) -> bytes:
+def convert(columns: list[str], data: Iterable[Buffer]) -> bytes:
     return b"".join(copy_to_csv(columns, data))
 
 

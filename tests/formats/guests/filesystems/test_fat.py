@@ -139,7 +139,7 @@ def short(name: bytes, *, attributes: int = 0x20, case: int = 0, cluster: int = 
 
 def root_directory(image: Path) -> int:
     reserved, tables, _, _, _, table = struct.unpack_from("<HBHHBH", image.read_bytes()[:512], 14)
-    return (reserved + tables * table) * 512
+    return int(reserved + tables * table) * 512
 
 
 # ---- exFAT: no tool here writes files into one ----------------------------------------------------------
@@ -154,7 +154,7 @@ class Exfat:
         run("mkfs.exfat", "-n", "Grüße", "-c", str(cluster_size), path)
         raw = path.read_bytes()[:512]
         self.table, _, heap, _, self.root = struct.unpack_from("<IIIII", raw, 80)
-        self.heap = heap * 512
+        self.heap = int(heap) * 512
         used = path.read_bytes()[self.place(self.root) : self.place(self.root) + cluster_size]
         self.entries = used[: next(at for at in range(0, cluster_size, 32) if used[at] == 0)]
 

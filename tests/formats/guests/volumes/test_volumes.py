@@ -159,7 +159,7 @@ def test_one_bad_volume_never_hides_the_others(tmp_path: Path, ext4: bytes) -> N
     run("sgdisk", "-n", "1:2048:+8M", "-n", "2:0:+1M", "-n", "3:0:+8M", image)
     broken = bytearray(ext4)
     broken[1024 + 0x58 : 1024 + 0x5A] = b"\x01\x00"  # inodes of one byte
-    put(image, 2048 * 512, broken)
+    put(image, 2048 * 512, bytes(broken))
     put(image, (2048 + 16384) * 512 + 3, b"NTFS    ")
     put(image, (2048 + 16384 + 2048) * 512, ext4)
     found = volumes(image)

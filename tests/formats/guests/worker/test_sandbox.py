@@ -286,7 +286,7 @@ def test_the_numbers_of_calls_are_those_of_the_kernels_headers(name: str) -> Non
         }[name]
     )
     need(header.exists(), str(header))
-    numbers = {}
+    numbers: dict[str, str] = {}
     for line in header.read_text().splitlines():
         words = line.split()
         if len(words) >= 3 and words[0] == "#define" and words[1].startswith(("__NR_", "__NR3264_")):

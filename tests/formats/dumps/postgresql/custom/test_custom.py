@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from formats.dumps.postgresql.test_scan import RICH, SHOP, check_file, cluster, content, dump_of, tables_of  # noqa: TID251
-from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
 from holdfast.formats.dumps.core.names import file_name
 from holdfast.formats.dumps.postgresql.custom.files import files, table_rows
-from holdfast.formats.dumps.postgresql.custom.unpack import Unpacker, is_tar_archive
+from holdfast.formats.dumps.postgresql.custom.unpack import is_tar_archive
 from holdfast.formats.dumps.postgresql.files import csv
 from support.database import PostgresServer, postgres_tool
+from support.pgdump_examples import unpack
+from support.pgdump_real import RICH, SHOP, check_file, cluster, content, dump_of, tables_of
 from support.postgres_examples import HOSTILE_TABLES, ROLES, fill, identifier
 
 DATE = slice(16, 51)
@@ -36,16 +36,6 @@ def other() -> Iterator[PostgresServer]:
     """A cluster that has none of the roles."""
     with cluster() as one:
         yield one
-
-
-def unpack(archive: bytes, step: int = 1 << 20) -> tuple[bytes, Catalogue]:
-    """What is stored, and the catalogue as it comes back from the repository."""
-    unpacker = Unpacker()
-    stored = b"".join(
-        piece for at in range(0, len(archive), step) for piece in unpacker.feed(archive[at : at + step])
-    )
-    found = unpacker.finish()
-    return stored, decode(encode(found), "catalogue", len(stored))
 
 
 def made(archive: bytes, path: str) -> bytes:
