@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from holdfast.tree.paths import Inside, OpenDisk
+from holdfast.formats.guests.client.open_disk import OpenDisk
+from holdfast.tree.paths import Inside
 from support.cli import Place, files, flip_byte
 from support.guest_images import blank, mounted, run
 

@@ -81,7 +81,7 @@ def _parameter(parameter: click.Parameter) -> str:
     return ", ".join(told)
 
 
-def _kind(kind: click.ParamType) -> str:
+def _kind(kind: click.ParamType[Any]) -> str:
     match kind:
         case click.Choice():
             return " | ".join(kind.choices)

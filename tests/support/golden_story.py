@@ -134,7 +134,7 @@ class Story:
     def __post_init__(self) -> None:
         self.normal = Normaliser(self.place.root, DAYS)
 
-    def ask(self, name: str, *args: str | Path, **env: str | None) -> None:
+    def ask(self, name: str, *args: str | Path, **env: Any) -> None:
         """Keep the answer under a name. `env` None takes a variable away."""
         result = self.place.run("--json", *args, **env)
         self.keep(name, args, result.exit_code, result.stdout, result.stderr)
