@@ -17,6 +17,7 @@ import pytest
 from holdfast.base.errors import Damaged, Refused, StreamFailed
 from holdfast.base.targets import TargetError
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
 from holdfast.ingest.backup.backup import Request, back_up
 from holdfast.ingest.backup.recognise import OTHER_DUMP
@@ -175,7 +176,7 @@ def test_a_killed_tool_is_never_a_backup(server: PostgresServer) -> None:
         with pytest.raises(StreamFailed, match="was killed by signal 9"):
             source.finish()
         with pytest.raises(StreamFailed, match="not whole"):
-            source.judge(catalogue.fault, {})
+            source.judge(catalogue.fault, DumpFacts())
 
 
 def test_a_cut_stream_is_a_fault_even_if_the_tool_says_nothing(server: PostgresServer) -> None:
@@ -184,7 +185,7 @@ def test_a_cut_stream_is_a_fault_even_if_the_tool_says_nothing(server: PostgresS
         data, _, catalogue = read_all(source)
         assert not catalogue.fault
         with pytest.raises(StreamFailed, match="of the cluster with system identifier 1, not"):
-            source.judge("", {"system_id": "1"})
+            source.judge("", DumpFacts(system_id="1"))
     for length in (len(data) - 2048, len(data) - 200_000, len(data) // 2):
         assert scan(data[:length])[1].fault
 
