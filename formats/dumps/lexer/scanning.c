@@ -1,0 +1,165 @@
+/* Vector loops over the bulk of a dump. Each only goes over bytes that no rule asks for: without vector
+ * instructions the automaton finds the same, byte by byte. */
+#include "lexer.h"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+
+static inline __m128i
+load(const unsigned char *p)
+{
+    return _mm_loadu_si128((const __m128i *)(const void *)p);
+}
+
+/* ---- rows of INSERT in blocks of 64 bytes -------------------------------------------------------------- */
+
+typedef struct {
+    __m128i quote, backslash, delimiter, name, dash, slash, star, small, one, other, prefix;
+} Needles;
+
+/* One bit a byte. */
+typedef struct {
+    uint64_t quotes, backslashes;
+    uint64_t special; /* what could matter outside of strings */
+} Block;
+
+static inline Needles
+needles_for(const Lexer *x)
+{
+#define ALL(byte) _mm_set1_epi8((char)(byte))
+    return (Needles){
+        .quote = ALL('\''), .backslash = ALL('\\'), .delimiter = ALL(x->delimiter[0]), .name = ALL('"'),
+        .dash = ALL('-'), .slash = ALL('/'), .star = ALL('*'), .small = ALL(0x20),
+        .one = load(x->dialect->stops[0].bytes), .other = load(x->dialect->stops[1].bytes),
+        .prefix = load(x->dialect->prefix_stop.bytes), /* no byte is 0 once `small` is in it */
+    };
+#undef ALL
+}
+
+static inline uint64_t
+mask(__m128i v)
+{
+    return (uint64_t)(uint32_t)_mm_movemask_epi8(v);
+}
+
+/* Looks at one byte behind the block too. */
+static inline Block
+look_at(const unsigned char *p, const Needles *n, int backslashes)
+{
+    Block block = {0, 0, 0};
+    for (int i = 0; i < BLOCK_SIZE; i += 16) {
+        __m128i v = load(p + i);
+        __m128i next = load(p + i + 1);
+        __m128i s = _mm_or_si128(_mm_cmpeq_epi8(v, n->delimiter), _mm_cmpeq_epi8(v, n->name));
+        s = _mm_or_si128(s, _mm_or_si128(_mm_cmpeq_epi8(v, n->one), _mm_cmpeq_epi8(v, n->other)));
+        s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(v, n->dash), _mm_cmpeq_epi8(next, n->dash)));
+        s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(v, n->slash), _mm_cmpeq_epi8(next, n->star)));
+        s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(_mm_or_si128(v, n->small), n->prefix),
+                                          _mm_cmpeq_epi8(next, n->quote)));
+        block.quotes |= mask(_mm_cmpeq_epi8(v, n->quote)) << i;
+        block.special |= mask(s) << i;
+        if (backslashes)
+            block.backslashes |= mask(_mm_cmpeq_epi8(v, n->backslash)) << i;
+    }
+    return block;
+}
+
+/* The bytes that a backslash stands before; *pending: whether one stands before the next block. */
+static inline uint64_t
+escaped_bytes(uint64_t backslashes, uint64_t *pending)
+{
+    uint64_t escaped = *pending, rest = backslashes & ~*pending;
+    *pending = 0;
+    while (rest) {
+        uint64_t bit = rest & -rest;
+        escaped |= bit << 1;
+        *pending = bit >> 63;
+        rest &= ~(bit | bit << 1);
+    }
+    return escaped;
+}
+
+/* From each opening quote to before its closing one; `within` is all ones when a string is open. */
+static inline uint64_t
+string_bytes(uint64_t quotes, uint64_t within)
+{
+    for (int shift = 1; shift < 64; shift *= 2)
+        quotes ^= quotes << shift;
+    return quotes ^ within;
+}
+
+/* Goes over rows as long as nothing but '..' strings and harmless bytes come. A running exclusive or of the
+ * quotes that are not escaped says what is within a string; whatever else could matter and is outside of
+ * strings stops it (technique: Langdale and Lemire, "Parsing gigabytes of JSON per second", VLDB Journal
+ * 2019). Only where `in_blocks`. */
+void
+skip_blocks(Lexer *x, Cursor *c)
+{
+    const unsigned char *p = c->p;
+    const Needles needles = needles_for(x);
+    int backslashes = x->backslashes;
+    uint64_t within = x->within.inside == QUOTED ? ~(uint64_t)0 : 0;
+    uint64_t pending = 0; /* 1: the next block's first byte is escaped */
+    while (c->end - p > BLOCK_SIZE) {
+        Block block = look_at(p, &needles, backslashes);
+        uint64_t escaped = escaped_bytes(block.backslashes, &pending);
+        uint64_t strings = string_bytes(block.quotes & ~escaped, within);
+        uint64_t special = (block.special | block.backslashes) & ~strings;
+        if (special) {
+            p += __builtin_ctzll(special);
+            within = pending = 0;
+            break;
+        }
+        within = strings >> 63 ? ~(uint64_t)0 : 0;
+        p += BLOCK_SIZE;
+    }
+    if (within) {
+        x->within.inside = QUOTED;
+        x->within.quote = '\'';
+        x->within.escapes = backslashes;
+        p += pending; /* there is one more: a block is taken only when a byte follows it */
+    }
+    else {
+        x->within.inside = PLAIN;
+        /* Back to where the number or word here began: whether $ opens a quote depends on that. */
+        if (x->dialect->dollar_quotes && x->traits[*p] & WORD)
+            while (p > c->p && x->traits[p[-1]] & WORD)
+                p--;
+    }
+    c->p = p;
+}
+
+#else
+
+void
+skip_blocks(Lexer *x, Cursor *c)
+{
+    (void)x, (void)c;
+}
+
+#endif
+
+/* ---- COPY data ------------------------------------------------------------------------------------------ */
+
+/* The first newline with \. behind it, or NULL. */
+const unsigned char *
+find_copy_end(const unsigned char *p, const unsigned char *end)
+{
+#if defined(__SSE2__)
+    const __m128i newline = _mm_set1_epi8('\n'), backslash = _mm_set1_epi8('\\'), dot = _mm_set1_epi8('.');
+    for (; end - p >= 18; p += 16) {
+        __m128i a = _mm_cmpeq_epi8(load(p), newline);
+        __m128i b = _mm_cmpeq_epi8(load(p + 1), backslash);
+        __m128i d = _mm_cmpeq_epi8(load(p + 2), dot);
+        int found = _mm_movemask_epi8(_mm_and_si128(_mm_and_si128(a, b), d));
+        if (found)
+            return p + __builtin_ctz((unsigned)found);
+    }
+#endif
+    while (end - p >= 3 && (p = memchr(p, '\n', (size_t)(end - p - 2))) != NULL) {
+        if (p[1] == '\\' && p[2] == '.')
+            return p;
+        p++;
+    }
+    return NULL;
+}
