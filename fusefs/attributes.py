@@ -8,17 +8,7 @@ from dataclasses import dataclass
 import pyfuse3
 
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType
-from holdfast.tree.nodes import (
-    DiskFiles,
-    Document,
-    Folder,
-    GuestRoot,
-    Link,
-    MadeFile,
-    Node,
-    StoredFile,
-    ViewFile,
-)
+from holdfast.tree.nodes import DirectoryNode, GuestNode, LinkNode, Node, is_directory
 
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""
@@ -42,18 +32,18 @@ class Ownership:
 
 
 def attributes_of(node: Node, number: int, owner: Ownership) -> pyfuse3.EntryAttributes:
-    """Link counts of folders are 1, as in btrfs: "not counted", which tree walkers understand."""
-    if isinstance(node, GuestRoot):
-        return attributes_of_entry(node.entry, node.number, owner)
+    """Link counts of directories are 1, as in btrfs: "not counted", which tree walkers understand."""
+    if isinstance(node, GuestNode):
+        return attributes_of_entry(node.entry, number, owner)
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(number)
     entry.st_mode = pyfuse3.ModeT(_mode(node, owner))
     entry.st_uid, entry.st_gid = owner.uid, owner.gid
     entry.st_nlink = 1
-    entry.st_size, entry.st_blocks = _size(node)
+    entry.st_size, entry.st_blocks = node.size, -(-node.allocated // 512)
     time = max(0, min(node.mtime, _TIME_LIMIT))
     entry.st_mtime_ns = entry.st_ctime_ns = entry.st_atime_ns = time
-    passing = isinstance(node, Link) or (isinstance(node, Folder) and node.growing)
+    passing = isinstance(node, LinkNode) or (isinstance(node, DirectoryNode) and node.growing)
     entry.attr_timeout = entry.entry_timeout = _GROWING if passing else _FOREVER
     return entry
 
@@ -86,24 +76,8 @@ def attributes_of_entry(guest: Entry, number: int, owner: Ownership) -> pyfuse3.
 
 
 def _mode(node: Node, owner: Ownership) -> int:
-    if isinstance(node, Link):
+    if isinstance(node, LinkNode):
         return stat.S_IFLNK | 0o777
-    if isinstance(node, Folder | DiskFiles):
+    if is_directory(node):
         return stat.S_IFDIR | (0o555 if owner.everybody else 0o500)
     return stat.S_IFREG | (0o444 if owner.everybody else 0o400)
-
-
-def _size(node: Node) -> tuple[int, int]:
-    """(st_size, st_blocks); holes of stored files take no blocks."""
-    if isinstance(node, StoredFile):
-        return node.item.size, -(-node.item.allocated // 512)
-    if isinstance(node, ViewFile):
-        tables = max(0, node.size - node.item.size)
-        return node.size, -(-(node.item.allocated + tables) // 512)
-    if isinstance(node, MadeFile):
-        return node.composed.size, -(-node.composed.size // 512)
-    if isinstance(node, Document):
-        return len(node.data), -(-len(node.data) // 512)
-    if isinstance(node, Link):
-        return len(node.target.encode()), 0
-    return 0, 0

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 import pyfuse3
 
 from holdfast.formats.guests.client.open_disk import Guest
-from holdfast.formats.guests.values.naming import Place, layout, noted, text_document
-from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType, Volume
+from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType
 from holdfast.fusefs.guest_disks import GuestDisks
 from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
 from holdfast.fusefs.recent import Recent
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot, Node
+from holdfast.tree.nodes import DiskNode, GuestNode, Node
+from holdfast.tree.volumes import look_into, volume_nodes
 
 T = TypeVar("T")
 
@@ -36,8 +35,6 @@ _ATTRIBUTE = 300
 """Bytes that one takes besides its value."""
 
 Opened = MappedFile | ParsedFile
-_Volume = tuple[Volume, Entry | None]
-"""A volume and the top folder of its file system, if it has one."""
 
 
 class GuestTree:
@@ -51,33 +48,23 @@ class GuestTree:
         self._entries: Recent[Entry] = Recent(_ENTRIES)
         self._xattrs: Recent[dict[bytes, bytes]] = Recent(_ATTRIBUTES)
 
-    async def volumes(self, folder: DiskFiles) -> dict[str, Node]:
+    async def volumes(self, disk: DiskNode) -> Mapping[str, Node]:
         """The children of `files/DISK`. Raises GuestError when the disk cannot be looked into."""
-        if folder.volumes is None:
-            key = folder.snapshot, folder.item.path
-            looked = await self._disks.run(key, folder.item, _look)
-            if folder.volumes is None:  # somebody else may have asked too
-                folder.volumes = self._build(folder, looked)
-        return folder.volumes
+        if disk.volumes is not None:
+            return disk.volumes
+        found = await self._disks.run((disk.snapshot, disk.item.path), disk.item, look_into)
+        if disk.volumes is None:  # somebody else may have asked too
+            nodes = volume_nodes(disk, found)
+            if not found.settled:
+                return nodes
+            disk.volumes = nodes
+        return disk.volumes
 
-    def _build(self, disk: DiskFiles, looked: Mapping[Place, _Volume]) -> dict[str, Node]:
-        folders: dict[Place, dict[str, Node]] = {(): {}}
-        for place, (volume, root) in looked.items():
-            for depth in range(1, len(place)):
-                if place[:depth] not in folders:
-                    children: dict[str, Node] = {}
-                    folders[place[:depth]] = children
-                    folders[place[: depth - 1]][place[depth - 1]] = _folder(disk, place[:depth], children)
-            folders[place[:-1]][place[-1]] = self._volume_node(disk, place, volume, root)
-        return folders[()]
-
-    def _volume_node(self, disk: DiskFiles, place: Place, volume: Volume, root: Entry | None) -> Node:
-        key = f"{disk.key}/{'/'.join(place)}"
-        if root is None:
-            return Document(key, text_document(volume), disk.mtime)
-        slot = self._slots.slot(VolumeKey(disk.snapshot, disk.item.path, volume.path))
-        self._items[slot] = disk.item
-        return GuestRoot(key, guest_number(slot, root.inode), root)
+    def number(self, node: GuestNode) -> int:
+        """The inode number of the root directory of a volume. Raises FUSEError when there is none left."""
+        slot = self._slots.slot(VolumeKey(node.disk.snapshot, node.disk.item.path, node.volume.path))
+        self._items[slot] = node.disk.item
+        return guest_number(slot, node.entry.inode)
 
     async def entry(self, number: int) -> Entry:
         """What stat says of an inode. Raises FUSEError or GuestError, as all of these."""
@@ -166,22 +153,3 @@ class GuestTree:
 
 def _cost(entry: Entry) -> int:
     return _ENTRY + _EXTENT * len(entry.extents or ())
-
-
-def _folder(disk: DiskFiles, place: Place, children: dict[str, Node]) -> Folder:
-    return Folder(f"{disk.key}/{'/'.join(place)}/", disk.mtime, lambda: children, growing=False)
-
-
-def _look(guest: Guest) -> dict[Place, _Volume]:
-    """Thread: where a disk's volumes stand, each with its top folder. One that is damaged is shown as a text
-    that says so, and hides no other."""
-    found: dict[Volume, Entry | None] = {}
-    for volume in noted(guest.volumes()):
-        if not volume.file_system:
-            found[volume] = None
-            continue
-        try:
-            found[volume] = guest.root(volume.path)
-        except GuestDamaged as error:
-            found[replace(volume, file_system="", text=f"{volume.file_system}, damaged: {error}")] = None
-    return {place: (volume, found[volume]) for place, volume in layout(found).items()}

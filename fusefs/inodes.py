@@ -6,7 +6,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from holdfast.tree.build import Tree
-from holdfast.tree.nodes import DiskFiles, Folder, Node, growing_nodes
+from holdfast.tree.nodes import DirectoryNode, DiskNode, Node, growing_nodes
 
 ROOT = 1
 _FIRST = 1 << 32
@@ -41,7 +41,7 @@ class Inodes:
         return number
 
     def replace(self, old: Tree | None, new: Tree) -> list[tuple[int, str]]:
-        """Enter a new tree. Returns (folder's number, name) of each entry that is not what it was."""
+        """Enter a new tree. Returns (directory's number, name) of each entry that is not what it was."""
         gone: list[tuple[int, str]] = []
         fresh = {(parent.key, name): node for parent, name, node in growing_nodes(new.root)}
         if old is not None:
@@ -65,7 +65,7 @@ class Inodes:
         if number is None:
             return
         del self._nodes[number]
-        if isinstance(node, DiskFiles) or (isinstance(node, Folder) and not node.growing):
+        if isinstance(node, DiskNode) or (isinstance(node, DirectoryNode) and not node.growing):
             for child in node.shown_children:
                 self._forget(child)
 

@@ -17,17 +17,7 @@ from holdfast.fusefs.guard import handler
 from holdfast.fusefs.guest_inodes import is_guest
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.live_tree import LiveTree
-from holdfast.tree.nodes import (
-    DiskFiles,
-    Document,
-    Folder,
-    GuestRoot,
-    Link,
-    MadeFile,
-    Node,
-    StoredFile,
-    ViewFile,
-)
+from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, LinkNode, Node, TextNode, is_directory
 
 _BLOCK = 4096
 _AT_ONCE = 1000
@@ -58,22 +48,20 @@ class OpenFile(Protocol):
 class Opener(Protocol):
     """Opens what is stored."""
 
-    def open_file(self, node: StoredFile) -> OpenFile: ...
+    def open(self, node: Node) -> OpenFile:
+        """A file that is neither a text nor in a guest."""
+        ...
 
-    def open_view(self, node: ViewFile) -> OpenFile: ...
-
-    def open_made(self, node: MadeFile) -> OpenFile: ...
-
-    async def load(self, folder: Folder) -> None:
-        """Read what must be known before a folder's children can be made."""
+    async def load(self, directory: DirectoryNode) -> None:
+        """Read what must be known before a directory's children can be made."""
         ...
 
 
-class OpenDocument:
-    """A document that is open; its bytes are in memory anyway."""
+class OpenText:
+    """A text that is open; its bytes are in memory anyway."""
 
-    def __init__(self, document: Document) -> None:
-        self._data = document.data
+    def __init__(self, node: TextNode) -> None:
+        self._data = node.data
 
     async def read(self, offset: int, length: int) -> Buffer:
         return self._data[offset : offset + length]
@@ -151,9 +139,9 @@ class HoldfastOperations(ReadOnly):
             return FileNameT(await self._guests.readlink(inode))
         await self._live.look()
         node = self._node(inode)
-        if not isinstance(node, Link):
+        if not isinstance(node, LinkNode):
             raise FUSEError(errno.EINVAL)
-        return FileNameT(node.target.encode())
+        return FileNameT(node.target.encode(errors="surrogateescape"))
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
@@ -248,7 +236,7 @@ class HoldfastOperations(ReadOnly):
     async def _current(self, inode: int) -> Node:
         """The node as it is now."""
         node = self._node(inode)
-        if isinstance(node, Folder) and node.growing:
+        if isinstance(node, DirectoryNode) and node.growing:
             await self._live.look()
             node = self._node(inode)
         return node
@@ -256,27 +244,21 @@ class HoldfastOperations(ReadOnly):
     async def _children(self, inode: int) -> Mapping[str, Node]:
         """What is in a folder now."""
         node = await self._current(inode)
-        if isinstance(node, DiskFiles):
+        if isinstance(node, DiskNode):
             return await self._guests.volumes(node)
-        if not isinstance(node, Folder):
+        if not isinstance(node, DirectoryNode):
             raise FUSEError(errno.ENOTDIR)
         if node.load is not None:
             await self._opener.load(node)
         return node.children
 
     def _open(self, node: Node) -> OpenFile:
-        if isinstance(node, StoredFile):
-            return self._opener.open_file(node)
-        if isinstance(node, ViewFile):
-            return self._opener.open_view(node)
-        if isinstance(node, MadeFile):
-            return self._opener.open_made(node)
-        if isinstance(node, Document):
-            return OpenDocument(node)
-        raise FUSEError(errno.EISDIR)
+        if is_directory(node):
+            raise FUSEError(errno.EISDIR)
+        return OpenText(node) if isinstance(node, TextNode) else self._opener.open(node)
 
     def _number(self, node: Node) -> int:
-        return node.number if isinstance(node, GuestRoot) else self._inodes.number(node)
+        return self._guests.number(node) if isinstance(node, GuestNode) else self._inodes.number(node)
 
     def _stat(self, node: Node) -> EntryAttributes:
         if self._generation != self._live.generation:

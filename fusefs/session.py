@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -34,7 +35,7 @@ from holdfast.fusefs.view_file import OpenView
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.tree.nodes import Folder, MadeFile, StoredFile, ViewFile
+from holdfast.tree.nodes import DirectoryNode, ImageNode, ItemNode, Node, VirtualNode
 
 _log = logging.getLogger("holdfast.fusefs")
 _READ_AHEAD_KB = 1024
@@ -99,35 +100,37 @@ class _Opener:
     open_disk: Callable[[Item], StoredFileHandle]
     loading: dict[str, Flight[Iterable[RepositoryError]]] = field(default_factory=dict)
 
-    def open_file(self, node: StoredFile) -> OpenFile:
-        return self.open_disk(node.item)
+    def open(self, node: Node) -> OpenFile:
+        match node:
+            case ItemNode():
+                return self.open_disk(node.item)
+            case ImageNode():
+                view = stored_view(node.item, self.reader.recipe(node.item), node.format)
+                return OpenView(view, self.open_disk(node.item), self.bridge)
+            case VirtualNode():
+                return OpenView(node.composed, self.open_disk(node.item), self.bridge)
+            case _:
+                raise pyfuse3.FUSEError(errno.EINVAL)
 
-    def open_view(self, node: ViewFile) -> OpenFile:
-        view = stored_view(node.item, self.reader.recipe(node.item), node.format)
-        return OpenView(view, self.open_disk(node.item), self.bridge)
-
-    def open_made(self, node: MadeFile) -> OpenFile:
-        return OpenView(node.composed, self.open_disk(node.item), self.bridge)
-
-    async def load(self, folder: Folder) -> None:
+    async def load(self, directory: DirectoryNode) -> None:
         """Once, however many ask at a time. After trouble with the store the next to ask tries again."""
-        work = folder.load
+        work = directory.load
         if work is None:
             return
-        flight = self.loading.get(folder.key)
+        flight = self.loading.get(directory.key)
         if flight is None:
-            flight = self.loading[folder.key] = Flight()
+            flight = self.loading[directory.key] = Flight()
             self.bridge.post(
-                lambda: work(self.reader), lambda result: self._loaded(folder, result), urgent=True
+                lambda: work(self.reader), lambda result: self._loaded(directory, result), urgent=True
             )
         await flight.wait()
 
-    def _loaded(self, folder: Folder, result: Result[Iterable[RepositoryError]]) -> None:
+    def _loaded(self, directory: DirectoryNode, result: Result[Iterable[RepositoryError]]) -> None:
         if result.error is None:
-            folder.load = None
+            directory.load = None
             for error in result.get():
                 _log.error("only what was stored as a file is shown: %s", error)
-        self.loading.pop(folder.key).land(result)
+        self.loading.pop(directory.key).land(result)
 
 
 def _ownership(options: MountOptions) -> Ownership:

@@ -1,4 +1,4 @@
-"""The mount tree: snapshots in, folders out. No I/O.
+"""The tree of a whole repository: snapshots in, directories out. No I/O.
 
 vms/NAME/TIME/...             latest -> TIME
 databases/ENGINE/NAME/TIME/...
@@ -17,8 +17,8 @@ from holdfast.formats.dumps.logs.required_logs import is_archive_of
 from holdfast.repo.records.log_archive import LogArchive, archives, is_log
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
 from holdfast.tree.names import safe_name, short_ids, time_name, unique_name
-from holdfast.tree.nodes import Folder, Link, Node, StoredFile
-from holdfast.tree.snapshot import nanoseconds, snapshot_folder
+from holdfast.tree.nodes import DirectoryNode, ItemNode, LinkNode, Node
+from holdfast.tree.snapshot import SnapshotNode, nanoseconds
 
 _KINDS = {SubjectKind.VM: "vms", SubjectKind.DATABASE: "databases", SubjectKind.FILES: "files"}
 _OTHER_ENGINE = "other"
@@ -28,21 +28,21 @@ _LOGS = "logs"
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The root, and the folder of each snapshot (which outlives a rebuild)."""
+    """The root, and the directory of each snapshot (which outlives a rebuild)."""
 
-    root: Folder
-    snapshots: Mapping[SnapshotID, Folder]
+    root: DirectoryNode
+    snapshots: Mapping[SnapshotID, SnapshotNode]
 
 
 def build_tree(snapshots: Iterable[StoredSnapshot], before: Tree | None = None, *, born: int = 0) -> Tree:
-    """The tree of these snapshots. Folders of snapshots that `before` has are taken from it.
+    """The tree of these snapshots. Directories of snapshots that `before` has are taken from it.
 
-    `born` (ns) is the time of folders that are empty.
+    `born` (ns since 1970) is the time of directories that are empty.
     """
     every = sorted(snapshots, key=lambda stored: (stored.snapshot.time, stored.id))
     ordered = [stored for stored in every if not is_log(stored)]
     known = before.snapshots if before else {}
-    folders = {stored.id: known.get(stored.id) or snapshot_folder(stored) for stored in ordered}
+    folders = {stored.id: known.get(stored.id) or SnapshotNode(stored) for stored in ordered}
     kinds: dict[SubjectKind, list[StoredSnapshot]] = {kind: [] for kind in _KINDS}
     for stored in ordered:
         kinds[stored.snapshot.subject.kind].append(stored)
@@ -55,7 +55,7 @@ def build_tree(snapshots: Iterable[StoredSnapshot], before: Tree | None = None, 
         else:
             top[name] = _subjects(name, members, folders, paths, born=born)
     links: dict[str, Node] = {
-        short: Link(f"link {stored.id}", f"../{paths[stored.id]}", nanoseconds(stored.snapshot.time))
+        short: _link(f"snapshots/{short}", f"link {stored.id}", f"../{paths[stored.id]}", stored)
         for short, stored in zip(short_ids([s.id for s in ordered]), ordered, strict=True)
     }
     top["snapshots"] = _growing("snapshots", links, born)
@@ -66,11 +66,11 @@ def _engines(
     path: str,
     members: list[StoredSnapshot],
     logs: Iterable[LogArchive],
-    folders: Mapping[SnapshotID, Folder],
+    folders: Mapping[SnapshotID, SnapshotNode],
     paths: dict[SnapshotID, str],
     *,
     born: int,
-) -> Folder:
+) -> DirectoryNode:
     engines: dict[str, list[StoredSnapshot]] = {}
     kept: dict[str, list[LogArchive]] = {}
     for archive in logs:
@@ -90,14 +90,14 @@ def _engines(
 def _subjects(
     path: str,
     members: list[StoredSnapshot],
-    folders: Mapping[SnapshotID, Folder],
+    folders: Mapping[SnapshotID, SnapshotNode],
     paths: dict[SnapshotID, str],
     *,
     logs: Iterable[LogArchive] = (),
     born: int,
-) -> Folder:
-    """One folder a subject, by its newest name. Of two subjects of one name the older has it plain,
-    so that a path does not change because another subject appears. A log archive stands in the folder of
+) -> DirectoryNode:
+    """One directory a subject, by its newest name. Of two subjects of one name the older has it plain,
+    so that a path does not change because another subject appears. A log archive stands in the directory of
     the database that it is of, in one of its own name when there is none."""
     subjects: dict[tuple[str, str], list[StoredSnapshot]] = {}
     for stored in members:
@@ -122,14 +122,13 @@ def _subjects(
     return _growing(path, children, born)
 
 
-def _log_folder(path: str, archive: LogArchive) -> Folder:
+def _log_folder(path: str, archive: LogArchive) -> DirectoryNode:
     children: dict[str, Node] = {}
     whole = (pair for pair in sorted(archive.files.items()) if pair[0] not in archive.conflicts)
     for name, item in whole:
         # The key holds what is in it: another file of this name is another file.
-        children[unique_name(safe_name(name), name, children)] = StoredFile(
-            f"log {item.recipe.hex()} {name}", item
-        )
+        shown = unique_name(safe_name(name), name, children)
+        children[shown] = ItemNode(f"{path}/{_LOGS}/{shown}", f"log {item.recipe.hex()} {name}", item)
     return _growing(f"{path}/{_LOGS}", children)
 
 
@@ -140,10 +139,10 @@ def _newest(group: list[StoredSnapshot]) -> Subject:
 def _times(
     path: str,
     group: list[StoredSnapshot],
-    folders: Mapping[SnapshotID, Folder],
+    folders: Mapping[SnapshotID, SnapshotNode],
     paths: dict[SnapshotID, str],
     archive: LogArchive | None = None,
-) -> Folder:
+) -> DirectoryNode:
     children: dict[str, Node] = {}
     if archive is not None:
         children[_LOGS] = _log_folder(path, archive)
@@ -157,10 +156,14 @@ def _times(
         paths[stored.id] = f"{path}/{name}"
     newest = group[-1]
     target = paths[newest.id].rpartition("/")[2]
-    children[_LATEST] = Link(f"latest {path}", target, nanoseconds(newest.snapshot.time))
+    children[_LATEST] = _link(f"{path}/{_LATEST}", f"latest {path}", target, newest)
     return _growing(path, children)
 
 
-def _growing(path: str, children: dict[str, Node], born: int = 0) -> Folder:
+def _link(path: str, key: str, target: str, to: StoredSnapshot) -> LinkNode:
+    return LinkNode(path, key, target, nanoseconds(to.snapshot.time))
+
+
+def _growing(path: str, children: dict[str, Node], born: int = 0) -> DirectoryNode:
     mtime = max((child.mtime for child in children.values()), default=born)
-    return Folder(f"folder {path}", mtime, lambda: children, growing=True)
+    return DirectoryNode(path, f"folder {path}", mtime, lambda: children, growing=True)

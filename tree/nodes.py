@@ -1,27 +1,38 @@
-"""What the mount tree is made of. Values; no I/O.
+"""What the tree of a snapshot is made of. Values; no I/O.
 
-A node's `key` says what it is, not where it stands: the same in every mount of the repository. Inode
-numbers come from it.
+    DirectoryNode   a directory of items, of virtual files, of disks or of volumes
+    ItemNode        an item as it is stored
+    ImageNode       a disk as an image file of another format
+    VirtualNode     a file made out of a dump: a table, the schema, a cluster's file
+    TextNode        a small file whose bytes are made here: vm.json, p2.txt
+    LinkNode        a symbolic link: latest, a tablespace of a cluster
+    DiskNode        files/DISK: the directory of what is inside a disk
+    GuestNode       a file, directory or whatever else in a guest's file system
+
+Each has a `path` (from the top directory of its snapshot, "" for that directory itself), a `key`, an `mtime`
+(ns since 1970), a `size` (bytes) and `allocated` (bytes without holes). The key says what a node is, not
+where it stands: it is the same in every mount of the repository, and inode numbers come from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from holdfast.base.errors import RepositoryError
 from holdfast.base.types import SnapshotID
 from holdfast.formats.dumps.core.virtual_file import Composed
-from holdfast.formats.guests.values.values import Entry
+from holdfast.formats.guests.values.values import Entry, NodeType, Volume
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class ItemNode:
     """An item as it is stored."""
 
+    path: str
     key: str
     item: Item
 
@@ -29,11 +40,20 @@ class StoredFile:
     def mtime(self) -> int:
         return self.item.mtime
 
+    @property
+    def size(self) -> int:
+        return self.item.size
+
+    @property
+    def allocated(self) -> int:
+        return self.item.allocated
+
 
 @dataclass(frozen=True, slots=True)
-class ViewFile:
-    """A disk seen as an image of another format; `size` is the made-up file's, in bytes."""
+class ImageNode:
+    """A disk seen as an image file of another format; `size` is the image file's."""
 
+    path: str
     key: str
     item: Item
     format: str
@@ -43,11 +63,16 @@ class ViewFile:
     def mtime(self) -> int:
         return self.item.mtime
 
+    @property
+    def allocated(self) -> int:
+        return self.item.allocated + max(0, self.size - self.item.size)
+
 
 @dataclass(frozen=True, slots=True)
-class MadeFile:
+class VirtualNode:
     """A file that is made of stretches of an item and of text."""
 
+    path: str
     key: str
     item: Item
     composed: Composed
@@ -56,88 +81,92 @@ class MadeFile:
     def mtime(self) -> int:
         return self.item.mtime if self.composed.mtime is None else self.composed.mtime
 
-
-class DiskFiles:
-    """The folder of what is inside a disk. `volumes` are its children, None until it was looked into; they
-    go with it when the snapshot goes."""
-
-    __slots__ = ("item", "key", "snapshot", "volumes")
-
-    def __init__(self, key: str, snapshot: SnapshotID, item: Item) -> None:
-        self.key = key
-        self.snapshot = snapshot
-        self.item = item
-        self.volumes: dict[str, Node] | None = None
+    @property
+    def size(self) -> int:
+        return self.composed.size
 
     @property
-    def mtime(self) -> int:
-        return self.item.mtime
-
-    @property
-    def shown_children(self) -> list[Node]:
-        """The volumes if anybody asked for them yet."""
-        return list(self.volumes.values()) if self.volumes is not None else []
+    def allocated(self) -> int:
+        return self.composed.size
 
 
 @dataclass(frozen=True, slots=True)
-class GuestRoot:
-    """The top folder of a guest's file system; `number` is its inode number in the mount."""
+class TextNode:
+    """A small file whose bytes are made here. `volume` is the volume without a readable file system that it
+    stands for, None for the documents about a snapshot."""
 
-    key: str
-    number: int
-    entry: Entry
-
-    @property
-    def mtime(self) -> int:
-        return self.entry.mtime
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A small file whose bytes are made here. `mtime` is in ns."""
-
+    path: str
     key: str
     data: bytes
     mtime: int
+    volume: Volume | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.data)
+
+    @property
+    def allocated(self) -> int:
+        return len(self.data)
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it stands for a volume that could not be read."""
+        return self.volume is not None and self.volume.text.startswith("damaged")
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """A symbolic link."""
+class LinkNode:
+    """A symbolic link. `item` is the dump that it was read from, None for the mount's own links."""
 
+    path: str
     key: str
     target: str
     mtime: int
+    item: Item | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.target.encode(errors="surrogateescape"))
+
+    @property
+    def allocated(self) -> int:
+        return 0
 
 
-class Folder:
-    """A folder; `growing` when snapshots that come or go may change it.
+class DirectoryNode:
+    """A directory; `growing` when snapshots that come or go may change it, `in_guest` when it leads to disks'
+    insides only.
 
-    `build` makes the children when they are first asked for: a file set may have a million of them. What
-    must be read before stands in `load`; call that on a thread, and set `load` to None when it is done. It
-    returns why something is missing among the children.
+    `build` makes the children when they are first asked for: a file set may have a million of them. What must
+    be read before stands in `load`; call that on a thread that may wait, and set `load` to None when it is
+    done. It returns why something is missing among the children.
     """
 
-    __slots__ = ("_build", "_children", "growing", "key", "load", "mtime")
+    __slots__ = ("_build", "_children", "growing", "in_guest", "key", "load", "mtime", "path")
 
     def __init__(
         self,
+        path: str,
         key: str,
         mtime: int,
-        build: Callable[[], dict[str, Node]],
+        build: Callable[[], Mapping[str, Node]],
         *,
-        growing: bool,
+        growing: bool = False,
+        in_guest: bool = False,
         load: Callable[[Reader], Iterable[RepositoryError]] | None = None,
     ) -> None:
-        self.load = load
+        self.path = path
         self.key = key
         self.mtime = mtime
         self.growing = growing
+        self.in_guest = in_guest
+        self.load = load
         self._build = build
-        self._children: dict[str, Node] | None = None
+        self._children: Mapping[str, Node] | None = None
 
     @property
-    def children(self) -> dict[str, Node]:
+    def children(self) -> Mapping[str, Node]:
         if self._children is None:
             self._children = self._build()
         return self._children
@@ -147,13 +176,130 @@ class Folder:
         """The children if anybody asked for them yet."""
         return list(self._children.values()) if self._children is not None else []
 
+    @property
+    def size(self) -> int:
+        return 0
 
-Node: TypeAlias = StoredFile | ViewFile | MadeFile | DiskFiles | GuestRoot | Document | Link | Folder
+    @property
+    def allocated(self) -> int:
+        return 0
 
 
-def growing_nodes(folder: Folder) -> Iterator[tuple[Folder, str, Node]]:
-    """(parent, name, node) of everything below a growing folder, down to and with what never changes."""
-    for name, node in folder.children.items():
-        yield folder, name, node
-        if isinstance(node, Folder) and node.growing:
+class DiskNode:
+    """`files/DISK`, the directory of what is inside a disk. `volumes` are its children, None until somebody
+    has looked into the disk; they go with it when the snapshot goes."""
+
+    __slots__ = ("item", "key", "path", "snapshot", "volumes")
+
+    def __init__(self, path: str, key: str, snapshot: SnapshotID, item: Item) -> None:
+        self.path = path
+        self.key = key
+        self.snapshot = snapshot
+        self.item = item
+        self.volumes: Mapping[str, Node] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the disk is called below `files/`."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def mtime(self) -> int:
+        return self.item.mtime
+
+    @property
+    def size(self) -> int:
+        return 0
+
+    @property
+    def allocated(self) -> int:
+        return 0
+
+    @property
+    def shown_children(self) -> list[Node]:
+        """The volumes if anybody asked for them yet."""
+        return list(self.volumes.values()) if self.volumes is not None else []
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNode:
+    """Something in the file system of a volume. `inner` is its path in there, without a leading slash, b""
+    for the root directory; `entry` is what the file system says of it."""
+
+    path: str
+    disk: DiskNode
+    volume: Volume
+    inner: bytes
+    entry: Entry
+
+    @property
+    def key(self) -> str:
+        return f"snapshot {self.disk.snapshot}/{self.path}"
+
+    @property
+    def is_directory(self) -> bool:
+        return self.entry.type is NodeType.FOLDER
+
+    @property
+    def mtime(self) -> int:
+        return self.entry.mtime
+
+    @property
+    def size(self) -> int:
+        return self.entry.size
+
+    @property
+    def allocated(self) -> int:
+        return self.entry.allocated
+
+
+Node: TypeAlias = (
+    ItemNode | ImageNode | VirtualNode | TextNode | LinkNode | DirectoryNode | DiskNode | GuestNode
+)
+
+
+def node_type(node: Node) -> NodeType:
+    """What `stat` would call it."""
+    match node:
+        case GuestNode():
+            return node.entry.type
+        case DirectoryNode() | DiskNode():
+            return NodeType.FOLDER
+        case LinkNode():
+            return NodeType.LINK
+        case _:
+            return NodeType.FILE
+
+
+def is_directory(node: Node) -> bool:
+    return node_type(node) is NodeType.FOLDER
+
+
+def leads_into_guest(node: Node) -> bool:
+    """Whether a node is a disk's inside, in one, or a directory of such."""
+    match node:
+        case GuestNode() | DiskNode():
+            return True
+        case DirectoryNode():
+            return node.in_guest
+        case TextNode():
+            return node.volume is not None
+        case _:
+            return False
+
+
+def walk_nodes(top: DirectoryNode) -> Iterator[Node]:
+    """Everything below a directory of a snapshot whose `load` is done, depth first, names in order; disks but
+    not what is inside of them."""
+    for _, node in sorted(top.children.items()):
+        yield node
+        if isinstance(node, DirectoryNode):
+            yield from walk_nodes(node)
+
+
+def growing_nodes(directory: DirectoryNode) -> Iterator[tuple[DirectoryNode, str, Node]]:
+    """(parent, name, node) of everything below a growing directory, down to and with what never changes."""
+    for name, node in directory.children.items():
+        yield directory, name, node
+        if isinstance(node, DirectoryNode) and node.growing:
             yield from growing_nodes(node)

@@ -1,39 +1,54 @@
-"""The folder of one snapshot: its items, sub-folders by their paths, and a document about it. No I/O."""
+"""The directory of one snapshot: items, disks as other formats, virtual files of dumps, what is inside disks,
+and a document about it all. No I/O but in `load`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any
 
 from holdfast.base.errors import RepositoryError
-from holdfast.formats.disks.export_formats import MOUNTED, view_size
-from holdfast.formats.dumps import virtual_files as stored_files
+from holdfast.formats.disks.export_formats import VIEWS, view_size
 from holdfast.formats.guests.values.naming import FILES, disk_name
 from holdfast.repo.core.reader import Reader
-from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
+from holdfast.tree.documents import about_snapshot
 from holdfast.tree.names import unique_name
-from holdfast.tree.nodes import DiskFiles, Document, Folder, Link, MadeFile, Node, StoredFile, ViewFile
+from holdfast.tree.nodes import (
+    DirectoryNode,
+    DiskNode,
+    ImageNode,
+    ItemNode,
+    LinkNode,
+    Node,
+    TextNode,
+    VirtualNode,
+)
+from holdfast.tree.virtual import VirtualFiles, find_virtual_files, has_virtual_files
 
 
-def snapshot_folder(stored: StoredSnapshot) -> Folder:
-    """Its inode keys hold the snapshot's ID and the path: the same wherever the folder stands."""
-    key = f"snapshot {stored.id}"
-    made = stored_files.Made()
+class SnapshotNode(DirectoryNode):
+    """The top directory of a snapshot. Keys of what is in it hold the snapshot's ID and the path: they are
+    the same wherever the directory stands.
 
-    def load(reader: Reader) -> Iterable[RepositoryError]:
-        nonlocal made
-        made = stored_files.made_files(reader, stored.snapshot)
-        return made.faults.values()
+    `virtual` is empty until `load` was called.
+    """
 
-    return Folder(
-        key,
-        nanoseconds(stored.snapshot.time),
-        lambda: _children(stored, key, made),
-        growing=False,
-        load=load if stored_files.has_made_files(stored.snapshot) else None,
-    )
+    __slots__ = ("stored", "virtual")
+
+    def __init__(self, stored: StoredSnapshot) -> None:
+        self.stored = stored
+        self.virtual = VirtualFiles()
+        super().__init__(
+            "",
+            f"snapshot {stored.id}",
+            nanoseconds(stored.snapshot.time),
+            lambda: _Builder(stored, self.virtual).children(),
+            load=self._read if has_virtual_files(stored.snapshot) else None,
+        )
+
+    def _read(self, reader: Reader) -> Iterable[RepositoryError]:
+        self.virtual = find_virtual_files(reader, self.stored.snapshot)
+        return self.virtual.faults.values()
 
 
 def nanoseconds(time: datetime) -> int:
@@ -42,120 +57,103 @@ def nanoseconds(time: datetime) -> int:
     return ((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000
 
 
-def _children(stored: StoredSnapshot, key: str, made: stored_files.Made) -> dict[str, Node]:
-    mtime = nanoseconds(stored.snapshot.time)
-    top: dict[str, Node] = {}
-    folders: dict[str, dict[str, Node]] = {"": top}
+class _Builder:
+    """Makes the nodes of one snapshot."""
 
-    def folder(path: str) -> dict[str, Node]:
-        """The children of the folder at `path`, which is made if it is not there."""
-        found = folders.get(path)
+    def __init__(self, stored: StoredSnapshot, virtual: VirtualFiles) -> None:
+        self._stored = stored
+        self._virtual = virtual
+        self._key = f"snapshot {stored.id}"
+        self._mtime = nanoseconds(stored.snapshot.time)
+        self._directories: dict[str, dict[str, Node]] = {"": {}}
+        """Children by the path that items name."""
+        self._shown: dict[str, str] = {"": ""}
+        """Where those directories stand: elsewhere when a file has the name."""
+
+    def children(self) -> dict[str, Node]:
+        self._add_items()
+        self._add_virtual_files()
+        self._add_images()
+        self._add_insides()
+        self._add_document()
+        return self._directories[""]
+
+    def _add_items(self) -> None:
+        hidden = self._virtual.files.keys() | self._virtual.withheld
+        for item in sorted(self._stored.snapshot.items, key=lambda item: item.path):
+            siblings, path, name = self._free_name(item.path)
+            if item.path not in hidden:
+                siblings[name] = ItemNode(path, f"{self._key}/{path}", item)
+
+    def _add_virtual_files(self) -> None:
+        for wanted, file in sorted(self._virtual.files.items()):
+            if wanted.endswith("/"):  # a directory that may be empty
+                self._directory(wanted.rstrip("/"))
+                continue
+            siblings, path, name = self._free_name(wanted)
+            key = f"{self._key}/{path}"
+            target = file.composed.target
+            siblings[name] = (
+                LinkNode(path, key, target, self._mtime, file.item)
+                if target
+                else VirtualNode(path, key, file.item, file.composed)
+            )
+
+    def _add_images(self) -> None:
+        """Beside each disk the same as images of all other formats, where the names are free.
+
+        Their keys have an empty name in them, which no item's path has.
+        """
+        for children in self._directories.values():
+            for node in [node for node in children.values() if isinstance(node, ItemNode)]:
+                if not disk_name(node.item):
+                    continue
+                above = node.path[: node.path.rfind("/") + 1]
+                for format_ in VIEWS:
+                    name = f"{disk_name(node.item)}.{format_}"
+                    size = view_size(node.item.size, format_)
+                    if size is not None and name not in children:
+                        children[name] = ImageNode(
+                            above + name, f"{node.key}//{format_}", node.item, format_, size
+                        )
+
+    def _add_insides(self) -> None:
+        """`files/DISK` for each disk, unless the snapshot has something else of that name."""
+        top = self._directories[""]
+        disks = [item for item in self._stored.snapshot.items if disk_name(item)]
+        if not disks or FILES in top:
+            return
+        children: dict[str, Node] = {}
+        for item in disks:
+            name = unique_name(disk_name(item), item.path, children)
+            path = f"{FILES}/{name}"
+            children[name] = DiskNode(path, f"{self._key}/{path}", self._stored.id, item)
+        key = f"{self._key}/{FILES}/"
+        top[FILES] = DirectoryNode(FILES, key, self._mtime, lambda: children, in_guest=True)
+
+    def _add_document(self) -> None:
+        top = self._directories[""]
+        is_vm = self._stored.snapshot.subject.kind is SubjectKind.VM
+        names = ["vm.json", "snapshot.json"] if is_vm else ["snapshot.json"]
+        free = next((name for name in names if name not in top), None)
+        if free is not None:
+            top[free] = TextNode(free, f"{self._key} document", about_snapshot(self._stored), self._mtime)
+
+    def _directory(self, path: str) -> dict[str, Node]:
+        """The children of the directory at `path`, which is made if it is not there."""
+        found = self._directories.get(path)
         if found is None:
-            above, _, name = path.rpartition("/")
+            # An honest snapshot has no file and directory of one name; a hostile one must not hide any.
+            siblings, shown, name = self._free_name(path)
             children: dict[str, Node] = {}
-            siblings = folder(above)
-            # An honest snapshot never has a file and a folder of one name; a hostile one must not hide any.
-            name = unique_name(name, path, siblings)
-            siblings[name] = Folder(f"{key}/{path}/", mtime, lambda: children, growing=False)
-            found = folders[path] = children
+            siblings[name] = DirectoryNode(shown, f"{self._key}/{shown}/", self._mtime, lambda: children)
+            found = self._directories[path] = children
+            self._shown[path] = shown
         return found
 
-    for item in sorted(stored.snapshot.items, key=lambda item: item.path):
-        above, _, name = item.path.rpartition("/")
-        siblings = folder(above)
-        name = unique_name(name, item.path, siblings)
-        if item.path not in made.files and item.path not in made.withheld:
-            siblings[name] = StoredFile(f"{key}/{above}/{name}", item)
-    for path, file in sorted(made.files.items()):
+    def _free_name(self, path: str) -> tuple[dict[str, Node], str, str]:
+        """(the other names of the directory that a path leads to, path as it is shown, its last name)."""
         above, _, name = path.rpartition("/")
-        siblings = folder(above)  # what ends in a slash is a folder that may be empty
-        if name:
-            name = unique_name(name, path, siblings)
-            siblings[name] = _made_node(f"{key}/{above}/{name}", file, mtime)
-    _add_views(stored, folders)
-    _add_insides(stored, key, top)
-    is_vm = stored.snapshot.subject.kind is SubjectKind.VM
-    names = ["vm.json", "snapshot.json"] if is_vm else ["snapshot.json"]
-    free = next((name for name in names if name not in top), None)
-    if free is not None:
-        top[free] = Document(f"{key} document", _document(stored), mtime)
-    return top
-
-
-def _made_node(key: str, file: stored_files.MadeFile, mtime: int) -> Node:
-    if file.composed.target:
-        return Link(key, file.composed.target, mtime)
-    return MadeFile(key, file.item, file.composed)
-
-
-def _add_views(stored: StoredSnapshot, folders: dict[str, dict[str, Node]]) -> None:
-    """Beside each disk the same as images of other formats, where the names are free.
-
-    Their keys have an empty name in them, which no item's path has.
-    """
-    for children in folders.values():
-        for node in [node for node in children.values() if isinstance(node, StoredFile)]:
-            if not disk_name(node.item):
-                continue
-            for format_ in MOUNTED:
-                name = f"{disk_name(node.item)}.{format_}"
-                size = view_size(node.item.size, format_)
-                if size is not None and name not in children:
-                    children[name] = ViewFile(f"{node.key}//{format_}", node.item, format_, size)
-
-
-def _add_insides(stored: StoredSnapshot, key: str, top: dict[str, Node]) -> None:
-    """`files/DISK` for each disk, unless the snapshot has something else of that name."""
-    disks = [item for item in stored.snapshot.items if disk_name(item)]
-    if not disks or FILES in top:
-        return
-    children: dict[str, Node] = {}
-    for item in disks:
-        name = unique_name(disk_name(item), item.path, children)
-        children[name] = DiskFiles(f"{key}/{FILES}/{name}", stored.id, item)
-    mtime = nanoseconds(stored.snapshot.time)
-    top[FILES] = Folder(f"{key}/{FILES}/", mtime, lambda: children, growing=False)
-
-
-def _document(stored: StoredSnapshot) -> bytes:
-    s = stored.snapshot
-    document: dict[str, Any] = {
-        "snapshot": stored.id,
-        "subject": {"kind": s.subject.kind.value, "name": s.subject.name},
-        "time": s.time.isoformat(),
-        "host": s.host,
-        "source": s.source,
-        "consistency": s.consistency.value,
-        "evidence": s.evidence,
-        "partial": s.partial,
-        "program": s.program,
-        "tags": list(s.tags),
-    }
-    if s.subject.kind is SubjectKind.VM:
-        definition = [item for item in s.items if item.path.startswith("definition/")]
-        document["disks"] = [_item(item) for item in s.items if item not in definition]
-        document["definition"] = [_item(item) for item in definition]
-    else:
-        document["items"] = [_item(item) for item in s.items]
-    if s.subject.uuid:
-        document["subject"]["uuid"] = s.subject.uuid
-    if s.subject.engine:
-        document["subject"]["engine"] = s.subject.engine
-    return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def _item(item: Item) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "path": item.path,
-        "kind": item.kind.value,
-        "size": item.size,
-        "allocated": item.allocated,
-        "mtime_ns": item.mtime,
-    }
-    if item.source_format:
-        document["source_format"] = item.source_format
-    if item.bad:
-        document["unreadable"] = [
-            {"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad
-        ]
-    return document
+        siblings = self._directory(above)
+        name = unique_name(name, path, siblings)
+        return siblings, f"{self._shown[above]}/{name}" if above else name, name

@@ -87,9 +87,13 @@ class Settings:
             Repository.open(store, self.password, cache=self.cache, notify=self._tell_index) as repository,
         ):
             if index:
-                with progress(self.output, "index", unit="packs") as meter:
-                    repository.refresh(meter.reach)
+                self.refresh(repository)
             yield repository
+
+    def refresh(self, repository: Repository) -> None:
+        """Bring the index in step with the packs that are there."""
+        with progress(self.output, "index", unit="packs") as meter:
+            repository.refresh(meter.reach)
 
     def _tell_index(self, synced: Synced) -> None:
         if not self.tells_index:

@@ -19,7 +19,10 @@ from holdfast.base.errors import (
     WrongPassword,
 )
 from holdfast.base.passwords import NoPassword
+from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.ingest.backup.backup import LessConsistent
+from holdfast.tasks.restore_errors import DeviceNotConfirmed, NeedsDirectory, NoImageOnDevice, TargetExists
+from holdfast.tree.errors import IsDirectory, SeveralFiles
 
 
 class ExitCode(IntEnum):
@@ -80,6 +83,18 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (StoreError, "snapshots made before are safe; when that is mended, run it again"),
     (LessConsistent, "snapshots made before are safe; a lower --require accepts this one"),
     (Ambiguous, "`holdfast snapshots` shows the IDs"),
+    (GuestMissing, "`holdfast snapshots` and `holdfast ls` list what there is"),
+    (
+        GuestError,
+        "other volumes and disks can be used, and `holdfast restore SNAPSHOT:disks/NAME.raw` gets the disk "
+        "itself for other tools to look into",
+    ),
+    (IsDirectory, "`holdfast restore SNAPSHOT:PATH --target DIR` gets what is in it"),
+    (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
+    (TargetExists, "--overwrite replaces it"),
+    (NeedsDirectory, "`holdfast restore SNAPSHOT:PATH` with the path of one file restores that one"),
+    (DeviceNotConfirmed, "--force writes over all that is on it"),
+    (NoImageOnDevice, "--format raw writes the disk itself"),
     (NotFound, "`holdfast snapshots` and `holdfast ls` list what there is"),
 )
 

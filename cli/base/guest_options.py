@@ -17,8 +17,3 @@ def luks_option(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Holds a passphrase for encrypted volumes of guests (repeatable: all are tried).",
     )(function)
-
-
-def leads_inside(path: str) -> bool:
-    """Whether a path in a snapshot is `files` or below, where a guest's disk must be looked into."""
-    return path == "files" or path.startswith("files/")

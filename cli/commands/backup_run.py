@@ -11,8 +11,8 @@ from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import duration, escape, rate, size
+from holdfast.cli.base.subjects import describe_subject
 from holdfast.cli.commands.backup_options import BackupOptions
-from holdfast.cli.commands.snapshots import describe_subject
 from holdfast.ingest.backup.backup import Outcome, Request, back_up
 from holdfast.repo.core.repository import Repository
 from holdfast.tasks.inputs import Inputs

@@ -18,9 +18,9 @@ from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, escape, size
 from holdfast.repo.snapshots.select import select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.tasks.guest_files import Guests, explained
-from holdfast.tree.compare import Comparison
-from holdfast.tree.difference import Change, Difference, State
+from holdfast.tasks.snapshot_trees import SnapshotTrees
+from holdfast.tree.compare.comparison import Comparison
+from holdfast.tree.compare.difference import Change, Difference, State
 
 _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 
@@ -65,15 +65,11 @@ def diff_command(
         else:
             name, other_inner = split_selector(other)
             after = select_one(found, name)
-        guests = Guests.of(repository, luks)
-        with (
-            explained(),
-            guests.inside(before.snapshot) as a,
-            guests.inside(after.snapshot) as b,
-        ):
+        trees = SnapshotTrees.of(repository, luks)
+        with trees.open(before) as a, trees.open(after) as b:
             report = _Report(settings, stat=stat, each=each)
             report.begin(before, after)
-            comparison = Comparison(guests.reader, guests.contents, a, b)
+            comparison = Comparison(trees.reader, trees.files.contents, a, b)
             for difference in comparison.run(
                 *(path.strip("/") if path else where for where in (inner, other_inner))
             ):

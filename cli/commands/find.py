@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import click
 
-from holdfast.base.errors import NotFound
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import exact, moment
@@ -15,12 +14,14 @@ from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, escape, iso, size
-from holdfast.cli.commands.snapshots import describe_subject, group_by_subject
+from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.formats.guests.values.values import NodeType
-from holdfast.repo.snapshots.select import filter_snapshots, select_one, time_name
+from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
-from holdfast.tasks.guest_files import Guests
-from holdfast.tree.search import Findings, Pattern, Search, Version
+from holdfast.tasks.find_paths import PathSearch, Wanted
+from holdfast.tasks.snapshot_trees import SnapshotTrees
+from holdfast.tree.search.findings import Findings, Version
+from holdfast.tree.search.pattern import Pattern
 
 
 @command("find")
@@ -65,27 +66,16 @@ def find_command(
     snapshot that has it. With --json a path is a line.
     """
     wanted = [Pattern(pattern, ignore_case=ignore_case) for pattern in patterns]
+    filters = Wanted(names, tags, [SubjectKind(kind) for kind in kinds], selectors)
     with settings.opened(index=True) as repository:
-        found = settings.snapshots(repository).good
-        chosen = filter_snapshots(found, names=names, tags=tags, kinds=[SubjectKind(kind) for kind in kinds])
-        if selectors:
-            ids = {select_one(found, selector).id for selector in selectors}
-            chosen = [stored for stored in chosen if stored.id in ids]
-        if not chosen:
-            raise NotFound("no snapshots to search; `holdfast snapshots` lists them")
-        guests = Guests.of(repository, luks)
-        groups = [
-            (group, Search(wanted, lambda stored: guests.inside(stored.snapshot), prefix=prefix))
-            for group in group_by_subject(chosen)
-        ]
-        total = sum(search.walks(group) for group, search in groups)
-        with progress(settings.output, "find", total, unit="disks", shown=not no_progress) as meter:
-            for group, search in groups:
-                for stored in group:
-                    search.snapshot(stored, meter.add)
-    for group, search in groups:
-        _show(settings, group[-1].snapshot.subject, search.findings)
-    return _sum_up(settings, chosen, [search.findings for _, search in groups])
+        chosen = filters.choose(settings.snapshots(repository).good)
+        trees = SnapshotTrees.of(repository, luks)
+        search = PathSearch(trees, group_by_subject(chosen), wanted, prefix=prefix)
+        with progress(settings.output, "find", search.disks, unit="disks", shown=not no_progress) as meter:
+            found = search.run(meter.add)
+    for newest, findings in found:
+        _show(settings, newest.snapshot.subject, findings)
+    return _sum_up(settings, chosen, [findings for _, findings in found])
 
 
 def _show(settings: Settings, subject: Subject, findings: Findings) -> None:
@@ -110,16 +100,21 @@ def _line(version: Version) -> str:
     length = size(match.size) if match.type is NodeType.FILE else match.type.value
     first, last = (time_name(stored.snapshot.time) for stored in (version.first, version.last))
     when = first if version.count == 1 else f"{first} .. {last}"
-    changed = time_name(moment(match.mtime))
-    return f"{length:>9}  changed {changed}  in {count(version.count, 'snapshot')}: {when}"
+    told = [f"{length:>9}"]
+    if match.table:
+        told.append(f"table {escape(match.table)}")
+    if match.mtime is not None:
+        told.append(f"changed {time_name(moment(match.mtime))}")
+    return "  ".join([*told, f"in {count(version.count, 'snapshot')}: {when}"])
 
 
 def _document(version: Version) -> dict[str, object]:
     match = version.match
     return {
         "type": match.type.value,
+        **({"table": match.table} if match.table else {}),
         "size": match.size,
-        "mtime": exact(match.mtime),
+        "mtime": exact(match.mtime) if match.mtime is not None else None,
         "snapshots": version.count,
         "first": _snapshot(version.first),
         "last": _snapshot(version.last),

@@ -14,6 +14,7 @@ from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.base.render import Column, count, escape, table
+from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.cli.commands.forget_logs import (
     describe_plan,
     drop_planned,
@@ -22,7 +23,6 @@ from holdfast.cli.commands.forget_logs import (
     plan_for,
 )
 from holdfast.cli.commands.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
-from holdfast.cli.commands.snapshots import describe_subject, group_by_subject
 from holdfast.formats.dumps.logs.required_logs import LogPlan
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.retention import Decision, Policy, decide

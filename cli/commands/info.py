@@ -9,7 +9,7 @@ from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
-from holdfast.cli.commands.snapshots import describe_subject, group_by_subject
+from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.formats.dumps.logs.required_logs import contents, findings, needs
 from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository

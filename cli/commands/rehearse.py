@@ -22,7 +22,7 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, duration, escape, escape_lines, table
-from holdfast.cli.commands.snapshots import describe_subject
+from holdfast.cli.base.subjects import describe_subject
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, keep_proof

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import click
 
-from holdfast.base.errors import NotFound, Refused
+from holdfast.base.targets import is_device
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
-from holdfast.cli.base.guest_options import leads_inside, luks_option
+from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.commands.restore_image import (
-    ImageOptions,
-    Job,
-    plan,
-    plan_made,
-    refuse_early,
-    restore_items,
-    tell,
-)
+from holdfast.cli.base.render import size
+from holdfast.cli.base.restore_report import GuestReport, tell_files
 from holdfast.cli.commands.restore_physical import (
     is_cluster,
     pick_backup,
@@ -33,11 +25,14 @@ from holdfast.cli.commands.restore_physical import (
     until_options,
 )
 from holdfast.formats.disks.export_formats import VIEWS
-from holdfast.formats.dumps.virtual_files import below
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.snapshots.select import find_items
-from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
-from holdfast.tasks.virtual_files import MadeFiles
+from holdfast.tasks.restore_errors import OtherFormat
+from holdfast.tasks.restore_files import RestoreOptions, check_targets, plan_restore, restore_file
+from holdfast.tasks.restore_guest import GuestRestore, guest_target
+from holdfast.tasks.snapshot_trees import SnapshotTrees
+from holdfast.tree.extract.extractor import ExtractOptions
+from holdfast.tree.nodes import VirtualNode, is_directory
+from holdfast.tree.snapshot_tree import SnapshotTree
 
 
 @command("restore")
@@ -93,7 +88,8 @@ def restore_command(
     attributes; for root also with owners and ACLs. Nothing is written outside of it, whatever links the
     guest holds. What cannot be restored is told, and the rest goes on (exit code 3).
     """
-    options = ImageOptions(force, overwrite, sparse, verify)
+    chosen = RestoreOptions(force=force, overwrite=overwrite, sparse=sparse, verify=verify)
+    owner, shown = os.geteuid() == 0 and not no_owner, not no_progress
     with settings.opened(index=True) as repository:
         recovery = recovery_of(settings, until, timeline)
         if recovery is None:
@@ -104,99 +100,70 @@ def restore_command(
             if format_ or verify or force or overwrite:
                 raise click.UsageError("--format, --verify, --force and --overwrite are not for clusters")
             return restore_cluster(
-                *(settings, repository, stored, recovery),
-                target=target,
-                owner=os.geteuid() == 0 and not no_owner,
-                shown=not no_progress,
+                settings, repository, stored, recovery, target=target, owner=owner, shown=shown
             )
         if recovery is not None:
             raise click.UsageError(f"--until is for a whole cluster, not for {path}")
-        if leads_inside(path) and not _is_stored(stored, path):
+        trees = SnapshotTrees.of(repository, luks)
+        with trees.open(stored) as tree:
+            restore = _Restore(settings, repository, trees, tree, path, target, shown)
+            if not tree.leads_into_guest(path):
+                return restore.files(format_, chosen)
             if format_ or verify or force:
                 raise click.UsageError("--format, --verify and --force are for items, not for guests' files")
-            # Here and not above: disks need no parsers.
-            from holdfast.cli.commands.restore_guest import restore_guest  # noqa: PLC0415
-            from holdfast.tree.extract import ExtractOptions  # noqa: PLC0415
-
             extract = ExtractOptions(
-                owners=os.geteuid() == 0 and not no_owner,
-                setuid=setuid,
-                special=special,
-                overwrite=overwrite,
-                sparse=sparse,
+                owners=owner, setuid=setuid, special=special, overwrite=overwrite, sparse=sparse
             )
-            return restore_guest(
-                *(settings, repository, stored, path),
-                target=target,
-                options=extract,
-                luks=luks,
-                shown=not no_progress,
-            )
-        jobs = _jobs(repository, stored, path, target, format_)
-        folders = {job.path.parent for job in jobs if job.shown != path}
-        _restore(settings, repository, jobs, options, folders=folders, shown=not no_progress)
-    return ExitCode.PARTIAL if any(job.item.bad for job in jobs) else ExitCode.DONE
+            return restore.guest(extract)
 
 
-def _restore(
-    settings: Settings,
-    repository: Repository,
-    jobs: Sequence[Job],
-    options: ImageOptions,
-    *,
-    folders: Iterable[Path],
-    shown: bool,
-) -> None:
-    settings.if_interrupted = "files that were not complete have been removed; run it again"
-    began = time.monotonic()
-    refuse_early(settings, jobs, options)
-    total = sum(job.size for job in jobs) * (2 if options.verify else 1)
-    with progress(settings.output, "restore", total, shown=shown) as meter:
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        restore_items(settings, repository, jobs, options, meter.add)
-    tell(settings, jobs, time.monotonic() - began, options)
+@dataclass(frozen=True, slots=True)
+class _Restore:
+    """Restores what is at a path to a target; `shown`: with progress."""
 
+    settings: Settings
+    repository: Repository
+    trees: SnapshotTrees
+    tree: SnapshotTree
+    path: str
+    target: str
+    shown: bool
 
-def _jobs(
-    repository: Repository, stored: StoredSnapshot, path: str, target: str, format_: str | None
-) -> list[Job]:
-    """What to write where: items, disks in a format, or files that are made out of dumps."""
-    made = MadeFiles(repository, stored.snapshot)
-    found = below(made.found, path) if path and not _is_stored(stored, path) else {}
-    if found:
-        if format_:
+    def files(self, format_: str | None, options: RestoreOptions) -> ExitCode:
+        node = self.tree.resolve(self.path)
+        if format_ and isinstance(node, VirtualNode):
             raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv")
-        return plan_made(found, path, target)
-    try:
-        items, path, format_ = _items(stored, path, format_)
-    except NotFound:
-        made.check()
-        raise
-    for item in items:
-        made.check_item(item)
-    jobs = plan(items, path, target, format_)
-    return [replace(job, made=made.found.get(job.item.path)) for job in jobs]
+        try:
+            plan = plan_restore(self.tree, node, self.target, format_)
+        except OtherFormat as error:
+            raise click.UsageError(f"--{error}") from None
+        output = self.settings.output
+        self.settings.if_interrupted = "files that were not complete have been removed; run it again"
+        began = time.monotonic()
+        check_targets(self.settings.root, plan.jobs, options)
+        total = sum(job.size for job in plan.jobs) * (2 if options.verify else 1)
+        with progress(output, "restore", total, shown=self.shown) as meter:
+            for directory in plan.directories:
+                directory.mkdir(parents=True, exist_ok=True)
+            for job in plan.jobs:
+                if is_device(job.target):
+                    self.settings.if_interrupted = f"{job.target} is written in part; run it again"
+                left = restore_file(self.repository, self.trees.files, job, options, meter.add)
+                if left:
+                    output.note(
+                        f"{job.target} is {size(left)} larger than the image; what was there is as it was. "
+                        "A GPT disk wants its second table moved to the end: `sgdisk -e`"
+                    )
+        return tell_files(self.settings, plan.jobs, time.monotonic() - began, options)
 
-
-def _is_stored(stored: StoredSnapshot, path: str) -> bool:
-    return any(f"{item.path}/".startswith(path + "/") for item in stored.snapshot.items)
-
-
-def _items(stored: StoredSnapshot, path: str, format_: str | None) -> tuple[Sequence[Item], str, str]:
-    """(items, path of the one item if one was named, format). `disks/sda.qcow2` names disk and format."""
-    try:
-        items = find_items(stored.snapshot, path)
-    except NotFound:
-        stem, _, suffix = path.rpartition(".")
-        if suffix not in VIEWS:
-            raise
-        items = tuple(i for i in stored.snapshot.items if i.path == f"{stem}.raw")
-        if not items:
-            raise
-        if format_ not in (None, suffix):
-            raise click.UsageError(f"--format {format_} contradicts {path}") from None
-        path, format_ = items[0].path, suffix
-    if format_ not in (None, "raw") and not any(item.kind is ItemKind.DISK for item in items):
-        raise Refused(f"--format {format_} is for disks, and there is none at {path!r}")
-    return items, path, format_ or "raw"
+    def guest(self, options: ExtractOptions) -> ExitCode:
+        self.settings.if_interrupted = "what was restored is complete; run it again with --overwrite"
+        report = GuestReport(self.settings, self.target)
+        node = self.tree.resolve(self.path)
+        target = guest_target(self.settings.root, node, self.target, overwrite=options.overwrite)
+        restore = GuestRestore(self.trees.files.contents, target, options)
+        total = None if is_directory(node) else node.size
+        with progress(self.settings.output, "restore", total, shown=self.shown) as meter:
+            for event in restore.run(self.tree, node, meter.add):
+                report.add(event)
+        return report.end(restore.bits_dropped)

@@ -10,8 +10,9 @@ from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_doc
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
+from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.repo.snapshots.select import filter_snapshots, time_name
-from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.servers.base.proof import Outcome, Verdict, Verdicts, latest_verdicts
 
 _COLUMNS = (
@@ -63,20 +64,6 @@ def snapshots_command(
     ]
     settings.output.result("\n\n".join([*blocks, _total(chosen)]))
     return ExitCode.DAMAGE if found.damaged else ExitCode.DONE
-
-
-def group_by_subject(snapshots: Sequence[StoredSnapshot]) -> list[list[StoredSnapshot]]:
-    """By identity, sorted by name; a renamed subject stands under its latest name."""
-    groups: dict[tuple[str, str], list[StoredSnapshot]] = {}
-    for stored in snapshots:
-        groups.setdefault(stored.snapshot.subject.identity, []).append(stored)
-    return sorted(groups.values(), key=lambda group: describe_subject(group[-1].snapshot.subject))
-
-
-def describe_subject(subject: Subject) -> str:
-    """`web01 (vm)`, `shop (postgresql database)`."""
-    kind = f"{subject.engine} {subject.kind.value}" if subject.engine else subject.kind.value
-    return f"{subject.name} ({kind})"
 
 
 def proven(verdict: Verdict | None) -> str:

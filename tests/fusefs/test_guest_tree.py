@@ -29,7 +29,7 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
 from holdfast.tree.build import build_tree
-from holdfast.tree.nodes import DiskFiles, Document, Folder, GuestRoot
+from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, TextNode
 from support.basics import make_item, make_snapshot
 from support.memory_guest import MemoryGuest, make_entry
 
@@ -59,14 +59,14 @@ def open_tree(guest: MemoryGuest) -> GuestTree:
     return GuestTree(Direct(guest), no_disk)
 
 
-def disk_files() -> DiskFiles:
-    return DiskFiles("snapshot a/files/sda", STORED.id, ITEM)
+def disk_files() -> DiskNode:
+    return DiskNode("files/sda", "snapshot a/files/sda", STORED.id, ITEM)
 
 
 async def root_of(tree: GuestTree) -> int:
     root = (await tree.volumes(disk_files()))["p1"]
-    assert isinstance(root, GuestRoot)
-    return root.number
+    assert isinstance(root, GuestNode)
+    return tree.number(root)
 
 
 # ---- what is kept -------------------------------------------------------------------------------------
@@ -130,11 +130,11 @@ def test_a_snapshot_that_goes_takes_along_what_was_shown_of_its_disks() -> None:
     inodes = Inodes()
     inodes.replace(None, old)
 
-    def show(folder: Folder) -> DiskFiles:
+    def show(folder: DirectoryNode) -> DiskNode:
         below = folder.children["files"]
-        assert isinstance(below, Folder)
+        assert isinstance(below, DirectoryNode)
         disk = below.children["sda"]
-        assert isinstance(disk, DiskFiles)
+        assert isinstance(disk, DiskNode)
         for node in (below, disk):
             inodes.number(node)
         return disk
@@ -143,11 +143,11 @@ def test_a_snapshot_that_goes_takes_along_what_was_shown_of_its_disks() -> None:
         disk = show(old.snapshots[STORED.id])
         volumes = await open_tree(guest).volumes(disk)
         lvm = volumes["lvm"]
-        assert isinstance(lvm, Folder)
+        assert isinstance(lvm, DirectoryNode)
         vg = lvm.children["vg"]
-        assert isinstance(vg, Folder)
+        assert isinstance(vg, DirectoryNode)
         home = vg.children["home.txt"]
-        assert isinstance(home, Document)
+        assert isinstance(home, TextNode)
         return [inodes.number(node) for node in (disk, volumes["p2.txt"], lvm, vg, home)]
 
     numbers = trio.run(main)

@@ -24,7 +24,7 @@ from holdfast.repo.snapshots.snapshot import (
 )
 from holdfast.tree.build import Tree, build_tree
 from holdfast.tree.names import safe_name, short_ids, time_name
-from holdfast.tree.nodes import Document, Folder, Link, Node, StoredFile, ViewFile
+from holdfast.tree.nodes import DirectoryNode, ImageNode, ItemNode, LinkNode, Node, TextNode
 from holdfast.tree.snapshot import nanoseconds
 from support.basics import NOW, make_item, make_snapshot
 
@@ -44,12 +44,12 @@ def stored(
     return StoredSnapshot(SnapshotID(f"{number:08x}".ljust(64, "0")), replace(found, subject=subject))
 
 
-def walk(folder: Folder, path: str = "") -> dict[str, Node]:
+def walk(folder: DirectoryNode, path: str = "") -> dict[str, Node]:
     """Every node by its path."""
     found: dict[str, Node] = {}
     for name, node in folder.children.items():
         found[path + name] = node
-        if isinstance(node, Folder):
+        if isinstance(node, DirectoryNode):
             found |= walk(node, f"{path}{name}/")
     return found
 
@@ -58,15 +58,15 @@ def paths_of(*snapshots: StoredSnapshot) -> dict[str, Node]:
     return walk(build_tree(snapshots).root)
 
 
-def folder_at(nodes: dict[str, Node], path: str) -> Folder:
+def folder_at(nodes: dict[str, Node], path: str) -> DirectoryNode:
     node = nodes[path]
-    assert isinstance(node, Folder)
+    assert isinstance(node, DirectoryNode)
     return node
 
 
 def link_at(nodes: dict[str, Node], path: str) -> str:
     node = nodes[path]
-    assert isinstance(node, Link)
+    assert isinstance(node, LinkNode)
     return node.target
 
 
@@ -84,7 +84,7 @@ def test_each_kind_has_its_place() -> None:
         stored(4, Subject(FILES, "etc"), "hosts", "ssh/keys/host.pub", "ssh/sshd_config"),
     )
     time = "2026-11-22_02-00-00"
-    files = {path for path, node in nodes.items() if isinstance(node, StoredFile)}
+    files = {path for path, node in nodes.items() if isinstance(node, ItemNode)}
     assert files == {
         f"vms/web01/{time}/disks/sda.raw",
         f"vms/web01/{time}/disks/sdb.raw",
@@ -211,7 +211,7 @@ def test_item_names_are_shown_as_they_are() -> None:
 
 def test_file_and_folder_of_one_name_do_not_hide_each_other() -> None:
     nodes = paths_of(stored(1, Subject(FILES, "etc"), "a", "a/b", "a/b", "latest"))
-    files = [path for path, node in nodes.items() if isinstance(node, StoredFile)]
+    files = [path for path, node in nodes.items() if isinstance(node, ItemNode)]
     assert len(files) == 4
 
 
@@ -223,7 +223,7 @@ def test_short_ids_are_longer_where_they_must_be() -> None:
 
 def about(nodes: dict[str, Node], path: str) -> dict[str, object]:
     node = nodes[path]
-    assert isinstance(node, Document)
+    assert isinstance(node, TextNode)
     found = json.loads(node.data)
     assert isinstance(found, dict)
     return found
@@ -258,8 +258,8 @@ def test_documents_make_way_for_items_of_their_name() -> None:
         stored(3, Subject(FILES, "c"), "x"),
     )
     time = "2026-11-22_02-00-00"
-    assert isinstance(nodes[f"files/a/{time}/snapshot.json"], StoredFile)
-    assert isinstance(nodes[f"vms/b/{time}/vm.json"], StoredFile)
+    assert isinstance(nodes[f"files/a/{time}/snapshot.json"], ItemNode)
+    assert isinstance(nodes[f"vms/b/{time}/vm.json"], ItemNode)
     assert about(nodes, f"vms/b/{time}/snapshot.json")["subject"] == {"kind": "vm", "name": "b"}
     assert "items" in about(nodes, f"files/c/{time}/snapshot.json")
 
@@ -271,7 +271,7 @@ def test_no_item_can_take_the_place_of_another_format() -> None:
     inodes = Inodes()
     assert len({inodes.number(node) for node in nodes.values()}) == len(nodes)
     time = "vms/web01/2026-11-22_02-00-00"
-    assert isinstance(nodes[f"{time}/disks/sda.qcow2"], ViewFile)
+    assert isinstance(nodes[f"{time}/disks/sda.qcow2"], ImageNode)
     assert all(PurePosixPath(path).name for path in nodes)
     assert f"{time}/disks/.qcow2" not in nodes, "a disk without a name has no files and no other formats"
 

@@ -1,4 +1,4 @@
-"""`holdfast ls` inside guests: volumes of a disk, folders, whole trees."""
+"""Listing what is inside guests: volumes of a disk, directories, whole trees."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.render import Column, escape, size, table
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
-from holdfast.repo.core.repository import Repository
-from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.tasks.guest_files import Guests, explained
-from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
+from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, Node, TextNode
+from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.walk import Found, Unread, listed, told, walk
 
 _COLUMNS = (
@@ -28,38 +26,33 @@ _COLUMNS = (
 
 
 class GuestListing:
-    """Lists what stands at a path below `files/`. Lines are printed as they are found."""
+    """Lists a node that leads into a guest. Lines are printed as they are found."""
 
-    def __init__(
-        self, settings: Settings, repository: Repository, stored: StoredSnapshot, luks: Sequence[str]
-    ) -> None:
+    def __init__(self, settings: Settings, tree: SnapshotTree) -> None:
         self._output = settings.output
-        self._stored = stored
-        self._guests = Guests.of(repository, luks)
+        self._tree = tree
         self._unread = 0
 
-    def show(self, path: str, *, recursive: bool) -> ExitCode:
+    def show(self, node: Node, *, recursive: bool) -> ExitCode:
         """PARTIAL when something could not be read, and the rest was listed."""
-        with explained(), self._guests.inside(self._stored.snapshot) as inside:
-            node = inside.resolve(path)
-            if isinstance(node, GuestNode) and node.entry.type is NodeType.FOLDER:
-                self._folder(node, recursive=recursive)
-            elif isinstance(node, GuestNode):
-                self._print([Found(b"", node.entry)], node)
-            elif isinstance(node, TextNode):
-                text = to_text(node.content).strip()
-                self._document([{"path": node.path, "type": "file", "size": len(node.content), "text": text}])
-                self._output.result(f"{escape(node.path)}: {escape(text)}")
-            elif isinstance(node, FolderNode):
-                self._places(inside, node, recursive=recursive)
+        if isinstance(node, DirectoryNode | DiskNode):
+            self._places(node, recursive=recursive)
+        elif isinstance(node, TextNode):
+            text = to_text(node.data).strip()
+            self._document([{"path": node.path, "type": "file", "size": node.size, "text": text}])
+            self._output.result(f"{escape(node.path)}: {escape(text)}")
+        elif isinstance(node, GuestNode) and node.is_directory:
+            self._directory(node, recursive=recursive)
+        elif isinstance(node, GuestNode):
+            self._print([Found(b"", node.entry)], node)
         return ExitCode.PARTIAL if self._unread else ExitCode.DONE
 
-    def _folder(self, node: GuestNode, *, recursive: bool) -> None:
-        guest = node.disk.guest
+    def _directory(self, node: GuestNode, *, recursive: bool) -> None:
+        guest, volume = self._tree.guest(node), node.volume.path
         if recursive:
-            self._print(walk(guest, node.volume, node.entry), node, lines=True)
+            self._print(walk(guest, volume, node.entry), node, lines=True)
             return
-        self._print(told(listed(guest, node.volume, node.entry.inode), b""), node)
+        self._print(told(listed(guest, volume, node.entry.inode), b""), node)
 
     def _print(
         self, steps: Iterator[Found | Unread] | Sequence[Found], node: GuestNode, *, lines: bool = False
@@ -90,21 +83,21 @@ class GuestListing:
         if entry.type is not NodeType.LINK:
             return ""
         try:
-            return to_text(node.disk.guest.readlink(node.volume, entry.inode))
+            return to_text(self._tree.guest(node).readlink(node.volume.path, entry.inode))
         except (GuestError, RepositoryError) as error:
             self._tell(path, error)
             return "?"
 
-    def _places(self, inside: Inside, node: FolderNode, *, recursive: bool) -> None:
+    def _places(self, directory: DirectoryNode | DiskNode, *, recursive: bool) -> None:
         """Disks, or volumes of one; with `recursive` all that is in them."""
         rows: list[list[str]] = []
         documents: list[dict[str, object]] = []
-        for name in inside.names(node):
-            path = f"{node.path}/{name}"
+        for _, node in sorted(self._tree.children(directory).items()):
+            path = node.path
+            volume = node.volume if isinstance(node, GuestNode | TextNode) else None
             try:
-                volume = inside.volume_at(path)
                 if recursive:
-                    self._below(inside, path)
+                    self._below(node)
             except (GuestError, RepositoryError) as error:
                 self._tell(path, error)
                 continue
@@ -120,18 +113,16 @@ class GuestListing:
         self._document(documents)
         self._output.result(table(_COLUMNS, rows))
 
-    def _below(self, inside: Inside, path: str) -> None:
-        child = inside.resolve(path)
-        if isinstance(child, FolderNode):
-            self._places(inside, child, recursive=True)
-        elif isinstance(child, GuestNode):
-            self._output.result(f"\n{escape(path)}:")
-            self._folder(child, recursive=True)
+    def _below(self, node: Node) -> None:
+        if isinstance(node, DirectoryNode | DiskNode):
+            self._places(node, recursive=True)
+        elif isinstance(node, GuestNode):
+            self._output.result(f"\n{escape(node.path)}:")
+            self._directory(node, recursive=True)
 
     def _document(self, entries: Sequence[dict[str, object]]) -> None:
-        self._output.document(
-            {"snapshot": self._stored.id, "short_id": self._stored.id[:SHORT_ID], "entries": entries}
-        )
+        stored = self._tree.stored
+        self._output.document({"snapshot": stored.id, "short_id": stored.id[:SHORT_ID], "entries": entries})
 
     def _tell(self, path: str, error: Exception) -> None:
         self._unread += 1

@@ -20,8 +20,8 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a path was. `type` is a NodeType's or ItemKind's value, or a file system for a volume; size in
-    bytes; `entry` for what is in a guest."""
+    """What a path was. `type` is a NodeType's or ItemKind's value, "made" for a virtual file of a dump, or a
+    file system for a volume; size in bytes; `entry` for what is in a guest."""
 
     type: str
     size: int
@@ -31,8 +31,8 @@ class State:
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A path that is not the same in both. `what` names the differing properties of what is in both:
-    content, mode, owner, time, type, target, device. `differing`: bytes of a disk that may differ, an upper
-    limit because whole chunks are counted."""
+    content, mode, owner, time, type, target, device; of a table rows, definition. `differing`: bytes of a
+    disk that may differ, an upper limit because whole chunks are counted."""
 
     change: Change
     path: str

@@ -1,35 +1,49 @@
-"""What changed between two folders of guests, or two files."""
+"""What changed between two directories of guests, or two files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from holdfast.base.errors import HoldfastError, RepositoryError
+from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
-from holdfast.tree.difference import Change, Difference, entry_state, sided
-from holdfast.tree.paths import GuestNode
-from holdfast.tree.same_content import SameContent
+from holdfast.tree.compare.difference import Change, Difference, entry_state, sided
+from holdfast.tree.compare.same_content import SameContent
+from holdfast.tree.nodes import GuestNode
 from holdfast.tree.walk import FolderGuard, Unread, listed, walk
 
 
+@dataclass(frozen=True, slots=True)
+class Side:
+    """A node of a guest, and what reads its file system."""
+
+    node: GuestNode
+    guest: Guest
+
+    @property
+    def volume(self) -> str:
+        return self.node.volume.path
+
+
 class _Pair(NamedTuple):
-    """A name that is in either folder or in both."""
+    """A name that is in either directory or in both."""
 
     path: str
     before: Entry | None
     after: Entry | None
 
 
-class TreeComparison:
+class GuestComparison:
     """Compares what is below two nodes of guests; paths that it tells begin with that of the second.
 
-    Of a folder that is in both only mode and owner count: its times change with what is in it, and that is
+    Of a directory that is in both only mode and owner count: its times change with what is in it, and that is
     told by itself.
     """
 
-    def __init__(self, one: GuestNode, other: GuestNode, content: SameContent) -> None:
+    def __init__(self, one: Side, other: Side, content: SameContent) -> None:
         self._one = one
         self._other = other
         self._content = content
@@ -37,10 +51,10 @@ class TreeComparison:
         self._peer_guard = FolderGuard()
 
     def run(self) -> Iterator[Difference]:
-        """Depth first, names in order; one folder of each side is held for each level."""
-        top = _Pair(self._other.path, self._one.entry, self._other.entry)
+        """Depth first, names in order; one directory of each side is held for each level."""
+        top = _Pair(self._other.node.path, self._one.node.entry, self._other.node.entry)
         yield from self._pair(top)
-        stack = [self._folder(top, 0)] if _is_folder(top.before) and _is_folder(top.after) else []
+        stack = [self._directory(top, 0)] if _is_directory(top.before) and _is_directory(top.after) else []
         while stack:
             step = next(stack[-1], None)
             if step is None:
@@ -49,17 +63,17 @@ class TreeComparison:
                 yield step
             else:
                 yield from self._pair(step)
-                if _is_folder(step.before) and _is_folder(step.after):
-                    stack.append(self._folder(step, len(stack)))
+                if _is_directory(step.before) and _is_directory(step.after):
+                    stack.append(self._directory(step, len(stack)))
 
-    def _folder(self, pair: _Pair, depth: int) -> Iterator[_Pair | Difference]:
+    def _directory(self, pair: _Pair, depth: int) -> Iterator[_Pair | Difference]:
         assert pair.before is not None
         assert pair.after is not None
         try:
             self._guard.enter(pair.before.inode, depth)
             self._peer_guard.enter(pair.after.inode, depth)
-            before = listed(self._one.disk.guest, self._one.volume, pair.before.inode)
-            after = listed(self._other.disk.guest, self._other.volume, pair.after.inode)
+            before = listed(self._one.guest, self._one.volume, pair.before.inode)
+            after = listed(self._other.guest, self._other.volume, pair.after.inode)
         except (GuestError, RepositoryError) as error:
             self._guard.failed(error)
             yield Difference(Change.UNREAD, pair.path, reason=str(error))
@@ -117,14 +131,14 @@ class TreeComparison:
         if _numbers(before) == _numbers(after):
             return False
         one, other = self._one, self._other
-        target = one.disk.guest.readlink(one.volume, before.inode)
-        return target != other.disk.guest.readlink(other.volume, after.inode)
+        target = one.guest.readlink(one.volume, before.inode)
+        return target != other.guest.readlink(other.volume, after.inode)
 
 
-def below(node: GuestNode, top: Entry, path: str, change: Change) -> Iterator[Difference]:
-    """Everything below a folder that is in one of the two only."""
+def below(side: Side, top: Entry, path: str, change: Change) -> Iterator[Difference]:
+    """Everything below a directory that is in one of the two only."""
     try:
-        for step in walk(node.disk.guest, node.volume, top):
+        for step in walk(side.guest, side.volume, top):
             inner = f"{path}/{to_text(step.path)}"
             if isinstance(step, Unread):
                 yield Difference(Change.UNREAD, inner, reason=str(step.error))
@@ -134,7 +148,7 @@ def below(node: GuestNode, top: Entry, path: str, change: Change) -> Iterator[Di
         yield Difference(Change.UNREAD, path, reason=str(error))
 
 
-def _is_folder(entry: Entry | None) -> bool:
+def _is_directory(entry: Entry | None) -> bool:
     return entry is not None and entry.type is NodeType.FOLDER
 
 

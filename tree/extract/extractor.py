@@ -19,8 +19,9 @@ from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.naming import to_bytes
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, GuestError, NodeType, WorkerFailed
 from holdfast.repo.chunks.chunker import is_zero
-from holdfast.tree.host_attributes import Attributes
-from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
+from holdfast.tree.extract.host_attributes import Attributes
+from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, Node, TextNode
+from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.walk import FolderGuard, Found, Unread, listed, told
 
 _HOPELESS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -101,39 +102,36 @@ class Extractor:
         self.bits_dropped = 0
         """Files and folders that have lost their setuid or setgid bit."""
 
-    def folder(self, node: GuestNode) -> Iterator[Event]:
-        """What a guest's folder holds, into the top itself, which becomes that folder if it was not there."""
-        into = self._top.below([])
-        into.made = self._top.made
-        yield from self._tree(node, into, b"", own=into.made)
-
-    def single(self, node: GuestNode, name: bytes) -> Iterator[Event]:
-        """One file, link or special file."""
-        yield from self._one(_Volume(node.disk, node.volume), self._top, Found(name, node.entry))
-
-    def text(self, node: TextNode, name: bytes) -> Iterator[Event]:
-        """The document that stands for a volume."""
-        yield from self._text(node, self._top, name, name)
-
-    def everything(self, inside: Inside, node: FolderNode) -> Iterator[Event]:
-        """`files`, a disk or `lvm` in it: a folder for each volume."""
-        yield from self._volumes(inside, node, self._top, b"")
+    def run(self, tree: SnapshotTree, node: Node, name: bytes = b"") -> Iterator[Event]:
+        """Restore a node that leads into a guest: to `name` in the top directory, or what a directory holds
+        into the top directory itself, which becomes that directory if it was not there."""
+        if isinstance(node, TextNode):
+            yield from self._text(node, self._top, name, name)
+        elif isinstance(node, DirectoryNode | DiskNode):
+            yield from self._volumes(tree, node, self._top, b"")
+        elif isinstance(node, GuestNode) and not node.is_directory:
+            volume = _Volume(tree.opened(node.disk), node.volume.path)
+            yield from self._one(volume, self._top, Found(name, node.entry))
+        elif isinstance(node, GuestNode):
+            into = self._top.below([])
+            into.made = self._top.made
+            yield from self._tree(tree, node, into, b"", own=into.made)
 
     def _volumes(
-        self, inside: Inside, node: FolderNode, folder: TargetFolder, path: bytes
+        self, tree: SnapshotTree, node: DirectoryNode | DiskNode, folder: TargetFolder, path: bytes
     ) -> Iterator[Event]:
-        for text in inside.names(node):
+        """`files`, a disk or `lvm` in it: a directory for each volume."""
+        for text, child in sorted(tree.children(node).items()):
             name = to_bytes(text)
             below = path + b"/" + name if path else name
             try:
-                child = inside.resolve(f"{node.path}/{text}")
-                if isinstance(child, FolderNode):
+                if isinstance(child, DirectoryNode | DiskNode):
                     with closing(folder.folder(name)) as deeper:
-                        yield from self._volumes(inside, child, deeper, below)
+                        yield from self._volumes(tree, child, deeper, below)
                 elif isinstance(child, TextNode):
                     yield from self._text(child, folder, name, below)
                 elif isinstance(child, GuestNode):
-                    yield from self._tree(child, folder.folder(name), below, own=True)
+                    yield from self._tree(tree, child, folder.folder(name), below, own=True)
             except (GuestError, RepositoryError) as error:
                 yield _failed(below, NodeType.FOLDER, error)
             except OSError as error:
@@ -142,16 +140,18 @@ class Extractor:
     def _text(self, node: TextNode, folder: TargetFolder, name: bytes, path: bytes) -> Iterator[Event]:
         try:
             with folder.new_file(name) as fd:
-                write_at(fd, 0, node.content)
+                write_at(fd, 0, node.data)
                 os.fchmod(fd, 0o644)
         except OSError as error:
             yield _failed(path, NodeType.FILE, _bearable(error))
             return
-        yield Event(Outcome.RESTORED, path, NodeType.FILE, len(node.content))
+        yield Event(Outcome.RESTORED, path, NodeType.FILE, len(node.data))
 
-    def _tree(self, node: GuestNode, into: TargetFolder, path: bytes, *, own: bool) -> Iterator[Event]:
+    def _tree(
+        self, tree: SnapshotTree, node: GuestNode, into: TargetFolder, path: bytes, *, own: bool
+    ) -> Iterator[Event]:
         """A folder with all below it. Closes `into`, which gets the folder's attributes if it is `own`."""
-        volume = _Volume(node.disk, node.volume)
+        volume = _Volume(tree.opened(node.disk), node.volume.path)
         stack: list[_Level] = []
         try:
             stack.append(self._level(volume, into, path, node.entry, 0))

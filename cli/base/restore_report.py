@@ -1,0 +1,123 @@
+"""What a restore tells: files one by one, and sums."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.render import count, duration, escape, rate, size
+from holdfast.formats.guests.values.naming import to_text
+from holdfast.tasks.restore_files import RAW, RestoreJob, RestoreOptions
+from holdfast.tree.extract.extractor import Event, Outcome
+
+_TOLD: Final = 20
+"""Warnings of a kind on a terminal; JSON has all."""
+
+
+def tell_files(
+    settings: Settings, jobs: Sequence[RestoreJob], seconds: float, options: RestoreOptions
+) -> ExitCode:
+    """The summary, and a warning for what could not be read when it was backed up: PARTIAL then."""
+    total = sum(job.size for job in jobs)
+    allocated = sum(job.allocated for job in jobs)
+    settings.output.message(
+        "summary",
+        action="restore",
+        files=[_document(job) for job in jobs],
+        size=total,
+        allocated=allocated,
+        seconds=round(seconds, 3),
+        verified=options.verify,
+    )
+    for job in jobs:
+        settings.output.summary(f"{escape(job.source)} -> {escape(str(job.target))}")
+    settings.output.summary(
+        f"restored {size(total)} ({size(allocated)} of it data) in {count(len(jobs), 'file')}, "
+        f"{duration(seconds)} ({rate(allocated, seconds)})"
+        f"{'; read back and compared' if options.verify else ''}"
+    )
+    for job in jobs:
+        bad = job.item.bad if job.item else ()
+        if any(not one.length for one in bad):
+            settings.output.warn(f"{job.target}: its dump is not whole; `holdfast info` says why")
+        elif bad:
+            lost = sum(one.length for one in bad)
+            settings.output.warn(
+                f"{job.target}: {lost} bytes could not be read when this was backed up and are zeros now; "
+                "`holdfast info` of the snapshot lists them"
+            )
+    return ExitCode.PARTIAL if any(job.item and job.item.bad for job in jobs) else ExitCode.DONE
+
+
+def _document(job: RestoreJob) -> dict[str, object]:
+    document: dict[str, object] = {
+        "path": job.source,
+        "target": str(job.target),
+        "size": job.size,
+        "partial": bool(job.item and job.item.bad),
+    }
+    return document if job.format == RAW else document | {"format": job.format}
+
+
+class GuestReport:
+    """Counts what is restored of a guest; tells what is not."""
+
+    def __init__(self, settings: Settings, target: str) -> None:
+        self._output = settings.output
+        self._target = target
+        self._counts: Counter[Outcome] = Counter()
+        self._bytes = 0
+        self._began = time.monotonic()
+
+    def add(self, event: Event) -> None:
+        self._counts[event.outcome] += 1
+        self._bytes += event.size
+        if event.outcome is Outcome.RESTORED:
+            return
+        path, kind = to_text(event.path) or ".", event.outcome.value
+        if self._output.json:
+            self._output.message(kind, path=path, type=event.type.value, reason=event.reason)
+            return
+        told = self._counts[event.outcome]
+        if told > _TOLD and not self._output.verbose:
+            return
+        tell = self._output.note if event.outcome is Outcome.SKIPPED else self._output.warn
+        words = "" if event.outcome is Outcome.FLAWED else "not restored: "
+        more = "; there may be more: -v shows all" if told == _TOLD and not self._output.verbose else ""
+        tell(f"{escape(path)}: {words}{event.reason}{more}")
+
+    def end(self, bits_dropped: int) -> ExitCode:
+        """The summary. FAILED when there was nothing that could be restored."""
+        counts, seconds = self._counts, time.monotonic() - self._began
+        restored = counts[Outcome.RESTORED] + counts[Outcome.FLAWED]
+        self._output.message(
+            "summary",
+            action="restore",
+            target=self._target,
+            restored=restored,
+            flawed=counts[Outcome.FLAWED],
+            skipped=counts[Outcome.SKIPPED],
+            failed=counts[Outcome.FAILED],
+            setuid_dropped=bits_dropped,
+            size=self._bytes,
+            seconds=round(seconds, 3),
+        )
+        if counts[Outcome.SKIPPED]:
+            self._output.note(
+                f"{count(counts[Outcome.SKIPPED], 'special file')} left out; --special makes them"
+            )
+        if bits_dropped:
+            self._output.note(
+                f"{count(bits_dropped, 'file')} without setuid and setgid bits; --setuid keeps them"
+            )
+        self._output.summary(
+            f"restored {count(restored, 'name')}, {size(self._bytes)} in files, to {escape(self._target)} in "
+            f"{duration(seconds)} ({rate(self._bytes, seconds)})"
+        )
+        if counts[Outcome.FAILED] and not restored:
+            return ExitCode.FAILED
+        return ExitCode.PARTIAL if counts[Outcome.FAILED] or counts[Outcome.FLAWED] else ExitCode.DONE

@@ -1,0 +1,118 @@
+"""Listing what is outside of disks in a snapshot: items, images, virtual files, documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from holdfast.cli.base.context import Settings
+from holdfast.cli.base.documents import SHORT_ID, item_document
+from holdfast.cli.base.entries import moment
+from holdfast.cli.base.exits import ExitCode, code_for
+from holdfast.cli.base.render import Column, count, size, table
+from holdfast.repo.snapshots.select import time_name
+from holdfast.tree.nodes import DirectoryNode, ImageNode, ItemNode, LinkNode, Node, VirtualNode
+from holdfast.tree.snapshot_tree import SnapshotTree
+
+_COLUMNS = (
+    Column("type"),
+    Column("size", "right"),
+    Column("data", "right"),
+    Column("changed (UTC)"),
+    Column("path"),
+    Column(""),
+)
+
+
+def show_listing(settings: Settings, tree: SnapshotTree, node: Node, *, recursive: bool) -> ExitCode:
+    """A node and all below it, by whole paths; in JSON one by one, else virtual files of deeper directories
+    in one line a directory unless `recursive`. What is inside disks is one directory."""
+    nodes = sorted(_below(node), key=lambda one: one.path)
+    stored = tree.stored
+    settings.output.document(
+        {"snapshot": stored.id, "short_id": stored.id[:SHORT_ID], "items": [_document(one) for one in nodes]}
+    )
+    above = f"{node.path}/" if isinstance(node, DirectoryNode) and node.path else ""
+    folded: dict[str, _Folded] = {}
+    rows: list[list[str]] = []
+    for one in nodes:
+        inner, deeper, _ = one.path[len(above) :].partition("/")
+        if deeper and not recursive and not isinstance(one, ItemNode | ImageNode):
+            folded.setdefault(f"{above}{inner}/", _Folded()).add(one)
+        else:
+            rows.append(_row(one))
+    rows += [directory.row(path) for path, directory in folded.items()]
+    settings.output.result(table(_COLUMNS, rows))
+    for error in tree.faults:
+        settings.output.warn(f"only what was stored as a file is listed: {error}")
+    return max(map(code_for, tree.faults), default=ExitCode.DONE)
+
+
+def _below(node: Node) -> Iterator[Node]:
+    """Files, links, directories that are empty, and the one of what is inside disks."""
+    if isinstance(node, DirectoryNode) and not node.in_guest:
+        for child in node.children.values():
+            is_empty = isinstance(child, DirectoryNode) and not child.children
+            yield from [child] if is_empty else _below(child)
+    else:
+        yield node
+
+
+@dataclass(slots=True)
+class _Folded:
+    """A directory of virtual files that is one line."""
+
+    files: list[Node] = field(default_factory=list)
+
+    def add(self, node: Node) -> None:
+        if not isinstance(node, DirectoryNode):
+            self.files.append(node)
+
+    def row(self, path: str) -> list[str]:
+        total = size(sum(file.size for file in self.files))
+        return ["folder", total, total, "", path, count(len(self.files), "file")]
+
+
+def _row(node: Node) -> list[str]:
+    if isinstance(node, DirectoryNode):
+        return ["folder", "", "", "", f"{node.path}/", ""]
+    note = ""
+    if isinstance(node, LinkNode):
+        note = f"-> {node.target}"
+    elif isinstance(node, ItemNode | ImageNode | VirtualNode) and node.item.bad:
+        note = "partial"
+    changed = time_name(moment(node.item.mtime if isinstance(node, VirtualNode) else node.mtime))
+    return [_type(node), size(node.size), size(node.allocated), changed, node.path, note]
+
+
+def _type(node: Node) -> str:
+    match node:
+        case ItemNode():
+            return node.item.kind.value
+        case ImageNode():
+            return "image"
+        case VirtualNode():
+            return "made"
+        case LinkNode():
+            return "link"
+        case DirectoryNode():
+            return "folder"
+        case _:
+            return "document"
+
+
+def _document(node: Node) -> dict[str, object]:
+    document: dict[str, object] = {"path": node.path, "type": _type(node), "size": node.size}
+    match node:
+        case ItemNode():
+            return item_document(node.item) | {"path": node.path}
+        case ImageNode():
+            return document | {"of": node.item.path, "format": node.format}
+        case VirtualNode():
+            return document | {"of": node.item.path}
+        case LinkNode():
+            return document | {"target": node.target} | ({"of": node.item.path} if node.item else {})
+        case DirectoryNode():
+            return {"path": node.path, "type": "folder"}
+        case _:
+            return document

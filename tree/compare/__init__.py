@@ -1,0 +1,1 @@
+"""Comparing the trees of two snapshots."""

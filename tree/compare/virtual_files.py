@@ -1,0 +1,91 @@
+"""What changed between two virtual files of dumps; of a table whether its rows did, or its definition."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+
+from holdfast.base.ranges import joined
+from holdfast.formats.dumps.core.virtual_file import Piece, stretch
+from holdfast.repo.core.reader import Reader
+from holdfast.tree.compare.same_bytes import same_bytes
+from holdfast.tree.nodes import VirtualNode
+from holdfast.tree.snapshot_tree import SnapshotTree
+from holdfast.tree.virtual import is_schema, table_name
+
+
+class VirtualComparison:
+    """Compares virtual files of two snapshots."""
+
+    def __init__(self, reader: Reader, before: SnapshotTree, after: SnapshotTree) -> None:
+        self._reader = reader
+        self._trees = before, after
+        self._definitions: dict[tuple[int, str], _Definitions] = {}
+
+    def what(self, one: VirtualNode, other: VirtualNode) -> tuple[str, ...]:
+        """The properties in which they differ: `rows` and `definition` of a table, else `content`; none when
+        they are the same. Raises Damaged or StoreError."""
+        if one.item.recipe == other.item.recipe and one.composed.pieces == other.composed.pieces:
+            return ()
+        if not (table_name(one.path) and table_name(other.path)):
+            same = self._same(one, one.composed.pieces, other, other.composed.pieces)
+            return () if same else ("content",)
+        rows, definition = self._split(0, one)
+        other_rows, other_definition = self._split(1, other)
+        differing = []
+        if not self._same(one, rows, other, other_rows):
+            differing.append("rows")
+        if not self._same(one, definition, other, other_definition):
+            differing.append("definition")
+        return tuple(differing)
+
+    def _same(
+        self, one: VirtualNode, pieces: Iterable[Piece], other: VirtualNode, others: Iterable[Piece]
+    ) -> bool:
+        a, b = list(pieces), list(others)
+        if sum(piece.length for piece in a) != sum(piece.length for piece in b):
+            return False
+        recipes = self._reader.recipe(one.item), self._reader.recipe(other.item)
+        return same_bytes(self._reader, (recipes[0], a), (recipes[1], b))
+
+    def _split(self, side: int, node: VirtualNode) -> tuple[list[Piece], list[Piece]]:
+        """(rows, definition) of a table."""
+        key = side, node.item.path
+        found = self._definitions.get(key)
+        if found is None:
+            files = self._trees[side].root.virtual.files.items()
+            schemas = [f.composed.pieces for path, f in files if f.item is node.item and is_schema(path)]
+            found = self._definitions[key] = _Definitions(piece for pieces in schemas for piece in pieces)
+        return found.split(node.composed.pieces)
+
+
+class _Definitions:
+    """The stretches of a dump that its schema is made of; what else is in a table's file is rows."""
+
+    def __init__(self, schema: Iterable[Piece]) -> None:
+        stretches = sorted((p.start, p.start + p.length) for p in schema if p.data is None)
+        self._ranges = list(joined(iter(stretches)))
+        self._starts = [start for start, _ in self._ranges]
+
+    def split(self, pieces: Iterable[Piece]) -> tuple[list[Piece], list[Piece]]:
+        rows: list[Piece] = []
+        definition: list[Piece] = []
+        for piece in pieces:
+            if piece.data is not None:
+                definition.append(piece)
+                continue
+            for start, end, is_definition in self._cut(piece.start, piece.start + piece.length):
+                (definition if is_definition else rows).append(stretch(start, end - start))
+        return rows, definition
+
+    def _cut(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:
+        """[start, end) in parts that are definition or not."""
+        at = max(0, bisect_right(self._starts, start) - 1)
+        while start < end:
+            while at < len(self._ranges) and self._ranges[at][1] <= start:
+                at += 1
+            first, last = self._ranges[at] if at < len(self._ranges) else (end, end)
+            inside = first <= start
+            stop = min(end, last if inside else first)
+            yield start, stop, inside
+            start = stop

@@ -1,0 +1,1 @@
+"""Writing files and directories of guests to a directory of the host."""

@@ -1,0 +1,59 @@
+"""The files that are made out of a snapshot's dumps. The only module that asks the dump formats for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from holdfast.base.types import Buffer
+from holdfast.formats.dumps import registry, virtual_files
+from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.repo.chunks.recipe import Recipe
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.snapshots.snapshot import Item, Snapshot
+
+VirtualFiles = virtual_files.Made
+"""`files` by path, `faults` by the path of an item of which none can be made, `withheld`: paths of items that
+are stored taken apart and cannot be put together."""
+
+
+def has_virtual_files(snapshot: Snapshot) -> bool:
+    """Whether there may be any. Reads nothing."""
+    return virtual_files.has_made_files(snapshot)
+
+
+def find_virtual_files(reader: Reader, snapshot: Snapshot) -> VirtualFiles:
+    """All of a snapshot. Reads the dumps' catalogues. Raises StoreError."""
+    return virtual_files.made_files(reader, snapshot)
+
+
+def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
+    """All bytes of a virtual file in order; give `reader` a chunk cache, for stretches that share chunks."""
+    return virtual_files.stream(composed, recipe, reader, restorer)
+
+
+def find_table(paths: Iterable[str], wanted: str) -> str:
+    """The path of the file that holds a table. Raises NotFound or Ambiguous."""
+    return registry.find_table(paths, wanted)
+
+
+def table_name(path: str) -> str:
+    """`public.orders` for the virtual file `tables/public.orders.sql`; "" for a file that holds no table."""
+    above, _, name = f"/{path}".rpartition("/")
+    is_table = f"/{registry.TABLES}/" in f"{above}/" and name.endswith(registry.SUFFIX)
+    return name.removesuffix(registry.SUFFIX) if is_table else ""
+
+
+def table_csv(
+    reader: Reader, snapshot: Snapshot, item: Item, path: str, read: Callable[[int, int], Iterable[Buffer]]
+) -> Iterator[bytes]:
+    """The rows of the table whose virtual file stands at `path`, with a header line; `read(start, length)`
+    gives a stretch of the stored dump. Raises Refused when the rows cannot be had as CSV."""
+    inner = path.removeprefix(virtual_files.folder_of(snapshot, item))
+    return registry.table_csv(virtual_files.load_catalogue(reader, item), inner, read)
+
+
+def is_schema(path: str) -> bool:
+    """Whether a virtual file holds all definitions of a database, and no rows."""
+    name = path.rpartition("/")[2]
+    return name == "schema.sql" or name.endswith(".schema.sql")
