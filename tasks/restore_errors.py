@@ -71,6 +71,15 @@ class NoDisk(Refused):
         self.format = format_
 
 
+class NoDiskFormat(Refused):
+    """A format of disks is wanted of files that are made out of dumps."""
+
+    def __init__(self, path: str, format_: str) -> None:
+        super().__init__(f"format {format_} is for disks, and {path} comes of a dump; nothing was written")
+        self.path = path
+        self.format = format_
+
+
 class OtherFormat(Refused):
     """The path names a disk in one format and another one is wanted."""
 

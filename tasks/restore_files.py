@@ -23,6 +23,7 @@ from holdfast.tasks.restore_errors import (
     NeedsDirectory,
     NoDisk,
     NoDiskForDevice,
+    NoDiskFormat,
     NoImageOnDevice,
     OtherFormat,
     TargetExists,
@@ -104,8 +105,8 @@ def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | Non
 
     A directory stands for the items below it, which keep their whole paths; one that holds none for the
     virtual files below it, by their paths from there. Images of other formats and documents are restored when
-    they are named. Raises IsLink, NeedsDirectory, NoDisk, OtherFormat; Damaged or Unsupported when an item
-    cannot be put together.
+    they are named. Raises IsLink, NeedsDirectory, NoDisk, NoDiskFormat, OtherFormat; Damaged or Unsupported
+    when an item cannot be put together.
     """
     place = Path(target)
     if isinstance(node, LinkNode):
@@ -128,7 +129,7 @@ def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | Non
         jobs = list(_jobs_of_items(items, place, format_, node.path))
     else:
         if format_:
-            raise NoDisk(node.path, format_)
+            raise NoDiskFormat(node.path, format_)
         jobs = list(_jobs_of_virtual_files(below, place, len(prefix)))
     return RestorePlan(jobs, sorted({place, *(job.target.parent for job in jobs)}))
 
@@ -168,6 +169,8 @@ def _format_of(node: Restorable, format_: str | None) -> str:
         return node.format
     if isinstance(node, ItemNode) and node.item.kind is ItemKind.DISK:
         return format_ or RAW
+    if isinstance(node, VirtualNode) and format_:
+        raise NoDiskFormat(node.path, format_)
     if format_ not in (None, RAW):
         raise NoDisk(node.path, format_ or "")
     return RAW

@@ -69,7 +69,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (Damaged, ExitCode.DAMAGE),
 )
 
-_ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
+_ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} and the like are filled in
     (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
     (NoPassword, "nothing was changed"),
     (Locked, "nothing was changed; `holdfast snapshots` and `holdfast mount` work meanwhile"),
@@ -89,7 +89,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (
         "other volumes and disks can be used, and `holdfast restore SNAPSHOT:disks/NAME.raw` gets the disk "
         "itself for other tools to look into",
     ),
-    (IsDirectory, "`holdfast restore SNAPSHOT:PATH --target DIR` gets what is in it"),
+    (IsDirectory, "`holdfast restore SNAPSHOT:{error.path} --target DIR` gets what is in it"),
     (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
     (TargetExists, "--overwrite replaces it"),
     (NeedsDirectory, "`holdfast restore SNAPSHOT:PATH` with the path of one file restores that one"),
@@ -106,5 +106,5 @@ def code_for(error: BaseException) -> ExitCode:
 
 def advice_for(error: BaseException) -> str:
     """What is safe and what to type next; "" when there is nothing general to say, or the error says it."""
-    advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "")
+    advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "").format(error=error)
     return "" if "`holdfast" in str(error) and isinstance(error, NotFound | NoRepository) else advice

@@ -32,12 +32,13 @@ def show_listing(settings: Settings, tree: SnapshotTree, node: Node, *, recursiv
     settings.output.document(
         {"snapshot": stored.id, "short_id": stored.id[:SHORT_ID], "items": [_document(one) for one in nodes]}
     )
-    above = f"{node.path}/" if isinstance(node, DirectoryNode) and node.path else ""
+    above = f"{node.path}/" if node.path else ""
     folded: dict[str, _Folded] = {}
     rows: list[list[str]] = []
     for one in nodes:
         inner, deeper, _ = one.path[len(above) :].partition("/")
-        if deeper and not recursive and not isinstance(one, ItemNode | ImageNode):
+        is_deep = deeper and one is not node and not isinstance(one, ItemNode | ImageNode)
+        if is_deep and not recursive:
             folded.setdefault(f"{above}{inner}/", _Folded()).add(one)
         else:
             rows.append(_row(one))

@@ -26,12 +26,12 @@ from holdfast.cli.commands.restore_physical import (
 )
 from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.repository import Repository
-from holdfast.tasks.restore_errors import OtherFormat
+from holdfast.tasks.restore_errors import NoDiskFormat, OtherFormat
 from holdfast.tasks.restore_files import RestoreOptions, check_targets, plan_restore, restore_file
 from holdfast.tasks.restore_guest import GuestRestore, guest_target
 from holdfast.tasks.snapshot_trees import SnapshotTrees
 from holdfast.tree.extract.extractor import ExtractOptions
-from holdfast.tree.nodes import VirtualNode, is_directory
+from holdfast.tree.nodes import is_directory
 from holdfast.tree.snapshot_tree import SnapshotTree
 
 
@@ -131,10 +131,10 @@ class _Restore:
 
     def files(self, format_: str | None, options: RestoreOptions) -> ExitCode:
         node = self.tree.resolve(self.path)
-        if format_ and isinstance(node, VirtualNode):
-            raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv")
         try:
             plan = plan_restore(self.tree, node, self.target, format_)
+        except NoDiskFormat:
+            raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv") from None
         except OtherFormat as error:
             raise click.UsageError(f"--{error}") from None
         output = self.settings.output

@@ -1,4 +1,4 @@
-"""Every format that a stored disk can be seen as."""
+"""Every format that a stored disk can be seen as: in the tree of its snapshot, and by restore."""
 
 from __future__ import annotations
 
@@ -20,10 +20,6 @@ VIEWS: Final[dict[str, Callable[[int, Allocation, bytes], View]]] = {
 """By file suffix. A constructor takes the disk's size in bytes, its allocation, and 16 bytes of identity for
 formats that want unique IDs in their heads (the same disk gives the same file); it raises ViewImpossible for
 a disk that the format cannot hold."""
-
-MOUNTED: Final = ("qcow2", "vmdk", "vhdx")
-"""Those that the mount shows; a restore makes the others too. VirtualBox, which VDI is for, takes no disk
-that it cannot write to."""
 
 
 def view_size(disk_size: int, format_: str) -> int | None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from holdfast.formats.guests.client.open_disk import OpenDisk
-from holdfast.tree.paths import Inside
+from holdfast.formats.disks.export_formats import VIEWS
+from holdfast.tree.nodes import DiskNode
+from holdfast.tree.snapshot_tree import SnapshotTree
 from support.cli import Place, files, flip_byte
 from support.guest_images import blank, mounted, run
 
@@ -226,32 +227,59 @@ def test_find_shows_each_version_and_who_has_it(made: Made) -> None:
         (["file", "--snapshot", "web01@latest"], ["new/file"]),
         (["upper.conf"], []),
         (["upper.conf", "-i"], ["Upper.CONF"]),
-        (["p0"], []),
+        (["p0"], [""]),
     ],
 )
 def test_patterns_and_places(args: list[str], paths: list[str], made: Made) -> None:
-    assert sorted(made.find(*args)) == [f"{ROOT}/{path}" for path in sorted(paths)]
+    assert sorted(made.find(*args)) == [f"{ROOT}/{path}".rstrip("/") for path in sorted(paths)]
 
 
 def test_find_finds_items_too_and_keeps_to_a_name(made: Made) -> None:
     assert set(made.find("sda.raw")) == {"disks/sda.raw"}
     assert len(made.find("sda.raw")["disks/sda.raw"][0]["first"]["id"]) == 64
-    assert set(made.find("*.sql")) == {"dump.sql"}
+    assert set(made.find("*.sql")) == {"dump.sql", "schema.sql", "tables/orders.sql"}
     assert made.find("passwd", "--name", "shop") == {}
-    assert set(made.find("*", "--path", "disks")) == {"disks/sda.raw"}
+    disks = {f"disks/sda.{suffix}" for suffix in ("raw", *VIEWS)}
+    assert set(made.find("*", "--path", "disks")) == {"disks", *disks}
+
+
+@pytest.mark.parametrize("pattern", ["orders", "ord*", "tables/orders", "orders.sql"])
+def test_find_takes_the_name_of_a_table_for_its_file(pattern: str, made: Made) -> None:
+    (version,) = made.find(pattern)["tables/orders.sql"]
+    assert (version["type"], version["table"]) == ("file", "orders")
+    told = made.place.ok("find", pattern)
+    assert "\n  tables/orders.sql\n" in told
+    assert "  table orders  " in told
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "type_"),
+    [
+        ("disks", "disks", "folder"),
+        ("files", "files", "folder"),
+        ("sda", "files/sda", "folder"),
+        ("sda.qcow2", "disks/sda.qcow2", "file"),
+        ("snapshot.json", "snapshot.json", "file"),
+        ("tables", "tables", "folder"),
+    ],
+)
+def test_find_finds_whatever_the_mount_shows(pattern: str, path: str, type_: str, made: Made) -> None:
+    versions = made.find(pattern)[path]
+    assert {version["type"] for version in versions} == {type_}
+    assert (versions[0]["mtime"] is None) == (type_ == "folder")
 
 
 def test_a_disk_that_did_not_change_is_walked_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened: list[str] = []
-    original = Inside.open
+    walked: list[str] = []
+    original = SnapshotTree.close
 
-    def counted(self: Inside, name: str) -> OpenDisk:
-        opened.append(name)
-        return original(self, name)
+    def counted(self: SnapshotTree, disk: DiskNode) -> None:
+        walked.append(disk.name)
+        original(self, disk)
 
-    monkeypatch.setattr(Inside, "open", counted)
+    monkeypatch.setattr(SnapshotTree, "close", counted)
     made.find("passwd", "--name", "web01")
-    assert len(opened) < 2 * 3 * 2, "three snapshots, two different disks"
+    assert walked == ["sda"] * 2, "three snapshots, two different disks"
     sizes = made.find("hosts")[f"{ROOT}/etc/hosts"]
     assert sum(version["snapshots"] for version in sizes) == 3
 

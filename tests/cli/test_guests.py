@@ -137,7 +137,7 @@ def test_dump_gives_files_byte_for_byte(made: Place) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("/etc", "is a folder; `holdfast restore"),
+        ("/etc", "is a folder\n  `holdfast restore SNAPSHOT:files/sda/p0/etc --target DIR`"),
         ("/etc/link", "is a symbolic link to '/etc/passwd'"),
         ("/etc/link/x", "links of a guest are not followed"),
         ("/var/fifo", "is a fifo: it has no content"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base import targets
-from holdfast.cli.commands import restore_image
+from holdfast.tasks import restore_files
 from support.cli import PG_HEAD, PG_TAIL, Place
 from support.cluster_tar import CLUSTER, member
 from support.database import PostgresServer, postgres_server, postgres_tool, run
@@ -149,7 +149,9 @@ def test_csv_is_what_the_server_itself_writes(shop: Shop, name: str) -> None:
 
 def test_ls_shows_folders_then_tables(shop: Shop) -> None:
     top = shop.place.ok("ls", "shop")
-    assert [line.split()[0] for line in top.splitlines()[1:]] == ["dump", "file", "made", "folder"]
+    assert [line.split()[0] for line in top.splitlines()[1:]] == [
+        *("dump", "file", "made", "document", "folder")
+    ]
     assert "tables/" in top
     assert "7 files" in top
     tables = shop.place.ok("ls", "shop:tables").splitlines()[1:]
@@ -238,7 +240,7 @@ def test_verify_notices_a_disk_that_gives_back_other_bytes(
 
 def test_a_table_is_no_disk(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "device").write_bytes(b"x" * 100)
-    monkeypatch.setattr(restore_image, "is_device", lambda path: True)
+    monkeypatch.setattr(restore_files, "is_device", lambda path: True)
     result = shop.place.run("restore", "shop:schema.sql", "--target", tmp_path / "device", "--force")
     assert result.exit_code == 1
     assert "is no disk" in result.stderr

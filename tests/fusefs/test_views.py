@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.formats.disks.export_formats import MOUNTED
+from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.repo.store.local import LocalStore
@@ -53,8 +53,8 @@ def test_qemu_accepts_every_format_and_finds_the_disk_in_it(place: Place, tmp_pa
     original = tmp_path / "original.raw"
     original.write_bytes(DISK)
     with place.mounted():
-        assert names(disks(place)) == sorted(["sda.raw", *(f"sda.{name}" for name in MOUNTED)])
-        for name in MOUNTED:
+        assert names(disks(place)) == sorted(["sda.raw", *(f"sda.{name}" for name in VIEWS)])
+        for name in VIEWS:
             view = disks(place) / f"sda.{name}"
             qemu_img("check", "-f", name, view)
             assert "identical" in qemu_img("compare", "-f", name, "-F", "raw", view, original)
@@ -76,7 +76,7 @@ def test_a_view_read_in_any_pieces_is_the_same_file(place: Place) -> None:
         backup(repository, MemorySource(DISK, "sda.raw"), name="web01", kind=SubjectKind.VM)
     seeds = random.Random(3)
     with place.mounted():
-        for name in MOUNTED:
+        for name in VIEWS:
             path = disks(place) / f"sda.{name}"
             whole = path.read_bytes()
             assert len(whole) == path.stat().st_size
@@ -102,7 +102,7 @@ def test_views_give_way_to_items_of_the_same_name(place: Place) -> None:
         assert names(disks(place).parent) == ["definition", "disks", "files", "vm.json"]
 
 
-@pytest.mark.parametrize("format_", ["raw", *MOUNTED])
+@pytest.mark.parametrize("format_", ["raw", *VIEWS])
 def test_a_guest_boots_from_the_mount_through_an_overlay(place: Place, tmp_path: Path, format_: str) -> None:
     need_emulator()
     guest = make_guest(tmp_path)

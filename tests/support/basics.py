@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.base.types import Buffer, ChunkID
+from holdfast.base.types import Buffer, ChunkID, SnapshotID
 from holdfast.ingest.backup.backup import Outcome, Request, back_up
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.ingest.sources.source import (
@@ -30,6 +30,7 @@ from holdfast.repo.snapshots.snapshot import (
     Item,
     ItemKind,
     Snapshot,
+    StoredSnapshot,
     Subject,
     SubjectKind,
 )
@@ -103,6 +104,11 @@ def make_snapshot(*items: Item, name: str = "etc", hours: float = 0) -> Snapshot
         items=items,
         program="test",
     )
+
+
+def make_stored(*items: Item, number: int = 1, hours: float = 0) -> StoredSnapshot:
+    """A snapshot with a made-up ID, which begins with `number`."""
+    return StoredSnapshot(SnapshotID(f"{number:08x}".ljust(64, "0")), make_snapshot(*items, hours=hours))
 
 
 def store_file(repository: Repository, parts: Sequence[bytes | int], *, hours: float = 0) -> Item:

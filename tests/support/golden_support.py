@@ -191,6 +191,7 @@ def _number(value: Any, key: str, of: Mapping[str, Any] | None) -> Any:
     if isinstance(value, float):
         return "<float>"
     varies = key in _VARYING and not (key == "allocated" and _is_full(of))
+    varies |= key == "size" and of is not None and of.get("type") == "document"  # this host's name is in it
     return "<int>" if varies and value and not isinstance(value, bool) else value
 
 

@@ -10,7 +10,7 @@ The mount and the command line agree through this module.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final, TypeAlias
@@ -65,12 +65,6 @@ def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
         placed[place] = volume
         above.update(place[:n] for n in range(1, len(place)))
     return placed
-
-
-def is_note(place: Place, places: Collection[Place]) -> bool:
-    """Whether a text stands beside the file system that it speaks of."""
-    *above, name = place
-    return name.endswith(".txt") and (*above, name.removesuffix(".txt")) in places
 
 
 def _numbered(parts: Sequence[str], number: int, suffix: str) -> Place:

@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,9 +21,10 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, ItemKind
-from holdfast.tree.extract import Event, ExtractOptions, Extractor, Outcome
-from holdfast.tree.paths import FolderNode, GuestNode, Inside, TextNode
-from support.basics import ignore, make_snapshot, need, put_item, random_bytes
+from holdfast.tree.extract.extractor import Event, ExtractOptions, Extractor, Outcome
+from holdfast.tree.nodes import DiskNode
+from holdfast.tree.snapshot_tree import SnapshotTree
+from support.basics import ignore, make_snapshot, make_stored, need, put_item, random_bytes
 from support.memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 
 SIZE = 3 << 20
@@ -34,9 +35,16 @@ Run: TypeAlias = Callable[..., list[Event]]
 """`extract` of the test's folders."""
 
 
+@dataclass
+class Subject:
+    """The tree of a snapshot whose disk is DATA, around the guest that a test puts into it."""
+
+    tree: SnapshotTree
+    guests: list[MemoryGuest]
+
+
 @pytest.fixture
-def inside(memory_repository: Repository) -> Iterator[Inside]:
-    """A snapshot whose disk is DATA, around the guest that a test puts into it."""
+def subject(memory_repository: Repository) -> Iterator[Subject]:
     parts = [DATA[at : at + (256 << 10)] for at in range(0, SIZE, 256 << 10)]
     with Writer(memory_repository) as writer:
         item = put_item(writer, memory_repository, parts, "disks/sda.raw")
@@ -44,13 +52,12 @@ def inside(memory_repository: Repository) -> Iterator[Inside]:
         writer.commit(make_snapshot(item))
     reader = Reader(memory_repository, chunk_cache=1 << 20)
     guests: list[MemoryGuest] = []
-    with Inside(reader, make_snapshot(item), lambda stored, name: guests[0]) as tree:
-        tree.test_guests = guests  # type: ignore[attr-defined]
-        yield tree
+    with SnapshotTree(reader, make_stored(item), lambda disk, name: guests[0]) as tree:
+        yield Subject(tree, guests)
 
 
 def extract(
-    inside: Inside,
+    subject: Subject,
     repository: Repository,
     guest: MemoryGuest,
     target: Path,
@@ -60,25 +67,21 @@ def extract(
     **options: Any,
 ) -> list[Event]:
     """Everything that a restore of the path tells."""
-    inside.close("sda")
-    inside.test_guests[:] = [guest]  # type: ignore[attr-defined]
+    disk = subject.tree.resolve("files/sda")
+    assert isinstance(disk, DiskNode)
+    subject.tree.close(disk)
+    subject.guests[:] = [guest]
     contents = Contents(repository, Reader(repository, chunk_cache=1 << 20))
     choice = ExtractOptions(**options)
     with closing(TargetFolder.top(target, overwrite=choice.overwrite)) as top:
         extractor = Extractor(contents, top, choice, ignore)
-        node = inside.resolve(path)
-        if isinstance(node, FolderNode):
-            return list(extractor.everything(inside, node))
-        if isinstance(node, TextNode):
-            return list(extractor.text(node, name))
-        assert isinstance(node, GuestNode)
-        return list(extractor.single(node, name) if name else extractor.folder(node))
+        return list(extractor.run(subject.tree, subject.tree.resolve(path), name))
 
 
 @pytest.fixture
-def run(inside: Inside, memory_repository: Repository, tmp_path: Path) -> Run:
+def run(subject: Subject, memory_repository: Repository, tmp_path: Path) -> Run:
     def call(guest: MemoryGuest, path: str = "files/sda/p1", **options: Any) -> list[Event]:
-        return extract(inside, memory_repository, guest, tmp_path / "out", path, **options)
+        return extract(subject, memory_repository, guest, tmp_path / "out", path, **options)
 
     return call
 

@@ -17,7 +17,6 @@ from holdfast.cli.base.render import escape
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values.naming import (
-    is_note,
     layout,
     noted,
     text_document,
@@ -30,9 +29,10 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
-from holdfast.tree.paths import FolderNode, GuestNode, Inside, ItemNode, TextNode
+from holdfast.tree.nodes import DirectoryNode, GuestNode, ImageNode, ItemNode, TextNode
+from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.walk import DEPTH, Found, Unread, walk
-from support.basics import make_snapshot, put_item, random_bytes
+from support.basics import make_snapshot, make_stored, put_item, random_bytes
 from support.memory_guest import MemoryGuest, damaged, extents
 
 SWAP = Volume("p2", 4096, 8192, "", "", "swap space")
@@ -47,15 +47,15 @@ def store_disk(repository: Repository, path: str = "disks/sda.raw") -> Item:
 
 
 @contextmanager
-def opened(repository: Repository, guest: MemoryGuest, *more: Item) -> Iterator[Inside]:
+def opened(repository: Repository, guest: MemoryGuest, *more: Item) -> Iterator[SnapshotTree]:
     item = store_disk(repository)
     reader = Reader(repository, chunk_cache=1 << 20)
-    snapshot = make_snapshot(item, *more)
-    with Inside(reader, snapshot, lambda stored, name: guest, formats=("qcow2",)) as inside:
-        yield inside
+    stored = make_stored(item, *more)
+    with SnapshotTree(reader, stored, lambda disk, name: guest) as opened:
+        yield opened
 
 
-def tree() -> MemoryGuest:
+def example() -> MemoryGuest:
     guest = MemoryGuest(others=(SWAP, Volume("lvm/vg/root", 1 << 20, -1, "xfs", "", "")))
     etc = guest.folder(2, b"etc")
     guest.file(etc, b"passwd", b"root")
@@ -68,25 +68,34 @@ def tree() -> MemoryGuest:
 
 
 def test_every_kind_of_path_leads_to_what_it_names(memory_repository: Repository) -> None:
-    with opened(memory_repository, tree()) as inside:
-        assert inside.resolve("") == FolderNode("")
-        assert isinstance(inside.resolve("disks/sda.raw"), ItemNode)
-        view = inside.resolve("/disks/sda.qcow2/")
-        assert isinstance(view, ItemNode)
+    with opened(memory_repository, example()) as tree:
+        assert tree.resolve("") is tree.root
+        assert isinstance(tree.resolve("disks/sda.raw"), ItemNode)
+        view = tree.resolve("/disks/sda.qcow2/")
+        assert isinstance(view, ImageNode)
         assert view.format == "qcow2"
-        assert inside.resolve("files/sda/lvm/vg") == FolderNode("files/sda/lvm/vg")
-        assert inside.resolve("files/sda/p2.txt") == TextNode("files/sda/p2.txt", b"swap space\n")
-        passwd = inside.resolve("files/sda/p1//etc/passwd")
+        assert isinstance(tree.resolve("files/sda/lvm/vg"), DirectoryNode)
+        swap = tree.resolve("files/sda/p2.txt")
+        assert isinstance(swap, TextNode)
+        assert (swap.data, swap.volume, swap.damaged) == (b"swap space\n", SWAP, False)
+        assert isinstance(tree.resolve("snapshot.json"), TextNode)
+        passwd = tree.resolve("files/sda/p1//etc/passwd")
         assert isinstance(passwd, GuestNode)
         assert (passwd.path, passwd.inner) == ("files/sda/p1/etc/passwd", b"etc/passwd")
 
 
+def names_in(tree: SnapshotTree, path: str) -> list[str]:
+    return sorted(tree.children(tree.resolve(path)))
+
+
 def test_folders_that_no_guest_has_know_what_is_in_them(memory_repository: Repository) -> None:
-    with opened(memory_repository, tree()) as inside:
-        assert inside.names(FolderNode("")) == ["disks", "files"]
-        assert inside.names(FolderNode("files")) == ["sda"]
-        assert inside.names(FolderNode("files/sda")) == ["lvm", "p1", "p2.txt"]
-        assert inside.names(FolderNode("files/sda/lvm")) == ["vg"]
+    with opened(memory_repository, example()) as tree:
+        assert names_in(tree, "") == ["disks", "files", "snapshot.json"]
+        assert names_in(tree, "disks") == ["sda.qcow2", "sda.raw"], "it is no multiple of 512 bytes"
+        assert names_in(tree, "files") == ["sda"]
+        assert names_in(tree, "files/sda") == ["lvm", "p1", "p2.txt"]
+        assert names_in(tree, "files/sda/lvm") == ["vg"]
+        assert names_in(tree, "files/sda/p1") == []
 
 
 @pytest.mark.parametrize(
@@ -104,21 +113,24 @@ def test_folders_that_no_guest_has_know_what_is_in_them(memory_repository: Repos
     ],
 )
 def test_what_is_not_there_is_explained(path: str, says: str, memory_repository: Repository) -> None:
-    with opened(memory_repository, tree()) as inside, pytest.raises(NotFound, match=says.replace(".", r"\.")):
-        inside.resolve(path)
+    with (
+        opened(memory_repository, example()) as tree,
+        pytest.raises(NotFound, match=says.replace(".", r"\.")),
+    ):
+        tree.resolve(path)
 
 
 def test_a_link_itself_can_be_named(memory_repository: Repository) -> None:
-    with opened(memory_repository, tree()) as inside:
-        node = inside.resolve("files/sda/p1/conf")
+    with opened(memory_repository, example()) as tree:
+        node = tree.resolve("files/sda/p1/conf")
         assert isinstance(node, GuestNode)
 
 
 def test_a_name_is_found_as_it_is_and_as_it_was_shown(memory_repository: Repository) -> None:
     raw = to_text(b"files/sda/p1/etc/\xff\x1b")
-    with opened(memory_repository, tree()) as inside:
+    with opened(memory_repository, example()) as tree:
         for path in (raw, escape(raw)):
-            node = inside.resolve(path)
+            node = tree.resolve(path)
             assert isinstance(node, GuestNode)
             assert node.inner == b"etc/\xff\x1b"
 
@@ -130,13 +142,13 @@ def test_what_escape_shows_leads_back_to_the_bytes(name: bytes) -> None:
 
 
 def test_disks_are_opened_only_when_a_path_leads_there(memory_repository: Repository) -> None:
-    guest = tree()
-    with opened(memory_repository, guest) as inside:
-        inside.resolve("disks/sda.raw")
-        inside.names(FolderNode("files"))
+    guest = example()
+    with opened(memory_repository, guest) as tree:
+        tree.resolve("disks/sda.raw")
+        names_in(tree, "files")
         assert not guest.asked
-        inside.resolve("files/sda/p1")
-        inside.resolve("files/sda/p1/etc")
+        tree.resolve("files/sda/p1")
+        tree.resolve("files/sda/p1/etc")
         assert guest.asked == ["volumes"]
     assert guest.closed
 
@@ -304,20 +316,22 @@ def test_extents_that_cannot_be_are_no_content(
 ) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", size=10, extents=extents(*runs))
-    with opened(memory_repository, guest) as inside:
-        node = inside.resolve("files/sda/p1/f")
+    with opened(memory_repository, guest) as tree:
+        node = tree.resolve("files/sda/p1/f")
         assert isinstance(node, GuestNode)
         contents = Contents(memory_repository, Reader(memory_repository))
+        disk = tree.opened(node.disk)
         with pytest.raises(GuestDamaged):
-            list(contents.stream(node.disk, node.volume, node.entry))
+            list(contents.stream(disk, node.volume.path, node.entry))
 
 
 def content(repository: Repository, guest: MemoryGuest, name: str) -> bytes:
-    with opened(repository, guest) as inside:
-        node = inside.resolve(f"files/sda/p1/{name}")
+    with opened(repository, guest) as tree:
+        node = tree.resolve(f"files/sda/p1/{name}")
         assert isinstance(node, GuestNode)
         entry: Entry = node.entry
-        stream = Contents(repository, Reader(repository)).stream(node.disk, node.volume, entry)
+        disk = tree.opened(node.disk)
+        stream = Contents(repository, Reader(repository)).stream(disk, node.volume.path, entry)
         return b"".join(stream)
 
 
@@ -347,5 +361,3 @@ def test_a_file_system_that_was_in_use_has_a_note_beside_it() -> None:
         ("p1.txt",): "",
         ("p2",): "ext4",
     }
-    assert [place for place in places if is_note(place, places)] == [("p1.txt",)]
-    assert not is_note(("p3.txt",), places)

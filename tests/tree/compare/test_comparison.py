@@ -13,11 +13,11 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
-from holdfast.tree.compare import Comparison
-from holdfast.tree.difference import Change
-from holdfast.tree.paths import Inside
-from holdfast.tree.same_content import equal_streams
-from support.basics import make_snapshot, put_item, random_bytes
+from holdfast.tree.compare.comparison import Comparison
+from holdfast.tree.compare.difference import Change
+from holdfast.tree.compare.same_content import equal_streams
+from holdfast.tree.snapshot_tree import SnapshotTree
+from support.basics import make_snapshot, make_stored, put_item, random_bytes
 from support.memory_guest import HOUR, MTIME, MemoryGuest, damaged, extents
 
 CHUNK = 64 << 10
@@ -44,10 +44,10 @@ def compare(memory_repository: Repository) -> Compare:
     def call(
         one: MemoryGuest, other: MemoryGuest, path: str = "files/sda", bad: tuple[BadRange, ...] = ()
     ) -> dict[str, tuple[str, ...]]:
-        before, after = (make_snapshot(replace(item, bad=bad)) for item in items)
+        before, after = (make_stored(replace(item, bad=bad)) for item in items)
         with (
-            Inside(reader, before, lambda stored, name: one) as a,
-            Inside(reader, after, lambda stored, name: other) as b,
+            SnapshotTree(reader, before, lambda disk, name: one) as a,
+            SnapshotTree(reader, after, lambda disk, name: other) as b,
         ):
             found = Comparison(reader, Contents(memory_repository, reader), a, b).run(path, path)
             return {
