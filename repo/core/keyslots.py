@@ -181,8 +181,17 @@ def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
     return found[0]
 
 
-def replace_slot(store: Store, root: bytes, old: str, secret: str, *, label: str, created: str) -> KeySlot:
+def replace_slot(
+    store: Store,
+    root: bytes,
+    old: str,
+    secret: str,
+    *,
+    label: str,
+    created: str,
+    cost: Argon2Cost | None = None,
+) -> KeySlot:
     """Change a secret: the new slot is durable and proven before the old one goes."""
-    slot = add_slot(store, root, secret, label=label, created=created)
+    slot = add_slot(store, root, secret, label=label, created=created, cost=cost)
     delete_pair(store, Kind.KEY, old)
     return slot

@@ -27,7 +27,7 @@ from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.keyslots import KeySlot, add_slot, unlock
 from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
 from holdfast.repo.format.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
-from holdfast.repo.format.format import VERSION, ObjectType
+from holdfast.repo.format.format import PACK_TARGET, VERSION, ObjectType
 from holdfast.repo.index.index import Directory, Index, Synced, remove_index
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
@@ -80,11 +80,13 @@ class Repository:
         slot: KeySlot,
         cache: Path,
         notify: Callable[[Synced], None],
+        pack_target: int,
     ) -> None:
         self.store = store
         self.config = config
         self.keys = keys
         self.slot = slot
+        self.pack_target = pack_target
         self.ciphers = PackCiphers(store, keys)
         self._notify = notify
         self._root = root
@@ -135,11 +137,13 @@ class Repository:
         *,
         cache: Path,
         notify: Callable[[Synced], None] = lambda synced: None,
+        pack_target: int = PACK_TARGET,
     ) -> Repository:
         """Open with a secret, which is asked for only when there is a repository of a kind we know.
 
         `cache` is a folder of this user's for the index of stores that cannot hold one. `notify` is told
-        what every refresh of the index found. Raises NoRepository, Unsupported, WrongPassword or Damaged.
+        what every refresh of the index found. Packs of `pack_target` bytes are written. Raises NoRepository,
+        Unsupported, WrongPassword or Damaged.
         """
         try:
             read_pair(store, Kind.CONFIG, "config", _parse_public)
@@ -152,7 +156,16 @@ class Repository:
             return _open_config(data, where, root)
 
         config, keys = read_pair(store, Kind.CONFIG, "config", parse)
-        return Repository(store, config, keys=keys, root=root, slot=slot, cache=cache, notify=notify)
+        return Repository(
+            store,
+            config,
+            keys=keys,
+            root=root,
+            slot=slot,
+            cache=cache,
+            notify=notify,
+            pack_target=pack_target,
+        )
 
     def __enter__(self) -> Repository:
         return self

@@ -44,12 +44,15 @@ class Target(Protocol):
 
 
 class Restorer:
-    """Restores stored files of one repository with `threads` decoders."""
+    """Restores stored files of one repository with `threads` decoders, `window` extents at a time."""
 
-    def __init__(self, repository: Repository, reader: Reader, *, threads: int | None = None) -> None:
+    def __init__(
+        self, repository: Repository, reader: Reader, *, threads: int | None = None, window: int = _WINDOW
+    ) -> None:
         self._repository = repository
         self._keys: Keys = repository.keys
         self._reader = reader
+        self._window = window
         self._threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
 
     def to_target(self, recipe: Recipe, target: Target, progress: ProgressFunction) -> None:
@@ -60,7 +63,7 @@ class Restorer:
         """
         extents = recipe.extents()
         with ThreadPoolExecutor(self._threads, "holdfast-restore") as pool:
-            while window := list(islice(extents, _WINDOW)):
+            while window := list(islice(extents, self._window)):
                 progress(sum(extent.length for extent in window if extent.id is None))
                 data = [extent for extent in window if extent.id is not None]
                 done = _bounded(

@@ -45,9 +45,12 @@ class Writer:
     (the next backup finds and uses them, the next prune removes them) and nothing else.
     """
 
-    def __init__(self, repository: Repository, *, lock_timeout: float = 60.0) -> None:
+    def __init__(
+        self, repository: Repository, *, lock_timeout: float = 60.0, index_batch: int = _INDEX_BATCH
+    ) -> None:
         self._repository = repository
         self._lock_timeout = lock_timeout
+        self._index_batch = index_batch
         self._stack = ExitStack()
         self._claims_lock = threading.Lock()
         self._claimed: set[bytes] = set()
@@ -61,7 +64,9 @@ class Writer:
             stack.enter_context(repository.store.lock(LockMode.SHARED, self._lock_timeout))
             repository.refresh()
             self._losses = repository.index.losses()
-            self._packs = PackWriter(repository.store, repository.keys, self._flushed)
+            self._packs = PackWriter(
+                repository.store, repository.keys, self._flushed, target=repository.pack_target
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -108,7 +113,7 @@ class Writer:
         """In the flush thread, when a pack is durable."""
         self._used.add(pack)
         self._unindexed.append((pack, size, directory))
-        if sum(len(d) for _, _, d in self._unindexed) >= _INDEX_BATCH:
+        if sum(len(d) for _, _, d in self._unindexed) >= self._index_batch:
             self._index_flushed()
 
     def _index_flushed(self) -> None:

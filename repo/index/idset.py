@@ -9,21 +9,20 @@ from typing import Any
 
 import lmdb
 
-from holdfast.repo.index.lmdb_env import translated
+from holdfast.repo.index.lmdb_env import FIRST_MAP, translated
 
 _PREFIX = 16
-_FIRST_MAP = 64 << 20
 
 
 class IdSet:
     """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
         with translated("write to", folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._env: Any = lmdb.open(
-                str(folder), map_size=_FIRST_MAP, sync=False, metasync=False, lock=False, mode=0o600
+                str(folder), map_size=first_map, sync=False, metasync=False, lock=False, mode=0o600
             )
 
     def __enter__(self) -> IdSet:

@@ -28,7 +28,7 @@ from holdfast.base.durable_files import hand_over
 from holdfast.base.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, SnapshotID
 from holdfast.repo.format.format import RecordHeader
-from holdfast.repo.index.lmdb_env import Gate, open_labelled, translated
+from holdfast.repo.index.lmdb_env import FIRST_MAP, Gate, open_labelled, translated
 from holdfast.repo.index.locations import Location, encode_place, places_in, sweep, without
 
 _LAYOUT = b"1"
@@ -37,7 +37,6 @@ _WHOLE = b"whole "
 _LOSSES = b"losses"
 _PACK = struct.Struct("<IQ")
 _PACK_NAME = re.compile("[0-9a-f]{64}")
-_FIRST_MAP = 64 << 20
 _BATCH = 20_000
 _SMALL_BATCH = 512
 
@@ -59,7 +58,7 @@ class Synced:
 class Index:
     """One LMDB environment. Thread-safe; a folder may be open only once in a process."""
 
-    def __init__(self, folder: Path, repository: bytes) -> None:
+    def __init__(self, folder: Path, repository: bytes, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
         self._gate = Gate()
         self._live: dict[int, PackID] = {}
@@ -69,7 +68,7 @@ class Index:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             label = _LAYOUT + repository
             self._env, (self._chunks, self._packs) = open_labelled(
-                folder, label, (b"chunks", b"packs"), _FIRST_MAP
+                folder, label, (b"chunks", b"packs"), first_map
             )
             for made in (folder, *folder.iterdir()):
                 hand_over(made, folder.parent)

@@ -14,6 +14,8 @@ import lmdb
 
 from holdfast.base.errors import StoreError
 
+FIRST_MAP: Final = 64 << 20
+"""Bytes of a new environment's map; it grows when it is full."""
 _LABEL: Final = b"holdfast"
 _READERS: Final = 512
 _LOCK_SIZE: Final = 36 << 10

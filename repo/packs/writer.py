@@ -52,14 +52,17 @@ class _OpenPack:
 
 class PackWriter:
     """Thread-safe. `add` blocks while both buffers are busy; errors of the flush thread surface in
-    the next `add` or in `finish`."""
+    the next `add` or in `finish`. A pack is full at `target` bytes."""
 
-    def __init__(self, store: Store, keys: Keys, flushed: Flushed, *, buffers: int = 2) -> None:
+    def __init__(
+        self, store: Store, keys: Keys, flushed: Flushed, *, target: int = PACK_TARGET, buffers: int = 2
+    ) -> None:
         self._store = store
         self._keys = keys
         self._flushed = flushed
+        self._target = target
         self._condition = threading.Condition()
-        self._free = [mmap.mmap(-1, PACK_TARGET) for _ in range(buffers)]
+        self._free = [mmap.mmap(-1, target) for _ in range(buffers)]
         self._open: _OpenPack | None = None
         self._failure: BaseException | None = None
         self._queue: queue.SimpleQueue[_OpenPack | None] = queue.SimpleQueue()
@@ -69,7 +72,7 @@ class PackWriter:
 
     def add(self, records: Sequence[Record]) -> None:
         """Seal the records into the open pack, next to one another. They are durable after `finish`."""
-        for part in _parts(records):
+        for part in _parts(records, self._target // 2):
             pack, offset = self._reserve([header for header, _ in part])
             try:
                 for header, payload in part:
@@ -109,7 +112,7 @@ class PackWriter:
                 self._raise_failure()
                 if self._open is not None:
                     more = len(self._open.entries) + len(headers)
-                    if self._open.end + size + directory_size(more) + FOOT_SIZE <= PACK_TARGET:
+                    if self._open.end + size + directory_size(more) + FOOT_SIZE <= self._target:
                         break
                     self._close_open()
                 if self._free:
@@ -181,9 +184,9 @@ def _seal(pack: _OpenPack, offset: int, header: RecordHeader, payload: bytes | m
         out[end:after] = bytes(after - end)  # the buffer may hold an earlier pack
 
 
-def _parts(records: Sequence[Record]) -> list[Sequence[Record]]:
-    """Split what would not fit into an empty pack."""
-    if sum(header.size for header, _ in records) < PACK_TARGET // 2:
+def _parts(records: Sequence[Record], limit: int) -> list[Sequence[Record]]:
+    """Split records of `limit` bytes or more together, which might not fit into an empty pack."""
+    if sum(header.size for header, _ in records) < limit:
         return [records]
     half = len(records) // 2
-    return [*_parts(records[:half]), *_parts(records[half:])]
+    return [*_parts(records[:half], limit), *_parts(records[half:], limit)]

@@ -51,6 +51,7 @@ def execute(
     now: Callable[[], float],
     progress: ProgressFunction = lambda count: None,
     lock_timeout: float = 60.0,
+    batch: int = _BATCH,
 ) -> Pruned:
     """Carry out a plan. A crash at any point leaves every snapshot whole:
 
@@ -73,7 +74,7 @@ def execute(
     if repack:
         try:
             with repository.store.lock(LockMode.SHARED, lock_timeout):
-                result.repacked_bytes, bad = _repack(repository, plan, progress)
+                result.repacked_bytes, bad = _repack(repository, plan, progress, batch)
             repack = [use for use in repack if use.pack not in bad]
             result.notes += [f"{error}; this pack was kept; run `holdfast check`" for error in bad.values()]
         except NoSpace:
@@ -106,7 +107,7 @@ def execute(
 
 
 def _repack(
-    repository: Repository, plan: Plan, progress: ProgressFunction
+    repository: Repository, plan: Plan, progress: ProgressFunction, batch: int
 ) -> tuple[int, dict[PackID, Damaged]]:
     """Write the needed records of the plan's half-empty and small packs into new packs.
 
@@ -116,7 +117,10 @@ def _repack(
     store = repository.store
     new: list[tuple[PackID, int, Directory]] = []
     writer = PackWriter(
-        store, repository.keys, lambda pack, size, directory: new.append((pack, size, directory))
+        store,
+        repository.keys,
+        lambda pack, size, directory: new.append((pack, size, directory)),
+        target=repository.pack_target,
     )
     bad: dict[PackID, Damaged] = {}
     try:
@@ -128,7 +132,7 @@ def _repack(
                 records = _needed_records(repository, use, doomed=doomed, needed=needed, copied=copied)
                 try:
                     # Of an optional pack all or nothing: what two packs hold would be waste in one of them.
-                    _copy(writer, list(records) if use.pack in plan.optional else records, copied)
+                    _copy(writer, list(records) if use.pack in plan.optional else records, copied, batch)
                 except Damaged as error:
                     if use.pack not in plan.optional:
                         raise
@@ -142,18 +146,19 @@ def _repack(
     return writer.stored, bad
 
 
-def _copy(writer: PackWriter, records: Iterable[Record], copied: IdSet) -> None:
-    batch: list[Record] = []
+def _copy(writer: PackWriter, records: Iterable[Record], copied: IdSet, batch: int) -> None:
+    """Write the records, `batch` bytes or a little more at a time."""
+    waiting: list[Record] = []
     size = 0
     for record in records:
-        batch.append(record)
+        waiting.append(record)
         copied.add([record[0].id])
         size += record[0].size
-        if size >= _BATCH:
-            writer.add(batch)
-            batch, size = [], 0
-    if batch:
-        writer.add(batch)
+        if size >= batch:
+            writer.add(waiting)
+            waiting, size = [], 0
+    if waiting:
+        writer.add(waiting)
 
 
 def _needed_records(

@@ -24,7 +24,7 @@ from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
-from support.basics import MemorySource, open_repository
+from support.basics import MemorySource
 from support.fault import (
     LONG,
     Content,
@@ -38,7 +38,7 @@ from support.fault import (
     later,
     leftovers,
     local,
-    small_packs,
+    open_repository,
 )
 from support.faulty_store import Clock, Crash, Fault, FaultyStore, Operation, crash_at, fail_at
 from support.scratch import fast_folder
@@ -65,8 +65,7 @@ class Base:
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
-    small_packs(monkeypatch)
+def base(tmp_path: Path) -> Iterator[Base]:
     clock = Clock()
     with fast_folder() as folder:
         store = MemoryStore(clock)
@@ -266,8 +265,7 @@ class FailingCalls:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, Repository]]:
-    small_packs(monkeypatch)
+def on_disk(tmp_path: Path) -> Iterator[tuple[Path, Repository]]:
     with fast_folder() as folder:
         root = folder / "repository"
         create(LocalStore.create(root))

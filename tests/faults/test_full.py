@@ -20,7 +20,6 @@ from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import Pruned, execute
 from holdfast.repo.upkeep.prune_plan import make_plan
-from support.basics import open_repository
 from support.fault import (
     Content,
     all_contents,
@@ -34,8 +33,8 @@ from support.fault import (
     later,
     leftovers,
     local,
+    open_repository,
     restored,
-    small_packs,
     tiny_ext4,
     tiny_tmpfs,
 )
@@ -50,9 +49,8 @@ FileSystem = Callable[[Path, int], AbstractContextManager[Path]]
 
 
 @pytest.fixture(params=[tiny_ext4, tiny_tmpfs], ids=["ext4", "tmpfs"])
-def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def small(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """An empty file system of 12 MiB, and packs of a size to fit it."""
-    small_packs(monkeypatch, 512 << 10)
     make: FileSystem = request.param
     with make(tmp_path, SIZE) as root:
         yield root
@@ -60,7 +58,7 @@ def small(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 @contextmanager
 def opened(root: Path, cache: Path) -> Iterator[Repository]:
-    with local(root) as store, open_repository(store, cache) as repository:
+    with local(root) as store, open_repository(store, cache, pack_target=512 << 10) as repository:
         yield repository
 
 

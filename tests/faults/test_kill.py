@@ -19,21 +19,22 @@ import pytest
 
 from holdfast.base.errors import NoRepository, WrongPassword
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core import keyslots
 from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.format.crypto import Argon2Cost
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth, Finding
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
-from support.basics import NOW, PASSWORD, need, open_repository
+from support.basics import NOW, PASSWORD, need
 from support.fault import (
     COST,
+    LAST,
     LONG,
+    NEXT,
+    OLD,
     Content,
     add_key,
     all_contents,
@@ -41,7 +42,6 @@ from support.fault import (
     contents,
     copy_repository,
     create,
-    data,
     findings,
     in_child,
     kill_at_every_call,
@@ -49,17 +49,13 @@ from support.fault import (
     later,
     leftovers,
     local,
+    open_repository,
     restored,
-    small_packs,
 )
 from support.faulty_store import FaultyStore, Operation
 from support.scratch import fast_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200 if LONG else 300)]
-
-OLD: Content = {"a.sql": data(1, 150_000), "b.sql": data(2, 120_000)}
-NEXT: Content = {"a.sql": data(1, 60_000) + data(3, 90_000), "b.sql": data(4, 100_000)}
-LAST: Content = {"a.sql": OLD["a.sql"] + b"more", "b.sql": NEXT["b.sql"]}
 
 
 @dataclass
@@ -79,9 +75,8 @@ class Base:
 
 
 @pytest.fixture
-def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Base]:
+def base(tmp_path: Path) -> Iterator[Base]:
     """Two snapshots with parts in common, in packs of 160 KiB."""
-    small_packs(monkeypatch)
     with fast_folder() as folder:
         root = folder / "base"
         create(LocalStore.create(root))
@@ -233,10 +228,7 @@ def without_half_pairs(found: list[Finding]) -> list[Finding]:
 
 
 @pytest.mark.parametrize("command", ["add", "passwd", "remove"])
-def test_a_key_command_killed_at_any_call_leaves_a_way_in(
-    base: Base, command: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(keyslots, "Argon2Cost", lambda *cost: Argon2Cost(*cost) if cost else COST)
+def test_a_key_command_killed_at_any_call_leaves_a_way_in(base: Base, command: str) -> None:
     extra: list[str] = []
     opened(base.root, lambda repository: extra.append(add_key(repository, "spare")))
 
@@ -253,6 +245,7 @@ def test_a_key_command_killed_at_any_call_leaves_a_way_in(
                 "new",
                 label="",
                 created=NOW.isoformat(),
+                cost=COST,
             )
         else:
             remove_slot(repository.store, extra[0], current=repository.slot.id)
@@ -337,11 +330,7 @@ _SCRIPT = """
 import sys
 sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from support.fault import backup, later, local
-from support.basics import open_repository
-from holdfast.repo.packs import writer as pack_writer
-from faults.test_kill import LAST
-pack_writer.PACK_TARGET = {pack}
+from support.fault import LAST, backup, later, local, open_repository
 root = Path(sys.argv[1])
 with local(root) as store, open_repository(store, root.parent / "cache") as repository:
     print("begin", flush=True)
@@ -354,7 +343,7 @@ _TRACED = ("fsync", "link", "unlink", "write", "pwrite64", "fdatasync", "falloca
 @pytest.mark.parametrize("call", _TRACED)
 def test_a_backup_killed_in_the_kernel_loses_nothing(base: Base, call: str) -> None:
     need(shutil.which("strace") is not None, "strace")
-    script = _SCRIPT.format(tests=str(Path(__file__).parents[1]), pack=160 << 10)
+    script = _SCRIPT.format(tests=str(Path(__file__).parents[1]))
     k, killed = 1, 0
     while True:
         root = base.copy(k)

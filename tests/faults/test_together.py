@@ -24,7 +24,6 @@ from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.forget import forget
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
-from support.basics import open_repository
 from support.fault import (
     LONG,
     Content,
@@ -36,7 +35,7 @@ from support.fault import (
     findings,
     later,
     local,
-    small_packs,
+    open_repository,
 )
 from support.faulty_store import FaultyStore, Operation
 from support.scratch import fast_folder
@@ -50,8 +49,7 @@ FAR = 4e9
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    small_packs(monkeypatch)
+def root(tmp_path: Path) -> Iterator[Path]:
     with fast_folder() as folder:
         create(LocalStore.create(folder / "repository"))
         yield folder / "repository"

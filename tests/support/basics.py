@@ -24,6 +24,7 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Argon2Cost
+from holdfast.repo.format.format import PACK_TARGET
 from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
@@ -62,14 +63,18 @@ def ignore(count: int) -> None:
 # ---- repositories -------------------------------------------------------------------------------------
 
 
-def new_repository(store: Store, cache: Path, *, password: str = PASSWORD) -> Repository:
+def new_repository(
+    store: Store, cache: Path, *, password: str = PASSWORD, pack_target: int = PACK_TARGET
+) -> Repository:
     """Make a repository and open it. Close it before another one is opened over the same index."""
     Repository.create(store, password, created=NOW, cost=CHEAP)
-    return open_repository(store, cache, password=password)
+    return open_repository(store, cache, password=password, pack_target=pack_target)
 
 
-def open_repository(store: Store, cache: Path, *, password: str = PASSWORD) -> Repository:
-    return Repository.open(store, lambda: password, cache=cache)
+def open_repository(
+    store: Store, cache: Path, *, password: str = PASSWORD, pack_target: int = PACK_TARGET
+) -> Repository:
+    return Repository.open(store, lambda: password, cache=cache, pack_target=pack_target)
 
 
 def put_item(

@@ -18,8 +18,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from holdfast.base.types import SnapshotID
 from holdfast.ingest.backup.backup import Outcome, Request, back_up
 from holdfast.ingest.backup.plan import plan_parts
@@ -29,12 +27,12 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.format.crypto import Argon2Cost
-from holdfast.repo.packs import writer as pack_writer
 from holdfast.repo.snapshots.snapshot import Snapshot, SubjectKind
 from holdfast.repo.store.interface import Store
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth, Finding, check
+from support import basics
 from support.basics import NOW, PASSWORD, MemorySource, MemoryTarget, need, random_bytes
 
 COST = Argon2Cost(8, 1, 1)
@@ -51,9 +49,11 @@ def data(seed: int, size: int) -> bytes:
     return random_bytes(size, seed)
 
 
-def small_packs(monkeypatch: pytest.MonkeyPatch, size: int = SMALL_PACK) -> None:
-    """Several packs out of little content. Chunks must be well below `size`: dumps, not disks."""
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", size)
+def open_repository(
+    store: Store, cache: Path, *, password: str = PASSWORD, pack_target: int = SMALL_PACK
+) -> Repository:
+    """Makes several packs out of little content. Chunks must be well below `pack_target`."""
+    return basics.open_repository(store, cache, password=password, pack_target=pack_target)
 
 
 def create(store: Store, *, password: str = PASSWORD) -> None:
@@ -302,3 +302,12 @@ def local(root: Path) -> Iterator[LocalStore]:
         yield store
     finally:
         store.close()
+
+
+OLD: Content = {"a.sql": data(1, 150_000), "b.sql": data(2, 120_000)}
+
+
+NEXT: Content = {"a.sql": data(1, 60_000) + data(3, 90_000), "b.sql": data(4, 100_000)}
+
+
+LAST: Content = {"a.sql": OLD["a.sql"] + b"more", "b.sql": NEXT["b.sql"]}

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from holdfast.base.errors import Damaged, MissingChunk
 from holdfast.repo.chunks.recipe import RecipeBuilder
-from holdfast.repo.core import restore
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.packs import writer as pack_writer
 from holdfast.repo.snapshots.snapshot import Item
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.memory import MemoryStore
@@ -31,18 +30,26 @@ CONTENT = b"".join(bytes(part) if isinstance(part, int) else part for part in PA
 
 
 @pytest.fixture
-def stored(memory_repository: Repository, monkeypatch: pytest.MonkeyPatch) -> Item:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def memory_repository(tmp_path: Path) -> Iterator[Repository]:
+    with new_repository(MemoryStore(), tmp_path / "cache", pack_target=64 << 10) as repository:
+        yield repository
+
+
+@pytest.fixture
+def stored(memory_repository: Repository) -> Item:
     item = store_file(memory_repository, PARTS)
     assert len(list(memory_repository.store.listing(Kind.PACK))) > 3
     return item
 
 
-def restored(repository: Repository, item: Item, *, threads: int = 2) -> tuple[MemoryTarget, list[int]]:
+def restored(
+    repository: Repository, item: Item, *, threads: int = 2, window: int = 1000
+) -> tuple[MemoryTarget, list[int]]:
     reader = Reader(repository)
     progress: list[int] = []
     target = MemoryTarget(item.size)
-    Restorer(repository, reader, threads=threads).to_target(reader.recipe(item), target, progress.append)
+    restorer = Restorer(repository, reader, threads=threads, window=window)
+    restorer.to_target(reader.recipe(item), target, progress.append)
     return target, progress
 
 
@@ -66,12 +73,9 @@ def test_holes_and_zeros_are_not_written_and_nothing_twice(
     assert sum(length for _, length in target.writes) == len(CONTENT) - zeros
 
 
-@pytest.mark.parametrize("window", [1, 7, 1000])
-def test_windows_of_any_size_give_the_file(
-    memory_repository: Repository, stored: Item, monkeypatch: pytest.MonkeyPatch, window: int
-) -> None:
-    monkeypatch.setattr(restore, "_WINDOW", window)
-    assert restored(memory_repository, stored)[0].content == CONTENT
+@pytest.mark.parametrize("window", [1, 7, 1 << 18])
+def test_windows_of_any_size_give_the_file(memory_repository: Repository, stored: Item, window: int) -> None:
+    assert restored(memory_repository, stored, window=window)[0].content == CONTENT
 
 
 def test_neighbouring_records_are_read_at_once(tmp_path: Path) -> None:
@@ -133,9 +137,7 @@ def test_a_missing_pack_ends_a_restore(memory_repository: Repository, stored: It
         restored(memory_repository, stored)
 
 
-def test_a_chunk_whose_content_is_not_its_id_is_not_restored(
-    memory_repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_chunk_whose_content_is_not_its_id_is_not_restored(memory_repository: Repository) -> None:
     """Authentic and at its place, but hashed or stored wrongly: seen before it is written."""
     with Writer(memory_repository) as writer:
         wrong = memory_repository.keys.data_chunk_id(b"something else")

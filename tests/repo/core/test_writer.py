@@ -15,11 +15,9 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Locked, MissingChunk, NoSpace, StoreError
 from holdfast.base.types import ChunkID
-from holdfast.repo.core import writer as writer_module
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.index.index import remove_index
-from holdfast.repo.packs import writer as pack_writer
 from holdfast.repo.snapshots.snapshot import Snapshot
 from holdfast.repo.store.interface import Kind, LockMode
 from holdfast.repo.store.local import LocalStore
@@ -265,13 +263,10 @@ def test_packs_that_were_gone_before_are_not_relied_on(tmp_path: Path) -> None:
         assert read_item(repository, item) == b"content"
 
 
-def test_packs_of_an_abandoned_backup_are_used_by_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def test_packs_of_an_abandoned_backup_are_used_by_the_next(tmp_path: Path) -> None:
     store = MemoryStore()
     parts = [random_bytes(6000, n) for n in range(100)]
-    with new_repository(store, tmp_path) as repository:
+    with new_repository(store, tmp_path, pack_target=64 << 10) as repository:
         with pytest.raises(ValueError, match="mine"):
             fail_after(repository, parts)
         left = count_packs(repository)
@@ -298,25 +293,21 @@ def test_the_index_may_be_deleted_between_runs(local_store: LocalStore, tmp_path
         assert read_item(repository, first) == b"".join(parts)
 
 
-def test_claims_are_given_up_when_the_index_answers_for_them(
-    memory_repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
-    monkeypatch.setattr(writer_module, "_INDEX_BATCH", 30)
+def test_claims_are_given_up_when_the_index_answers_for_them(tmp_path: Path) -> None:
     parts = [random_bytes(3000, n) for n in range(300)]
-    with Writer(memory_repository) as writer:
-        put_item(writer, memory_repository, parts)
-        item = put_item(writer, memory_repository, parts)
+    with (
+        new_repository(MemoryStore(), tmp_path, pack_target=64 << 10) as repository,
+        Writer(repository, index_batch=30) as writer,
+    ):
+        put_item(writer, repository, parts)
+        item = put_item(writer, repository, parts)
         assert writer.written.new_chunks <= 300 + 10
         assert len(writer._claimed) < 150  # what bounds its memory
         writer.commit(make_snapshot(item))
-    assert read_item(memory_repository, item) == b"".join(parts)
+        assert read_item(repository, item) == b"".join(parts)
 
 
-def test_a_store_that_fails_in_the_flush_thread_ends_the_backup(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def test_a_store_that_fails_in_the_flush_thread_ends_the_backup(tmp_path: Path) -> None:
     inner = MemoryStore()
     new_repository(inner, tmp_path).close()
 
@@ -324,7 +315,7 @@ def test_a_store_that_fails_in_the_flush_thread_ends_the_backup(
         if (operation.action, operation.kind) == ("put", Kind.PACK):
             fail_at(operation.number)(operation)
 
-    with open_repository(FaultyStore(inner, before=fault), tmp_path) as repository:
+    with open_repository(FaultyStore(inner, before=fault), tmp_path, pack_target=64 << 10) as repository:
         with pytest.raises(StoreError):
             store_file(repository, [random_bytes(6000, n) for n in range(100)])
         assert not [kind for kind, _ in inner.files if kind in (Kind.PENDING, Kind.SNAPSHOT, Kind.PACK)]

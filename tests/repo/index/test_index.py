@@ -6,9 +6,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,32 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, StoreError
-from holdfast.base.types import ChunkID, Codec, PackID, RecordType, SnapshotID
-from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
-from holdfast.repo.index import idset as idset_module
-from holdfast.repo.index import index as index_module
+from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory, Index, remove_index
 from holdfast.repo.index.locations import Location
-
-REPOSITORY = bytes(16)
-
-
-def chunk(n: int) -> ChunkID:
-    return ChunkID(sha256(n.to_bytes(8, "little")).digest())
-
-
-def pack_id(n: int) -> PackID:
-    return PackID(sha256(b"pack %d" % n).hexdigest())
-
-
-def directory(chunks: list[int]) -> Directory:
-    found, offset = [], HEAD_SIZE
-    for n in chunks:
-        header = RecordHeader(RecordType.DATA, Codec.RAW, 10 * n, 10 * n, chunk(n))
-        found.append((offset, header))
-        offset += header.size
-    return found
+from support.index_examples import REPOSITORY, chunk, directory, opened, pack_id, sync
 
 
 def places(packs: dict[int, list[int]], n: int) -> set[Location]:
@@ -53,26 +29,7 @@ def places(packs: dict[int, list[int]], n: int) -> set[Location]:
     }
 
 
-@contextmanager
-def opened(folder: Path, repository: bytes = REPOSITORY) -> Iterator[Index]:
-    index = Index(folder, repository)
-    try:
-        yield index
-    finally:
-        index.close()
-
-
-def sync(index: Index, packs: dict[int, list[int]]) -> index_module.Synced:
-    contents = {pack_id(p): directory(chunks) for p, chunks in packs.items()}
-    return index.sync([(pack_id(p), 1000 + p) for p in packs], lambda pack, size: contents[pack])
-
-
-@pytest.fixture
-def small_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (index_module, idset_module):
-        monkeypatch.setattr(module, "_FIRST_MAP", 256 << 10)
-
-
+SMALL_MAP = 256 << 10
 packs_of_chunks = st.dictionaries(
     st.integers(0, 5), st.lists(st.integers(0, 30), max_size=12, unique=True), max_size=6
 )
@@ -163,27 +120,25 @@ def test_progress_counts_packs(tmp_path: Path) -> None:
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-@pytest.mark.usefixtures("small_map")
 def test_a_full_map_grows(tmp_path: Path) -> None:
-    with opened(tmp_path) as index:
+    with opened(tmp_path, first_map=SMALL_MAP) as index:
         for p in range(20):
             sync(index, {q: list(range(1000 * q, 1000 * q + 1000)) for q in range(p + 1)})
         assert len(index) == 20_000
         assert None not in index.lookup([chunk(n) for n in range(20_000)])
         sync(index, {0: list(range(1000))})
         assert len(index) == 1000
-    with opened(tmp_path) as index:
+    with opened(tmp_path, first_map=SMALL_MAP) as index:
         sync(index, {0: list(range(1000))})
         assert None not in index.lookup([chunk(n) for n in range(1000)])
 
 
-@pytest.mark.usefixtures("small_map")
 def test_the_map_grows_while_other_threads_look_up_and_write(tmp_path: Path) -> None:
     wanted = [chunk(n) for n in range(200)]
     stop, failures = threading.Event(), []
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
-    with opened(tmp_path) as index:
+    with opened(tmp_path, first_map=SMALL_MAP) as index:
         index.add([(pack_id(0), 1, directory(list(range(200))))])
 
         def look_up() -> None:
@@ -220,17 +175,15 @@ _GROW = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from repo.index import test_index as t
-t.index_module._FIRST_MAP = 256 << 10
-with t.opened(Path(sys.argv[2])) as index:
-    t.sync(index, {p: list(range(1000 * p, 1000 * p + 1000)) for p in range(20)})
+from support.index_examples import opened, sync
+with opened(Path(sys.argv[2]), first_map=256 << 10) as index:
+    sync(index, {p: list(range(1000 * p, 1000 * p + 1000)) for p in range(20)})
 """
 
 
-@pytest.mark.usefixtures("small_map")
 def test_another_process_may_make_the_map_larger(tmp_path: Path) -> None:
     packs = {p: list(range(1000 * p, 1000 * p + 1000)) for p in range(20)}
-    with opened(tmp_path) as index:
+    with opened(tmp_path, first_map=SMALL_MAP) as index:
         sync(index, {0: packs[0]})
         subprocess.run(
             [sys.executable, "-P", "-c", _GROW, str(Path(__file__).parents[2]), str(tmp_path)], check=True
@@ -309,9 +262,8 @@ def test_a_set_of_ids_says_which_were_new(batches: list[list[int]]) -> None:
         assert ids.contains([chunk(n) for n in range(41)]) == [n in seen for n in range(41)]
 
 
-@pytest.mark.usefixtures("small_map")
 def test_a_set_of_ids_grows_and_removes_itself(tmp_path: Path) -> None:
-    with IdSet(tmp_path / "set") as ids:
+    with IdSet(tmp_path / "set", first_map=SMALL_MAP) as ids:
         assert len(ids.add([chunk(n) for n in range(20_000)])) == 20_000
         assert ids.add([chunk(n) for n in range(20_000)]) == []
     assert not (tmp_path / "set").exists()

@@ -14,9 +14,16 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Damaged, HoldfastError, StoreError
 from holdfast.base.types import ChunkID, Codec, PackID, RecordType
 from holdfast.repo.format.crypto import Keys, Suite, content_hash, new_cipher
-from holdfast.repo.format.format import ALIGN, HEAD_SIZE, PACK_LIMIT, Domain, ObjectType, RecordHeader
+from holdfast.repo.format.format import (
+    ALIGN,
+    HEAD_SIZE,
+    PACK_LIMIT,
+    PACK_TARGET,
+    Domain,
+    ObjectType,
+    RecordHeader,
+)
 from holdfast.repo.index.index import Directory
-from holdfast.repo.packs import writer as pack_writer
 from holdfast.repo.packs.reader import PackCiphers, open_record, read_directory, walk_records
 from holdfast.repo.packs.writer import PackWriter, Record
 from holdfast.repo.store.interface import Kind, Store
@@ -24,6 +31,8 @@ from holdfast.repo.store.memory import MemoryStore
 from support.basics import random_bytes
 from support.faulty_store import FaultyStore, fail_at
 
+SMALL = 64 << 10
+"""Bytes of a full pack where several are wanted."""
 KEYS = Keys.from_root(bytes(32), bytes(16), Suite.AES_256_GCM)
 
 
@@ -45,9 +54,9 @@ class Written:
         self.packs[pack] = (size, directory)
 
 
-def write(records: list[Record], store: Store) -> Written:
+def write(records: list[Record], store: Store, *, target: int = PACK_TARGET) -> Written:
     written = Written()
-    writer = PackWriter(store, KEYS, written)
+    writer = PackWriter(store, KEYS, written, target=target)
     writer.add(records)
     writer.finish()
     return written
@@ -180,13 +189,12 @@ def test_a_record_that_unpacks_to_another_length_than_it_says_is_refused(claimed
             open_record(cipher, 64, sealed, "here")
 
 
-def test_full_packs_are_closed_and_a_new_one_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def test_full_packs_are_closed_and_a_new_one_begun() -> None:
     store = MemoryStore()
     plains = [random_bytes(3000, n) for n in range(200)]
-    written = write([record(plain) for plain in plains], store)
+    written = write([record(plain) for plain in plains], store, target=SMALL)
     assert len(written.packs) > 9
-    assert all(size <= 64 << 10 for size, _ in written.packs.values())
+    assert all(size <= SMALL for size, _ in written.packs.values())
     stored = [header.id for _, directory in written.packs.values() for _, header in directory]
     assert sorted(stored) == sorted(KEYS.data_chunk_id(plain) for plain in plains)
     assert {entry.name: entry.size for entry in store.listing(Kind.PACK)} == {
@@ -194,10 +202,9 @@ def test_full_packs_are_closed_and_a_new_one_begun(monkeypatch: pytest.MonkeyPat
     }
 
 
-def test_threads_write_packs_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def test_threads_write_packs_together() -> None:
     store, written = MemoryStore(), Written()
-    writer = PackWriter(store, KEYS, written)
+    writer = PackWriter(store, KEYS, written, target=SMALL)
     plains = [random_bytes(500 + 13 * n, n) for n in range(300)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: writer.add([record(p) for p in plains[n : n + 3]]), range(0, 300, 3)))
@@ -210,12 +217,11 @@ def test_threads_write_packs_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(found) == sorted(plains)
 
 
-def test_two_buffers_bound_what_waits_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_buffers_bound_what_waits_to_be_written() -> None:
     """The writer of packs is held up: workers get two packs ahead and no further."""
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
     go = threading.Event()
     store = FaultyStore(MemoryStore(), before=lambda operation: None if go.wait(10) else pytest.fail("stuck"))
-    writer = PackWriter(store, KEYS, Written())
+    writer = PackWriter(store, KEYS, Written(), target=SMALL)
     added: list[int] = []
 
     def work() -> None:
@@ -236,10 +242,9 @@ def test_two_buffers_bound_what_waits_to_be_written(monkeypatch: pytest.MonkeyPa
     assert len(added) == 100
 
 
-def test_a_failed_write_comes_back_to_who_adds_and_who_finishes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pack_writer, "PACK_TARGET", 64 << 10)
+def test_a_failed_write_comes_back_to_who_adds_and_who_finishes() -> None:
     store, written = FaultyStore(MemoryStore(), before=fail_at(1)), Written()
-    writer = PackWriter(store, KEYS, written)
+    writer = PackWriter(store, KEYS, written, target=SMALL)
 
     def add_all() -> None:
         for n in range(1000):

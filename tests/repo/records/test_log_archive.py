@@ -15,8 +15,7 @@ from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.mirrored import delete_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.records import log_archive as logs
-from holdfast.repo.records.log_archive import LogReading, drop, open_archive
+from holdfast.repo.records.log_archive import BATCH, LogReading, drop, open_archive, take_over
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import Kind
 from holdfast.repo.store.local import LocalStore
@@ -74,15 +73,16 @@ def test_many_pushes_make_one_snapshot_that_holds_all(repository: Repository, tm
     assert not list(repository.store.listing(Kind.SNAPSHOT, trashed=True))
 
 
-def test_a_full_batch_is_left_alone(
-    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logs, "BATCH", 3)
-    names = [file_name(n) for n in range(8)]
-    for name in names:
-        push_files(repository, tmp_path / "f", name)
-    assert sorted(len(s.snapshot.items) for s in archive_of(repository).snapshots) == [2, 3, 3]
-    assert_holds(repository, *names)
+def test_a_full_batch_is_left_alone(repository: Repository, tmp_path: Path) -> None:
+    push_files(repository, tmp_path / "f", *OLD)
+    archive = archive_of(repository)
+    (stored,) = archive.snapshots
+    snapshots = tuple(
+        replace(stored, snapshot=replace(stored.snapshot, items=stored.snapshot.items[:1] * count))
+        for count in (1, BATCH - 1, BATCH, BATCH + 1)
+    )
+    replaced, _ = take_over(replace(archive, snapshots=snapshots))
+    assert [len(stored.snapshot.items) for stored in replaced] == [1, BATCH - 1]
 
 
 def test_the_same_file_again_is_a_success_that_writes_nothing(repository: Repository, tmp_path: Path) -> None:

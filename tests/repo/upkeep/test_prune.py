@@ -24,7 +24,6 @@ from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import Pruned, execute
 from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
-from support.basics import open_repository
 from support.fault import (
     LONG,
     Content,
@@ -35,7 +34,7 @@ from support.fault import (
     data,
     findings,
     later,
-    small_packs,
+    open_repository,
 )
 from support.faulty_store import Clock, Crash, FaultyStore, Operation, crash_at
 from support.scratch import fast_folder
@@ -197,9 +196,8 @@ class Bench:
 @pytest.mark.slow
 @pytest.mark.timeout(7200 if LONG else 300)
 def test_no_sequence_of_commands_and_crashes_loses_a_snapshot_or_keeps_what_nothing_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    small_packs(monkeypatch)
     fresh = MemoryStore()
     create(fresh)  # once: with other keys the same steps would cut elsewhere
     with fast_folder() as folder:
@@ -237,8 +235,7 @@ class Pair:
 
 
 @pytest.fixture
-def pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
-    small_packs(monkeypatch)
+def pair(tmp_path: Path) -> Iterator[Pair]:
     clock = Clock()
     store = MemoryStore(clock)
     create(store)

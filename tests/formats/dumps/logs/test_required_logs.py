@@ -324,10 +324,7 @@ def test_many_small_packs_are_made_into_few_and_the_next_prune_does_nothing(
     assert not again.remove
 
 
-def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.repo.upkeep.prune._BATCH", 1)
+def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(tmp_path: Path) -> None:
     pairs = [(file_name(n), file_name(n + 1)) for n in range(0, 40, 2)]
     store = MemoryStore()
     with new_repository(store, tmp_path / "c") as repository:
@@ -340,7 +337,7 @@ def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(
         records = read_directory(store, repository.ciphers, bad, len(whole))
         last = max(offset for offset, header in records if header.type is RecordType.DATA) + 70
         store.files[Kind.PACK, bad] = whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :]
-        result = execute(repository, plan, quarantine=timedelta(0), now=lambda: 1e12)
+        result = execute(repository, plan, quarantine=timedelta(0), now=lambda: 1e12, batch=1)
         assert any(bad in note and "was kept" in note for note in result.notes)
         packs = {entry.name for entry in store.listing(Kind.PACK)}
         assert bad in packs
