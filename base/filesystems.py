@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from holdfast.base.mount_table import read_mounts
+
 # LMDB must never be used over a network, and FUSE file systems differ in how they map memory.
 _NOT_FOR_MMAP = (
     *("nfs", "cifs", "smb", "fuse", "9p", "ceph"),
@@ -19,16 +21,10 @@ def filesystem_type(path: Path) -> str:
     """Type of the mount that holds `path`, as the kernel names it; "" when that cannot be told."""
     device = path.stat().st_dev
     wanted = f"{device >> 8 & 0xFFF}:{device & 0xFF | device >> 12 & 0xFFF00}"
-    best = ""
     try:
-        table = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+        return next((entry.type for entry in reversed(read_mounts()) if entry.device == wanted), "")
     except OSError:
         return ""
-    for line in table.splitlines():
-        left, _, right = line.partition(" - ")
-        if left.split(" ")[2] == wanted:
-            best = right.split(" ")[0]
-    return best
 
 
 def is_fit_for_mmap(path: Path) -> bool:

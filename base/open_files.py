@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from holdfast.base.lru import Lru
 
 
 class OpenFiles:
     """A few descriptors of packs kept open; one in use is never closed under its reader."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
         self._lock = threading.Lock()
-        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._files: Lru[str, _OpenFile] = Lru(limit, lambda file: file.drop())
 
     @contextmanager
     def borrow(self, key: str, opener: Callable[[], int]) -> Iterator[int]:
+        """The descriptor for `key`, from `opener` when it is not open."""
         with self._lock:
             file = self._files.get(key)
             if file is None:
-                file = self._files[key] = _OpenFile(opener())
-            self._files.move_to_end(key)
+                file = _OpenFile(opener())
+                self._files.put(key, file)
             file.users += 1
-            while len(self._files) > self._limit:
-                self._drop(next(iter(self._files)))
         try:
             yield file.fd
         finally:
@@ -35,19 +34,16 @@ class OpenFiles:
                 file.close_if_unused()
 
     def forget(self, key: str) -> None:
+        """Close it once nobody uses it any more; the next one to borrow it opens it anew."""
         with self._lock:
-            if key in self._files:
-                self._drop(key)
+            file = self._files.pop(key)
+            if file is not None:
+                file.drop()
 
     def close(self) -> None:
+        """The same for all."""
         with self._lock:
-            for key in list(self._files):
-                self._drop(key)
-
-    def _drop(self, key: str) -> None:
-        file = self._files.pop(key)
-        file.dropped = True
-        file.close_if_unused()
+            self._files.clear()
 
 
 class _OpenFile:
@@ -57,6 +53,10 @@ class _OpenFile:
         self.fd = fd
         self.users = 0
         self.dropped = False
+
+    def drop(self) -> None:
+        self.dropped = True
+        self.close_if_unused()
 
     def close_if_unused(self) -> None:
         if self.dropped and self.users == 0:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.durable_files import PARTIAL_SUFFIX
 from holdfast.base.targets import TargetError
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -128,7 +129,7 @@ class TargetFolder:
                 raise
         else:
             return name
-        passing = b".holdfast-partial-" + secrets.token_hex(8).encode()
+        passing = os.fsencode(PARTIAL_SUFFIX) + b"-" + secrets.token_hex(8).encode()
         make(passing)
         return passing
 

@@ -13,10 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from holdfast.base.durable_files import (
+    PARTIAL_SUFFIX,
+    rename_unless_taken,
+    sync_directory_if_possible,
+    write_all_at,
+)
 from holdfast.base.errors import HoldfastError, Refused
 from holdfast.base.types import Buffer
 
-PARTIAL_SUFFIX: Final = ".holdfast-partial"
 _NAME_LIMIT: Final = 255
 """Bytes, of Linux."""
 _BLKZEROOUT: Final = 0x127F
@@ -36,14 +41,6 @@ def _translate(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise TargetError(f"cannot {action} {path}: {error.strerror or error}") from error
-
-
-def _write_all(fd: int, offset: int, data: Buffer) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view = view[count:]
-        offset += count
 
 
 class FileTarget:
@@ -104,7 +101,7 @@ class FileTarget:
 
     def write(self, offset: int, data: Buffer) -> None:
         with _translate("write", self._partial):
-            _write_all(self._fd, offset, data)
+            write_all_at(self._fd, offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
         """What is there now; for reading back."""
@@ -133,26 +130,14 @@ class FileTarget:
                 self._partial.replace(self.path)
             else:
                 self._rename_unless_taken()
-            folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                with suppress(OSError):  # not every file system can; the content is durable already
-                    os.fsync(folder)
-            finally:
-                os.close(folder)
+            sync_directory_if_possible(self.path.parent)
 
     def _rename_unless_taken(self) -> None:
         try:
-            os.link(self._partial, self.path)
+            rename_unless_taken(self._partial, self.path)
         except FileExistsError:
             check_free(self.path, overwrite=False)
             raise
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            check_free(self.path, overwrite=False)  # a file system without hard links
-            self._partial.rename(self.path)
-        else:
-            self._partial.unlink()
 
     def _remove(self) -> None:
         with suppress(OSError):
@@ -232,7 +217,7 @@ class DeviceTarget:
 
     def write(self, offset: int, data: Buffer) -> None:
         with _translate("write", self.path):
-            _write_all(self._fd, offset, data)
+            write_all_at(self._fd, offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
         """What is there now; for reading back."""
@@ -275,7 +260,7 @@ def _write_zeros(fd: int, offset: int, length: int) -> None:
     zeros = memoryview(bytes(min(length, _ZEROS)))
     while length > 0:
         part = zeros[: min(length, len(zeros))]
-        _write_all(fd, offset, part)
+        write_all_at(fd, offset, part)
         offset += len(part)
         length -= len(part)
 

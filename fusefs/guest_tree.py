@@ -12,13 +12,13 @@ from typing import TypeVar
 
 import pyfuse3
 
+from holdfast.base.lru import Lru
 from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType
 from holdfast.fusefs.guest_disks import GuestDisks
 from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
-from holdfast.fusefs.recent import Recent
 from holdfast.repo.snapshots.snapshot import Item
 from holdfast.tree.nodes import DiskNode, GuestNode, Node
 from holdfast.tree.volumes import look_into, volume_nodes
@@ -45,8 +45,8 @@ class GuestTree:
         self._open_disk = open_disk
         self._slots = Slots()
         self._items: dict[int, Item] = {}
-        self._entries: Recent[Entry] = Recent(_ENTRIES)
-        self._xattrs: Recent[dict[bytes, bytes]] = Recent(_ATTRIBUTES)
+        self._entries: Lru[int, Entry] = Lru(_ENTRIES)
+        self._xattrs: Lru[int, dict[bytes, bytes]] = Lru(_ATTRIBUTES)
 
     async def volumes(self, disk: DiskNode) -> Mapping[str, Node]:
         """The children of `files/DISK`. Raises GuestError when the disk cannot be looked into."""
@@ -88,7 +88,7 @@ class GuestTree:
         would be the first to have been dropped.
         """
         slot, _ = split_number(number)
-        room = self._entries.room
+        room = self._entries.limit
 
         async def load(position: int) -> Page:
             nonlocal room

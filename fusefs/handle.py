@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from holdfast.base.errors import Damaged
+from holdfast.base.sequential import SequentialReads
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.fusefs.loader import ChunkLoader
@@ -92,7 +93,7 @@ class StoredFileHandle:
         self._size = item.size
         self._quick = Recipe(item.recipe, item.size, load)
         self._slow = reader.recipe(item)
-        self._last_end = -1
+        self._reads = SequentialReads(before=_SLACK, behind=_SLACK)
         self._streaming = False
         self._window = 0
         self._planned_to = 0
@@ -161,9 +162,7 @@ class StoredFileHandle:
 
     def _notice(self, offset: int, end: int) -> None:
         """Tell a reader that reads on from one that jumps; decode ahead of the former."""
-        reads_on = abs(offset - self._last_end) <= _SLACK and self._last_end >= 0
-        self._last_end = end
-        if not reads_on:
+        if not self._reads.notice(offset, end):
             self._stop_streaming()
             return
         if not self._streaming:

@@ -4,54 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.base.errors import Refused
+from holdfast.base.mount_table import mounted_at
 from holdfast.fusefs.errors import MountFailed
 
 TYPE = "fuse.holdfast"
 _FUSE_DEVICE = Path("/dev/fuse")
 _FUSE_CONF = Path("/etc/fuse.conf")
-_MOUNTS = Path("/proc/self/mountinfo")
 UNMOUNTER = "fusermount3"
-
-
-@dataclass(frozen=True, slots=True)
-class MountEntry:
-    """A line of the kernel's mount table. `device` is "major:minor"."""
-
-    mountpoint: str
-    device: str
-    type: str
 
 
 def absolute(path: Path) -> Path:
     """The path without links. A dead mount is no obstacle: it is looked at, not into."""
     return Path(os.path.realpath(path))
-
-
-def parse_mounts(table: str) -> list[MountEntry]:
-    """The entries of a mountinfo file, in the order they were mounted."""
-    entries = []
-    for line in table.splitlines():
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) > 4 and right:
-            # Blanks, tabs, newlines and backslashes are escaped as three octal digits.
-            path = re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), fields[4])
-            entries.append(MountEntry(path, fields[2], right.split(" ")[0]))
-    return entries
-
-
-def mounted_at(path: Path) -> MountEntry | None:
-    """What is mounted at an absolute path, the topmost; does not touch the mount itself."""
-    table = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape")
-    found = [entry for entry in parse_mounts(table) if entry.mountpoint == str(path)]
-    return found[-1] if found else None
 
 
 def is_dead(path: Path) -> bool:

@@ -16,6 +16,7 @@ import pyfuse3
 import trio
 
 from holdfast.base.errors import RepositoryError
+from holdfast.base.mount_table import mounted_at
 from holdfast.formats.disks.export import stored_view
 from holdfast.formats.guests.client.guest import GuestDisk
 from holdfast.formats.guests.client.stored import StoredDisk
@@ -28,7 +29,6 @@ from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
-from holdfast.fusefs.mountpoint import mounted_at
 from holdfast.fusefs.operations import HoldfastOperations, OpenFile
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.base.mount_table import mounted_at
 from holdfast.fusefs.errors import MountFailed
-from holdfast.fusefs.mountpoint import TYPE, UNMOUNTER, absolute, mounted_at
+from holdfast.fusefs.mountpoint import TYPE, UNMOUNTER, absolute
 from holdfast.fusefs.records import read_record, remove_record
 
 _PATIENCE = 1.0

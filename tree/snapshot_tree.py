@@ -16,9 +16,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from holdfast.base.errors import NotFound, RepositoryError
+from holdfast.base.escaping import unescape
 from holdfast.formats.guests.client.open_disk import Guest, OpenDisk, OpenGuest
 from holdfast.formats.guests.client.stored import StoredDisk
-from holdfast.formats.guests.values.naming import to_bytes, to_text, unescape
+from holdfast.formats.guests.values.naming import to_bytes, to_text
 from holdfast.formats.guests.values.values import Entry, GuestMissing, NodeType
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import StoredSnapshot

@@ -6,7 +6,8 @@ import stat
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from holdfast.cli.base.render import escape, size
+from holdfast.base.escaping import escape
+from holdfast.cli.base.render import size
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType, Volume
 from holdfast.repo.snapshots.select import time_name
 

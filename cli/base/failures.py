@@ -9,9 +9,9 @@ import traceback
 import click
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.escaping import escape_lines
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode, advice_for, code_for
-from holdfast.cli.base.render import escape_lines
 
 
 def report(error: BaseException, settings: Settings) -> ExitCode:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from holdfast.base.errors import RepositoryError
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import HEADER, entry_document, entry_line, volume_document
 from holdfast.cli.base.exits import ExitCode
-from holdfast.cli.base.render import Column, escape, size, table
+from holdfast.cli.base.render import Column, size, table
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
 from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, Node, TextNode

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast.cli.base.render import escape_lines
+from holdfast.base.escaping import escape_lines
 
 
 @dataclass(slots=True)

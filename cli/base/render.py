@@ -8,26 +8,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
+from holdfast.base.escaping import escape, escape_lines
+
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
-
-
-def escape(text: str) -> str:
-    r"""A name from a repository, a guest or an error as one harmless line.
-
-    Whatever is not printable becomes \x1b or \u202e: control characters, which terminals obey; marks
-    that turn the direction of text; bytes that are not UTF-8.
-    """
-    return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
-
-
-def escape_lines(text: str) -> str:
-    """The same for a text that may have several lines."""
-    return "\n".join(escape(line) for line in text.splitlines())
-
-
-def _code(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def size(count: float) -> str:

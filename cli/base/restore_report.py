@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
-from holdfast.cli.base.render import count, duration, escape, rate, size
+from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.tasks.restore_files import RAW, RestoreJob, RestoreOptions
 from holdfast.tree.extract.extractor import Event, Outcome

@@ -12,11 +12,12 @@ from urllib.parse import quote
 import click
 
 from holdfast.base.errors import NotFound, Refused, SourceError, StreamFailed
+from holdfast.base.escaping import escape
 from holdfast.base.passwords import PasswordSources
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import count, escape
+from holdfast.cli.base.render import count
 from holdfast.cli.commands.backup_options import BackupOptions
 from holdfast.cli.commands.backup_run import name_fault, run_backup, subject_name
 from holdfast.ingest.backup.backup import LessConsistent

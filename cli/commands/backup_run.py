@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from holdfast import __version__
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import duration, escape, rate, size
+from holdfast.cli.base.render import duration, rate, size
 from holdfast.cli.base.subjects import describe_subject
 from holdfast.cli.commands.backup_options import BackupOptions
 from holdfast.ingest.backup.backup import Outcome, Request, back_up

@@ -8,11 +8,12 @@ from typing import Final
 import click
 
 from holdfast.base.errors import Damaged
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import count, escape, fields, size
+from holdfast.cli.base.render import count, fields, size
 from holdfast.formats.dumps.logs.required_logs import findings
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives

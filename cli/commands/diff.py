@@ -9,13 +9,14 @@ from typing import Any, Final
 import click
 
 from holdfast.base.errors import NotFound
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import entry_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
-from holdfast.cli.base.render import count, escape, size
+from holdfast.cli.base.render import count, size
 from holdfast.repo.snapshots.select import select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.tasks.snapshot_trees import SnapshotTrees

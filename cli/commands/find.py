@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import click
 
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import exact, moment
@@ -13,7 +14,7 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import count, escape, iso, size
+from holdfast.cli.base.render import count, iso, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.snapshots.select import time_name

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
-from holdfast.cli.base.render import Column, count, escape, table
+from holdfast.cli.base.render import Column, count, table
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.cli.commands.forget_logs import (
     describe_plan,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from holdfast.base.errors import Locked, Refused, RepositoryError
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import SHORT_ID
-from holdfast.cli.base.render import count, escape
+from holdfast.cli.base.render import count
 from holdfast.formats.dumps.logs.required_logs import (
     LogPlan,
     findings,

@@ -9,12 +9,13 @@ from pathlib import Path
 import click
 
 from holdfast.base.errors import Refused
+from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import Group, pass_settings
 from holdfast.cli.base.passwords import ask_new
-from holdfast.cli.base.render import Column, escape, table
+from holdfast.cli.base.render import Column, table
 from holdfast.cli.commands.init import KEEP_THE_RECOVERY_KEY
 from holdfast.repo.core.keyslots import (
     KeySlot,

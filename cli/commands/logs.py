@@ -9,10 +9,11 @@ from pathlib import Path
 import click
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
-from holdfast.cli.base.render import Column, count, escape, size, table
+from holdfast.cli.base.render import Column, count, size, table
 from holdfast.cli.commands.wal import check_name, write_log
 from holdfast.formats.dumps.logs.required_logs import contents, findings
 from holdfast.ingest.sources.source import FileSource

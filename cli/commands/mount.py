@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
-from holdfast.cli.base.render import count, escape
+from holdfast.cli.base.render import count
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.index import Synced

@@ -16,12 +16,13 @@ import click
 
 from holdfast import __version__
 from holdfast.base.errors import Refused
+from holdfast.base.escaping import escape, escape_lines
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.documents import proof_document, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import Column, count, duration, escape, escape_lines, table
+from holdfast.cli.base.render import Column, count, duration, table
 from holdfast.cli.base.subjects import describe_subject
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot

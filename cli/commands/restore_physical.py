@@ -15,10 +15,11 @@ from typing import Any, Final, TypeVar
 import click
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import count, duration, escape, rate, size
+from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.facts import facts_of
 from holdfast.formats.dumps.logs.required_logs import item_reader, usable

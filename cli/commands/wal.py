@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from holdfast.base.durable_files import durable_file, write_all
 from holdfast.base.errors import Damaged, NotFound, Refused
-from holdfast.base.types import Buffer
 from holdfast.cli.base.context import Settings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.failures import report
@@ -149,31 +146,10 @@ def write_log(repository: Repository, item: Item, target: Path) -> None:
     """Write a log file under a temporary name, durably, then give it its own. Replaces what is there."""
     reader = Reader(repository)
     parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.holdfast-partial")
-    try:
-        _write(temporary, parts, item)
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _write(path: Path, parts: Iterable[Buffer], item: Item) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     size = 0
-    try:
+    with durable_file(target) as fd:
         for part in parts:
-            view = memoryview(part)
-            size += len(view)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, part)
+            size += len(part)
         if size != item.size:
             raise Damaged(item.path, f"{size} bytes came out of the archive, not {item.size}")
-        os.fsync(fd)
-    finally:
-        os.close(fd)

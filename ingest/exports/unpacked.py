@@ -15,7 +15,9 @@ from typing import IO, Final
 
 import zstandard
 
+from holdfast.base.durable_files import write_all
 from holdfast.base.errors import Refused, SourceError
+from holdfast.base.processes import how_it_ended, last_words
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import OpenFile
@@ -75,13 +77,10 @@ class UnpackedFile(OpenFile):
                     f"{self.written >> 20} MiB; TMPDIR can name a larger one"
                 )
             self._room_checked = self.written + len(data) + _CHECK_ROOM
-        view = memoryview(data)
-        while view:
-            try:
-                count = os.write(self._handle, view)
-            except OSError as error:
-                raise SourceError(f"cannot unpack into {self._scratch}: {error.strerror}") from error
-            view = view[count:]
+        try:
+            write_all(self._handle, data)
+        except OSError as error:
+            raise SourceError(f"cannot unpack into {self._scratch}: {error.strerror}") from error
         self.written += len(data)
 
     def finish(self) -> None:
@@ -202,9 +201,8 @@ def _unlzo(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFu
         if trouble:
             raise trouble[0]
         if process.returncode:
-            errors.seek(0)
-            said = errors.read(1000).decode(errors="replace").strip()
-            raise ImageDamaged(file.name, f"lzop exited with {process.returncode}: {said}", offset=0)
+            said = f"lzop {how_it_ended(process.returncode)}: {last_words(errors)}"
+            raise ImageDamaged(file.name, said, offset=0)
 
 
 def _feed(file: ImageFile, pipe: IO[bytes], progress: ProgressFunction, trouble: list[SourceError]) -> None:

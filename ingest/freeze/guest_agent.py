@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 from holdfast.base.errors import SourceError, StreamFailed
+from holdfast.base.escaping import escape
 from holdfast.ingest.freeze.hooks import Ended, uninterrupted
 from holdfast.repo.snapshots.snapshot import Consistency
 
@@ -242,5 +243,4 @@ class AgentFreeze:
 
 def _words(value: object) -> str:
     """A guest's words, fit for a message."""
-    text = str(value)[:_WORDS_LIMIT]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escape(str(value)[:_WORDS_LIMIT])

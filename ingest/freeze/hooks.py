@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import IO, Protocol
 
 from holdfast.base.errors import StreamFailed
+from holdfast.base.processes import how_it_ended, last_words
 from holdfast.repo.snapshots.snapshot import Consistency
 
-_LAST_WORDS = 1000
 """Bytes of a command's output that an error quotes."""
 _BREATH = 5.0
 """Seconds that a command gets to end after SIGTERM."""
@@ -196,11 +196,10 @@ def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[b
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
         _stop(process)
-        return f"`{argv[0]}` took longer than {limit:g} s and was stopped{_last_words(output)}"
+        return f"`{argv[0]}` took longer than {limit:g} s and was stopped{_quoted(output)}"
     if not code:
         return ""
-    how = f"exited with {code}" if code > 0 else f"was killed by signal {-code}"
-    return f"`{argv[0]}` {how}{_last_words(output)}"
+    return f"`{argv[0]}` {how_it_ended(code)}{_quoted(output)}"
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -213,8 +212,6 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             process.wait(_BREATH)
 
 
-def _last_words(output: IO[bytes]) -> str:
-    size = output.seek(0, os.SEEK_END)
-    output.seek(max(0, size - _LAST_WORDS))
-    said = output.read().decode(errors="replace").strip()
+def _quoted(output: IO[bytes]) -> str:
+    said = last_words(output)
     return f": {said}" if said else ""

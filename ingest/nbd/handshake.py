@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from holdfast.base.errors import SourceError
+from holdfast.base.escaping import foreign_words
 from holdfast.ingest.nbd.protocol import (
     BASE_ALLOCATION,
     CAN_READ_WHOLE,
@@ -115,7 +116,7 @@ def _replies(wire: Wire, option: Option, data: bytes) -> Iterator[tuple[int, byt
             raise wire.failed(f"broken reply to option {option.name}")
         body = wire.receive(length)
         if kind & ERROR_BIT:
-            raise _OptionRefused(kind, text(body))
+            raise _OptionRefused(kind, foreign_words(body, STRING_LIMIT))
         if kind == OptionReply.ACK:
             return
         yield kind, body
@@ -223,9 +224,3 @@ def _others(wire: Wire, refused: _OptionRefused) -> str:
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more if names else "none"
-
-
-def text(data: bytes) -> str:
-    """A server's words, control characters escaped: they may end on a terminal."""
-    words = data[:STRING_LIMIT].decode(errors="replace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Protocol, runtime_checkable
 
 from holdfast.base.errors import StreamFailed
+from holdfast.base.processes import how_it_ended, last_words
 from holdfast.base.ranges import joined
 from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.dumps.core.facts import DumpFacts
@@ -242,16 +243,13 @@ class CommandSource(StreamSource):
     def finish(self) -> str:
         code = self._process.wait()
         if code:
-            how = f"exited with {code}" if code > 0 else f"was killed by signal {-code}"
             said = self._last_words()
             detail = f": {said}" if said else ""
-            raise StreamFailed(f"`{self._argv[0]}` {how}{detail}; nothing was committed")
+            raise StreamFailed(f"`{self._argv[0]}` {how_it_ended(code)}{detail}; nothing was committed")
         return self._last_words()
 
     def _last_words(self) -> str:
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 1000))
-        return self._errors.read().decode(errors="replace").strip()
+        return last_words(self._errors)
 
     def close(self) -> None:
         if self._process.poll() is None:

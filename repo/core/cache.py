@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Generic, TypeVar
+
+from holdfast.base.lru import Lru
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -16,24 +17,19 @@ class ByteCache(Generic[K, V]):
     """Thread-safe. `weigh` gives a value's size in bytes."""
 
     def __init__(self, limit: int, weigh: Callable[[V], int]) -> None:
-        self._limit = limit
         self._weigh = weigh
         self._lock = threading.Lock()
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._size = 0
+        self._values: Lru[K, V] = Lru(limit)
         self._loading: dict[K, Future[V]] = {}
 
     def get(self, key: K) -> V | None:
         """The value if it is there; never waits for a load."""
         with self._lock:
-            value = self._values.get(key)
-            if value is not None:
-                self._values.move_to_end(key)
-            return value
+            return self._values.get(key)
 
     def put(self, key: K, value: V) -> None:
         with self._lock:
-            self._insert(key, value)
+            self._values.put(key, value, self._weigh(value))
 
     def load(self, key: K, loader: Callable[[], V]) -> V:
         """The value, loading it if need be; threads that ask for it meanwhile wait for the one load.
@@ -43,7 +39,6 @@ class ByteCache(Generic[K, V]):
         with self._lock:
             value = self._values.get(key)
             if value is not None:
-                self._values.move_to_end(key)
                 return value
             waiting = self._loading.get(key)
             if waiting is None:
@@ -60,21 +55,11 @@ class ByteCache(Generic[K, V]):
             raise
         with self._lock:
             del self._loading[key]
-            self._insert(key, value)
+            self._values.put(key, value, self._weigh(value))
         mine.set_result(value)
         return value
 
     @property
     def size(self) -> int:
         """Bytes held now."""
-        return self._size
-
-    def _insert(self, key: K, value: V) -> None:
-        old = self._values.pop(key, None)
-        if old is not None:
-            self._size -= self._weigh(old)
-        self._values[key] = value
-        self._size += self._weigh(value)
-        while self._size > self._limit and len(self._values) > 1:
-            _, dropped = self._values.popitem(last=False)
-            self._size -= self._weigh(dropped)
+        return self._values.cost

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator
 
 import zstandard
 
 from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.lru import Lru
 from holdfast.base.types import Codec, PackID
 from holdfast.repo.format.crypto import FileCipher, Keys, open_cipher
 from holdfast.repo.format.format import (
@@ -40,14 +40,13 @@ class PackCiphers:
         self._store = store
         self._keys = keys
         self._lock = threading.Lock()
-        self._ciphers: OrderedDict[PackID, FileCipher] = OrderedDict()
+        self._ciphers: Lru[PackID, FileCipher] = Lru(_CIPHERS)
 
     def get(self, pack: PackID) -> FileCipher:
         """Raises FileNotFoundError when the pack is gone, Damaged when its head is not right."""
         with self._lock:
             cipher = self._ciphers.get(pack)
             if cipher is not None:
-                self._ciphers.move_to_end(pack)
                 return cipher
         head = self._store.read(Kind.PACK, pack, 0, HEAD_SIZE)
         try:
@@ -55,9 +54,7 @@ class PackCiphers:
         except Unsupported as error:  # the config would say so first: it is one flipped byte
             raise Damaged(f"pack {pack}", f"its head is damaged ({error})", offset=0) from error
         with self._lock:
-            self._ciphers[pack] = cipher
-            if len(self._ciphers) > _CIPHERS:
-                self._ciphers.popitem(last=False)
+            self._ciphers.put(pack, cipher)
         return cipher
 
 

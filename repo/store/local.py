@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from holdfast.base.durable_files import hand_over, link_or_rename, sync_folder, write_all
+from holdfast.base.durable_files import (
+    hand_over,
+    preallocate,
+    rename_unless_taken,
+    sync_directory,
+    write_all,
+)
 from holdfast.base.errors import Locked, NoRepository, RepositoryExists, StoreError
 from holdfast.base.filesystems import is_fit_for_mmap
 from holdfast.base.open_files import OpenFiles
@@ -25,6 +31,8 @@ _TRASH = "trash"
 _LOCK = "lock"
 _OPEN_FILES = 128
 _BUFFER = 512 << 10
+_LARGE = 8 << 20
+"""Bytes from which on room is reserved before a file is written."""
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
@@ -139,13 +147,17 @@ class LocalStore:
                 temporary = self._write_durably(path.parent, data)
             except FileNotFoundError as error:
                 raise StoreError.wrap("write", str(path), error) from error
+            is_new = True
             try:
-                taken = not link_or_rename(temporary, path)
+                rename_unless_taken(temporary, path)
+            except FileExistsError:
+                temporary.unlink(missing_ok=True)
+                is_new = False
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
         self._mark(path.parent)
-        return not taken
+        return is_new
 
     def sync(self) -> None:
         with self._sync_lock:  # whoever comes second waits: the first may hold names of the second's
@@ -153,8 +165,8 @@ class LocalStore:
                 folders, self._dirty = self._dirty, set()
             try:
                 for folder in folders:
-                    with self._translate("sync", folder):
-                        sync_folder(folder)
+                    with self._translate("sync", folder), suppress(FileNotFoundError):
+                        sync_directory(folder)
             except StoreError:
                 with self._dirty_lock:  # not durable, and not forgotten
                     self._dirty |= folders
@@ -260,6 +272,8 @@ class LocalStore:
             fd = os.open(path, _CREATE, 0o600)
             try:
                 hand_over(fd, self.root)
+                if len(data) > _LARGE:
+                    preallocate(fd, len(data))
                 write_all(fd, data)
                 os.fsync(fd)
             except OSError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import PurePath
 from typing import Final
 
 from holdfast.base.errors import StreamFailed
+from holdfast.base.processes import last_words
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.ingest.sources.source import CommandSource
 from holdfast.repo.snapshots.snapshot import Consistency
@@ -86,9 +86,7 @@ def ask_program(access: Access, argv: Sequence[str], *, stdin: str = "", limit: 
                 f"{access.connection.origin} did not answer {tool} within {limit:g} s; nothing was stored"
             ) from None
         if done.returncode:
-            size = errors.seek(0, os.SEEK_END)
-            errors.seek(max(0, size - 1000))
-            said = access.scrub(errors.read().decode(errors="replace").strip().expandtabs(2))
+            said = access.scrub(last_words(errors).expandtabs(2))
             raise StreamFailed(f"{access.connection.origin}: {tool} failed: {said}; nothing was stored")
         output.seek(0)
         answer = output.read(_ANSWER + 1)

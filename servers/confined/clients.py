@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, NamedTuple
 
+from holdfast.base.durable_files import write_all
+from holdfast.base.processes import how_it_ended
 from holdfast.base.types import Buffer
 from holdfast.servers.confined.confined import Confinement, Program
 from holdfast.servers.confined.errors import RehearsalFailed
@@ -99,8 +101,7 @@ def ask(
 
 def failure(program: Program) -> RehearsalFailed:
     """What a program that did not end well said."""
-    code = program.process.returncode
-    how = f"exited with {code}" if code >= 0 else f"was ended by signal {-code}"
+    how = how_it_ended(program.process.returncode)
     said = "\n".join(line for line in program.last_words().splitlines() if "NOTICE:" not in line)
     return RehearsalFailed(f"{program.name} {how}" + (f": {said}" if said else ""))
 
@@ -130,9 +131,7 @@ def _pour(program: Program, parts: Iterable[Buffer]) -> None:
     fd = program.process.stdin.fileno()
     try:
         for part in parts:
-            view = memoryview(part)
-            while view:
-                view = view[os.write(fd, view) :]
+            write_all(fd, part)
     except (BrokenPipeError, ValueError):
         pass  # its exit code and last words say why
     finally:

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from holdfast.base.durable_files import sync_directory_if_possible, write_all
 from holdfast.base.errors import Damaged, Refused
 from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
@@ -104,7 +105,7 @@ def restore_data_directory(
                 for section in catalogue.sections:
                     directory.take(section, stream)
             directory.finish()
-        _sync_folder(target.absolute().parent)
+        sync_directory_if_possible(target.absolute().parent)
     except OSError as error:
         raise TargetError(f"cannot write below {target}: {error.strerror or error}") from error
 
@@ -250,7 +251,7 @@ class _Directory:
         with closing(self._into(above)) as folder, folder.new_file(os.fsencode(name)) as fd:
             for content in contents:
                 for data in content:
-                    _write_all(fd, data)
+                    write_all(fd, data)
             self._attributes(fd, extra, 0o600)
             mine = os.dup(fd)
         self._syncing.append(self._pool.submit(_sync, mine))
@@ -280,30 +281,11 @@ class _Directory:
             self._syncing.popleft().result()
 
 
-def _sync_folder(path: Path) -> None:
-    """Make the name of what is in it durable, where the file system can and we may."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except PermissionError:
-        return  # a folder may be written and not read
-    try:
-        with suppress(OSError):
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _sync(fd: int) -> None:
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def _empty(folder: int) -> None:

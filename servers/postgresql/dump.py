@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import IO, Any, Final
 
 from holdfast.base.errors import StreamFailed
+from holdfast.base.processes import last_words
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.marks import CLUSTER_END, DATABASE_END
 from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
@@ -107,8 +108,7 @@ class Session:
         """psql is gone, or about to go: what it said."""
         self._process.kill()
         self._process.wait()
-        self._errors.seek(0)
-        said = self._access.scrub(self._errors.read(1000).decode(errors="replace").strip())
+        said = self._access.scrub(last_words(self._errors))
         return StreamFailed(f"{self._where}: {said or 'the connection was lost'}; nothing was stored")
 
 

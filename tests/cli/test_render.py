@@ -5,45 +5,10 @@ from __future__ import annotations
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from holdfast.cli.base.render import (
-    Column,
-    count,
-    duration,
-    escape,
-    escape_lines,
-    fields,
-    percent,
-    rate,
-    size,
-    table,
-)
+from holdfast.cli.base.render import Column, count, duration, fields, percent, rate, size, table
 
-BELL, ESCAPE, OVERRIDE, SURROGATE, TAG = "\x07", "\x1b", "\u202e", "\udcff", "\U000e0041"
-
-
-@given(st.text(st.characters(exclude_categories=[])))
-def test_an_escaped_name_is_one_printable_line(text: str) -> None:
-    assert escape(text).isprintable()
-    assert escape_lines(text).replace("\n", "").isprintable()
-
-
-@pytest.mark.parametrize(
-    ("name", "shown"),
-    [
-        ("web01.raw", "web01.raw"),
-        ("Übung 日本", "Übung 日本"),
-        (f"a{ESCAPE}[2Jb", "a\\x1b[2Jb"),
-        (f"a\nb{BELL}", "a\\x0ab\\x07"),
-        (f"evil{OVERRIDE}war.exe", "evil\\u202ewar.exe"),
-        (SURROGATE, "\\udcff"),
-        (TAG, "\\U000e0041"),
-    ],
-)
-def test_what_terminals_obey_is_spelt_out(name: str, shown: str) -> None:
-    assert escape(name) == shown
+BELL, ESCAPE = "\x07", "\x1b"
 
 
 @pytest.mark.parametrize(

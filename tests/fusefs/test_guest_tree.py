@@ -24,7 +24,6 @@ from holdfast.fusefs.guest_file import OpenDisk
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.inodes import Inodes
-from holdfast.fusefs.recent import Recent
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot, Subject, SubjectKind
@@ -70,19 +69,6 @@ async def root_of(tree: GuestTree) -> int:
 
 
 # ---- what is kept -------------------------------------------------------------------------------------
-
-
-def test_what_costs_too_much_pushes_out_what_is_older() -> None:
-    recent: Recent[str] = Recent(100)
-    for number in range(5):
-        recent.put(number, str(number), 30)
-    assert [recent.get(number) for number in range(5)] == [None, None, "2", "3", "4"]
-    recent.put(3, "again", 60)
-    assert [recent.get(number) for number in range(5)] == [None, None, None, "again", "4"]
-    recent.put(5, "larger than all", 101)
-    assert [recent.get(number) for number in (3, 4, 5)] == [None] * 3
-    recent.put(6, "fits", 100)
-    assert recent.get(6) == "fits"
 
 
 def test_files_in_many_pieces_do_not_pile_up() -> None:

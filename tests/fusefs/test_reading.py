@@ -23,7 +23,6 @@ from holdfast.fusefs.guard import handler
 from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
-from holdfast.fusefs.mountpoint import MountEntry, parse_mounts
 from holdfast.fusefs.operations import HoldfastOperations
 from holdfast.repo.core.mirrored import trash_pair
 from holdfast.repo.core.reader import Reader
@@ -416,15 +415,3 @@ def test_strange_errors_of_the_daemon_become_mount_failures() -> None:
     back = rebuild_error(describe_error(ZeroDivisionError("division by zero")))
     assert isinstance(back, MountFailed)
     assert "ZeroDivisionError: division by zero" in str(back)
-
-
-def test_mount_table_is_understood() -> None:
-    table = (
-        "22 1 254:0 / / rw,relatime - ext4 /dev/root rw\n"
-        r"40 22 0:44 / /mnt/my\040backups\134x ro,nosuid shared:7 - fuse.holdfast holdfast ro,user_id=0"
-        "\n"
-    )
-    assert parse_mounts(table) == [
-        MountEntry("/", "254:0", "ext4"),
-        MountEntry("/mnt/my backups\\x", "0:44", "fuse.holdfast"),
-    ]

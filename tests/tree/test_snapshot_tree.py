@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import NotFound
-from holdfast.cli.base.render import escape
+from holdfast.base.escaping import escape, unescape
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.client.stored import StoredDisk
 from holdfast.formats.guests.values.naming import (
@@ -22,7 +22,6 @@ from holdfast.formats.guests.values.naming import (
     text_document,
     to_bytes,
     to_text,
-    unescape,
 )
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from holdfast.base.durable_files import write_all_at
 from holdfast.base.errors import RepositoryError
 from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
-from holdfast.base.types import Buffer, ProgressFunction
+from holdfast.base.types import ProgressFunction
 from holdfast.formats.guests.client.content import Contents, lost
 from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.naming import to_bytes
@@ -140,7 +141,7 @@ class Extractor:
     def _text(self, node: TextNode, folder: TargetFolder, name: bytes, path: bytes) -> Iterator[Event]:
         try:
             with folder.new_file(name) as fd:
-                write_at(fd, 0, node.data)
+                write_all_at(fd, 0, node.data)
                 os.fchmod(fd, 0o644)
         except OSError as error:
             yield _failed(path, NodeType.FILE, _bearable(error))
@@ -249,7 +250,7 @@ class Extractor:
         written = 0
         for start, data in self._contents.pieces(volume.disk, volume.name, entry):
             if not is_zero(data):
-                write_at(fd, start, data)
+                write_all_at(fd, start, data)
             written += len(data)
             self._add(len(data))
         self._add(entry.size - written)
@@ -284,15 +285,6 @@ class Extractor:
         except GuestError as error:
             flaws.append(f"extended attributes not read: {error}")
             return {}
-
-
-def write_at(fd: int, offset: int, data: Buffer) -> None:
-    """All of it."""
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(fd, view, offset)
-        view = view[count:]
-        offset += count
 
 
 def _name(found: Found) -> bytes:

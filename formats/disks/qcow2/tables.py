@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
 from typing import Final, NamedTuple
 
+from holdfast.base.lru import Lru
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import read_exactly
 from holdfast.formats.disks.base.image import ImageFile
@@ -77,8 +77,7 @@ class Qcow2Tables:
         self._head = head
         self._span_bits = head.cluster_bits + head.l2_bits
         self._size_shift = 62 - (head.cluster_bits - 8)
-        self._cache: OrderedDict[tuple[int, int], array[int]] = OrderedDict()
-        self._cache_room = max(2, _CACHE // head.cluster)
+        self._cache: Lru[tuple[int, int], array[int]] = Lru(max(2, _CACHE // head.cluster))
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """[start, end) in order; neighbours that lie together are one run, except across L2 tables.
@@ -131,11 +130,7 @@ class Qcow2Tables:
             table.frombytes(read_exactly(self._file, offset, 8 * entries, "a table"))
             if sys.byteorder == "little":
                 table.byteswap()
-            while len(self._cache) >= self._cache_room:
-                self._cache.popitem(last=False)
-            self._cache[place] = table
-        else:
-            self._cache.move_to_end(place)
+            self._cache.put(place, table)
         return table
 
     def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:

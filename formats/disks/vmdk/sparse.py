@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator
 from operator import attrgetter
 from typing import Final, NamedTuple
 
+from holdfast.base.lru import Lru
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import fill_exactly, read_exactly
 from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
@@ -59,7 +59,7 @@ class SparseExtent:
         self._layout = layout
         self.size = layout.capacity * SECTOR
         self._grain = layout.grain * SECTOR
-        self._tables: OrderedDict[int, array[int] | None] = OrderedDict()
+        self._tables: Lru[int, array[int] | None] = Lru(_TABLES_KEPT)
         self._pages: dict[int, tuple[int, array[int]]] = {}
         self._compressed = CompressedGrains(file, layout) if layout.compressed else None
 
@@ -119,8 +119,7 @@ class SparseExtent:
     def _table(self, index: int) -> array[int] | None:
         """A grain table, without entries for what is behind the extent's end; None where there is none."""
         if index in self._tables:
-            self._tables.move_to_end(index)
-            return self._tables[index]
+            return self._tables.get(index)
         layout = self._layout
         sector = self._directory_entry(layout.directory, index)
         table = self._load_table(sector) if sector else None
@@ -134,9 +133,7 @@ class SparseExtent:
             self._check_entries(table, sector, left)
             if not any(table):
                 table = None
-        self._tables[index] = table
-        if len(self._tables) > _TABLES_KEPT:
-            self._tables.popitem(last=False)
+        self._tables.put(index, table)
         return table
 
     def _directory_entry(self, directory: int, index: int) -> int:

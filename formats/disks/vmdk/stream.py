@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import zlib
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
+from holdfast.base.lru import Lru
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import Scratch, fill_exactly, read_exactly
 from holdfast.formats.disks.base.image import ImageFile
@@ -41,7 +41,7 @@ class CompressedGrains:
         self._grain = layout.grain * SECTOR
         self._grain_sectors = layout.grain
         self._capacity = layout.capacity * SECTOR
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept: Lru[int, bytes] = Lru(max(1, _KEPT // self._grain))
         self._scratch = Scratch()
 
     def read_into(self, buffer: memoryview, first: int, sectors: array[int], skip: int) -> None:
@@ -94,9 +94,7 @@ class CompressedGrains:
                 done = list(pool.map(self._unpack, batch, sources))
         for piece, data in zip(batch, done, strict=True):
             if len(piece.target) < len(data):  # the rest of it will be asked for next
-                self._kept[piece.grain] = data
-                if len(self._kept) > max(1, _KEPT // self._grain):
-                    self._kept.popitem(last=False)
+                self._kept.put(piece.grain, data)
 
     def _find(self, packed: memoryview, base: int, piece: _Piece) -> memoryview:
         """A grain's compressed bytes: in `packed`, which begins at `base`, or else from the file."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from holdfast.base.errors import Damaged, HoldfastError
+from holdfast.base.escaping import foreign_words
 from holdfast.formats.guests.values.values import (
     Entry,
     GuestDamaged,
@@ -30,7 +31,7 @@ from holdfast.formats.guests.worker.codec import (
     unpack_page,
     unpack_volumes,
 )
-from holdfast.formats.guests.worker.process import Limits, WorkerProcess, printable
+from holdfast.formats.guests.worker.process import WORDS_LIMIT, Limits, WorkerProcess
 from holdfast.formats.guests.worker.protocol import READ_LIMIT, Kind, Nonsense, Opening, Request, Want
 
 Answer = TypeVar("Answer")
@@ -273,9 +274,9 @@ class GuestDisk:
             if reply is _ANSWERS[kind]:
                 return unpack(body)
             if reply is Kind.MISSING:
-                return GuestMissing(f"{self._name}: {printable(body)}")
+                return GuestMissing(f"{self._name}: {foreign_words(body, WORDS_LIMIT)}")
             if reply is Kind.DAMAGED:
-                return GuestDamaged(f"{self._name}: {printable(body)}")
+                return GuestDamaged(f"{self._name}: {foreign_words(body, WORDS_LIMIT)}")
             raise Nonsense(f"{reply.name} is no answer to {kind.name}")
         except (WorkerFailed, Nonsense) as error:
             self._drop_worker()

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final
 
 from holdfast.base.errors import HoldfastError
+from holdfast.base.sequential import SequentialReads
 from holdfast.formats.guests.values.values import GuestDamaged
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
@@ -35,7 +36,7 @@ class StoredDisk:
         self._name = item.path
         self._reader = reader
         self._lock = threading.Lock()
-        self._last_end = -1
+        self._reads = SequentialReads(before=0, behind=_SLACK)
         self._pool = ThreadPoolExecutor(1, "holdfast-guest")
         self._flight: Future[None] | None = None
 
@@ -66,9 +67,7 @@ class StoredDisk:
 
     def _notice(self, offset: int, end: int) -> None:
         with self._lock:
-            reads_on = 0 <= offset - self._last_end <= _SLACK and self._last_end >= 0
-            self._last_end = end
-            if reads_on and (self._flight is None or self._flight.done()):
+            if self._reads.notice(offset, end) and (self._flight is None or self._flight.done()):
                 self._flight = self._pool.submit(self._decode_ahead, end)
 
     def _decode_ahead(self, start: int) -> None:

@@ -92,14 +92,3 @@ def to_text(name: bytes) -> str:
 def to_bytes(text: str) -> bytes:
     """The opposite of `to_text`."""
     return text.encode(errors="surrogateescape")
-
-
-def unescape(text: str) -> str:
-    r"""What was shown as \x1b, \udcff or \U0001f600 by `cli.render.escape`, as it was."""
-    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U0([0-9a-f]{7}))", _character, text)
-
-
-def _character(match: re.Match[str]) -> str:
-    code = int(match[1] or match[2] or match[3], 16)
-    escapable = code <= 0x10FFFF and not (0xD800 <= code <= 0xDC7F or 0xDD00 <= code <= 0xDFFF)
-    return chr(code) if escapable else match[0]

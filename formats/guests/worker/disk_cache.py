@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from holdfast.base.lru import Lru
 from holdfast.formats.guests.filesystems.base.interface import Run
 from holdfast.formats.guests.values.values import GuestDamaged
 from holdfast.formats.guests.worker.protocol import WANT_LIMIT, Want
@@ -28,7 +28,7 @@ class CachedDisk:
     def __init__(self, size: int, fetch: Fetch) -> None:
         self.size = size
         self._fetch = fetch
-        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._blocks: Lru[int, bytes] = Lru(_KEPT)
         self._next = -1
         self._window = 1
 
@@ -47,7 +47,6 @@ class CachedDisk:
         if at + length <= BLOCK:  # most reads of parsers
             block = self._blocks.get(first)
             if block is not None:
-                self._blocks.move_to_end(first)
                 return block[at : at + length]
             if not length:
                 return b""
@@ -64,7 +63,6 @@ class CachedDisk:
     def _block(self, index: int, wanted_to: int) -> bytes | None:
         block = self._blocks.get(index)
         if block is not None:
-            self._blocks.move_to_end(index)
             return block
         self._window = min(2 * self._window, _AHEAD) if index == self._next else 1
         stop = min(max(wanted_to, index + self._window), index + WANT_LIMIT // BLOCK, -(-self.size // BLOCK))
@@ -76,10 +74,8 @@ class CachedDisk:
         self._next = stop
         for i in range(stop - 1, index - 1, -1):  # the one that is wanted comes last: it stays longest
             at = i * BLOCK - start
-            self._blocks[i] = data[at : at + BLOCK]
-        while len(self._blocks) > _KEPT:
-            self._blocks.popitem(last=False)
-        return self._blocks[index]
+            self._blocks.put(i, data[at : at + BLOCK])
+        return self._blocks.get(index)
 
     def _read_exactly(self, offset: int, length: int) -> bytes:
         """After a failure: these bytes and no others, so that damage beside them costs nothing."""

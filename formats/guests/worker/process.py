@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
+from holdfast.base.escaping import foreign_words
 from holdfast.formats.guests.values.values import WorkerFailed
 from holdfast.formats.guests.worker.protocol import Channel, Kind, Layer, Nonsense, Want, unpack_layers
 
@@ -22,6 +23,8 @@ _PYTHON: Final = (sys.executable, "-P", "-s", "-m")
 """Not `-I`: that would ignore the PYTHONPATH which is made for it, all that its environment holds."""
 _WORDS: Final = 8 << 10
 """Bytes that are read of what a worker says that did not come up."""
+WORDS_LIMIT: Final = 500
+"""Bytes of what a worker says that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +153,7 @@ class WorkerProcess:
             while True:
                 kind, body = self._channel.receive(deadline=deadline)
                 if kind is Kind.BROKEN:
-                    raise WorkerFailed(f"the parser {printable(body)}")
+                    raise WorkerFailed(f"the parser {foreign_words(body, WORDS_LIMIT)}")
                 if kind is not Kind.WANT:
                     return kind, body
                 want = Want.unpack(body, disk_size)
@@ -191,10 +194,3 @@ class WorkerProcess:
         self._close_errors()
         self._channel.socket.close()
         self._process.wait()
-
-
-def printable(text: bytes | bytearray, limit: int = 500) -> str:
-    """What a worker says, fit for a message: one line, no control characters."""
-    return "".join(
-        c if c.isprintable() else "?" for c in bytes(text[: 4 * limit]).decode(errors="replace")[:limit]
-    )

@@ -14,12 +14,12 @@ import os
 import signal
 import socket
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
 
+from holdfast.base.lru import Lru
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, FileSystem, OpenVolume
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestError, GuestMissing, Volume
 from holdfast.formats.guests.worker.codec import (
@@ -68,7 +68,7 @@ class Worker:
         self._opener = opener
         self._disk = CachedDisk(0, self._fetch)
         self._volumes: dict[str, OpenVolume] = {}
-        self._listings: OrderedDict[tuple[str, int, int], Names] = OrderedDict()
+        self._listings: Lru[tuple[str, int, int], Names] = Lru(_OPEN_LISTINGS)
         self._answers: dict[Kind, Callable[[Request], tuple[Kind, bytes]]] = {
             Kind.ROOT: self._root,
             Kind.ENTRY: self._entry,
@@ -163,7 +163,7 @@ class Worker:
         """The names from a position on. The listing that stopped there goes on; if there is none any more (or
         this is a fresh worker), one begins anew and skips: a disk does not change."""
         where = (request.volume, request.inode, request.position)
-        names = self._listings.pop(where, None)
+        names = self._listings.pop(where)
         if names is None:
             every = self._file_system(request).list(request.inode)
             names = islice(every, request.position, None)
@@ -174,9 +174,7 @@ class Worker:
             lines.append(line)
             size += len(line)
             if len(lines) == _PAGE_NAMES or size >= _PAGE_BYTES:
-                self._listings[request.volume, request.inode, request.position + len(lines)] = names
-                if len(self._listings) > _OPEN_LISTINGS:
-                    self._listings.popitem(last=False)
+                self._listings.put((request.volume, request.inode, request.position + len(lines)), names)
                 return Kind.PAGE, pack_page(lines, is_last=False)
         return Kind.PAGE, pack_page(lines, is_last=True)
 

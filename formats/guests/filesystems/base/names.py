@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from holdfast.base.lru import Lru
 from holdfast.formats.guests.values.values import GuestDamaged
 
 _MAX_NAME = 1024
@@ -16,7 +16,8 @@ _MAX_KEPT = 32 << 20
 """Memory for names that are kept: 200,000 of usual length."""
 _EACH = 120
 """Bytes that a short name takes besides its own in a set or dict."""
-_MAX_FOLDERS = 1024
+_EACH_FOLDER = _MAX_KEPT // 1024
+"""What a folder costs besides its names, so that no more than 1024 are kept."""
 
 Child = TypeVar("Child")
 
@@ -45,8 +46,7 @@ class NameCache:
     would read less the first time; but names are looked up many at a time, one folder after the other."""
 
     def __init__(self) -> None:
-        self._folders: OrderedDict[int, tuple[dict[bytes, int], int]] = OrderedDict()
-        self._kept = 0
+        self._folders: Lru[int, dict[bytes, int]] = Lru(_MAX_KEPT)
 
     def find(
         self, folder: int, name: bytes, names: Callable[[int], Iterable[tuple[bytes, int]]]
@@ -54,16 +54,15 @@ class NameCache:
         """What `names(folder)` says of a name, the first time that it is there; None when it is not there."""
         kept = self._folders.get(folder)
         if kept is not None:
-            self._folders.move_to_end(folder)
-            return kept[0].get(name)
+            return kept.get(name)
         known: dict[bytes, int] = {}
-        size = _EACH
+        size = _EACH_FOLDER
         rest = iter(names(folder))
         while size < _MAX_KEPT:
             try:
                 found, child = next(rest)
             except StopIteration:
-                self._keep(folder, known, size)
+                self._folders.put(folder, known, size)
                 return known.get(name)
             except Exception:
                 if name in known:
@@ -75,10 +74,3 @@ class NameCache:
         if name in known:
             return known[name]
         return next((child for found, child in rest if found == name), None)
-
-    def _keep(self, folder: int, known: dict[bytes, int], size: int) -> None:
-        self._folders[folder] = known, size
-        self._kept += size
-        while self._kept > _MAX_KEPT or len(self._folders) > _MAX_FOLDERS:
-            _, (_, oldest) = self._folders.popitem(last=False)
-            self._kept -= oldest

@@ -1,0 +1,40 @@
+r"""Foreign text made harmless for a terminal and a log: names out of guests and dumps, words of servers."""
+
+from __future__ import annotations
+
+import re
+
+
+def escape(text: str) -> str:
+    r"""A name from a repository, a guest or an error as one harmless line.
+
+    Whatever is not printable becomes \x1b or \u202e: control characters, which terminals obey; marks
+    that turn the direction of text; bytes that are not UTF-8 (lone surrogates).
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _code(c) for c in text)
+
+
+def escape_lines(text: str) -> str:
+    """The same for a text that may have several lines."""
+    return "\n".join(escape(line) for line in text.splitlines())
+
+
+def foreign_words(said: bytes | bytearray, limit: int) -> str:
+    """What a program that is not trusted said, for a message: one line of at most `limit` bytes of it."""
+    return escape(said[:limit].decode(errors="replace"))
+
+
+def unescape(text: str) -> str:
+    r"""What `escape` showed as \x1b, \udcff or \U0001f600, as it was."""
+    return re.sub(r"\\(?:x([0-9a-f]{2})|u([0-9a-f]{4})|U0([0-9a-f]{7}))", _character, text)
+
+
+def _code(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def _character(match: re.Match[str]) -> str:
+    code = int(match[1] or match[2] or match[3], 16)
+    escapable = code <= 0x10FFFF and not (0xD800 <= code <= 0xDC7F or 0xDD00 <= code <= 0xDFFF)
+    return chr(code) if escapable else match[0]
