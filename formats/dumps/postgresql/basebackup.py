@@ -14,8 +14,8 @@ from hashlib import sha256
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.base.tar_header import FILE, TarHeader
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.core.tar_header import FILE, Member
 from holdfast.formats.dumps.postgresql.control import CONTROL_PATH, parse_control
 from holdfast.formats.dumps.postgresql.manifest import (
     MANIFEST_NAME,
@@ -62,11 +62,11 @@ class BackupChecks:
         self._uncompared = ""
         self._stop_time = 0
         self._status_time = 0
-        self._member: Member | None = None
+        self._member: TarHeader | None = None
         self._hash = sha256()
         self._head = bytearray()
 
-    def begin(self, member: Member) -> None:
+    def begin(self, member: TarHeader) -> None:
         self._member = member
         self._hash = sha256()
         self._head.clear()

@@ -13,10 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
-from holdfast.base.types import Buffer
-from holdfast.formats.dumps.core.catalogue import Catalogue, Section
-from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.core.tar_header import (
+from holdfast.base.tar_header import (
     BLOCK,
     EXTENSION_LIMIT,
     EXTENSIONS,
@@ -24,12 +21,15 @@ from holdfast.formats.dumps.core.tar_header import (
     FOLDER,
     LINK,
     Extension,
-    Member,
     TarError,
+    TarHeader,
     check_sum,
-    number,
-    parse_member,
+    tar_number,
 )
+from holdfast.base.types import Buffer
+from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.core.tar_member import parse_member
 from holdfast.formats.dumps.core.virtual_file import Composed, stretch
 from holdfast.formats.dumps.postgresql.basebackup import BackupChecks
 from holdfast.formats.dumps.postgresql.required_wal import NAME
@@ -77,7 +77,7 @@ class TarScanner:
         self._collected = bytearray()
         self._kind = b""
         self._size = 0
-        self._member: Member | None = None
+        self._member: TarHeader | None = None
         self._border = 0
 
     def feed(self, data: Buffer) -> list[int]:
@@ -146,7 +146,7 @@ class TarScanner:
         check_sum(header)
         self._kind = header[156:157]
         if self._kind in EXTENSIONS:
-            size = number(header[124:136], "size")
+            size = tar_number(header[124:136], "size")
             self._extensions += size
             if size > EXTENSION_LIMIT or self._extensions > _EXTENSIONS_LIMIT:
                 raise TarError(f"extended headers of {self._extensions} bytes")
@@ -163,7 +163,7 @@ class TarScanner:
         self._enter(member)
         self._begin_member(member, borders)
 
-    def _enter(self, member: Member) -> None:
+    def _enter(self, member: TarHeader) -> None:
         """Refuse what would overwrite or leave the folder that the archive is unpacked into."""
         if member.kind == FOLDER and member.path in self._implied:
             self._implied.discard(member.path)
@@ -182,7 +182,7 @@ class TarScanner:
             above = above.rpartition("/")[0]
         self._kinds[member.path] = member.kind
 
-    def _begin_member(self, member: Member, borders: list[int]) -> None:
+    def _begin_member(self, member: TarHeader, borders: list[int]) -> None:
         self._owner = self._owner or member.owner
         extra: dict[str, Any] = {"mode": member.mode, "mtime": member.mtime // 10**9}
         if member.target:
