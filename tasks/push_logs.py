@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
 from holdfast.base.errors import Refused, SourceError
-from holdfast.base.types import ChunkID
+from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.facts import facts_of
 from holdfast.formats.dumps.mysql import binlog, required_binlogs
 from holdfast.formats.dumps.postgresql import required_wal, wal
-from holdfast.ingest.pipeline.pipeline import UNIT, Pipeline
+from holdfast.ingest.pipeline.pipeline import Pipeline
 from holdfast.ingest.sources.source import FileSource
-from holdfast.repo.chunks.chunker import STREAM, Cutter
-from holdfast.repo.chunks.recipe import RecipeBuilder
+from holdfast.repo.chunks.chunker import STREAM
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
@@ -130,33 +128,25 @@ def _is_there(repository: Repository, archive: LogArchive, source: FileSource) -
     return None not in repository.index.lookup(ids)
 
 
+class _IdsOnly:
+    """A sink for chunks that notes their IDs and stores nothing. Any thread."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self.ids: list[ChunkID] = []
+
+    def put(self, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None:
+        self.ids.extend(ids)
+
+    def put_node(self, node: bytes) -> ChunkID:
+        self.ids.append(self._keys.node_chunk_id(node))
+        return self.ids[-1]
+
+
 def _fingerprint(keys: Keys, source: FileSource) -> tuple[Item, list[ChunkID]]:
     """What `_ingest` would give, and the IDs of all that it consists of; stores nothing."""
-    ids: list[ChunkID] = []
-
-    def node(data: bytes) -> ChunkID:
-        ids.append(keys.node_chunk_id(data))
-        return ids[-1]
-
-    cutter = Cutter(STREAM, keys.cut)
-    recipe = RecipeBuilder(node)
-    size = source.size or 0
-    carry = b""
-    with mmap.mmap(-1, UNIT) as buffer:
-        for start in range(0, size, UNIT):
-            length = min(UNIT, size - start)
-            with memoryview(buffer)[:length] as view:
-                source.read_into(view, start)
-                data = carry + view
-            at = 0
-            for cut in cutter.cut(data, final=start + length == size):
-                ids.append(keys.data_chunk_id(data[at : at + cut]))
-                recipe.add_chunk(ids[-1], cut)
-                at += cut
-            carry = data[at:]
-    _check_read(source)
-    root = recipe.finish()
-    return Item(source.name, ItemKind.LOG, recipe.size, recipe.size, source.mtime, STREAM, root), ids
+    sink = _IdsOnly(keys)
+    return _ingest(Pipeline(sink, keys, lambda count: None), source), sink.ids
 
 
 def wal_subject(snapshots: Iterable[StoredSnapshot], system_id: str, name: str = "") -> Subject:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from holdfast.base.types import ChunkID
 from holdfast.ingest.pipeline.changes_plan import ParentExtents, Run, plan
+from holdfast.ingest.pipeline.pieces import Stored, cut_pieces, enter_pieces, store_pieces
 from holdfast.ingest.pipeline.pipeline import UNIT, Ingested, Pipeline
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
@@ -46,20 +46,11 @@ class _Unit(NamedTuple):
         return self.start + self.length == self.run.stop
 
 
-class _Piece(NamedTuple):
-    start: int
-    length: int
-    is_hole: bool
-
-
 class _TakeOver(NamedTuple):
     """The parent's extents of [start, end)."""
 
     start: int
     end: int
-
-
-_Stored = list[tuple[ChunkID | None, int]]
 
 
 def ingest_changes(
@@ -108,7 +99,7 @@ class _Execution:
         self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
         self._in_flight = 2 * pipeline.threads + 2
         self._free: list[mmap.mmap] = []
-        self._storing: deque[tuple[Future[_Stored] | _TakeOver, mmap.mmap | None]] = deque()
+        self._storing: deque[tuple[Future[Stored] | _TakeOver, mmap.mmap | None]] = deque()
         self._covered = self._frontier = self._end = 0
         self._carry = b""
 
@@ -180,25 +171,15 @@ class _Execution:
         self._source.read_into(whole[self._headroom : self._headroom + length], start)
         whole[first : self._headroom] = self._carry
         view = whole[first : self._headroom + length]
-        pieces: list[_Piece] = []
-        at = 0
-        for cut in self._cutter.cut(view, final=final):
-            pieces.append(_Piece(at, abs(cut), is_hole=cut < 0))
-            at += abs(cut)
+        pieces = list(cut_pieces(self._cutter, view, final=final))
+        at = sum(piece.length for piece in pieces)
         self._covered += at
         self._frontier = start + length
         self._carry = bytes(view[at:])
         self._progress(at)
-        self._storing.append((self._pool.submit(self._store, view, pieces), buffer))
-
-    def _store(self, view: memoryview, pieces: list[_Piece]) -> _Stored:
-        """Worker: hash the chunks and store what is not there."""
-        chunks = [view[p.start : p.start + p.length] for p in pieces if not p.is_hole]
-        ids = [self._make_id(chunk) for chunk in chunks]
-        if chunks:
-            self._writer.put(chunks, ids)
-        left = iter(ids)
-        return [(None if p.is_hole else next(left), p.length) for p in pieces]
+        self._storing.append(
+            (self._pool.submit(store_pieces, self._writer, self._make_id, view, pieces), buffer)
+        )
 
     def _collect(self) -> None:
         """Wait for the oldest unit being stored and enter it in the recipe, or what is taken over."""
@@ -206,11 +187,7 @@ class _Execution:
         if isinstance(stored, _TakeOver):
             self._enter_parent(stored.start, stored.end)
             return
-        for id_, length in stored.result():
-            if id_ is None:
-                self._builder.add_hole(length)
-            else:
-                self._builder.add_chunk(id_, length)
+        enter_pieces(self._builder, stored.result())
         if buffer is not None:
             self._free.append(buffer)
 

@@ -22,15 +22,21 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.ingest.pipeline.parent_chunks import Guess, Guide, Parent
+from holdfast.ingest.pipeline.pieces import (
+    ChunkSink,
+    Piece,
+    Stored,
+    cut_pieces,
+    enter_pieces,
+    store_pieces,
+)
 from holdfast.ingest.sources.source import Source
 from holdfast.ingest.sources.wrapped import SectionedSource
 from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
 from holdfast.repo.chunks.recipe import RecipeBuilder
-from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
 
 UNIT = 4 << 20
@@ -39,16 +45,6 @@ _MOST_THREADS = 8
 """Each brings two units of memory; eight of them seal what one disk writes."""
 _GAP_UNIT = 4
 """Maximal chunks that are cut at a time between two chunks of the parent."""
-
-
-class _Piece(NamedTuple):
-    start: int
-    length: int
-    is_hole: bool
-    id: ChunkID | None
-
-
-Stored = list[tuple[ChunkID | None, int]]
 
 
 @dataclass(slots=True)
@@ -77,9 +73,9 @@ class Ingested:
 
 @dataclass(slots=True)
 class Pipeline:
-    """Reads sources into a writer, one after another. `threads` workers share the writer."""
+    """Reads sources into a sink, one after another. `threads` workers share it."""
 
-    writer: Writer
+    writer: ChunkSink
     keys: Keys
     progress: ProgressFunction
     threads: int = field(default_factory=lambda: min(_MOST_THREADS, max(2, os.cpu_count() or 1)))
@@ -220,22 +216,21 @@ class _Run:
 
     def _cut(
         self, view: memoryview, begin: int, known: dict[int, Guess], *, final: bool
-    ) -> tuple[list[_Piece], int]:
+    ) -> tuple[list[Piece], int]:
         """The pieces of `view`, whose first byte is at `begin`, and how much of it they cover."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         at = 0
         while at < len(view):
             guess = known.get(begin + at)
             if guess is not None:
-                pieces.append(_Piece(at, guess.length, is_hole=False, id=guess.id))
+                pieces.append(Piece(at, guess.length, is_hole=False, id=guess.id))
                 at += guess.length
                 continue
             part = view[at : at + _GAP_UNIT * self._spec.maximum] if known else view[at:]
             to_end = at + len(part) == len(view)
-            cuts = self._cutter.cut(part, final=final and to_end)
-            for cut in cuts:
-                pieces.append(_Piece(at, abs(cut), is_hole=cut < 0, id=None))
-                at += abs(cut)
+            for piece in cut_pieces(self._cutter, part, at, final=final and to_end):
+                pieces.append(piece)
+                at += piece.length
                 if begin + at in known:
                     break
             else:
@@ -245,47 +240,28 @@ class _Run:
 
     def _cut_at(
         self, view: memoryview, begin: int, borders: Sequence[int], *, final: bool
-    ) -> tuple[list[_Piece], int]:
+    ) -> tuple[list[Piece], int]:
         """The same with chunks that end at these offsets of the stream, whatever the cutter says."""
-        pieces: list[_Piece] = []
+        pieces: list[Piece] = []
         at = 0
         for border in (*borders, None):
             end = len(view) if border is None else border - begin
-            for cut in self._cutter.cut(view[at:end], final=final or border is not None) if at < end else ():
-                pieces.append(_Piece(at, cut, is_hole=False, id=None))
-                at += cut
+            if at < end:
+                made = list(cut_pieces(self._cutter, view[at:end], at, final=final or border is not None))
+                pieces += made
+                at += sum(piece.length for piece in made)
         return pieces, at
 
-    def _store(self, view: memoryview, pieces: Sequence[_Piece]) -> Stored:
+    def _store(self, view: memoryview, pieces: Sequence[Piece]) -> Stored:
         """Worker: hash what is not known yet, store what is not there. A chunk of the parent is looked up
         only when something was lost since: then it may have to be stored again."""
-        chunks: list[memoryview] = []
-        ids: list[ChunkID] = []
-        result: Stored = []
-        for piece in pieces:
-            if piece.is_hole:
-                result.append((None, piece.length))
-                continue
-            if piece.id is not None and self._guide.present:
-                result.append((piece.id, piece.length))
-                continue
-            chunk = view[piece.start : piece.start + piece.length]
-            id_ = piece.id or self._keys.data_chunk_id(chunk)
-            chunks.append(chunk)
-            ids.append(id_)
-            result.append((id_, piece.length))
-        if chunks:
-            self._writer.put(chunks, ids)
-        return result
+        make_id = self._keys.data_chunk_id
+        return store_pieces(self._writer, make_id, view, pieces, known_are_there=self._guide.present)
 
     def _collect(self) -> None:
         """Wait for the oldest unit being stored, enter it in the recipe, free its buffer."""
         future, buffer = self._storing.popleft()
-        for id_, length in future.result():
-            if id_ is None:
-                self._recipe.add_hole(length)
-            else:
-                self._recipe.add_chunk(id_, length)
+        enter_pieces(self._recipe, future.result())
         if buffer is not None:
             self._free.put(buffer)
 
