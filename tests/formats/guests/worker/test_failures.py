@@ -72,7 +72,7 @@ def test_an_answer_that_fits_in_no_message_is_damage_and_the_worker_goes_on() ->
 
 def test_what_a_guest_says_cannot_reach_a_terminal_as_control_characters() -> None:
     with open_guest(MemoryDisk()) as guest:
-        assert said(guest, "control") == "?[31m?red"
+        assert said(guest, "control") == r"\x1b[31m\x0ared"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_lie_about_volumes_is_nonsense(scenario: str) -> None:
         ("drip", lambda guest: guest.root("p1"), "took longer than 0.4 s"),
         ("ask without reading", lambda guest: guest.root("p1"), "took longer than 0.4 s"),
         ("hang up", lambda guest: guest.root("p1"), "closed its socket"),
-        ("insult", lambda guest: guest.root("p1"), r"the parser \?\]0;owned\?\?\?"),
+        ("insult", lambda guest: guest.root("p1"), r"the parser \\x1b\]0;owned\\x07\\x0a"),
     ],
 )
 def test_a_worker_that_misbehaves_is_killed(
