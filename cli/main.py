@@ -18,8 +18,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from holdfast import __version__
-from holdfast.cli.base.context import Settings
-from holdfast.cli.base.options import Group
+from holdfast.cli.base.context import RunSettings
+from holdfast.cli.base.options import SharedOptionsGroup
 from holdfast.cli.base.passwords import take_environment
 
 
@@ -71,7 +71,7 @@ must stop.
 """
 
 
-class Holdfast(Group):
+class Holdfast(SharedOptionsGroup):
     """The top of the command line. Modules of commands are imported when one of theirs is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -119,7 +119,7 @@ class Holdfast(Group):
     ) -> NoReturn:
         """Run and exit. The environment's passwords are taken out of it first."""
         arguments = list(sys.argv[1:] if args is None else args)
-        settings = Settings(take_environment(os.environ), os.environ.get("XDG_CACHE_HOME", ""))
+        settings = RunSettings(take_environment(os.environ), os.environ.get("XDG_CACHE_HOME", ""))
         try:
             code = super().main(arguments, prog_name="holdfast", standalone_mode=False, obj=settings, **extra)
             sys.stdout.flush()
@@ -132,7 +132,7 @@ class Holdfast(Group):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _report(error: BaseException, settings: Settings) -> int:
+def _report(error: BaseException, settings: RunSettings) -> int:
     # Imported only now: with the classes of all errors it takes 150 ms.
     from holdfast.cli.base.failures import report  # noqa: PLC0415
 

@@ -9,7 +9,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.tree.build import Tree, build_tree
 from holdfast.tree.snapshot import nanoseconds
 
@@ -30,7 +30,7 @@ class Catalog:
     def update(self, before: Tree | None, progress: IndexProgress | None = None) -> Tree | None:
         """The new tree, None when no snapshot came or went. Raises StoreError when the store or the
         index cannot be used."""
-        listed = pair_names(self._repository.store, Kind.SNAPSHOT)
+        listed = pair_names(self._repository.store, FileKind.SNAPSHOT)
         if before is not None and listed == self._listed:
             return None
         # First the index: a snapshot that is shown can be read.
@@ -42,14 +42,14 @@ class Catalog:
             if name not in self._good:
                 self._read(name)
         self._good = {id_: stored for id_, stored in self._good.items() if id_ in listed}
-        self.stored_bytes = sum(entry.size for entry in self._repository.store.listing(Kind.PACK))
+        self.stored_bytes = sum(entry.size for entry in self._repository.store.listing(FileKind.PACK))
         self._listed = listed
         born = nanoseconds(self._repository.config.created)
         return build_tree(self._good.values(), before, born=born)
 
     def _read(self, name: str) -> None:
         try:
-            stored = self._repository.read_snapshot(Kind.SNAPSHOT, name)
+            stored = self._repository.read_snapshot(FileKind.SNAPSHOT, name)
         except FileNotFoundError:
             return  # removed since it was listed
         except RepositoryError as error:

@@ -16,7 +16,7 @@ from holdfast.base.sequential import SequentialReads
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.fusefs.loader import ChunkLoader
-from holdfast.repo.chunks.recipe import Extent, Node, Recipe
+from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode
 from holdfast.repo.core.reader import Reader, cut_extent
 from holdfast.repo.snapshots.snapshot import Item
 
@@ -80,7 +80,7 @@ class StoredFileHandle:
         streams: Streams,
         answer: AnswerBuffer,
     ) -> None:
-        def load(id_: ChunkID) -> Node:
+        def load(id_: ChunkID) -> RecipeNode:
             node = reader.node_if_ready(id_)
             if node is None:
                 raise _NotReady

@@ -15,8 +15,8 @@ from holdfast.fusefs.bridge import Bridge, Flight, Result
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.locations import Location
-from holdfast.repo.packs.coalesce import Run, group_runs
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.packs.coalesce import CoalescedRead, coalesce
+from holdfast.repo.store.interface import FileKind
 
 _RUN = 1 << 20
 """Bytes of a pack that one job reads: large enough for the disk, small enough that all threads get some."""
@@ -86,7 +86,7 @@ class ChunkLoader:
         found = Result(lambda: self._repository.index.lookup(ids))
         locations = found.get() if found.error is None else [None] * len(ids)
         placed = [(place, id_) for place, id_ in zip(locations, ids, strict=True) if place is not None]
-        runs = list(group_runs(placed, longest=_RUN, gap=_GAP))
+        runs = list(coalesce(placed, longest=_RUN, gap=_GAP))
         for run in runs[1:]:
             self._bridge.post(partial(self._read_run, run), self._land, urgent=urgent)
         done = self._read_run(runs[0]) if runs else {}
@@ -95,10 +95,10 @@ class ChunkLoader:
                 done[id_] = self._slowly(id_)
         return done
 
-    def _read_run(self, run: Run[ChunkID]) -> Decoded:
+    def _read_run(self, run: CoalescedRead[ChunkID]) -> Decoded:
         """Thread: read a run and decode its chunks. Never raises."""
         read = Result(
-            lambda: self._repository.store.read(Kind.PACK, run.pack, run.start, run.end - run.start)
+            lambda: self._repository.store.read(FileKind.PACK, run.pack, run.start, run.end - run.start)
         )
         if read.error is not None:
             return {id_: self._slowly(id_) for _, id_ in run.records}

@@ -25,7 +25,7 @@ from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.tasks.push_logs import push_wal
 from holdfast.tasks.wal_protocol import (
@@ -141,8 +141,8 @@ def _serve(listener: socket.socket, place: Place) -> None:
 
 def _is_there(repository: Repository) -> bool:
     """Whether the repository still is what was opened, and its key still opens it."""
-    config = Path(repository.store.describe(Kind.CONFIG, "config"))
-    return config.is_file() and repository.slot.id in pair_names(repository.store, Kind.KEY)
+    config = Path(repository.store.describe(FileKind.CONFIG, "config"))
+    return config.is_file() and repository.slot.id in pair_names(repository.store, FileKind.KEY)
 
 
 def _answer(connection: socket.socket, repository: Repository, reading: LogReading) -> None:

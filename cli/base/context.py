@@ -27,7 +27,7 @@ _ELSEWHERE = re.compile(r"[a-z0-9+.-]+://|(?:s3|sftp|ssh|rest|b2|gs|azure|rclone
 
 
 @dataclass(slots=True)
-class Settings:
+class RunSettings:
     """One run's options. `variables` are the HOLDFAST_* ones, taken from the environment."""
 
     variables: dict[str, str]

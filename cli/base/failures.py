@@ -10,11 +10,11 @@ import click
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.escaping import escape_lines
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode, advice_for, code_for
 
 
-def report(error: BaseException, settings: Settings) -> ExitCode:
+def report(error: BaseException, settings: RunSettings) -> ExitCode:
     """Say what happened, to what, what is safe and what to type next; returns the exit code."""
     code = code_for(error)
     message, advice = _words(error, code, settings)
@@ -42,7 +42,7 @@ def _is_unexpected(error: BaseException) -> bool:
     return not isinstance(error, expected)
 
 
-def _words(error: BaseException, code: ExitCode, settings: Settings) -> tuple[str, str]:
+def _words(error: BaseException, code: ExitCode, settings: RunSettings) -> tuple[str, str]:
     """(message, advice)."""
     details = "" if settings.output.verbose else "; run with -v for details"
     message = f"internal error ({type(error).__name__}){details}"

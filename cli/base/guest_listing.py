@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from holdfast.base.errors import RepositoryError
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import HEADER, entry_document, entry_line, volume_document
 from holdfast.cli.base.exits import ExitCode
@@ -29,7 +29,7 @@ _COLUMNS = (
 class GuestListing:
     """Lists a node that leads into a guest. Lines are printed as they are found."""
 
-    def __init__(self, settings: Settings, tree: SnapshotTree) -> None:
+    def __init__(self, settings: RunSettings, tree: SnapshotTree) -> None:
         self._output = settings.output
         self._tree = tree
         self._unread = 0

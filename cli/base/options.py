@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import click
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 
 _PARTS: Final = {
     "y": timedelta(days=365),
@@ -21,7 +21,7 @@ _PARTS: Final = {
     "s": timedelta(seconds=1),
 }
 
-pass_settings = click.make_pass_decorator(Settings)
+pass_settings = click.make_pass_decorator(RunSettings)
 
 
 def _shared_options() -> list[click.Parameter]:
@@ -49,7 +49,7 @@ def _shared_options() -> list[click.Parameter]:
 
 def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
     """Keep what was given in the settings; an option may stand before or behind the command."""
-    settings = context.find_object(Settings)
+    settings = context.find_object(RunSettings)
     if settings is None or context.get_parameter_source(option.name or "") in (None, _DEFAULT):
         return
     for part in (settings, settings.output, settings.passwords):
@@ -60,7 +60,7 @@ def _remember(context: click.Context, option: click.Parameter, value: Any) -> No
 _DEFAULT = click.core.ParameterSource.DEFAULT
 
 
-class Command(click.Command):
+class SharedOptionsCommand(click.Command):
     """A command with the shared options, which its help shows in a section of their own."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -77,10 +77,10 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
-class Group(Command, click.Group):
+class SharedOptionsGroup(SharedOptionsCommand, click.Group):
     """A command with commands below it."""
 
-    command_class = Command
+    command_class = SharedOptionsCommand
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not args and not ctx.resilient_parsing:
@@ -93,9 +93,9 @@ class Group(Command, click.Group):
         self.format_commands(ctx, formatter)
 
 
-def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], SharedOptionsCommand]:
     """Make a function a command with the shared options. Its docstring is the help."""
-    return click.command(name, cls=Command, **attributes)
+    return click.command(name, cls=SharedOptionsCommand, **attributes)
 
 
 def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.guests.values.naming import to_text
@@ -20,7 +20,7 @@ _TOLD: Final = 20
 
 
 def tell_files(
-    settings: Settings, jobs: Sequence[RestoreJob], seconds: float, options: RestoreOptions
+    settings: RunSettings, jobs: Sequence[RestoreJob], seconds: float, options: RestoreOptions
 ) -> ExitCode:
     """The summary, and a warning for what could not be read when it was backed up: PARTIAL then."""
     total = sum(job.size for job in jobs)
@@ -67,7 +67,7 @@ def _document(job: RestoreJob) -> dict[str, object]:
 class GuestReport:
     """Counts what is restored of a guest; tells what is not."""
 
-    def __init__(self, settings: Settings, target: str) -> None:
+    def __init__(self, settings: RunSettings, target: str) -> None:
         self._output = settings.output
         self._target = target
         self._counts: Counter[Outcome] = Counter()

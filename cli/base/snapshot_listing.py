@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, item_document
 from holdfast.cli.base.entries import moment
 from holdfast.cli.base.exits import ExitCode, code_for
@@ -24,7 +24,7 @@ _COLUMNS = (
 )
 
 
-def show_listing(settings: Settings, tree: SnapshotTree, node: Node, *, recursive: bool) -> ExitCode:
+def show_listing(settings: RunSettings, tree: SnapshotTree, node: Node, *, recursive: bool) -> ExitCode:
     """A node and all below it, by whole paths; in JSON one by one, else virtual files of deeper directories
     in one line a directory unless `recursive`. What is inside disks is one directory."""
     nodes = sorted(_below(node), key=lambda one: one.path)

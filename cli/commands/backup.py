@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
@@ -32,7 +32,7 @@ _INTERRUPTED = "no snapshot was made; the same command again goes on with what i
 @click.argument("paths", nargs=-1, metavar="PATH... | URL | -- COMMAND...")
 @backup_options
 @pass_settings
-def backup_command(settings: Settings, /, **given: Any) -> ExitCode:
+def backup_command(settings: RunSettings, /, **given: Any) -> ExitCode:
     """Back up virtual machines, disk images, block devices, databases, dumps or files into one snapshot.
 
     \b
@@ -68,7 +68,7 @@ def backup_command(settings: Settings, /, **given: Any) -> ExitCode:
     return _back_up_files(settings, options)
 
 
-def _back_up_files(settings: Settings, options: BackupOptions) -> ExitCode:
+def _back_up_files(settings: RunSettings, options: BackupOptions) -> ExitCode:
     """Anything that is not reached by a database's URL."""
     stream = _stream(options)
     if not options.paths and stream is None:

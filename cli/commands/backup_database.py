@@ -14,7 +14,7 @@ import click
 from holdfast.base.errors import NotFound, Refused, SourceError, StreamFailed
 from holdfast.base.escaping import escape
 from holdfast.base.passwords import PasswordSources
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count
@@ -49,7 +49,7 @@ class _Job:
     prepare: Prepare
 
 
-def back_up_database(settings: Settings, options: BackupOptions, freezes: Sequence[Freeze]) -> ExitCode:
+def back_up_database(settings: RunSettings, options: BackupOptions, freezes: Sequence[Freeze]) -> ExitCode:
     """One database, or all of a server as one snapshot each.
 
     With several, one that fails leaves the others kept, and fails the whole at the end.
@@ -77,7 +77,7 @@ def back_up_database(settings: Settings, options: BackupOptions, freezes: Sequen
 
 
 def _run(
-    settings: Settings, repository: Repository, options: BackupOptions, jobs: list[_Job], held: Frozen
+    settings: RunSettings, repository: Repository, options: BackupOptions, jobs: list[_Job], held: Frozen
 ) -> ExitCode:
     if len(jobs) == 1 and not options.all_databases:
         return _run_one(settings, repository, options, jobs[0], held=held)
@@ -100,7 +100,7 @@ def _run(
 
 
 def _run_one(
-    settings: Settings, repository: Repository, options: BackupOptions, job: _Job, **more: Any
+    settings: RunSettings, repository: Repository, options: BackupOptions, job: _Job, **more: Any
 ) -> ExitCode:
     with ExitStack() as opened:
         prepared = job.prepare(opened)
@@ -125,7 +125,7 @@ def _one(options: BackupOptions, what: str, prepare: Prepare) -> Callable[[], li
     return lambda: [_Job(what, options.name or "", prepare)]
 
 
-def _server_jobs(settings: Settings, options: BackupOptions, reach: Access) -> Callable[[], list[_Job]]:
+def _server_jobs(settings: RunSettings, options: BackupOptions, reach: Access) -> Callable[[], list[_Job]]:
     """The server is asked only when the repository is open and everything is held still."""
     if options.all_databases and reach.connection.is_postgresql and not reach.connection.database:
         reach = _at(reach, "postgres")  # libpq's own default is a database called like the user
@@ -135,7 +135,7 @@ def _server_jobs(settings: Settings, options: BackupOptions, reach: Access) -> C
     return lambda: _all(settings, options, reach)
 
 
-def _all(settings: Settings, options: BackupOptions, reach: Access) -> list[_Job]:
+def _all(settings: RunSettings, options: BackupOptions, reach: Access) -> list[_Job]:
     """Roles and users first: without them nothing else can be loaded."""
     list_databases = postgres.list_databases if reach.connection.is_postgresql else mysql.list_databases
     names = list_databases(reach)
@@ -184,7 +184,7 @@ def _database(options: BackupOptions, reach: Access) -> Prepare:
     )
 
 
-def _globals(settings: Settings, reach: Access) -> Prepare | None:
+def _globals(settings: RunSettings, reach: Access) -> Prepare | None:
     if reach.connection.is_postgresql:
         return lambda stack: postgres.prepare_globals(stack, reach)
     if not mysql.writes_users(reach):
@@ -193,7 +193,7 @@ def _globals(settings: Settings, reach: Access) -> Prepare | None:
     return lambda stack: mysql.prepare_globals(stack, reach)
 
 
-def _sqlite(settings: Settings, options: BackupOptions, stack: ExitStack, path: Path) -> Prepared:
+def _sqlite(settings: RunSettings, options: BackupOptions, stack: ExitStack, path: Path) -> Prepared:
     with progress(settings.output, "copy") as meter:
         as_sql = options.db_format != _FILE
         return sqlite.prepare_database(stack, path, meter.add, as_sql=as_sql)

@@ -8,13 +8,13 @@ import click
 
 from holdfast import __version__
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import duration, rate, size
 from holdfast.cli.base.subjects import describe_subject
 from holdfast.cli.commands.backup_options import BackupOptions
-from holdfast.ingest.backup.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
 from holdfast.repo.core.repository import Repository
 from holdfast.tasks.inputs import Inputs
 
@@ -22,17 +22,17 @@ _NAME_LIMIT = 200
 
 
 def run_backup(
-    settings: Settings,
+    settings: RunSettings,
     repository: Repository,
     options: BackupOptions,
     inputs: Inputs,
     name: str,
     **more: Any,
-) -> Outcome:
+) -> BackupOutcome:
     """Store the inputs as one snapshot and tell about it. `more` are further fields of the request."""
     if options.time is not None:
         more["time"] = options.time
-    request = Request(
+    request = BackupRequest(
         inputs.parts,
         name,
         options.host,
@@ -74,7 +74,7 @@ def name_fault(name: str) -> str:
     return f"it is longer than {_NAME_LIMIT} bytes" if len(name.encode()) > _NAME_LIMIT else ""
 
 
-def _tell(settings: Settings, outcome: Outcome) -> None:
+def _tell(settings: RunSettings, outcome: BackupOutcome) -> None:
     stored = outcome.stored
     s, stats = stored.snapshot, stored.snapshot.stats
     allocated = sum(item.allocated for item in s.items)

@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import Damaged
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
@@ -17,7 +17,7 @@ from holdfast.cli.base.render import count, fields, size
 from holdfast.formats.dumps.logs.required_logs import findings
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives
-from holdfast.repo.upkeep.check import Depth, Finding, Report, Subset, check, parse_subset
+from holdfast.repo.upkeep.check import CheckReport, Depth, Finding, Subset, check, parse_subset
 
 _LOG_ADVICE: Final = (
     "push the files again if the server still has them; else take a new full backup now: "
@@ -45,7 +45,9 @@ def _subset(context: click.Context, option: click.Parameter, value: str | None) 
     help="Part of the packs: the 2nd of 7 parts (2/7), 10% or 20G of them at random.",
 )
 @pass_settings
-def check_command(settings: Settings, *, structure: bool, read_data: bool, subset: Subset | None) -> ExitCode:
+def check_command(
+    settings: RunSettings, *, structure: bool, read_data: bool, subset: Subset | None
+) -> ExitCode:
     """Look for damage; the exit code is 21 when there is any.
 
     Without options: the frame, and that everything a snapshot needs is somewhere. Nothing is changed but
@@ -77,7 +79,7 @@ def _check_logs(repository: Repository) -> Iterator[Finding]:
             yield Finding(f"log archive {name}", sentence.removeprefix(f"{name}: "), advice=_LOG_ADVICE)
 
 
-def _tell(settings: Settings, depth: Depth, report: Report) -> None:
+def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:
     for finding in report.findings:
         settings.output.message(
             "error",

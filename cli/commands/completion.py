@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import ShellComplete, get_completion_class
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command
 
 _VARIABLE = "_HOLDFAST_COMPLETE"
@@ -26,6 +26,6 @@ def completion_command(context: click.Context, shell: str) -> None:
     assert kind is not None  # click knows the three
     # Not kind.source: for bash it starts a shell to look at its version.
     script = ShellComplete.source(kind(context.find_root().command, {}, "holdfast", _VARIABLE))
-    output = context.ensure_object(Settings).output
+    output = context.ensure_object(RunSettings).output
     output.document({"shell": shell, "script": script})
     output.result(script)

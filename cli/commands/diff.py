@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import NotFound
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import entry_document
 from holdfast.cli.base.exits import ExitCode
@@ -35,7 +35,7 @@ _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 @luks_option
 @pass_settings
 def diff_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     one: str,
     other: str | None,
@@ -91,7 +91,7 @@ def _before(snapshots: Sequence[StoredSnapshot], of: StoredSnapshot) -> StoredSn
 class _Report:
     """Prints differences as they are found, and sums them up."""
 
-    def __init__(self, settings: Settings, *, stat: bool, each: bool) -> None:
+    def __init__(self, settings: RunSettings, *, stat: bool, each: bool) -> None:
         self._output = settings.output
         self._stat = stat
         self._folds = not each and not settings.output.json

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from holdfast.base.errors import Refused
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command
@@ -47,7 +47,7 @@ def dump_command(
 
     PATH may be left out when the snapshot holds one thing, or one dump.
     """
-    settings = context.ensure_object(Settings)
+    settings = context.ensure_object(RunSettings)
     if settings.output.json:
         raise click.UsageError("--json: what dump prints is the file itself")
     if format_ and table is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import exact, moment
 from holdfast.cli.base.exits import ExitCode
@@ -43,7 +43,7 @@ from holdfast.tree.search.pattern import Pattern
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
 def find_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     patterns: Sequence[str],
     names: Sequence[str],
@@ -79,7 +79,7 @@ def find_command(
     return _sum_up(settings, chosen, [findings for _, findings in found])
 
 
-def _show(settings: Settings, subject: Subject, findings: Findings) -> None:
+def _show(settings: RunSettings, subject: Subject, findings: Findings) -> None:
     output = settings.output
     if findings.paths:
         output.result(escape(describe_subject(subject)))
@@ -127,7 +127,7 @@ def _snapshot(stored: StoredSnapshot) -> dict[str, str]:
 
 
 def _sum_up(
-    settings: Settings, snapshots: Sequence[StoredSnapshot], findings: Sequence[Findings]
+    settings: RunSettings, snapshots: Sequence[StoredSnapshot], findings: Sequence[Findings]
 ) -> ExitCode:
     for found in findings:
         for path, text in found.unknown.items():

@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import NotFound, Refused
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
@@ -62,7 +62,7 @@ def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--with-logs", is_flag=True, help="Even if a log archive is of no use then: it goes, too.")
 @pass_settings
 def forget_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     snapshots: Sequence[str],
     last: int,
@@ -152,7 +152,7 @@ def _refuse_empty(found: Sequence[StoredSnapshot], doomed: Sequence[StoredSnapsh
             )
 
 
-def _show(settings: Settings, decisions: Sequence[Decision], *, dry_run: bool) -> None:
+def _show(settings: RunSettings, decisions: Sequence[Decision], *, dry_run: bool) -> None:
     by_id = {decision.stored.id: decision for decision in decisions}
     verb = "would be forgotten" if dry_run else "forget"
     tables = []
@@ -173,7 +173,7 @@ def _show(settings: Settings, decisions: Sequence[Decision], *, dry_run: bool) -
 
 
 def _tell(
-    settings: Settings,
+    settings: RunSettings,
     decisions: Sequence[Decision],
     doomed: Sequence[StoredSnapshot],
     logs: Sequence[LogPlan],
@@ -206,7 +206,7 @@ def _tell(
 @command("undelete")
 @click.argument("snapshots", nargs=-1, metavar="[SNAPSHOT...]")
 @pass_settings
-def undelete_command(settings: Settings, *, snapshots: Sequence[str]) -> None:
+def undelete_command(settings: RunSettings, *, snapshots: Sequence[str]) -> None:
     """Bring forgotten snapshots back; without arguments, list them."""
     with settings.opened() as repository:
         trashed = settings.snapshots(repository, trashed=True).good
@@ -216,7 +216,7 @@ def undelete_command(settings: Settings, *, snapshots: Sequence[str]) -> None:
         _bring_back(settings, repository, trashed, snapshots)
 
 
-def _list_trash(settings: Settings, trashed: Sequence[StoredSnapshot]) -> None:
+def _list_trash(settings: RunSettings, trashed: Sequence[StoredSnapshot]) -> None:
     settings.output.document({"trash": [snapshot_document(stored, items=False) for stored in trashed]})
     columns = (Column("ID"), Column("of"), Column("time (UTC)"), Column("tags"))
     rows = [
@@ -232,7 +232,7 @@ def _list_trash(settings: Settings, trashed: Sequence[StoredSnapshot]) -> None:
 
 
 def _bring_back(
-    settings: Settings, repository: Repository, trashed: Sequence[StoredSnapshot], selectors: Sequence[str]
+    settings: RunSettings, repository: Repository, trashed: Sequence[StoredSnapshot], selectors: Sequence[str]
 ) -> None:
     if not trashed:
         raise NotFound("the trash is empty; `holdfast snapshots` lists the snapshots in use")

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from holdfast.base.errors import Locked, Refused, RepositoryError
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.render import count
 from holdfast.formats.dumps.logs.required_logs import (
@@ -27,7 +27,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 
 def plan_for(
-    settings: Settings,
+    settings: RunSettings,
     repository: Repository,
     found: Sequence[StoredSnapshot],
     doomed: Sequence[StoredSnapshot],
@@ -70,7 +70,7 @@ def plan_for(
     return [plan for plan in plans if plan.drop]
 
 
-def drop_planned(settings: Settings, repository: Repository, plans: Sequence[LogPlan]) -> list[LogPlan]:
+def drop_planned(settings: RunSettings, repository: Repository, plans: Sequence[LogPlan]) -> list[LogPlan]:
     """Drop the files of these plans, after another look at what needs them; the plans that were carried out.
 
     Those that a running backup, or one that was committed meanwhile, may need stay, with a warning.
@@ -121,7 +121,9 @@ def describe_plan(plan: LogPlan, *, dry_run: bool) -> str:
     return f"{what}: {first}" + (f" to {last}" if len(plan.drop) > 1 else "")
 
 
-def missing_logs(settings: Settings, repository: Repository, returned: Sequence[StoredSnapshot]) -> list[str]:
+def missing_logs(
+    settings: RunSettings, repository: Repository, returned: Sequence[StoredSnapshot]
+) -> list[str]:
     """What backups that came back from the trash lack of the log files that they need; a sentence each."""
     used = settings.snapshots(repository).good
     trashed = settings.snapshots(repository, trashed=True).good

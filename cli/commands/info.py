@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.base.errors import Damaged, Unsupported
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
@@ -17,7 +17,7 @@ from holdfast.repo.format.format import VERSION
 from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.snapshots.select import find_items, time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
@@ -38,7 +38,7 @@ _FACTS = {
 @command("info")
 @click.argument("snapshot", required=False, metavar="[SNAPSHOT[:PATH]]")
 @pass_settings
-def info_command(settings: Settings, *, snapshot: str | None) -> None:
+def info_command(settings: RunSettings, *, snapshot: str | None) -> None:
     """Show all about the repository, or about one snapshot."""
     with settings.opened() as repository:
         if snapshot is None:
@@ -48,11 +48,11 @@ def info_command(settings: Settings, *, snapshot: str | None) -> None:
             _show_snapshot(settings, repository, stored, find_items(stored.snapshot, path))
 
 
-def _show_repository(settings: Settings, repository: Repository) -> None:
+def _show_repository(settings: RunSettings, repository: Repository) -> None:
     found = settings.snapshots(repository)
     slots = [slot for slot in list_slots(repository.store) if isinstance(slot, KeySlot)]
-    packs = list(repository.store.listing(Kind.PACK))
-    trashed = sum(entry.size for entry in repository.store.listing(Kind.PACK, trashed=True))
+    packs = list(repository.store.listing(FileKind.PACK))
+    trashed = sum(entry.size for entry in repository.store.listing(FileKind.PACK, trashed=True))
     index = repository.index_folder
     config = repository.config
     cipher = _CIPHERS.get(config.suite.name, config.suite.name)
@@ -98,7 +98,7 @@ def _show_repository(settings: Settings, repository: Repository) -> None:
 
 
 def _show_snapshot(
-    settings: Settings, repository: Repository, stored: StoredSnapshot, items: tuple[Item, ...]
+    settings: RunSettings, repository: Repository, stored: StoredSnapshot, items: tuple[Item, ...]
 ) -> None:
     proof = _proof(settings, repository, stored)
     settings.output.document(snapshot_document(stored) | {"proven": proof_document(proof) if proof else None})
@@ -147,7 +147,7 @@ def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple
     return [("logs", held), ("but", "\n".join(wrong))]
 
 
-def _proof(settings: Settings, repository: Repository, stored: StoredSnapshot) -> Proof | None:
+def _proof(settings: RunSettings, repository: Repository, stored: StoredSnapshot) -> Proof | None:
     try:
         return latest_proof(repository, stored.id)
     except (Damaged, Unsupported) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from holdfast.base.errors import NoRepository, RepositoryExists
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.passwords import find_password
 from holdfast.repo.core.keyslots import add_slot, new_recovery_key
@@ -48,7 +48,7 @@ type it where the password is asked for."""
 @click.option("--label", default="", help="A note on whose password this is; anybody can read it.")
 @pass_settings
 def init_command(
-    settings: Settings, *, compression: int, cipher: str, recovery_key: bool, label: str
+    settings: RunSettings, *, compression: int, cipher: str, recovery_key: bool, label: str
 ) -> None:
     """Make a repository in an empty or new directory.
 

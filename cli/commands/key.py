@@ -11,9 +11,9 @@ import click
 from holdfast.base.errors import Refused
 from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
-from holdfast.cli.base.options import Group, pass_settings
+from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
 from holdfast.cli.base.render import Column, table
 from holdfast.cli.commands.init import KEEP_THE_RECOVERY_KEY
@@ -32,14 +32,14 @@ _new_password_file = click.option(
 _label_option = click.option("--label", default="", help="A note on whose it is; anybody can read it.")
 
 
-@click.group("key", cls=Group)
+@click.group("key", cls=SharedOptionsGroup)
 def key_command() -> None:
     """Manage passwords and recovery keys. Each opens the repository by itself."""
 
 
 @key_command.command("list")
 @pass_settings
-def list_command(settings: Settings) -> ExitCode:
+def list_command(settings: RunSettings) -> ExitCode:
     """List key slots. Needs no password: slots are public, what they hold is not."""
     with closing(settings.store()) as store:
         slots = list(list_slots(store))
@@ -60,7 +60,7 @@ def list_command(settings: Settings) -> ExitCode:
 @_label_option
 @_new_password_file
 @pass_settings
-def add_command(settings: Settings, *, recovery: bool, label: str, new_password_file: str | None) -> None:
+def add_command(settings: RunSettings, *, recovery: bool, label: str, new_password_file: str | None) -> None:
     """Add a password or a recovery key; those that are there stay."""
     if recovery and new_password_file:
         raise click.UsageError("a recovery key is made, not chosen: --new-password-file does not go with it")
@@ -76,7 +76,7 @@ def add_command(settings: Settings, *, recovery: bool, label: str, new_password_
 @key_command.command("remove")
 @click.argument("slot_id", metavar="ID")
 @pass_settings
-def remove_command(settings: Settings, *, slot_id: str) -> None:
+def remove_command(settings: RunSettings, *, slot_id: str) -> None:
     """Remove a password or recovery key by the ID that `key list` shows.
 
     Whoever had it and a copy of the repository can still read that copy.
@@ -91,7 +91,7 @@ def remove_command(settings: Settings, *, slot_id: str) -> None:
 @click.option("--label", help="A note on whose it is; default: as it was.")
 @_new_password_file
 @pass_settings
-def passwd_command(settings: Settings, *, label: str | None, new_password_file: str | None) -> None:
+def passwd_command(settings: RunSettings, *, label: str | None, new_password_file: str | None) -> None:
     """Change the password. The old one opens until the new one is proven to."""
     with settings.opened() as repository:
         old = repository.slot

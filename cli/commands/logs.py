@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import NotFound, Refused
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
@@ -39,7 +39,9 @@ _FILES = (Column("file"), Column("size", "right"))
 )
 @click.option("--current", is_flag=True, help="Take one that was never closed as it is: its server is gone.")
 @pass_settings
-def binlog_push_command(settings: Settings, *, files: Sequence[Path], name: str, current: bool) -> ExitCode:
+def binlog_push_command(
+    settings: RunSettings, *, files: Sequence[Path], name: str, current: bool
+) -> ExitCode:
     """Put closed binary logs of MySQL or MariaDB into the archive NAME, all or none.
 
     \b
@@ -71,7 +73,7 @@ def binlog_push_command(settings: Settings, *, files: Sequence[Path], name: str,
 @click.option("--overwrite", is_flag=True, help="Replace files that exist.")
 @pass_settings
 def logs_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     archive: str | None,
     files: Sequence[str],
@@ -102,7 +104,7 @@ def logs_command(
     return ExitCode.DONE
 
 
-def _list(settings: Settings, repository: Repository) -> ExitCode:
+def _list(settings: RunSettings, repository: Repository) -> ExitCode:
     reading = LogReading(repository)
     snapshots = reading.snapshots()
     rows, documents, problems = [], [], [str(error) for error in reading.damaged]
@@ -141,7 +143,7 @@ def _list(settings: Settings, repository: Repository) -> ExitCode:
     return ExitCode.DAMAGE if reading.damaged else ExitCode.DONE
 
 
-def _list_files(settings: Settings, archive: LogArchive, names: Sequence[str]) -> None:
+def _list_files(settings: RunSettings, archive: LogArchive, names: Sequence[str]) -> None:
     items = [archive.files[name] for name in names]
     settings.output.document(
         {"archive": archive.subject.name, "files": [{"name": i.path, "size": i.size} for i in items]}
@@ -150,7 +152,7 @@ def _list_files(settings: Settings, archive: LogArchive, names: Sequence[str]) -
 
 
 def _write(
-    settings: Settings,
+    settings: RunSettings,
     repository: Repository,
     archive: LogArchive,
     names: Sequence[str],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_listing import GuestListing
 from holdfast.cli.base.guest_options import luks_option
@@ -20,7 +20,7 @@ from holdfast.tasks.snapshot_trees import SnapshotTrees
 @click.option("-R", "--recursive", is_flag=True, help="Of a folder, list all that is below.")
 @luks_option
 @pass_settings
-def ls_command(settings: Settings, *, snapshot: str, recursive: bool, luks: Sequence[str]) -> ExitCode:
+def ls_command(settings: RunSettings, *, snapshot: str, recursive: bool, luks: Sequence[str]) -> ExitCode:
     """List what is in a snapshot, or in a guest's disk in it. "data" is the size without holes.
 
     \b

@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count
@@ -28,7 +28,7 @@ from holdfast.repo.index.index import Synced
 @luks_option
 @pass_settings
 def mount_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     mountpoint: str,
     foreground: bool,
@@ -89,7 +89,7 @@ def mount_command(
 @click.argument("mountpoint", metavar="DIR")
 @click.option("--timeout", type=click.FloatRange(0), default=30.0, metavar="SECONDS", help="Default: 30.")
 @pass_settings
-def umount_command(settings: Settings, *, mountpoint: str, timeout: float) -> None:
+def umount_command(settings: RunSettings, *, mountpoint: str, timeout: float) -> None:
     """End a mount and wait until its daemon is gone."""
     place = Path(mountpoint).absolute()
     unmount(place, state=_state(settings), timeout=timeout)
@@ -103,24 +103,24 @@ def _log_damage(synced: Synced) -> None:
         logging.getLogger("holdfast.fusefs").warning("%s", error)
 
 
-def _state(settings: Settings) -> Path:
+def _state(settings: RunSettings) -> Path:
     """Where running mounts are recorded."""
     return settings.cache / "mounts"
 
 
-def _tell_index(settings: Settings, done: int, total: int) -> None:
+def _tell_index(settings: RunSettings, done: int, total: int) -> None:
     """No bar: its thread must not be there when the daemon forks."""
     if done == 1:
         settings.output.note(f"bringing the index up to date: {count(total, 'pack')}")
 
 
-def _ready(settings: Settings, where: Path) -> None:
+def _ready(settings: RunSettings, where: Path) -> None:
     settings.output.document({"mountpoint": str(where)})
     settings.output.summary(f"mounted on {escape(str(where))}; Ctrl-C ends it")
     sys.stdout.flush()
 
 
-def _log_to_stderr(settings: Settings) -> None:
+def _log_to_stderr(settings: RunSettings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("holdfast: %(message)s"))
     logger = logging.getLogger("holdfast")

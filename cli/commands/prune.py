@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, parse_duration, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, size, table
@@ -81,7 +81,7 @@ def _keep_options() -> list[click.Parameter]:
 )
 @pass_settings
 def prune_command(
-    settings: Settings, *, dry_run: bool, max_unused: float, quarantine: timedelta, lock_timeout: float
+    settings: RunSettings, *, dry_run: bool, max_unused: float, quarantine: timedelta, lock_timeout: float
 ) -> None:
     """Free the space of what no snapshot needs. Snapshots are not touched: that is `holdfast forget`.
 
@@ -100,7 +100,7 @@ def prune_command(
 
 
 def run_prune(
-    settings: Settings,
+    settings: RunSettings,
     repository: Repository,
     *,
     max_unused: float,
@@ -143,7 +143,7 @@ def _plan_document(plan: Plan) -> dict[str, object]:
     }
 
 
-def _tell(settings: Settings, plan: Plan, pruned: Pruned) -> None:
+def _tell(settings: RunSettings, plan: Plan, pruned: Pruned) -> None:
     settings.output.message(
         "summary",
         action="prune",

@@ -17,7 +17,7 @@ import click
 from holdfast import __version__
 from holdfast.base.errors import Refused
 from holdfast.base.escaping import escape, escape_lines
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import proof_document, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
@@ -58,7 +58,7 @@ _SHOWN = 40
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
 def rehearse_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     snapshot: str,
     queries: Sequence[str],
@@ -127,7 +127,7 @@ def rehearse_command(
 
 
 def _chosen(
-    settings: Settings, repository: Repository, selector: str, until: str | None, timeline: str | None
+    settings: RunSettings, repository: Repository, selector: str, until: str | None, timeline: str | None
 ) -> tuple[StoredSnapshot, str, dict[str, Any]]:
     """(snapshot, path inside, what a recovery needs)."""
     if until is None:
@@ -173,7 +173,7 @@ def _chosen(
     return stored, path, {"recovery": recovery, "fetch": fetch}
 
 
-def _tell(settings: Settings, stored: StoredSnapshot, material: Material, done: Rehearsed) -> None:
+def _tell(settings: RunSettings, stored: StoredSnapshot, material: Material, done: Rehearsed) -> None:
     output = settings.output
     proof = done.proof
     folder = str(done.folder) if done.folder else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import click
 
 from holdfast.base.targets import is_device
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
@@ -51,7 +51,7 @@ from holdfast.tree.snapshot_tree import SnapshotTree
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
 def restore_command(
-    settings: Settings,
+    settings: RunSettings,
     *,
     snapshot: str,
     target: str,
@@ -121,7 +121,7 @@ def restore_command(
 class _Restore:
     """Restores what is at a path to a target; `shown`: with progress."""
 
-    settings: Settings
+    settings: RunSettings
     repository: Repository
     trees: SnapshotTrees
     tree: SnapshotTree

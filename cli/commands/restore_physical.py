@@ -16,7 +16,7 @@ import click
 
 from holdfast.base.errors import NotFound, Refused
 from holdfast.base.escaping import escape
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, duration, rate, size
@@ -69,7 +69,7 @@ def is_cluster(stored: StoredSnapshot, path: str) -> bool:
     return facts_of(stored.snapshot).physical and path in ("", DATA_FOLDER)
 
 
-def recovery_of(settings: Settings, until: str | None, timeline: str | None) -> Recovery | None:
+def recovery_of(settings: RunSettings, until: str | None, timeline: str | None) -> Recovery | None:
     """What the options ask for; None for nothing. Raises Refused or UsageError."""
     if until is None:
         if timeline is not None:
@@ -82,7 +82,7 @@ def recovery_of(settings: Settings, until: str | None, timeline: str | None) -> 
 
 
 def pick_backup(
-    settings: Settings, repository: Repository, selector: str, recovery: Recovery
+    settings: RunSettings, repository: Repository, selector: str, recovery: Recovery
 ) -> tuple[StoredSnapshot, str]:
     """The snapshot to recover from and the path inside: the one that is named if it is named by ID or time,
     else the newest physical one of that subject that is consistent before the target; one that is not whole
@@ -130,7 +130,7 @@ def _check_reaches(stored: StoredSnapshot, recovery: Recovery) -> None:
 
 
 def restore_cluster(
-    settings: Settings,
+    settings: RunSettings,
     repository: Repository,
     stored: StoredSnapshot,
     recovery: Recovery | None,
@@ -213,7 +213,7 @@ def _program() -> str:
 
 
 def _tell(
-    settings: Settings,
+    settings: RunSettings,
     stored: StoredSnapshot,
     catalogue: Catalogue,
     recovery: Recovery | None,
@@ -256,7 +256,7 @@ def _tell(
     settings.output.summary(f"next: {escape(start)}")
 
 
-def _start(settings: Settings, catalogue: Catalogue, recovery: Recovery | None, target: str) -> str:
+def _start(settings: RunSettings, catalogue: Catalogue, recovery: Recovery | None, target: str) -> str:
     """The next command."""
     words = ["pg_ctl", "-D", str(Path(target).absolute()), "-l", f"{Path(target).absolute()}.log", "start"]
     if not any(section.name == "postgresql.conf" for section in catalogue.sections):
@@ -272,7 +272,7 @@ def _start(settings: Settings, catalogue: Catalogue, recovery: Recovery | None, 
     return command
 
 
-def _password(settings: Settings) -> str:
+def _password(settings: RunSettings) -> str:
     """The variable by which the server's programs find the repository's password."""
     for name in ("HOLDFAST_PASSWORD_FILE", "HOLDFAST_PASSWORD_COMMAND"):
         if value := settings.variables.get(name):

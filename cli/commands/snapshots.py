@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
@@ -32,7 +32,7 @@ _COLUMNS = (
 @filter_options
 @pass_settings
 def snapshots_command(
-    settings: Settings, *, names: Sequence[str], tags: Sequence[str], kinds: Sequence[str]
+    settings: RunSettings, *, names: Sequence[str], tags: Sequence[str], kinds: Sequence[str]
 ) -> ExitCode:
     """List snapshots, grouped by what they are of, oldest first.
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.types import PackID, RecordType
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, fields, percent, size
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.packs.reader import read_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class Totals:
 
 @command("stats")
 @pass_settings
-def stats_command(settings: Settings) -> None:
+def stats_command(settings: RunSettings) -> None:
     """Show how much is backed up, how much is stored, and what saved the difference."""
     with settings.opened() as repository:
         found = settings.snapshots(repository).good
@@ -95,10 +95,10 @@ def explain(found: Sequence[StoredSnapshot], t: Totals) -> str:
     return "\n".join(lines)
 
 
-def _measure(settings: Settings, repository: Repository) -> Totals:
+def _measure(settings: RunSettings, repository: Repository) -> Totals:
     """Add up what the directories of the packs say."""
     totals = Totals()
-    packs = list(repository.store.listing(Kind.PACK))
+    packs = list(repository.store.listing(FileKind.PACK))
     with progress(settings.output, "reading directories", len(packs), unit="packs") as meter:
         for entry in packs:
             totals.packs += 1
@@ -114,7 +114,7 @@ def _measure(settings: Settings, repository: Repository) -> Totals:
             totals.raw += sum(data)
             totals.chunks += len(data)
             meter.add(1)
-    totals.trash = sum(entry.size for entry in repository.store.listing(Kind.PACK, trashed=True))
+    totals.trash = sum(entry.size for entry in repository.store.listing(FileKind.PACK, trashed=True))
     return totals
 
 

@@ -9,10 +9,10 @@ import click
 
 from holdfast.base.durable_files import durable_file, write_all
 from holdfast.base.errors import Damaged, NotFound, Refused
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.failures import report
-from holdfast.cli.base.options import Command, command, pass_settings
+from holdfast.cli.base.options import SharedOptionsCommand, command, pass_settings
 from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
 from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
 from holdfast.ingest.sources.source import FileSource
@@ -37,7 +37,7 @@ system_id_option = click.option(
 @click.option("--name", metavar="NAME", default="", help="The archive's name; default: that of the backups.")
 @system_id_option
 @pass_settings
-def wal_push_command(settings: Settings, *, path: Path, name: str, system_id: str | None) -> ExitCode:
+def wal_push_command(settings: RunSettings, *, path: Path, name: str, system_id: str | None) -> ExitCode:
     """Put a finished WAL file into the archive of its cluster; durable when this exits with 0.
 
     \b
@@ -69,7 +69,7 @@ def check_name(name: str) -> None:
     subject_name(name)
 
 
-class _FetchCommand(Command):
+class _FetchCommand(SharedOptionsCommand):
     """Whatever goes wrong, wrong usage too, stops the recovery."""
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
@@ -77,7 +77,7 @@ class _FetchCommand(Command):
             return super().make_context(*args, **extra)
         except click.UsageError as error:
             parent = extra.get("parent")
-            report(error, parent.ensure_object(Settings) if parent else Settings({}))
+            report(error, parent.ensure_object(RunSettings) if parent else RunSettings({}))
             raise click.exceptions.Exit(ExitCode.RECOVERY_STOPS) from None
 
 
@@ -88,7 +88,7 @@ class _FetchCommand(Command):
 @system_id_option
 @pass_settings
 def wal_fetch_command(
-    settings: Settings, *, file: str, target: Path, name: str, system_id: str | None
+    settings: RunSettings, *, file: str, target: Path, name: str, system_id: str | None
 ) -> int:
     """Write a WAL file from the archive to where PostgreSQL asks for it.
 

@@ -17,13 +17,13 @@ from holdfast.ingest.backup.plan import Part
 from holdfast.ingest.freeze.hooks import Frozen
 from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.pipeline.changes import ingest_changes
-from holdfast.ingest.pipeline.changes_plan import tie
-from holdfast.ingest.pipeline.parent_chunks import Parent
+from holdfast.ingest.pipeline.changes_plan import find_bitmap_parent
+from holdfast.ingest.pipeline.parent_chunks import ParentRecipe
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.ingest.sources.image import BytesSource
-from holdfast.ingest.sources.source import Judging, Source
+from holdfast.ingest.sources.source import ContentJudge, Source
 from holdfast.ingest.sources.wrapped import SectionedSource, innermost
-from holdfast.repo.chunks.chunker import DUMP, CutterKind
+from holdfast.repo.chunks.chunker import DUMP, ChunkerKind
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -31,12 +31,12 @@ from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
-    Content,
     Item,
     ItemKind,
     Snapshot,
     Stats,
     StoredSnapshot,
+    StoredStream,
     Subject,
     SubjectKind,
 )
@@ -47,7 +47,7 @@ class LessConsistent(HoldfastError):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class BackupRequest:
     """What to back up and how to label it. `kind` None: what the first part is of.
 
     `uuid` is the subject's identity when it has one of its own; `origin` says where all of it comes from
@@ -75,7 +75,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class BackupOutcome:
     """A finished backup; `warnings` are sentences for the user."""
 
     stored: StoredSnapshot
@@ -83,7 +83,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
+class _FinishedItem:
     item: Item
     consistency: Consistency
     evidence: str
@@ -93,12 +93,12 @@ class _Done:
 
 def back_up(
     repository: Repository,
-    request: Request,
+    request: BackupRequest,
     *,
     progress: ProgressFunction,
     clock: Callable[[], float] = time.monotonic,
     lock_timeout: float = 60.0,
-) -> Outcome:
+) -> BackupOutcome:
     """Read all sources and commit one snapshot.
 
     Raises StreamFailed, LessConsistent, Refused or a RepositoryError: then nothing is committed. Bytes
@@ -141,22 +141,22 @@ def back_up(
 
         stored = writer.commit(snapshot, finish=finish)
     thawed = request.held.warnings if request.held else ()
-    return Outcome(stored, (*request.warnings, *thawed, *(w for d in done for w in d.warnings)))
+    return BackupOutcome(stored, (*request.warnings, *thawed, *(w for d in done for w in d.warnings)))
 
 
 def _ingest_all(
-    repository: Repository, request: Request, pipeline: Pipeline, parent: StoredSnapshot | None
-) -> list[_Done]:
+    repository: Repository, request: BackupRequest, pipeline: Pipeline, parent: StoredSnapshot | None
+) -> list[_FinishedItem]:
     reader = Reader(repository)
     present = parent is not None and repository.index.vouches_for(parent.id)
-    done: list[_Done] = []
+    done: list[_FinishedItem] = []
     for place, part in enumerate(request.parts):
         changes, why_all = _changes(part, parent, reader, present=present)
         if changes is not None:
             result = ingest_changes(pipeline, part.source, part.form.cutter, *changes)
         else:
             old = _parent_item(parent, place, part)
-            guide = Parent(reader.recipe(old), present) if old and _guide_pays(part) else None
+            guide = ParentRecipe(reader.recipe(old), present) if old and _guide_pays(part) else None
             result = pipeline.ingest(part.source, part.form.cutter, guide)
         done.append(_finish(pipeline, part, result, why_all))
     return done
@@ -169,7 +169,9 @@ def _changes(
     source = part.source
     if not part.bitmap or not isinstance(source, NbdSource):
         return None, ""
-    tied = tie(parent, part.path, part.bitmap, source.size or 0, present, spec=part.form.cutter)
+    tied = find_bitmap_parent(
+        parent, part.path, part.bitmap, source.size or 0, present, spec=part.form.cutter
+    )
     if tied.item is None:
         return None, f"{source.name}: {tied.reason}"
     recipe = reader.recipe(tied.item)
@@ -180,7 +182,7 @@ def _changes(
     return (recipe, source.dirty_extents()), ""
 
 
-def _grade(done: Sequence[_Done], held: Frozen | None) -> tuple[Consistency, str]:
+def _grade(done: Sequence[_FinishedItem], held: Frozen | None) -> tuple[Consistency, str]:
     """The worst grade, and all evidence. A machine's definition has no say where there are disks; freezes
     make more of disks that are as they were found."""
     disks = [d for d in done if d.item.kind is ItemKind.DISK]
@@ -194,7 +196,7 @@ def _grade(done: Sequence[_Done], held: Frozen | None) -> tuple[Consistency, str
     return worst, "; ".join(dict.fromkeys(text for text in evidence if text))
 
 
-def _because(evidence: str, done: Sequence[_Done]) -> str:
+def _because(evidence: str, done: Sequence[_FinishedItem]) -> str:
     lost = [_bad_sentence(d.item.path, d.item.bad[0]) for d in done if d.item.bad]
     reasons = [text for text in (evidence, *lost[:1]) if text]
     return f" ({'; '.join(reasons)})" if reasons else ""
@@ -206,7 +208,7 @@ def find_parent(repository: Repository, subject: Subject) -> StoredSnapshot | No
     return same[-1] if same else None
 
 
-def _subject(request: Request) -> Subject:
+def _subject(request: BackupRequest) -> Subject:
     form = request.parts[0].form
     kind = request.kind or form.subject
     engine = (request.engine or form.engine) if kind is SubjectKind.DATABASE else ""
@@ -228,10 +230,10 @@ def _parent_item(parent: StoredSnapshot | None, place: int, part: Part) -> Item 
 def _guide_pays(part: Part) -> bool:
     """Disks are cut at 30 GB/s: following the parent takes longer than cutting anew (0.2 s of 1.2 s for 2 GB
     of data). A scanned dump has cuts that depend on more than a chunk's own bytes."""
-    return part.form.cutter.kind is CutterKind.GEAR and not isinstance(part.source, SectionedSource)
+    return part.form.cutter.kind is ChunkerKind.GEAR and not isinstance(part.source, SectionedSource)
 
 
-def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _Done:
+def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _FinishedItem:
     """The item of a source that was read, and how consistent it is. Raises StreamFailed or what else the
     source's `finish` raises."""
     source, form = part.source, part.form
@@ -254,22 +256,22 @@ def _finish(pipeline: Pipeline, part: Part, result: Ingested, warning: str) -> _
     consistency, evidence, warnings = judge(source, form, item, note, uncompared)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
-    return _Done(item, consistency, evidence, tuple(warnings), catalogue.facts if catalogue else {})
+    return _FinishedItem(item, consistency, evidence, tuple(warnings), catalogue.facts if catalogue else {})
 
 
-def _catalogue(pipeline: Pipeline, source: Source) -> tuple[Catalogue | None, Content | None]:
+def _catalogue(pipeline: Pipeline, source: Source) -> tuple[Catalogue | None, StoredStream | None]:
     """What stands where in a scanned dump, and where that is stored."""
     inner = innermost(source)
     if not isinstance(source, SectionedSource):
-        if isinstance(inner, Judging):
+        if isinstance(inner, ContentJudge):
             inner.judge("it does not begin like one", DumpFacts())
         return None, None
     catalogue = source.catalogue()
-    if isinstance(inner, Judging):
+    if isinstance(inner, ContentJudge):
         inner.judge(catalogue.fault, read_facts(catalogue.facts))
     data = BytesSource(encode(catalogue), f"{source.name}: what stands where", mtime=source.mtime)
     stored = pipeline.ingest(data, DUMP, None)
-    return catalogue, Content(stored.recipe, stored.size)
+    return catalogue, StoredStream(stored.recipe, stored.size)
 
 
 def _early_end(catalogue: Catalogue | None, result: Ingested) -> tuple[BadRange, ...]:

@@ -10,7 +10,7 @@ from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.open import suffix_format
 from holdfast.formats.dumps.engines import refusal
 from holdfast.ingest.backup.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
-from holdfast.ingest.exports.export import Export
+from holdfast.ingest.exports.export import VmExport
 from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.sources.compressed import PEEK, DecompressedSource, compression, unpacked_head
 from holdfast.ingest.sources.image import BytesSource, ImageSource
@@ -72,7 +72,7 @@ def plan_dump(source: Source, path: str) -> Part:
     return Part(_scanned(source, form), form, path)
 
 
-def plan_export(export: Export, *, checkpoint: str = "") -> tuple[Part, ...]:
+def plan_export(export: VmExport, *, checkpoint: str = "") -> tuple[Part, ...]:
     """The disks of an export and its definition files. Raises ImageDamaged for a raw disk that is cut off."""
     for disk in export.disks:
         _check_sectors(disk.files[0], disk.image.size)

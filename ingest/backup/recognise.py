@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from holdfast.formats.dumps.core.engine import DumpFormat
 from holdfast.formats.dumps.engines import RecognisedDump, recognise_dump, text_format
-from holdfast.repo.chunks.chunker import BLOCK, DISK, DUMP, STREAM, CutterSpec
+from holdfast.repo.chunks.chunker import BLOCK, DISK, DUMP, STREAM, ChunkerSpec
 from holdfast.repo.snapshots.snapshot import ItemKind, SubjectKind
 
 SECTOR = 512
@@ -18,7 +18,7 @@ class Form:
     """What a source was recognised as. `format` is that of a dump, None for what is stored as bytes only."""
 
     item: ItemKind
-    cutter: CutterSpec
+    cutter: ChunkerSpec
     engine: str = ""
     file_name: str = ""
     format: DumpFormat | None = None

@@ -18,7 +18,7 @@ from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.names import is_plain
-from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles
+from holdfast.ingest.exports.opened import ExportDirectory, NamedFiles, OpenedFiles
 
 EXTENT_LIMIT: Final = 512
 """Files of one VMDK: 1 TiB in extents of 2 GiB, and few enough for the usual limit on open files."""
@@ -43,7 +43,7 @@ class ImageCompanions:
     def __init__(
         self,
         image: str,
-        folder: Folder,
+        folder: ExportDirectory,
         named: NamedFiles,
         *,
         follow_backing: bool,
@@ -100,7 +100,7 @@ class OwnedCompanions:
         self._opened = OpenedFiles()
         self._companions = ImageCompanions(
             path.name,
-            Folder(path.parent, self._opened),
+            ExportDirectory(path.parent, self._opened),
             NamedFiles(named, self._opened),
             follow_backing=follow_backing,
             is_extent=is_extent,

@@ -14,7 +14,7 @@ from holdfast.formats.disks.base.image import Companions, Image, ImageFile
 from holdfast.formats.disks.open import open_image
 from holdfast.ingest.exports.companions import ImageCompanions
 from holdfast.ingest.exports.names import base_name, shown_name, unique_name
-from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles, read_small
+from holdfast.ingest.exports.opened import ExportDirectory, NamedFiles, OpenedFiles, read_small
 
 DEFINITION_LIMIT: Final = 16 << 20
 """Bytes of one definition file; they are held in memory."""
@@ -46,7 +46,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class VmExport:
     """One VM. A context manager: `close` it when its disks have been read.
 
     `kind` is `ova`, `ovf`, `vmware`, `hyper-v`, `libvirt`, `virtualbox`, `vzdump` or `folder` (disk images
@@ -62,7 +62,7 @@ class Export:
     warnings: tuple[str, ...]
     opened: OpenedFiles
 
-    def __enter__(self) -> Export:
+    def __enter__(self) -> VmExport:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,7 +77,7 @@ class Export:
 
 
 @dataclass(frozen=True, slots=True)
-class Permissions:
+class ExportOptions:
     """What the user allowed and said. `scratch` is where something may be unpacked, None for nowhere."""
 
     named: NamedFiles
@@ -90,7 +90,7 @@ class Permissions:
 class ExportBuilder:
     """Collects what an export consists of, under names that are unique and fit for a snapshot."""
 
-    def __init__(self, chosen: Path, permissions: Permissions, opened: OpenedFiles) -> None:
+    def __init__(self, chosen: Path, permissions: ExportOptions, opened: OpenedFiles) -> None:
         """`chosen` is the path that the user gave."""
         self.source = chosen.name or str(chosen)
         self._chosen = chosen
@@ -111,7 +111,7 @@ class ExportBuilder:
         folder, for it may have become a link since it was found there. Raises SourceError, ImageRefused."""
         if path == self._chosen:
             return self.opened.add(OpenFile(path))
-        return Folder(path.parent, self.opened).open(path.name)
+        return ExportDirectory(path.parent, self.opened).open(path.name)
 
     def add_definition(self, name: str, data: bytes, mtime: int) -> None:
         """Raises SourceError when the definitions together are too large to be any."""
@@ -124,7 +124,7 @@ class ExportBuilder:
         unique = unique_name(shown_name(name, "definition"), self._definition_names)
         self._definitions.append(Definition(unique, data, mtime))
 
-    def add_definition_file(self, folder: Folder, name: str) -> None:
+    def add_definition_file(self, folder: ExportDirectory, name: str) -> None:
         """Take a file of the folder along; one that is too large is left out with a warning."""
         file = folder.open(name)
         if file.size > DEFINITION_LIMIT:
@@ -157,7 +157,9 @@ class ExportBuilder:
         unique = unique_name(shown_name(name, "disk"), self._disk_names)
         self._disks.append(ExportDisk(unique, image, files, bus, mtime))
 
-    def add_disk_file(self, folder: Folder, location: str, format_: str | None, bus: str = "") -> Image:
+    def add_disk_file(
+        self, folder: ExportDirectory, location: str, format_: str | None, bus: str = ""
+    ) -> Image:
         """Open the disk that a definition names: of its path only the last part counts, and is looked for
         among the files that the user named, then in the export's folder. Raises SourceError, ImageRefused."""
         file = self.find(folder, location)
@@ -178,7 +180,7 @@ class ExportBuilder:
             bus=bus,
         )
 
-    def find(self, folder: Folder, location: str) -> OpenFile:
+    def find(self, folder: ExportDirectory, location: str) -> OpenFile:
         """Open the file that a definition names, as `add_disk_file` looks for it."""
         name = base_name(location)
         named = self.permissions.named.open(name)
@@ -189,7 +191,7 @@ class ExportBuilder:
             )
         return named or folder.open(name)
 
-    def finish(self, kind: str, name: str, uuid: str = "") -> Export:
+    def finish(self, kind: str, name: str, uuid: str = "") -> VmExport:
         """Raises SourceError when there is no disk."""
         if not self._disks:
             why = "; ".join(self._warnings)
@@ -197,6 +199,6 @@ class ExportBuilder:
                 f"{self.source} has no disk that could be backed up" + (f": {why}" if why else "")
             )
         name = shown_name(name, "vm")
-        return Export(
+        return VmExport(
             kind, name, uuid, tuple(self._disks), tuple(self._definitions), tuple(self._warnings), self.opened
         )

@@ -1,4 +1,4 @@
-"""Hyper-V: the folder that `Export-VM` writes.
+"""Hyper-V: the folder that `VmExport-VM` writes.
 
 It holds `Virtual Machines/GUID.vmcx` (binary; `.xml` before Windows Server 2016), `Virtual Hard Disks` and
 `Snapshots`. The binary configuration is taken along and not read: which disks are the VM's follows from where
@@ -12,9 +12,9 @@ from typing import Final
 
 from holdfast.base.errors import Refused, SourceError
 from holdfast.formats.disks.base.errors import ImageRefused
-from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.export import ExportBuilder, VmExport
 from holdfast.ingest.exports.names import canonical_uuid
-from holdfast.ingest.exports.opened import Folder, read_small
+from holdfast.ingest.exports.opened import ExportDirectory, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, parse_xml, text_of
 
 MACHINES: Final = "Virtual Machines"
@@ -24,16 +24,16 @@ _DEFINITIONS: Final = (".vmcx", ".xml", ".vmgs")
 _DELTAS: Final = (".avhdx", ".avhd")
 
 
-def machine_files(folder: Folder) -> list[str]:
+def machine_files(folder: ExportDirectory) -> list[str]:
     """The configurations of VMs in an export's `Virtual Machines`, of which there should be one."""
     machines = folder.folder(MACHINES)
     names = machines.files() if machines else []
     return [n for n in names if n.lower().endswith((".vmcx", ".xml")) and canonical_uuid(PurePath(n).stem)]
 
 
-def read_hyperv(path: Path, builder: ExportBuilder) -> Export:
+def read_hyperv(path: Path, builder: ExportBuilder) -> VmExport:
     """Raises SourceError; Refused for several VMs or for checkpoints, whose disks hold differences only."""
-    folder = Folder(path, builder.opened)
+    folder = ExportDirectory(path, builder.opened)
     machines, disks = folder.folder(MACHINES), folder.folder(_DISKS)
     found = machine_files(folder)
     guids = {canonical_uuid(PurePath(name).stem) for name in found}
@@ -60,7 +60,7 @@ def read_hyperv(path: Path, builder: ExportBuilder) -> Export:
     return builder.finish("hyper-v", _name(machines, found) or path.resolve().name, guid)
 
 
-def _name(machines: Folder, found: list[str]) -> str:
+def _name(machines: ExportDirectory, found: list[str]) -> str:
     """The VM's name where the configuration is XML; "" where it is binary."""
     for name in found:
         if name.lower().endswith(".xml"):

@@ -9,9 +9,9 @@ from typing import Final
 from xml.etree.ElementTree import Element
 
 from holdfast.formats.disks.base.errors import ImageRefused
-from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.export import ExportBuilder, VmExport
 from holdfast.ingest.exports.names import base_name, canonical_uuid
-from holdfast.ingest.exports.opened import Folder, read_small
+from holdfast.ingest.exports.opened import ExportDirectory, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, attribute, children, local, parse_xml, text_of
 
 _FORMATS: Final = {
@@ -40,13 +40,13 @@ class DomainDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class Domain:
+class LibvirtDomain:
     name: str
     uuid: str
     disks: tuple[DomainDisk, ...]
 
 
-def parse_domain(data: bytes, name: str) -> Domain | None:
+def parse_domain(data: bytes, name: str) -> LibvirtDomain | None:
     """None for what is no domain. Raises SourceError for one that is malformed or asks too much."""
     if not _ROOT.search(data):
         return None
@@ -58,7 +58,7 @@ def parse_domain(data: bytes, name: str) -> Domain | None:
         for disk in children(root, "devices", "disk")
         if (attribute(disk, "device") or "disk") in ("disk", "lun")
     )
-    return Domain(text_of(root, "name"), canonical_uuid(text_of(root, "uuid")), disks)
+    return LibvirtDomain(text_of(root, "name"), canonical_uuid(text_of(root, "uuid")), disks)
 
 
 def _disk(disk: Element) -> DomainDisk:
@@ -76,14 +76,14 @@ def _disk(disk: Element) -> DomainDisk:
     )
 
 
-def read_libvirt(path: Path, builder: ExportBuilder) -> Export | None:
+def read_libvirt(path: Path, builder: ExportBuilder) -> VmExport | None:
     """None for what is no domain. Raises SourceError, ImageRefused."""
     file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a domain") if file.size <= XML_LIMIT else b""
     domain = parse_domain(data, path.name)
     if domain is None:
         return None
-    folder = Folder(path.parent, builder.opened)
+    folder = ExportDirectory(path.parent, builder.opened)
     builder.add_definition(path.name, data, file.status.st_mtime_ns)
     for disk in domain.disks:
         if not disk.is_file and not builder.permissions.named.holds(base_name(disk.location)):

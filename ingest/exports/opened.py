@@ -40,7 +40,7 @@ class OpenedFiles:
             self._files.pop().close()
 
 
-class Folder:
+class ExportDirectory:
     """A folder whose plain regular files may be opened. Holds no descriptor."""
 
     def __init__(self, path: Path, opened: OpenedFiles, *, follow_links: bool = True) -> None:
@@ -63,11 +63,11 @@ class Folder:
         """Names of the plain regular files; symbolic links are none."""
         return [name for name in self.names() if stat.S_ISREG(self._mode(name))]
 
-    def folder(self, name: str) -> Folder | None:
+    def folder(self, name: str) -> ExportDirectory | None:
         """A sub-folder by its name, case aside; None when there is none. A link to one is none."""
         for found in self.names():
             if found.casefold() == name.casefold() and stat.S_ISDIR(self._mode(found)):
-                return Folder(self.path / found, self._opened, follow_links=False)
+                return ExportDirectory(self.path / found, self._opened, follow_links=False)
         return None
 
     def holds(self, name: str) -> bool:
@@ -97,7 +97,7 @@ class Folder:
         """The whole of a file of at most `limit` bytes, which is closed again; None for a larger one."""
         alone = OpenedFiles()
         try:
-            file = Folder(self.path, alone).open(name)
+            file = ExportDirectory(self.path, alone).open(name)
             return read_small(file, limit, "a definition") if file.size <= limit else None
         finally:
             alone.close()

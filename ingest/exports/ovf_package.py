@@ -13,11 +13,11 @@ from holdfast.formats.disks.base.files import FilePart, OpenFile, read_exactly
 from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.companions import EXTENT_LIMIT
-from holdfast.ingest.exports.export import DEFINITION_LIMIT, Export, ExportBuilder
+from holdfast.ingest.exports.export import DEFINITION_LIMIT, ExportBuilder, VmExport
 from holdfast.ingest.exports.joined import JoinedFile
 from holdfast.ingest.exports.manifest import MANIFEST_LIMIT, parse_manifest, verify
 from holdfast.ingest.exports.names import is_plain
-from holdfast.ingest.exports.opened import Folder
+from holdfast.ingest.exports.opened import ExportDirectory
 from holdfast.ingest.exports.ovf import OvfDisk, OvfFile, parse_ovf
 from holdfast.ingest.exports.safe_xml import XML_LIMIT
 from holdfast.ingest.exports.tar_index import tar_members
@@ -42,10 +42,10 @@ class Package(Protocol):
         ...
 
 
-class FolderPackage:
+class DirectoryPackage:
     """The plain files of a folder."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: ExportDirectory) -> None:
         self._folder = folder
         self._names = folder.names()
         self._files: dict[str, OpenFile] = {}
@@ -80,23 +80,23 @@ class TarPackage:
         return self._members[name].mtime
 
 
-def read_ova(path: Path, builder: ExportBuilder) -> Export:
+def read_ova(path: Path, builder: ExportBuilder) -> VmExport:
     """Raises SourceError for a damaged archive or a mismatch with its manifest, ImageRefused for an archive
     that holds anything but plain files."""
     package = TarPackage(builder.open_definition(path))
     descriptors = [name for name in package.names() if name.lower().endswith(".ovf")]
     if len(descriptors) != 1:
         raise SourceError(f"{path.name} holds {len(descriptors)} OVF descriptors; an OVA has one")
-    return _Reader(package, descriptors[0], builder).read("ova")
+    return _PackageReader(package, descriptors[0], builder).read("ova")
 
 
-def read_ovf(path: Path, builder: ExportBuilder) -> Export:
+def read_ovf(path: Path, builder: ExportBuilder) -> VmExport:
     """A descriptor and its files in the same folder. Raises as `read_ova`."""
-    package = FolderPackage(Folder(path.parent, builder.opened))
-    return _Reader(package, path.name, builder).read("ovf")
+    package = DirectoryPackage(ExportDirectory(path.parent, builder.opened))
+    return _PackageReader(package, path.name, builder).read("ovf")
 
 
-class _Reader:
+class _PackageReader:
     def __init__(self, package: Package, descriptor: str, builder: ExportBuilder) -> None:
         self._package = package
         self._descriptor = descriptor
@@ -104,7 +104,7 @@ class _Reader:
         self._names = set(package.names())
         self._digests: dict[str, tuple[str, str]] = {}
 
-    def read(self, kind: str) -> Export:
+    def read(self, kind: str) -> VmExport:
         data = self._definition(self._descriptor, XML_LIMIT)
         descriptor = parse_ovf(data, self._descriptor)
         stem = PurePath(self._descriptor).stem
@@ -145,7 +145,7 @@ class _Reader:
             if self._digests and name not in self._digests:
                 self._builder.warn(f"the manifest has no digest of {name}")
         title, file = self._unpacked(disk.file, names)
-        companions = _Extents(self._package, self._builder.source)
+        companions = _PackageExtents(self._package, self._builder.source)
         image = self._builder.add_disk(
             title,
             file,
@@ -209,7 +209,7 @@ class _Reader:
             self._builder.warn(f"{file.href!r} is no disk of the VM and was left out")
 
 
-class _Extents:
+class _PackageExtents:
     """The companions of a disk in a package: a VMDK's extents among its files, and nothing else."""
 
     def __init__(self, package: Package, source: str) -> None:

@@ -10,17 +10,17 @@ from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.disks.open import suffix_format
 from holdfast.ingest.exports.companions import extent_stem
-from holdfast.ingest.exports.export import Export, ExportBuilder, Permissions
+from holdfast.ingest.exports.export import ExportBuilder, ExportOptions, VmExport
 from holdfast.ingest.exports.hyperv import machine_files, read_hyperv
 from holdfast.ingest.exports.libvirt import parse_domain, read_libvirt
-from holdfast.ingest.exports.opened import Folder, NamedFiles, OpenedFiles
+from holdfast.ingest.exports.opened import ExportDirectory, NamedFiles, OpenedFiles
 from holdfast.ingest.exports.ovf_package import read_ova, read_ovf
 from holdfast.ingest.exports.safe_xml import XML_LIMIT
 from holdfast.ingest.exports.virtualbox import read_vbox
 from holdfast.ingest.exports.vmx import read_vmx
 from holdfast.ingest.exports.vzdump import is_vzdump, read_vzdump
 
-_READERS: Final[dict[str, Callable[[Path, ExportBuilder], Export | None]]] = {
+_READERS: Final[dict[str, Callable[[Path, ExportBuilder], VmExport | None]]] = {
     ".ova": read_ova,
     ".ovf": read_ovf,
     ".vmx": read_vmx,
@@ -43,7 +43,7 @@ def find_export(
     disk_format: str | None = None,
     scratch: Path | None = None,
     progress: ProgressFunction = _no_progress,
-) -> Export | None:
+) -> VmExport | None:
     """Open the export at a path: a folder, or one of the files that define a VM. None for any other file.
 
     `named` are files that the user named besides, `follow_backing` allows backing files in the export's own
@@ -56,7 +56,7 @@ def find_export(
     """
     opened = OpenedFiles()
     try:
-        permissions = Permissions(NamedFiles(named, opened), follow_backing, disk_format, scratch, progress)
+        permissions = ExportOptions(NamedFiles(named, opened), follow_backing, disk_format, scratch, progress)
         export = _find(path, ExportBuilder(path, permissions, opened))
     except OSError as error:
         opened.close()
@@ -69,7 +69,7 @@ def find_export(
     return export
 
 
-def _find(path: Path, builder: ExportBuilder) -> Export | None:
+def _find(path: Path, builder: ExportBuilder) -> VmExport | None:
     if path.is_dir():
         return _read_folder(path, builder)
     if is_vzdump(path.name):
@@ -78,8 +78,8 @@ def _find(path: Path, builder: ExportBuilder) -> Export | None:
     return reader(path, builder) if reader else None
 
 
-def _read_folder(path: Path, builder: ExportBuilder) -> Export | None:
-    folder = Folder(path, builder.opened)
+def _read_folder(path: Path, builder: ExportBuilder) -> VmExport | None:
+    folder = ExportDirectory(path, builder.opened)
     files = [name for name in folder.files() if not name.startswith(".")]
     definitions = [name for name in files if _is_definition(folder, name)]
     machines = machine_files(folder)
@@ -93,7 +93,7 @@ def _read_folder(path: Path, builder: ExportBuilder) -> Export | None:
     return _read_disks(path, folder, files, builder)
 
 
-def _is_definition(folder: Folder, name: str) -> bool:
+def _is_definition(folder: ExportDirectory, name: str) -> bool:
     suffix = PurePath(name).suffix.lower()
     if suffix != ".xml":
         return suffix in _READERS or is_vzdump(name)
@@ -101,7 +101,9 @@ def _is_definition(folder: Folder, name: str) -> bool:
     return data is not None and parse_domain(data, name) is not None
 
 
-def _read_disks(path: Path, folder: Folder, files: Sequence[str], builder: ExportBuilder) -> Export:
+def _read_disks(
+    path: Path, folder: ExportDirectory, files: Sequence[str], builder: ExportBuilder
+) -> VmExport:
     """Nothing but disk images: all of them are one VM's."""
     disks = [name for name in files if _is_disk(name)]
     others = [name for name in folder.names() if not name.startswith(".") and name not in disks]

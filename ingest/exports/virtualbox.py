@@ -10,16 +10,16 @@ from xml.etree.ElementTree import Element
 
 from holdfast.base.errors import SourceError
 from holdfast.formats.disks.base.errors import ImageRefused
-from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.export import ExportBuilder, VmExport
 from holdfast.ingest.exports.names import canonical_uuid
-from holdfast.ingest.exports.opened import Folder, read_small
+from holdfast.ingest.exports.opened import ExportDirectory, read_small
 from holdfast.ingest.exports.safe_xml import XML_LIMIT, attribute, children, local, parse_xml
 
 _FORMATS: Final = {"VDI": "vdi", "VMDK": "vmdk", "VHD": "vhd", "VHDX": "vhdx", "RAW": "raw", "QCOW": "qcow2"}
 
 
 @dataclass(frozen=True, slots=True)
-class HardDisk:
+class VirtualBoxDisk:
     """A registered disk. `is_delta`: it holds only what differs from another one."""
 
     location: str
@@ -29,18 +29,18 @@ class HardDisk:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class VirtualBoxMachine:
     """`disks` are those attached, each with its place (`SATA 0:0`)."""
 
     name: str
     uuid: str
-    disks: tuple[tuple[str, HardDisk], ...]
+    disks: tuple[tuple[str, VirtualBoxDisk], ...]
 
 
-def parse_vbox(data: bytes, name: str) -> Machine:
+def parse_vbox(data: bytes, name: str) -> VirtualBoxMachine:
     """Raises SourceError for what is no machine, or attaches disks that it does not register."""
     root = parse_xml(data, name)
-    machine = next(children(root, "Machine"), None)
+    machine = next(children(root, "VirtualBoxMachine"), None)
     if local(root) != "VirtualBox" or machine is None:
         raise SourceError(f"{name} describes no VirtualBox machine")
     registry = dict(_registered(machine))
@@ -49,25 +49,27 @@ def parse_vbox(data: bytes, name: str) -> Machine:
         if uuid not in registry:
             raise SourceError(f"{name} attaches the disk {uuid!r}, which it does not register")
         disks.append((bus, registry[uuid]))
-    return Machine(attribute(machine, "name"), canonical_uuid(attribute(machine, "uuid")), tuple(disks))
+    return VirtualBoxMachine(
+        attribute(machine, "name"), canonical_uuid(attribute(machine, "uuid")), tuple(disks)
+    )
 
 
-def _registered(machine: Element) -> Iterator[tuple[str, HardDisk]]:
+def _registered(machine: Element) -> Iterator[tuple[str, VirtualBoxDisk]]:
     """All registered disks by UUID; a disk inside another one is its delta."""
-    todo = [(disk, False) for disk in children(machine, "MediaRegistry", "HardDisks", "HardDisk")]
+    todo = [(disk, False) for disk in children(machine, "MediaRegistry", "HardDisks", "VirtualBoxDisk")]
     while todo:
         disk, is_delta = todo.pop()
         keys = {attribute(p, "name") for p in children(disk, "Property")}
         yield (
             attribute(disk, "uuid").lower(),
-            HardDisk(
+            VirtualBoxDisk(
                 attribute(disk, "location"),
                 attribute(disk, "format"),
                 is_delta,
                 any("CRYPT/" in key for key in keys),
             ),
         )
-        todo += [(child, True) for child in children(disk, "HardDisk")]
+        todo += [(child, True) for child in children(disk, "VirtualBoxDisk")]
 
 
 def _attached(machine: Element) -> Iterator[tuple[str, str]]:
@@ -77,14 +79,14 @@ def _attached(machine: Element) -> Iterator[tuple[str, str]]:
     for controller in controllers:
         for device in children(controller, "AttachedDevice"):
             image = next(children(device, "Image"), None)
-            if attribute(device, "type") == "HardDisk" and image is not None:
+            if attribute(device, "type") == "VirtualBoxDisk" and image is not None:
                 place = f"{attribute(device, 'port')}:{attribute(device, 'device')}"
                 yield f"{attribute(controller, 'name')} {place}", attribute(image, "uuid").lower()
 
 
-def read_vbox(path: Path, builder: ExportBuilder) -> Export:
+def read_vbox(path: Path, builder: ExportBuilder) -> VmExport:
     """Raises SourceError, ImageRefused."""
-    folder = Folder(path.parent, builder.opened)
+    folder = ExportDirectory(path.parent, builder.opened)
     file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a machine")
     machine = parse_vbox(data, path.name)

@@ -10,9 +10,9 @@ from typing import Final
 
 from holdfast.base.errors import SourceError
 from holdfast.formats.disks.base.errors import ImageRefused
-from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.export import ExportBuilder, VmExport
 from holdfast.ingest.exports.names import base_name, canonical_uuid
-from holdfast.ingest.exports.opened import Folder, read_small
+from holdfast.ingest.exports.opened import ExportDirectory, read_small
 
 VMX_LIMIT: Final = 1 << 20
 _LINE: Final = re.compile(r'\s*([A-Za-z0-9_.:-]+)\s*=\s*"([^"]*)"\s*')
@@ -74,9 +74,9 @@ def vmx_disks(settings: Mapping[str, str]) -> list[VmxDisk]:
     return disks
 
 
-def read_vmx(path: Path, builder: ExportBuilder) -> Export:
+def read_vmx(path: Path, builder: ExportBuilder) -> VmExport:
     """Raises Refused for encrypted VMs and for disks that are a snapshot's delta."""
-    folder = Folder(path.parent, builder.opened)
+    folder = ExportDirectory(path.parent, builder.opened)
     file = builder.open_definition(path)
     data = read_small(file, VMX_LIMIT, "a VM's configuration")
     settings = parse_vmx(data, path.name)

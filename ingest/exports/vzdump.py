@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.formats.disks.base.image import ImageFile
-from holdfast.ingest.exports.export import Export, ExportBuilder
+from holdfast.ingest.exports.export import ExportBuilder, VmExport
 from holdfast.ingest.exports.names import canonical_uuid
 from holdfast.ingest.exports.unpacked import PACKINGS, unpack
 from holdfast.ingest.exports.vma import VMSTATE, VmaArchive
@@ -50,7 +50,7 @@ def parse_config(data: bytes) -> VmConfig:
     return VmConfig(name, uuid, tuple(drives))
 
 
-def read_vzdump(path: Path, builder: ExportBuilder) -> Export:
+def read_vzdump(path: Path, builder: ExportBuilder) -> VmExport:
     """Raises SourceError for a damaged or unfinished archive, Refused for a packed one without scratch."""
     match = _NAME.fullmatch(path.name)
     assert match

@@ -15,7 +15,7 @@ from typing import Any
 
 from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.base.escaping import escape
-from holdfast.ingest.freeze.hooks import Ended, uninterrupted
+from holdfast.ingest.freeze.hooks import FreezeResult, uninterrupted
 from holdfast.repo.snapshots.snapshot import Consistency
 
 _SENTINEL = b"\xff"
@@ -183,21 +183,25 @@ class AgentFreeze:
             raise
         self._count = count
 
-    def end(self) -> Ended:
+    def end(self) -> FreezeResult:
         doubts: list[str] = []
         try:
             left = uninterrupted(lambda: self._ask_and_thaw(doubts))
         finally:
             self._hang_up()
         if left:
-            return Ended(Consistency.CRASH, "frozen by the guest agent, but not thawed", (left, *doubts))
+            return FreezeResult(
+                Consistency.CRASH, "frozen by the guest agent, but not thawed", (left, *doubts)
+            )
         if not self._count:
             warning = f"{self._path}: the guest agent froze no file system"
-            return Ended(Consistency.CRASH, "a disk as found", (warning,))
+            return FreezeResult(Consistency.CRASH, "a disk as found", (warning,))
         if doubts:
-            return Ended(Consistency.CRASH, "frozen by the guest agent, maybe not to the end", tuple(doubts))
+            return FreezeResult(
+                Consistency.CRASH, "frozen by the guest agent, maybe not to the end", tuple(doubts)
+            )
         some = "1 file system" if self._count == 1 else f"{self._count} file systems"
-        return Ended(Consistency.APPLICATION, f"{some} frozen by the guest agent, thawed after")
+        return FreezeResult(Consistency.APPLICATION, f"{some} frozen by the guest agent, thawed after")
 
     def _ask_and_thaw(self, doubts: list[str]) -> str:
         """As `_thaw`; `doubts` get what speaks against the guest having been frozen up to now."""

@@ -22,7 +22,7 @@ _BREATH = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FreezeResult:
     """How still a source was held: the consistency this gives it (None: nobody claims to have held it), why,
     and sentences for the user."""
 
@@ -38,7 +38,7 @@ class Freeze(Protocol):
         """Freeze. Raises StreamFailed, with everything let go again, when that fails."""
         ...
 
-    def end(self) -> Ended:
+    def end(self) -> FreezeResult:
         """Let go. Does its utmost before anything is raised, KeyboardInterrupt included."""
         ...
 
@@ -47,7 +47,7 @@ class Freeze(Protocol):
 class Frozen:
     """The freezes of one backup, and what became of them: complete after `thaw`."""
 
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[FreezeResult] = field(default_factory=list)
     _started: ExitStack = field(default_factory=ExitStack)
 
     def start(self, freeze: Freeze) -> None:
@@ -133,17 +133,17 @@ class CommandHooks:
             after = self._run_after()
             raise StreamFailed("; ".join([fault, *([after] if after else []), "nothing was committed"]))
 
-    def end(self) -> Ended:
+    def end(self) -> FreezeResult:
         fault = self._run_after()
         name = f"`{(self._before or self._after or [''])[0]}`"
         if not self._before:
             told = f"{name} was run afterwards" if self._after and not fault else ""
-            return Ended(None, told, (fault,) if fault else ())
+            return FreezeResult(None, told, (fault,) if fault else ())
         if fault:
             left = f"{fault}: what it should have let go may still be held"
-            return Ended(Consistency.CRASH, f"frozen by {name}, but not thawed", (left,))
+            return FreezeResult(Consistency.CRASH, f"frozen by {name}, but not thawed", (left,))
         thawed = ", thawed after" if self._after else ""
-        return Ended(Consistency.FILESYSTEM, f"frozen by {name}{thawed}")
+        return FreezeResult(Consistency.FILESYSTEM, f"frozen by {name}{thawed}")
 
     def _run_after(self) -> str:
         """What went wrong, "" for nothing. An interrupt waits until the command is done, or out of time."""

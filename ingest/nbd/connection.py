@@ -38,7 +38,7 @@ from holdfast.ingest.nbd.protocol import (
     STRUCTURED_REPLY,
     U32,
     U64,
-    Command,
+    NbdCommand,
     ReplyType,
     error_text,
 )
@@ -53,7 +53,7 @@ _LEAST_PIECE = 512
 
 
 @dataclass(slots=True, eq=False)
-class Read:
+class PendingRead:
     """A read in flight. `error` is the protocol's number, 0 for success; `target` is complete when `done`."""
 
     offset: int
@@ -68,7 +68,7 @@ class Read:
 
 
 @dataclass(slots=True, eq=False)
-class _Status:
+class _PendingStatus:
     """A block status request in flight. `found` is the reply's payload, by context."""
 
     length: int
@@ -78,7 +78,7 @@ class _Status:
     found: dict[int, bytes] = field(default_factory=dict)
 
 
-class _Head(NamedTuple):
+class _ReplyChunk(NamedTuple):
     """Of one chunk of a structured reply; `length` bytes follow."""
 
     last: bool
@@ -87,13 +87,13 @@ class _Head(NamedTuple):
     length: int
 
 
-class Connection:
+class NbdConnection:
     """An open export. `export` tells its size and what the server can do."""
 
     def __init__(self, address: NbdAddress, *, bitmap: str = "", timeout: float = 60.0) -> None:
         """Connect and agree. Raises SourceError, StreamFailed when the server breaks the protocol."""
         self._wire = Wire(address, timeout)
-        self._pending: dict[int, Read | _Status] = {}
+        self._pending: dict[int, PendingRead | _PendingStatus] = {}
         self._cookie = 0
         try:
             self.export = negotiate(self._wire, address.export, bitmap)
@@ -111,7 +111,7 @@ class Connection:
     def close(self) -> None:
         """Say goodbye, to nobody if need be."""
         with suppress(StreamFailed):
-            self._send(Command.DISCONNECT, 0, 0)
+            self._send(NbdCommand.DISCONNECT, 0, 0)
         self._wire.close()
 
     @property
@@ -119,26 +119,26 @@ class Connection:
         """Whether a request can go out without an answer coming in first."""
         return len(self._pending) < _IN_FLIGHT
 
-    def submit(self, offset: int, length: int, target: memoryview | None = None) -> Read:
+    def submit(self, offset: int, length: int, target: memoryview | None = None) -> PendingRead:
         """Ask for a part of the export: a multiple of its minimum, inside it, at most its maximum long."""
         while not self.has_room:
             self._take_reply()
-        read = Read(offset, length, target)
-        self._pending[self._send(Command.READ, offset, length, self._read_flags)] = read
+        read = PendingRead(offset, length, target)
+        self._pending[self._send(NbdCommand.READ, offset, length, self._read_flags)] = read
         return read
 
-    def attach(self, read: Read, target: memoryview) -> None:
+    def attach(self, read: PendingRead, target: memoryview) -> None:
         """Have a read that was submitted without a buffer end up in this one."""
         if read.target is not None:
             target[:] = read.target
         read.target = target
 
-    def abandon(self, read: Read) -> None:
+    def abandon(self, read: PendingRead) -> None:
         """Nobody will wait for it; what arrives is thrown away."""
         read.wanted = False
         read.target = None
 
-    def wait(self, request: Read | _Status) -> None:
+    def wait(self, request: PendingRead | _PendingStatus) -> None:
         """Take in replies until this request is answered."""
         while not request.done:
             self._take_reply()
@@ -151,8 +151,8 @@ class Connection:
         """(start, end, flags) of the runs of [start, end), in order, as the context sees them."""
         at = start
         while at < end:
-            status = _Status(min(STATUS_STEP, end - at))
-            self._pending[self._send(Command.BLOCK_STATUS, at, status.length)] = status
+            status = _PendingStatus(min(STATUS_STEP, end - at))
+            self._pending[self._send(NbdCommand.BLOCK_STATUS, at, status.length)] = status
             self.wait(status)
             if status.error:
                 raise self._wire.failed(f"no block status at offset {at}: {error_text(status.error)}")
@@ -166,7 +166,7 @@ class Connection:
                 yield at, min(at + length, end), flags
                 at += length
 
-    def _send(self, command: Command, offset: int, length: int, flags: int = 0) -> int:
+    def _send(self, command: NbdCommand, offset: int, length: int, flags: int = 0) -> int:
         self._cookie += 1
         self._wire.send(REQUEST.pack(REQUEST_MAGIC, flags, command, self._cookie, offset, length))
         return self._cookie
@@ -182,27 +182,27 @@ class Connection:
         elif magic == STRUCTURED_MAGIC and self.export.structured:
             _, flags, kind, cookie = STRUCTURED_REPLY.unpack(head)
             length = U32.unpack(self._wire.receive(U32.size))[0]
-            self._take_chunk(_Head(bool(flags & REPLY_DONE), kind, cookie, length))
+            self._take_chunk(_ReplyChunk(bool(flags & REPLY_DONE), kind, cookie, length))
         else:
             raise self._broken("no reply where one should begin")
 
     def _take_simple(self, error: int, cookie: int) -> None:
         request = self._request(cookie)
         if not error:
-            if self.export.structured or isinstance(request, _Status):
+            if self.export.structured or isinstance(request, _PendingStatus):
                 raise self._broken("a simple reply where a structured one was agreed on")
             self._receive(request, request.offset, request.length)
         request.error = error
         self._finish(cookie, request)
 
-    def _take_chunk(self, head: _Head) -> None:
+    def _take_chunk(self, head: _ReplyChunk) -> None:
         request = self._request(head.cookie)
         if head.kind & REPLY_ERROR_BIT:
             self._take_error(request, head)
         elif head.kind == ReplyType.NONE:
             if head.length or not head.last:
                 raise self._broken("an empty chunk that is not empty")
-        elif isinstance(request, _Status):
+        elif isinstance(request, _PendingStatus):
             self._take_status(request, head)
         elif head.kind == ReplyType.OFFSET_DATA and head.length > U64.size:
             offset = U64.unpack(self._wire.receive(U64.size))[0]
@@ -215,14 +215,14 @@ class Connection:
         if head.last:
             self._finish(head.cookie, request)
 
-    def _request(self, cookie: int) -> Read | _Status:
+    def _request(self, cookie: int) -> PendingRead | _PendingStatus:
         if cookie not in self._pending:
             raise self._broken("a reply to no request")
         return self._pending[cookie]
 
-    def _finish(self, cookie: int, request: Read | _Status) -> None:
+    def _finish(self, cookie: int, request: PendingRead | _PendingStatus) -> None:
         del self._pending[cookie]
-        if isinstance(request, Read) and not request.error:
+        if isinstance(request, PendingRead) and not request.error:
             at = request.offset
             for start, length in sorted(request.pieces):
                 if start != at:
@@ -232,7 +232,7 @@ class Connection:
                 raise self._broken("a read that lacks some of its bytes")
         request.done = True
 
-    def _take_error(self, request: Read | _Status, head: _Head) -> None:
+    def _take_error(self, request: PendingRead | _PendingStatus, head: _ReplyChunk) -> None:
         request.errors += 1
         longest = ERROR.size + STRING_LIMIT + U64.size
         if not ERROR.size <= head.length <= longest or request.errors > ERRORS_LIMIT:
@@ -242,7 +242,7 @@ class Connection:
             raise self._broken("an error that is none")
         request.error = number
 
-    def _take_status(self, status: _Status, head: _Head) -> None:
+    def _take_status(self, status: _PendingStatus, head: _ReplyChunk) -> None:
         descriptors, rest = divmod(head.length - U32.size, DESCRIPTOR.size)
         if head.kind != ReplyType.BLOCK_STATUS or descriptors < 1 or rest or head.length > STATUS_DATA_LIMIT:
             raise self._broken("a block status reply of impossible length")
@@ -251,7 +251,7 @@ class Connection:
             raise self._broken("a block status reply nobody asked for")
         status.found[context] = self._wire.receive(head.length - U32.size)
 
-    def _place(self, read: Read, offset: int, length: int) -> memoryview | None:
+    def _place(self, read: PendingRead, offset: int, length: int) -> memoryview | None:
         """Where a piece of a read belongs, entered as received; None when nobody wants it."""
         at = offset - read.offset
         read.covered += length
@@ -267,7 +267,7 @@ class Connection:
             read.target = memoryview(bytearray(read.length))
         return read.target[at : at + length]
 
-    def _receive(self, read: Read, offset: int, length: int) -> None:
+    def _receive(self, read: PendingRead, offset: int, length: int) -> None:
         view = self._place(read, offset, length)
         if view is not None:
             self._wire.receive_into(view)
@@ -275,7 +275,7 @@ class Connection:
         while length:
             length -= len(self._wire.receive(min(_SINK, length)))
 
-    def _fill_with_zeros(self, read: Read, offset: int, length: int) -> None:
+    def _fill_with_zeros(self, read: PendingRead, offset: int, length: int) -> None:
         view = self._place(read, offset, length)
         if view is None:
             return

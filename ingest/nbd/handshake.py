@@ -32,7 +32,7 @@ from holdfast.ingest.nbd.protocol import (
     U16,
     U32,
     HandshakeFlag,
-    Info,
+    NbdInfo,
     Option,
     OptionReply,
 )
@@ -43,7 +43,7 @@ _SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Export:
+class NbdExport:
     """What was agreed on. Bytes; requests are multiples of `minimum`, at most `maximum` long.
 
     `allocation` and `dirty` are the IDs of the contexts `base:allocation` and `qemu:dirty-bitmap:NAME`, None
@@ -69,7 +69,7 @@ class _OptionRefused(Exception):
         self.kind = kind
 
 
-def negotiate(wire: Wire, export: str, bitmap: str) -> Export:
+def negotiate(wire: Wire, export: str, bitmap: str) -> NbdExport:
     """Agree on structured replies, block status, the dirty bitmap when `bitmap` names one, and the export.
 
     Raises SourceError when the server has no such export or bitmap, StreamFailed when it breaks the protocol.
@@ -85,7 +85,7 @@ def negotiate(wire: Wire, export: str, bitmap: str) -> Export:
     if bitmap and dirty is None:
         raise SourceError(f"{wire.where}: {_no_bitmap(wire, export, bitmap, structured=structured)}")
     size, flags, minimum, maximum = _go(wire, export)
-    return Export(
+    return NbdExport(
         size=size,
         minimum=minimum,
         maximum=maximum,
@@ -170,7 +170,7 @@ def _no_bitmap(wire: Wire, export: str, bitmap: str, *, structured: bool) -> str
 
 def _go(wire: Wire, export: str) -> tuple[int, int, int, int]:
     """(size, flags, shortest, longest request) of the export, which is then open."""
-    request = _string(export) + U16.pack(1) + U16.pack(Info.BLOCK_SIZE)
+    request = _string(export) + U16.pack(1) + U16.pack(NbdInfo.BLOCK_SIZE)
     size = None
     flags = 0
     minimum, maximum = 1, REQUEST_LIMIT
@@ -179,11 +179,11 @@ def _go(wire: Wire, export: str) -> tuple[int, int, int, int]:
             if kind != OptionReply.INFO or len(body) < U16.size:
                 raise wire.failed("broken reply to option GO")
             info = U16.unpack_from(body)[0]
-            if info == Info.EXPORT:
+            if info == NbdInfo.EXPORT:
                 if len(body) != INFO_EXPORT.size:
                     raise wire.failed("broken description of the export")
                 _, size, flags = INFO_EXPORT.unpack(body)
-            elif info == Info.BLOCK_SIZE:
+            elif info == NbdInfo.BLOCK_SIZE:
                 minimum, maximum = _block_sizes(wire, body)
     except _OptionRefused as refused:
         raise SourceError(f"{wire.where}: the server refuses it: {refused}{_others(wire, refused)}") from None

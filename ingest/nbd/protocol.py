@@ -30,11 +30,11 @@ OPTION: Final = Struct(">8sII")
 OPTION_REPLY: Final = Struct(">QIII")
 """OPTION_REPLY_MAGIC, Option, OptionReply, length of the data that follows."""
 INFO_EXPORT: Final = Struct(">HQH")
-"""Info.EXPORT, size of the export in bytes, flags, of which CAN_READ_WHOLE matters here."""
+"""NbdInfo.EXPORT, size of the export in bytes, flags, of which CAN_READ_WHOLE matters here."""
 CAN_READ_WHOLE: Final = 1 << 7
 """The server knows READ_WHOLE, NBD_CMD_FLAG_DF."""
 INFO_BLOCK_SIZE: Final = Struct(">HIII")
-"""Info.BLOCK_SIZE, minimum, preferred and maximum length of a request in bytes."""
+"""NbdInfo.BLOCK_SIZE, minimum, preferred and maximum length of a request in bytes."""
 U16: Final = Struct(">H")
 U32: Final = Struct(">I")
 U64: Final = Struct(">Q")
@@ -86,7 +86,7 @@ OPTION_ERRORS: Final = {
 }
 
 
-class Info(IntEnum):
+class NbdInfo(IntEnum):
     EXPORT = 0
     BLOCK_SIZE = 3
 
@@ -101,7 +101,7 @@ SIMPLE_MAGIC: Final = 0x6744_6698
 STRUCTURED_MAGIC: Final = 0x668E_33EF
 
 REQUEST: Final = Struct(">IHHQQI")
-"""REQUEST_MAGIC, flags, Command, cookie, offset, length."""
+"""REQUEST_MAGIC, flags, NbdCommand, cookie, offset, length."""
 SIMPLE_REPLY: Final = Struct(">IIQ")
 """SIMPLE_MAGIC, error, cookie. As long as the start of a structured reply's head, without its length."""
 STRUCTURED_REPLY: Final = Struct(">IHHQ")
@@ -114,14 +114,14 @@ DESCRIPTOR: Final = Struct(">II")
 """Length and flags of a run, in a block status reply."""
 
 
-class Command(IntEnum):
+class NbdCommand(IntEnum):
     READ = 0
     DISCONNECT = 2
     BLOCK_STATUS = 7
 
 
 READ_WHOLE: Final = 1 << 2
-"""A flag of Command.READ: answer in one piece. Servers may refuse it beyond 64 KiB, with OVERFLOW_ERROR."""
+"""A flag of NbdCommand.READ: answer in one chunk. Servers may refuse it above 64 KiB, with OVERFLOW_ERROR."""
 REPLY_DONE: Final = 1
 REPLY_ERROR_BIT: Final = 1 << 15
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from holdfast.base.ranges import joined
-from holdfast.ingest.nbd.connection import Connection, Read
+from holdfast.ingest.nbd.connection import NbdConnection, PendingRead
 from holdfast.ingest.nbd.protocol import STATE_DIRTY, STATE_ZERO, error_text
 from holdfast.ingest.nbd.uri import NbdAddress, parse_uri
 from holdfast.ingest.sources.bad_ranges import BadRanges
@@ -42,13 +42,13 @@ class NbdSource:
         self.name = _name(self.address.export)
         self.mtime = time.time_ns()
         self._lost = BadRanges(str(self.address))
-        self._connection = Connection(self.address, bitmap=bitmap, timeout=timeout)
+        self._connection = NbdConnection(self.address, bitmap=bitmap, timeout=timeout)
         export = self._connection.export
         self.size: int | None = export.size
         self._size = export.size
         self._grain = max(BLOCK, export.minimum)
         self._request = max(export.minimum, min(_REQUEST, export.maximum))
-        self._ahead: dict[int, Read] = {}
+        self._ahead: dict[int, PendingRead] = {}
         self._data_end = 0
         try:
             self.head = self._read_head()
@@ -146,11 +146,11 @@ class NbdSource:
                 self._narrow(buffer, offset, read)
         return len(buffer)
 
-    def _submit(self, buffer: memoryview, offset: int) -> list[Read]:
+    def _submit(self, buffer: memoryview, offset: int) -> list[PendingRead]:
         """The reads that fill the buffer; some may be on their way already."""
         for at in [at for at in self._ahead if at < offset]:
             self._connection.abandon(self._ahead.pop(at))
-        reads: list[Read] = []
+        reads: list[PendingRead] = []
         at = 0
         while at < len(buffer):
             read = self._ahead.pop(offset + at, None)
@@ -165,7 +165,7 @@ class NbdSource:
             at += read.length
         return reads
 
-    def _narrow(self, buffer: memoryview, offset: int, failed: Read) -> None:
+    def _narrow(self, buffer: memoryview, offset: int, failed: PendingRead) -> None:
         """After a read error: halve until only what cannot be read is lost."""
         parts = [(failed.offset, failed.offset + failed.length)]
         error = failed.error

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol, runtime_checkable
 
-from holdfast.ingest.pipeline.changes_plan import ParentExtents, Run, plan
+from holdfast.ingest.pipeline.changes_plan import ParentExtents, ReadRange, plan
 from holdfast.ingest.pipeline.pieces import Stored, cut_pieces, enter_pieces, store_pieces
 from holdfast.ingest.pipeline.pipeline import UNIT, Ingested, Pipeline
 from holdfast.ingest.sources.source import Source
-from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.chunker import Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder
 
 _LOOK_AHEAD = 32
@@ -30,10 +30,10 @@ class Announced(Protocol):
     def will_read(self, offset: int, length: int) -> None: ...
 
 
-class _Unit(NamedTuple):
+class _RangeUnit(NamedTuple):
     """A part of a run that fits a buffer."""
 
-    run: Run
+    run: ReadRange
     start: int
     length: int
 
@@ -56,7 +56,7 @@ class _TakeOver(NamedTuple):
 def ingest_changes(
     pipeline: Pipeline,
     source: Source,
-    spec: CutterSpec,
+    spec: ChunkerSpec,
     parent_recipe: Recipe,
     changed: Iterable[tuple[int, int]],
 ) -> Ingested:
@@ -70,13 +70,15 @@ def ingest_changes(
     Raises what the source and the writer raise, ValueError for impossible ranges, and Damaged when the
     parent's recipe cannot be read: then read all of the source instead.
     """
-    if spec.kind is not CutterKind.ALIGNED or source.size != parent_recipe.size:
+    if spec.kind is not ChunkerKind.ALIGNED or source.size != parent_recipe.size:
         raise ValueError("changes can be followed on disks that kept their size only")
     with ThreadPoolExecutor(pipeline.threads, "holdfast-ingest") as pool:
-        return _Execution(pipeline, pool, source, spec, parent_recipe).run(plan(parent_recipe, changed))
+        return _IncrementalIngest(pipeline, pool, source, spec, parent_recipe).run(
+            plan(parent_recipe, changed)
+        )
 
 
-class _Execution:
+class _IncrementalIngest:
     """State of one incremental ingest; belongs to the calling thread.
 
     `_covered` is where the last decided piece ends. Within a run `_carry` holds the undecided bytes behind
@@ -84,14 +86,14 @@ class _Execution:
     """
 
     def __init__(
-        self, pipeline: Pipeline, pool: ThreadPoolExecutor, source: Source, spec: CutterSpec, recipe: Recipe
+        self, pipeline: Pipeline, pool: ThreadPoolExecutor, source: Source, spec: ChunkerSpec, recipe: Recipe
     ) -> None:
         self._writer = pipeline.writer
         self._make_id = pipeline.keys.data_chunk_id
         self._progress = pipeline.progress
         self._pool = pool
         self._source = source
-        self._cutter = Cutter(spec, pipeline.keys.cut)
+        self._cutter = Chunker(spec, pipeline.keys.cut)
         self._stretch = spec.maximum
         self._recipe = recipe
         self._parent = ParentExtents(recipe)
@@ -103,7 +105,7 @@ class _Execution:
         self._covered = self._frontier = self._end = 0
         self._carry = b""
 
-    def run(self, runs: Iterator[Run]) -> Ingested:
+    def run(self, runs: Iterator[ReadRange]) -> Ingested:
         try:
             for unit in self._looking_ahead(runs):
                 if unit.begins:
@@ -119,13 +121,13 @@ class _Execution:
                     stored.cancel()
         return Ingested(self._builder.finish(), self._builder.size, self._builder.allocated)
 
-    def _looking_ahead(self, runs: Iterator[Run]) -> Iterator[_Unit]:
+    def _looking_ahead(self, runs: Iterator[ReadRange]) -> Iterator[_RangeUnit]:
         """The units of all runs, announced to the source some time before they are due."""
         will_read = self._source.will_read if isinstance(self._source, Announced) else _not_announced
-        ahead: deque[_Unit] = deque()
+        ahead: deque[_RangeUnit] = deque()
         for run in runs:
             for start in range(run.start, run.stop, UNIT):
-                unit = _Unit(run, start, min(UNIT, run.stop - start))
+                unit = _RangeUnit(run, start, min(UNIT, run.stop - start))
                 will_read(unit.start, unit.length)
                 ahead.append(unit)
                 if len(ahead) > _LOOK_AHEAD:

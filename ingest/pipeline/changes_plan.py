@@ -19,30 +19,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from holdfast.repo.chunks.chunker import BLOCK, DISK, CutterSpec
-from holdfast.repo.chunks.recipe import Extent, Node, Recipe
+from holdfast.repo.chunks.chunker import BLOCK, DISK, ChunkerSpec
+from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
 # ---- what a bitmap is worth ---------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Tie:
+class BitmapParent:
     """The parent's item that a bitmap counts from; without one `reason` says why all must be read."""
 
     item: Item | None
     reason: str = ""
 
 
-def tie(
+def find_bitmap_parent(
     parent: StoredSnapshot | None,
     path: str,
     bitmap: str,
     size: int,
     vouched: bool,
     *,
-    spec: CutterSpec = DISK,
-) -> Tie:
+    spec: ChunkerSpec = DISK,
+) -> BitmapParent:
     """Whether `bitmap` tells what changed since `parent` read the disk at `path`, now `size` bytes.
 
     It does when the parent's item was read at the moment the bitmap began to record, in full, as a disk of
@@ -50,11 +50,11 @@ def tie(
     `index.vouches_for(parent.id)`.
     """
     if parent is None:
-        return Tie(None, "there is no earlier snapshot: reading all of it")
+        return BitmapParent(None, "there is no earlier snapshot: reading all of it")
     short = parent.id[:8]
     item = next((item for item in parent.snapshot.items if item.path == path), None)
     if item is None:
-        return Tie(None, f"the parent snapshot {short} has no {path}: reading all of it")
+        return BitmapParent(None, f"the parent snapshot {short} has no {path}: reading all of it")
     faults = {
         f"was not taken at the start of bitmap {bitmap}": not bitmap or item.checkpoint != bitmap,
         f"has {path} with {item.size} bytes, now there are {size}": item.size != size,
@@ -64,14 +64,14 @@ def tie(
     }
     for fault, applies in faults.items():
         if applies:
-            return Tie(None, f"the parent snapshot {short} {fault}: reading all of it")
-    return Tie(item)
+            return BitmapParent(None, f"the parent snapshot {short} {fault}: reading all of it")
+    return BitmapParent(item)
 
 
 # ---- the plan -----------------------------------------------------------------------------------------
 
 
-class Run(NamedTuple):
+class ReadRange(NamedTuple):
     """Read [start, stop). The changes in it end at `end`; `final`: a hole or the end follows `stop`."""
 
     start: int
@@ -86,7 +86,7 @@ class ParentExtents:
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
         self._base = 0
-        self._leaf: Node | None = None
+        self._leaf: RecipeNode | None = None
         self.size = recipe.size
 
     def find(self, offset: int) -> Extent:
@@ -122,13 +122,13 @@ class ParentExtents:
         return end if extent.id is None else extent.start + extent.length
 
 
-def plan(recipe: Recipe, changed: Iterable[tuple[int, int]]) -> Iterator[Run]:
+def plan(recipe: Recipe, changed: Iterable[tuple[int, int]]) -> Iterator[ReadRange]:
     """What to read, in order, runs apart from each other. `changed` is (start, end), ascending by start.
 
     ValueError for ranges that do not ascend or lie outside. Raises Damaged for a broken recipe.
     """
     parent = ParentExtents(recipe)
-    run: Run | None = None
+    run: ReadRange | None = None
     before = 0
     for start, end in changed:
         if not before <= start <= end <= recipe.size:
@@ -142,10 +142,10 @@ def plan(recipe: Recipe, changed: Iterable[tuple[int, int]]) -> Iterator[Run]:
         begin, stop = parent.restart(first), parent.stop(last)
         if run is not None and begin <= run.stop:
             last, stop = max(last, run.end), max(stop, run.stop)
-            run = Run(run.start, last, stop, final=False)
+            run = ReadRange(run.start, last, stop, final=False)
         else:
             if run is not None:
                 yield run._replace(final=parent.is_hole_at(run.stop))
-            run = Run(begin, last, stop, final=False)
+            run = ReadRange(begin, last, stop, final=False)
     if run is not None:
         yield run._replace(final=parent.is_hole_at(run.stop))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID
-from holdfast.repo.chunks.recipe import Node, Recipe
+from holdfast.repo.chunks.recipe import Recipe, RecipeNode
 
 _PAUSE = 16
 """Units without guesses after a unit where less than half of them held: behind an insertion in a dump
@@ -25,17 +25,17 @@ class Guess(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Parent:
+class ParentRecipe:
     """The same item in the previous snapshot. `present`: all its chunks are known to be in the repository."""
 
     recipe: Recipe
     present: bool
 
 
-class Guide:
+class ParentChunks:
     """Guesses out of a parent's recipe; none without one, or when the parent is damaged."""
 
-    def __init__(self, parent: Parent | None) -> None:
+    def __init__(self, parent: ParentRecipe | None) -> None:
         self._parent = parent.recipe if parent else None
         self.present = parent is not None and parent.present
         self._pause = 0
@@ -65,7 +65,9 @@ class Guide:
             self._pause = _PAUSE
 
 
-def _natural_chunks(leaf: Node, base: int, start: int, end: int, follower: ChunkID | None) -> Iterator[Guess]:
+def _natural_chunks(
+    leaf: RecipeNode, base: int, start: int, end: int, follower: ChunkID | None
+) -> Iterator[Guess]:
     """The leaf's chunks that lie in [start, end) and are followed by a chunk; `follower` follows the last."""
     starts, ids = leaf.starts, leaf.ids
     first = bisect_left(starts, start - base)

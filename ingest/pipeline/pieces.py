@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.repo.chunks.chunker import Cutter
+from holdfast.repo.chunks.chunker import Chunker
 from holdfast.repo.chunks.recipe import RecipeBuilder
 
 
@@ -30,7 +30,7 @@ Stored: TypeAlias = list[tuple[ChunkID | None, int]]
 """ID (None: a hole) and length of pieces that are stored, in order."""
 
 
-def cut_pieces(cutter: Cutter, view: memoryview, start: int = 0, *, final: bool) -> Iterator[Piece]:
+def cut_pieces(cutter: Chunker, view: memoryview, start: int = 0, *, final: bool) -> Iterator[Piece]:
     """The pieces that the cutter makes of `view`, which is at `start` of its buffer. Unless `final` they end
     before what only the following bytes can decide."""
     for cut in cutter.cut(view, final=final):

@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from holdfast.base.types import ChunkID, ProgressFunction
-from holdfast.ingest.pipeline.parent_chunks import Guess, Guide, Parent
+from holdfast.ingest.pipeline.parent_chunks import Guess, ParentChunks, ParentRecipe
 from holdfast.ingest.pipeline.pieces import (
     ChunkSink,
     Piece,
@@ -35,7 +35,7 @@ from holdfast.ingest.pipeline.pieces import (
 )
 from holdfast.ingest.sources.source import Source
 from holdfast.ingest.sources.wrapped import SectionedSource
-from holdfast.repo.chunks.chunker import Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.chunker import Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import RecipeBuilder
 from holdfast.repo.format.crypto import Keys
 
@@ -48,7 +48,7 @@ _GAP_UNIT = 4
 
 
 @dataclass(slots=True)
-class _Unit:
+class _ReadUnit:
     """A filled buffer. `data` is buffer[headroom:headroom + length]; the rest of the unit before goes in
     front of it. A hole unit has no buffer."""
 
@@ -80,13 +80,13 @@ class Pipeline:
     progress: ProgressFunction
     threads: int = field(default_factory=lambda: min(_MOST_THREADS, max(2, os.cpu_count() or 1)))
 
-    def ingest(self, source: Source, spec: CutterSpec, parent: Parent | None) -> Ingested:
+    def ingest(self, source: Source, spec: ChunkerSpec, parent: ParentRecipe | None) -> Ingested:
         """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
         with ThreadPoolExecutor(self.threads, "holdfast-ingest") as pool:
-            return _Run(self, pool, source, spec, parent).run()
+            return _SourceIngest(self, pool, source, spec, parent).run()
 
 
-class _Run:
+class _SourceIngest:
     """State of one source's way through the pipeline; belongs to the calling thread."""
 
     def __init__(
@@ -94,8 +94,8 @@ class _Run:
         pipeline: Pipeline,
         pool: ThreadPoolExecutor,
         source: Source,
-        spec: CutterSpec,
-        parent: Parent | None,
+        spec: ChunkerSpec,
+        parent: ParentRecipe | None,
     ) -> None:
         self._writer = pipeline.writer
         self._keys = pipeline.keys
@@ -104,14 +104,14 @@ class _Run:
         self._pool = pool
         self._source = source
         self._spec = spec
-        self._cutter = Cutter(spec, pipeline.keys.cut)
-        self._guide = Guide(parent)
+        self._cutter = Chunker(spec, pipeline.keys.cut)
+        self._guide = ParentChunks(parent)
         self._recipe = RecipeBuilder(pipeline.writer.put_node)
         self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
         self._buffers = 2 * self._threads + 2
         self._made = 0
         self._free: queue.SimpleQueue[mmap.mmap] = queue.SimpleQueue()
-        self._scanned: deque[_Unit] = deque()
+        self._scanned: deque[_ReadUnit] = deque()
         self._storing: deque[tuple[Future[Stored], mmap.mmap | None]] = deque()
         self._carry = b""
 
@@ -131,13 +131,13 @@ class _Run:
         root = self._recipe.finish()
         return Ingested(root, self._recipe.size, self._recipe.allocated)
 
-    def _units(self) -> Iterator[_Unit]:
+    def _units(self) -> Iterator[_ReadUnit]:
         """Read the source. A unit is `last` when a hole or the end follows it."""
-        for extent in self._source.extents(holes=self._spec.kind is CutterKind.ALIGNED):
+        for extent in self._source.extents(holes=self._spec.kind is ChunkerKind.ALIGNED):
             if extent.is_hole:
                 assert extent.length is not None
                 self._progress(extent.length)
-                yield _Unit(extent.start, extent.length, is_hole=True, last=True)
+                yield _ReadUnit(extent.start, extent.length, is_hole=True, last=True)
             elif extent.length is None:
                 yield from self._stream_units(extent.start)
             else:
@@ -145,7 +145,7 @@ class _Run:
                 for start in range(extent.start, end, UNIT):
                     yield self._read_unit(start, min(UNIT, end - start), last=start + UNIT >= end)
 
-    def _stream_units(self, start: int) -> Iterator[_Unit]:
+    def _stream_units(self, start: int) -> Iterator[_ReadUnit]:
         while True:
             unit = self._read_unit(start, UNIT, last=False)
             unit.last = unit.length < UNIT
@@ -154,12 +154,12 @@ class _Run:
                 return
             start += unit.length
 
-    def _read_unit(self, start: int, length: int, *, last: bool) -> _Unit:
+    def _read_unit(self, start: int, length: int, *, last: bool) -> _ReadUnit:
         buffer = self._take_buffer()
         view = memoryview(buffer)[self._headroom : self._headroom + length]
         count = self._source.read_into(view, start)
         self._progress(count)
-        unit = _Unit(start, count, is_hole=False, last=last, buffer=buffer)
+        unit = _ReadUnit(start, count, is_hole=False, last=last, buffer=buffer)
         if isinstance(self._source, SectionedSource):
             unit.borders = self._source.borders(start + count)
         guesses = self._guide.guesses(start, start + count)
@@ -189,7 +189,7 @@ class _Run:
             if make_id(view[guess.start - start : guess.start - start + guess.length]) == guess.id
         }
 
-    def _join(self, unit: _Unit) -> None:
+    def _join(self, unit: _ReadUnit) -> None:
         """Continue the chain of cuts through the next unit and send its pieces to be stored."""
         if unit.is_hole:
             assert not self._carry  # the unit before was `last`: it left nothing

@@ -87,7 +87,7 @@ class Graded(Protocol):
 
 
 @runtime_checkable
-class Judging(Protocol):
+class ContentJudge(Protocol):
     """A source with a say about what was found in it."""
 
     def judge(self, fault: str, facts: DumpFacts) -> None:

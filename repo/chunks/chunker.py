@@ -1,7 +1,7 @@
 """Where a stream is cut into chunks: pure functions of a secret key and the content.
 
 **The law.** The pieces of a stream, adjacent holes merged, depend on the stream's bytes and the cutter
-alone, however the stream was split into calls of `Cutter.cut`.
+alone, however the stream was split into calls of `Chunker.cut`.
 
 **Natural cuts.** A chunk that is followed by another chunk, not by a hole or the end, ends where it does
 because of the bytes inside it: cutting those bytes alone, with `final=False`, gives that chunk. So a
@@ -43,7 +43,7 @@ _VERSION: Final = 1
 _LARGEST_AVERAGE: Final = 1 << 20
 
 
-class CutterKind(Enum):
+class ChunkerKind(Enum):
     """How cut points are found."""
 
     ALIGNED = "aligned"
@@ -74,7 +74,7 @@ class _Rule:
 # taken. Dumps: switching at five eighths of the average instead of at the average saves 2.9 % at level 1
 # (465 MB against 479) and 1.9 % at level 3, for 31 % more chunks. Other keys change either by 0.3 %.
 _RULES: Final = {
-    CutterKind.ALIGNED: _Rule(
+    ChunkerKind.ALIGNED: _Rule(
         grain=BLOCK,
         least_average=4 * BLOCK,
         derived=BLOCK + 3 * 8,
@@ -82,14 +82,14 @@ _RULES: Final = {
         loose=(2, 1),
         switch=(1, 1),
     ),
-    CutterKind.GEAR: _Rule(
+    ChunkerKind.GEAR: _Rule(
         grain=1, least_average=BLOCK, derived=256 * 8, strict=(1, 2), loose=(4, 1), switch=(5, 8)
     ),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class CutterSpec:
+class ChunkerSpec:
     """A cut rule without its key, as recorded with every item.
 
     `average` is in bytes, a power of two up to 1 MiB, from 4 KiB (gear) or 16 KiB (aligned); anything
@@ -97,7 +97,7 @@ class CutterSpec:
     quarter of it.
     """
 
-    kind: CutterKind
+    kind: ChunkerKind
     average: int
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class CutterSpec:
 
     @property
     def maximum(self) -> int:
-        """Bytes: no chunk is longer, and `Cutter.cut` always leaves less than this."""
+        """Bytes: no chunk is longer, and `Chunker.cut` always leaves less than this."""
         return self.average * 4
 
     def to_json(self) -> dict[str, str | int]:
@@ -123,7 +123,7 @@ class CutterSpec:
         return {"kind": self.kind.value, "average": self.average, "version": _VERSION}
 
     @classmethod
-    def from_json(cls, value: object) -> CutterSpec:
+    def from_json(cls, value: object) -> ChunkerSpec:
         """Inverse of `to_json`; ValueError for anything that this version does not know in full."""
         if not isinstance(value, dict) or value.keys() != {"kind", "average", "version"}:
             raise ValueError(f"not a cutter: {value!r}")
@@ -132,23 +132,23 @@ class CutterSpec:
             raise ValueError(f"cutter of unknown version: {version!r}")
         if type(average) is not int:
             raise ValueError(f"cutter's average is not an integer: {average!r}")
-        return cls(CutterKind(kind), average)
+        return cls(ChunkerKind(kind), average)
 
 
-DISK: Final = CutterSpec(CutterKind.ALIGNED, 64 << 10)
+DISK: Final = ChunkerSpec(ChunkerKind.ALIGNED, 64 << 10)
 """Block devices and disk images."""
-DUMP: Final = CutterSpec(CutterKind.GEAR, 16 << 10)
+DUMP: Final = ChunkerSpec(ChunkerKind.GEAR, 16 << 10)
 """Database dumps: small scattered changes, which small chunks follow more closely."""
-STREAM: Final = CutterSpec(CutterKind.GEAR, 64 << 10)
+STREAM: Final = ChunkerSpec(ChunkerKind.GEAR, 64 << 10)
 """Everything else."""
 
 
-class Cutter:
+class Chunker:
     """Cuts streams by one rule and one key. Immutable; any thread may call `cut` at any time."""
 
     __slots__ = ("_loose", "_material", "_strict", "_switch", "spec")
 
-    def __init__(self, spec: CutterSpec, key: bytes) -> None:
+    def __init__(self, spec: ChunkerSpec, key: bytes) -> None:
         """Derive the secret tables from `key`, 32 secret bytes (ValueError for another size).
 
         Secret, because lengths of chunks cut by a public rule tell which known files they came from.
@@ -176,7 +176,7 @@ class Cutter:
         for what is no C-contiguous buffer.
         """
         spec = self.spec
-        loop = _kernel.cut_aligned if spec.kind is CutterKind.ALIGNED else _kernel.cut_gear
+        loop = _kernel.cut_aligned if spec.kind is ChunkerKind.ALIGNED else _kernel.cut_gear
         return loop(
             data, self._material, spec.minimum, self._switch, spec.maximum, self._strict, self._loose, final
         )

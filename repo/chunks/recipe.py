@@ -37,7 +37,7 @@ _DEPTH_LIMIT = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class RecipeNode:
     """A decoded node. `starts` has one more element than there are entries: starts[-1] is the size."""
 
     level: int
@@ -62,7 +62,7 @@ def encode_node(level: int, lengths: list[int], ids: list[ChunkID | None]) -> by
     return head + marked.tobytes() + b"".join(id_ for id_ in ids if id_)
 
 
-def decode_node(data: bytes, where: str) -> Node:
+def decode_node(data: bytes, where: str) -> RecipeNode:
     """Raises Damaged when the bytes are not a node (they were authentic: a program's fault, or an attack)."""
     count = int.from_bytes(data[2:4], "little")
     if len(data) < 4 or data[1] or data[0] > _DEPTH_LIMIT or count > _NODE_LIMIT:
@@ -86,7 +86,7 @@ def decode_node(data: bytes, where: str) -> Node:
     increasing = all(n & ~_HOLE for n in marked)
     if at != len(data) or not increasing or (data[0] and None in ids):
         raise Damaged(where, "recipe node with impossible entries")
-    return Node(data[0], starts, tuple(ids))
+    return RecipeNode(data[0], starts, tuple(ids))
 
 
 class RecipeBuilder:
@@ -163,12 +163,12 @@ class Extent(NamedTuple):
 
 
 class Recipe:
-    """Finds the extents of a stored file by offset; nodes come through `load_node(id) -> Node`.
+    """Finds the extents of a stored file by offset; nodes come through `load_node(id) -> RecipeNode`.
 
     O(depth) node loads an extent found; caching them is the loader's business.
     """
 
-    def __init__(self, root: ChunkID, size: int, load_node: Callable[[ChunkID], Node]) -> None:
+    def __init__(self, root: ChunkID, size: int, load_node: Callable[[ChunkID], RecipeNode]) -> None:
         self._root = root
         self._load = load_node
         self.size = size
@@ -191,7 +191,7 @@ class Recipe:
         for first, last in joined((chunk.start, chunk.start + chunk.length) for chunk in chunks):
             yield first, last - first
 
-    def leaves(self, start: int, end: int) -> Iterator[tuple[int, Node]]:
+    def leaves(self, start: int, end: int) -> Iterator[tuple[int, RecipeNode]]:
         """(offset in the file, leaf) of every leaf that overlaps [start, end), in order."""
         end = min(end, self.size)
         if start >= end:
@@ -205,7 +205,7 @@ class Recipe:
         """The extent that holds the byte at `offset` (0 <= offset < size)."""
         return next(self.extents(offset, offset + 1))
 
-    def _descend(self, node: Node, base: int, start: int, end: int) -> Iterator[tuple[int, Node]]:
+    def _descend(self, node: RecipeNode, base: int, start: int, end: int) -> Iterator[tuple[int, RecipeNode]]:
         if node.level == 0:
             yield base, node
             return
@@ -215,7 +215,7 @@ class Recipe:
                 return
             yield from self._descend(self._child(node, at), first, start, end)
 
-    def _child(self, node: Node, at: int) -> Node:
+    def _child(self, node: RecipeNode, at: int) -> RecipeNode:
         """Checked against its parent: sizes fit, and levels fall, so there is no endless descent."""
         id_ = node.ids[at]
         assert id_ is not None  # decode_node lets holes pass in leaves only

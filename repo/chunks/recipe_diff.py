@@ -10,30 +10,30 @@ from typing import NamedTuple
 from holdfast.base.errors import Damaged
 from holdfast.base.ranges import joined
 from holdfast.base.types import ChunkID
-from holdfast.repo.chunks.recipe import Node
+from holdfast.repo.chunks.recipe import RecipeNode
 
 _CHUNK = -1
 """The level of what is no node: a chunk or a hole."""
 
 
-class _Piece(NamedTuple):
+class _RecipeRange(NamedTuple):
     start: int
     end: int
     level: int
     id: ChunkID | None
 
 
-class _Cursor:
+class _RecipeCursor:
     """Stands on a piece of a recipe; goes on to the next, or down into it."""
 
-    def __init__(self, root: ChunkID, size: int, load: Callable[[ChunkID], Node]) -> None:
+    def __init__(self, root: ChunkID, size: int, load: Callable[[ChunkID], RecipeNode]) -> None:
         self._load = load
         self.size = size
-        self._above: list[tuple[Node, int, int]] = []  # (node, its offset, next entry)
+        self._above: list[tuple[RecipeNode, int, int]] = []  # (node, its offset, next entry)
         node = load(root)
         if node.size != size:
             raise Damaged(f"recipe {root.hex()}", f"describes {node.size} bytes, not {size}")
-        self.piece: _Piece | None = _Piece(0, size, node.level, root) if size else None
+        self.piece: _RecipeRange | None = _RecipeRange(0, size, node.level, root) if size else None
 
     def go_on(self) -> None:
         while self._above:
@@ -41,7 +41,9 @@ class _Cursor:
             if at < len(node.ids):
                 self._above.append((node, base, at + 1))
                 starts = node.starts
-                self.piece = _Piece(base + starts[at], base + starts[at + 1], node.level - 1, node.ids[at])
+                self.piece = _RecipeRange(
+                    base + starts[at], base + starts[at + 1], node.level - 1, node.ids[at]
+                )
                 return
         self.piece = None
 
@@ -57,7 +59,7 @@ class _Cursor:
 
 
 def differing(
-    one: tuple[ChunkID, int], other: tuple[ChunkID, int], load: Callable[[ChunkID], Node]
+    one: tuple[ChunkID, int], other: tuple[ChunkID, int], load: Callable[[ChunkID], RecipeNode]
 ) -> Iterator[tuple[int, int]]:
     """(start, end) of the stretches that are not the same chunks in both recipes, in order, merged.
 
@@ -65,10 +67,10 @@ def differing(
     difference, not the size. What one has beyond the end of the other differs. Chunks of equal content
     that are cut at other places count as different: the stretches are an upper limit.
     """
-    return joined(_differing(_Cursor(*one, load), _Cursor(*other, load)))
+    return joined(_differing(_RecipeCursor(*one, load), _RecipeCursor(*other, load)))
 
 
-def _differing(a: _Cursor, b: _Cursor) -> Iterator[tuple[int, int]]:
+def _differing(a: _RecipeCursor, b: _RecipeCursor) -> Iterator[tuple[int, int]]:
     at = 0
     while a.piece and b.piece:
         p, q = a.piece, b.piece
@@ -91,7 +93,7 @@ def _differing(a: _Cursor, b: _Cursor) -> Iterator[tuple[int, int]]:
             yield at, max(a.size, b.size)
 
 
-class Ranges:
+class RangeSet:
     """Stretches in order, for asking which of them overlap one."""
 
     def __init__(self, ranges: Iterator[tuple[int, int]]) -> None:

@@ -7,14 +7,14 @@ from typing import TypeVar
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.repo.format.format import OBJECT_LIMIT
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 
 _SECOND = ".2"
 
 T = TypeVar("T")
 
 
-def put_pair(store: Store, kind: Kind, name: str, data: bytes) -> None:
+def put_pair(store: Store, kind: FileKind, name: str, data: bytes) -> None:
     """Write the second copy, then the first: whoever sees the first has both. Durable on return."""
     store.put(kind, name + _SECOND, data)
     store.sync()
@@ -22,7 +22,7 @@ def put_pair(store: Store, kind: Kind, name: str, data: bytes) -> None:
     store.sync()
 
 
-def read_pair(store: Store, kind: Kind, name: str, parse: Callable[[bytes, str], T]) -> T:
+def read_pair(store: Store, kind: FileKind, name: str, parse: Callable[[bytes, str], T]) -> T:
     """The first copy that `parse(data, where)` accepts.
 
     Raises FileNotFoundError when neither copy is there, else what `parse` raised for the first.
@@ -40,7 +40,7 @@ def read_pair(store: Store, kind: Kind, name: str, parse: Callable[[bytes, str],
     raise first
 
 
-def read_small(store: Store, kind: Kind, name: str) -> bytes:
+def read_small(store: Store, kind: FileKind, name: str) -> bytes:
     """A whole small file; Damaged when it is too large to be one."""
     data = store.read(kind, name, 0, OBJECT_LIMIT + 1)
     if len(data) > OBJECT_LIMIT:
@@ -48,7 +48,7 @@ def read_small(store: Store, kind: Kind, name: str) -> bytes:
     return data
 
 
-def pair_names(store: Store, kind: Kind, *, trashed: bool = False) -> dict[str, int]:
+def pair_names(store: Store, kind: FileKind, *, trashed: bool = False) -> dict[str, int]:
     """Name to number of copies, of every pair of which at least one copy is there."""
     names: dict[str, int] = {}
     for entry in store.listing(kind, trashed=trashed):
@@ -62,26 +62,26 @@ def copies(name: str) -> tuple[str, str]:
     return name, name + _SECOND
 
 
-def delete_pair(store: Store, kind: Kind, name: str, *, trashed: bool = False) -> None:
+def delete_pair(store: Store, kind: FileKind, name: str, *, trashed: bool = False) -> None:
     """Remove both copies, the first first: what a crash leaves is a lone second copy."""
     for copy in copies(name):
         store.delete(kind, copy, trashed=trashed)
     store.sync()
 
 
-def trash_pair(store: Store, kind: Kind, name: str) -> None:
+def trash_pair(store: Store, kind: FileKind, name: str) -> None:
     """Take both copies out of use."""
     _move(store.trash, kind, name)
     store.sync()
 
 
-def untrash_pair(store: Store, kind: Kind, name: str) -> None:
+def untrash_pair(store: Store, kind: FileKind, name: str) -> None:
     """Bring both copies back."""
     _move(store.untrash, kind, name)
     store.sync()
 
 
-def _move(move: Callable[[Kind, str], None], kind: Kind, name: str) -> None:
+def _move(move: Callable[[FileKind, str], None], kind: FileKind, name: str) -> None:
     moved = False
     for copy in copies(name):
         try:

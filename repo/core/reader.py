@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from holdfast.base.errors import Damaged, MissingChunk, StoreError
 from holdfast.base.types import ChunkID, RecordType
-from holdfast.repo.chunks.recipe import Extent, Node, Recipe, decode_node
+from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode, decode_node
 from holdfast.repo.core.cache import ByteCache
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record
-from holdfast.repo.snapshots.snapshot import Content, Item
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.snapshots.snapshot import Item, StoredStream
+from holdfast.repo.store.interface import FileKind
 
 _NODE_CACHE = 16 << 20
 _NODE_ENTRY = 96
@@ -26,21 +26,21 @@ class Reader:
 
     def __init__(self, repository: Repository, *, chunk_cache: int = 0) -> None:
         self._repository = repository
-        self._nodes: ByteCache[ChunkID, Node] = ByteCache(
+        self._nodes: ByteCache[ChunkID, RecipeNode] = ByteCache(
             _NODE_CACHE, lambda n: 256 + _NODE_ENTRY * len(n.ids)
         )
         self.chunks: ByteCache[ChunkID, bytes] = ByteCache(chunk_cache, len)
 
-    def recipe(self, stored: Item | Content) -> Recipe:
+    def recipe(self, stored: Item | StoredStream) -> Recipe:
         """The recipe of a stored file or stream."""
         return Recipe(stored.recipe, stored.size, self.node)
 
-    def node(self, id_: ChunkID) -> Node:
+    def node(self, id_: ChunkID) -> RecipeNode:
         """A decoded recipe node. Raises Damaged or MissingChunk."""
         cached = self._nodes.get(id_)
         return cached or self._nodes.load(id_, lambda: self._load_node(id_))
 
-    def node_if_ready(self, id_: ChunkID) -> Node | None:
+    def node_if_ready(self, id_: ChunkID) -> RecipeNode | None:
         """A decoded recipe node if that takes no waiting for a disk, as with `chunk_if_ready`."""
         cached = self._nodes.get(id_)
         if cached is not None:
@@ -52,7 +52,7 @@ class Reader:
         self._nodes.put(id_, node)
         return node
 
-    def _load_node(self, id_: ChunkID) -> Node:
+    def _load_node(self, id_: ChunkID) -> RecipeNode:
         return decode_node(self.read_record(id_, RecordType.NODE), f"recipe node {id_.hex()}")
 
     def chunk(self, id_: ChunkID) -> bytes:
@@ -81,7 +81,7 @@ class Reader:
             return None
         try:
             data = self._repository.store.read_cached(
-                Kind.PACK, location.pack, location.offset, location.length
+                FileKind.PACK, location.pack, location.offset, location.length
             )
             return None if data is None else self.open(location, data, id_, kind)
         except (FileNotFoundError, Damaged):
@@ -98,7 +98,7 @@ class Reader:
             for location in index.locations(id_) or index.last_places(id_):
                 try:
                     data = self._repository.store.read(
-                        Kind.PACK, location.pack, location.offset, location.length
+                        FileKind.PACK, location.pack, location.offset, location.length
                     )
                     return self.open(location, data, id_, kind)
                 except FileNotFoundError:

@@ -31,7 +31,7 @@ from holdfast.repo.format.format import PACK_TARGET, VERSION, ObjectType
 from holdfast.repo.index.index import Directory, Index, Synced, remove_index
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
-from holdfast.repo.store.interface import Kind, LockMode, Store
+from holdfast.repo.store.interface import FileKind, LockMode, Store
 
 _FORMAT = "holdfast repository"
 _FEATURES: frozenset[str] = frozenset()
@@ -112,10 +112,10 @@ class Repository:
         `create` left, and are removed: they wrap a root key that nothing uses.
         """
         with store.lock(LockMode.EXCLUSIVE, 10.0):
-            if pair_names(store, Kind.CONFIG):
+            if pair_names(store, FileKind.CONFIG):
                 raise RepositoryExists("there is a repository already")
-            for stray in pair_names(store, Kind.KEY):
-                delete_pair(store, Kind.KEY, stray)
+            for stray in pair_names(store, FileKind.KEY):
+                delete_pair(store, FileKind.KEY, stray)
             root = secrets.token_bytes(32)
             repository = secrets.token_bytes(16)
             add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
@@ -128,7 +128,7 @@ class Repository:
             }
             keys = Keys.from_root(root, repository, suite)
             sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
-            put_pair(store, Kind.CONFIG, "config", public + b"\n" + sealed)
+            put_pair(store, FileKind.CONFIG, "config", public + b"\n" + sealed)
 
     @staticmethod
     def open(
@@ -146,16 +146,16 @@ class Repository:
         Unsupported, WrongPassword or Damaged.
         """
         try:
-            read_pair(store, Kind.CONFIG, "config", _parse_public)
+            read_pair(store, FileKind.CONFIG, "config", _parse_public)
         except FileNotFoundError:
-            where = store.describe(Kind.CONFIG, "config")
+            where = store.describe(FileKind.CONFIG, "config")
             raise NoRepository(f"no repository there: {where} is missing") from None
         root, slot = unlock(store, secret())
 
         def parse(data: bytes, where: str) -> tuple[Config, Keys]:
             return _open_config(data, where, root)
 
-        config, keys = read_pair(store, Kind.CONFIG, "config", parse)
+        config, keys = read_pair(store, FileKind.CONFIG, "config", parse)
         return Repository(
             store,
             config,
@@ -198,8 +198,8 @@ class Repository:
         """
         with self._refreshing:
             # The trash second: a pack that moves there meanwhile is seen twice, not missed.
-            packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(Kind.PACK)]
-            trashed = [PackID(entry.name) for entry in self.store.listing(Kind.PACK, trashed=True)]
+            packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(FileKind.PACK)]
+            trashed = [PackID(entry.name) for entry in self.store.listing(FileKind.PACK, trashed=True)]
             while True:
                 folder = self.index_folder
                 try:
@@ -252,7 +252,7 @@ class Repository:
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all snapshots: the committed ones, those in the trash, or those being committed."""
-        kind = Kind.PENDING if pending else Kind.SNAPSHOT
+        kind = FileKind.PENDING if pending else FileKind.SNAPSHOT
         good: list[StoredSnapshot] = []
         damaged: list[RepositoryError] = []
         for name in pair_names(self.store, kind, trashed=trashed):
@@ -265,7 +265,7 @@ class Repository:
         good.sort(key=lambda stored: (stored.snapshot.time, stored.id))
         return Snapshots(tuple(good), tuple(damaged))
 
-    def read_snapshot(self, kind: Kind, name: str) -> StoredSnapshot:
+    def read_snapshot(self, kind: FileKind, name: str) -> StoredSnapshot:
         """One snapshot, from whichever copy is good. Raises FileNotFoundError, Damaged or Unsupported."""
         return read_pair(self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name))
 

@@ -17,8 +17,8 @@ from holdfast.repo.core.reader import Reader, cut_extent
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Keys
 from holdfast.repo.index.locations import Location
-from holdfast.repo.packs.coalesce import Run, group_runs
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.packs.coalesce import CoalescedRead, coalesce
+from holdfast.repo.store.interface import FileKind
 
 _WINDOW = 1 << 18
 """Extents that are sorted by pack at a time: 16 GiB of disk, some 60 MB of memory."""
@@ -98,7 +98,7 @@ class Restorer:
             raise Damaged(f"chunk {id_.hex()}", "its content does not match its ID")
         return plain
 
-    def _runs(self, extents: list[Extent]) -> Iterator[Run[Extent]]:
+    def _runs(self, extents: list[Extent]) -> Iterator[CoalescedRead[Extent]]:
         """Group the records of extents into runs of neighbours, in pack order."""
         ids = [extent.id for extent in extents if extent.id is not None]
         placed: list[tuple[Location, Extent]] = []
@@ -108,12 +108,12 @@ class Restorer:
                 self._reader.read_record(extent.id, RecordType.DATA)
                 location = self._repository.index.locations(extent.id)[0]  # noqa: PLW2901
             placed.append((location, extent))
-        return group_runs(placed, longest=_RUN, gap=_GAP)
+        return coalesce(placed, longest=_RUN, gap=_GAP)
 
-    def _write_run(self, run: Run[Extent], target: Target, progress: ProgressFunction) -> None:
+    def _write_run(self, run: CoalescedRead[Extent], target: Target, progress: ProgressFunction) -> None:
         try:
             data = memoryview(
-                self._repository.store.read(Kind.PACK, run.pack, run.start, run.end - run.start)
+                self._repository.store.read(FileKind.PACK, run.pack, run.start, run.end - run.start)
             )
         except FileNotFoundError:
             data = memoryview(b"")

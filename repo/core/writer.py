@@ -19,7 +19,7 @@ from holdfast.repo.format.format import CHUNK_LIMIT, ObjectType, RecordHeader
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.writer import PackWriter, Record
 from holdfast.repo.snapshots.snapshot import Snapshot, StoredSnapshot, encode
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 
 _INDEX_BATCH = 32_768
 """Entries that are held back until the index is written: one commit dirties nearly a page an entry."""
@@ -145,16 +145,16 @@ class Writer:
             snapshot = finish(snapshot, self._packs.stored)
         data = seal_object(self._repository.keys, ObjectType.SNAPSHOT, encode(snapshot))
         name = SnapshotID(content_hash(data))
-        put_pair(store, Kind.PENDING, name, data)
+        put_pair(store, FileKind.PENDING, name, data)
         self._protect(snapshot)
         try:
-            put_pair(store, Kind.SNAPSHOT, name, data)
+            put_pair(store, FileKind.SNAPSHOT, name, data)
         except BaseException:
             with suppress(StoreError):  # one copy may be there already, and would count
-                delete_pair(store, Kind.SNAPSHOT, name)
+                delete_pair(store, FileKind.SNAPSHOT, name)
             raise
         with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
-            delete_pair(store, Kind.PENDING, name)
+            delete_pair(store, FileKind.PENDING, name)
         self._vouch(name)
         return StoredSnapshot(name, snapshot)
 
@@ -168,14 +168,14 @@ class Writer:
     def _protect(self, snapshot: Snapshot) -> None:
         """Every pack this backup relies on must be listed after `pending` was written."""
         store = self._repository.store
-        listed = {entry.name for entry in store.listing(Kind.PACK)}
+        listed = {entry.name for entry in store.listing(FileKind.PACK)}
         lost = sorted(self._used - listed)
         for pack in lost:
             try:
-                store.untrash(Kind.PACK, pack)
+                store.untrash(FileKind.PACK, pack)
             except FileNotFoundError:
                 raise MissingChunk(
-                    store.describe(Kind.PACK, pack),
+                    store.describe(FileKind.PACK, pack),
                     "was removed by a prune while this backup ran; nothing was committed, run it again",
                 ) from None
         if lost:

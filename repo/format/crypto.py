@@ -21,7 +21,16 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.types import Buffer, ChunkID, RecordType
-from holdfast.repo.format.format import HEAD_SIZE, TAG, VERSION, Domain, Head, ObjectType, nonce, parse_head
+from holdfast.repo.format.format import (
+    HEAD_SIZE,
+    TAG,
+    VERSION,
+    FileHead,
+    NonceDomain,
+    ObjectType,
+    nonce,
+    parse_head,
+)
 
 KEY_SIZE: Final = 32
 _COMMITMENT: Final = "holdfast 1 key commitment"
@@ -89,19 +98,19 @@ class FileCipher:
 
     __slots__ = ("_aad", "_aead", "head")
 
-    def __init__(self, head: Head, key: bytes, aad: bytes) -> None:
+    def __init__(self, head: FileHead, key: bytes, aad: bytes) -> None:
         self.head = head
         self._aead = _aead(head.suite, key)
         self._aad = aad
 
-    def seal_into(self, domain: Domain, offset: int, plain: Buffer, out: memoryview) -> None:
+    def seal_into(self, domain: NonceDomain, offset: int, plain: Buffer, out: memoryview) -> None:
         """Writes len(plain) + 16 bytes, which must be out's exact length."""
         self._aead.encrypt_into(nonce(domain, offset), plain, self._aad, out)
 
-    def seal(self, domain: Domain, offset: int, plain: Buffer) -> bytes:
+    def seal(self, domain: NonceDomain, offset: int, plain: Buffer) -> bytes:
         return self._aead.encrypt(nonce(domain, offset), plain, self._aad)
 
-    def open(self, domain: Domain, offset: int, sealed: Buffer, where: str) -> bytes:
+    def open(self, domain: NonceDomain, offset: int, sealed: Buffer, where: str) -> bytes:
         """Raises Damaged when the bytes are not what was sealed at that place."""
         try:
             return self._aead.decrypt(nonce(domain, offset), sealed, self._aad)
@@ -118,7 +127,7 @@ def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
     """A cipher with a fresh random salt, for a file about to be written."""
     salt = secrets.token_bytes(32)
     key = _file_key(keys, kind, salt)
-    head = Head(keys.suite, kind, salt, derive(key, _COMMITMENT)[:16])
+    head = FileHead(keys.suite, kind, salt, derive(key, _COMMITMENT)[:16])
     return FileCipher(head, key, _aad(keys, kind))
 
 
@@ -147,13 +156,13 @@ def _aad(keys: Keys, kind: ObjectType) -> bytes:
 def seal_object(keys: Keys, kind: ObjectType, body: bytes) -> bytes:
     """A whole sealed file: head and body."""
     cipher = new_cipher(keys, kind)
-    return cipher.head.pack() + cipher.seal(Domain.OBJECT, 0, body)
+    return cipher.head.pack() + cipher.seal(NonceDomain.OBJECT, 0, body)
 
 
 def open_object(keys: Keys, kind: ObjectType, data: bytes, where: str) -> bytes:
     """The body of a sealed file. Raises Damaged or Unsupported."""
     cipher = open_cipher(keys, kind, data[:HEAD_SIZE], where)
-    return cipher.open(Domain.OBJECT, 0, data[HEAD_SIZE:], where)
+    return cipher.open(NonceDomain.OBJECT, 0, data[HEAD_SIZE:], where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class ObjectType(IntEnum):
     PROOF = 4
 
 
-class Domain(IntEnum):
+class NonceDomain(IntEnum):
     """First byte of a nonce: what is sealed at that offset."""
 
     RECORD_HEADER = 1
@@ -94,7 +94,7 @@ class Domain(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Head:
+class FileHead:
     """The clear start of a pack or sealed object."""
 
     suite: int
@@ -129,7 +129,7 @@ def record_size(encoded: int) -> int:
     return RECORD_HEADER + (encoded + TAG + ALIGN - 1) // ALIGN * ALIGN
 
 
-def parse_head(data: Buffer, where: str, expected: ObjectType) -> Head:
+def parse_head(data: Buffer, where: str, expected: ObjectType) -> FileHead:
     """Raises Damaged for anything that is not a head of that type, Unsupported for a newer version."""
     if len(data) < HEAD_SIZE:
         raise Damaged(where, f"only {len(data)} bytes long")
@@ -140,7 +140,7 @@ def parse_head(data: Buffer, where: str, expected: ObjectType) -> Head:
         raise Unsupported(f"{where}: format version {version}; this program reads version {VERSION}")
     if kind != expected or any(bytes(data[11:16])):
         raise Damaged(where, f"not a {expected.name.lower()}", offset=10)
-    return Head(suite, expected, salt, commitment)
+    return FileHead(suite, expected, salt, commitment)
 
 
 def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
@@ -191,6 +191,6 @@ def parse_foot(plain: bytes, where: str, pack_size: int) -> tuple[int, int]:
     return count, offset
 
 
-def nonce(domain: Domain, offset: int) -> bytes:
+def nonce(domain: NonceDomain, offset: int) -> bytes:
     """12 bytes: domain, then the offset. Unique because every file has a key of its own."""
     return _NONCE.pack(domain, offset)

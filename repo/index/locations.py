@@ -42,7 +42,7 @@ def without(value: bytes, goes: Callable[[int], bool]) -> bytes:
     return b"".join(place for place in places if not goes(_PLACE.unpack(place)[0]))
 
 
-class Cursor(Protocol):
+class LmdbCursor(Protocol):
     """What LMDB's cursors can do, as far as `sweep` needs it."""
 
     def first(self) -> bool: ...
@@ -54,7 +54,9 @@ class Cursor(Protocol):
     def delete(self) -> bool: ...
 
 
-def sweep(cursor: Cursor, after: bytes | None, gone: frozenset[int], count: int) -> tuple[bytes | None, bool]:
+def sweep(
+    cursor: LmdbCursor, after: bytes | None, gone: frozenset[int], count: int
+) -> tuple[bytes | None, bool]:
     """Take places in packs that are gone out of `count` entries from `after` on, and entries that are left
     with none. (Where to go on, whether there may be more.)"""
     found = cursor.set_range(after) if after else cursor.first()

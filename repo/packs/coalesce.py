@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Run(Generic[T]):
+class CoalescedRead(Generic[T]):
     """Bytes [start, end) of a pack, and the records in them with what the caller knows of each."""
 
     pack: PackID
@@ -26,19 +26,19 @@ class Run(Generic[T]):
         return data[location.offset - self.start :][: location.length]
 
 
-def group_runs(placed: Iterable[tuple[Location, T]], *, longest: int, gap: int) -> Iterator[Run[T]]:
+def coalesce(placed: Iterable[tuple[Location, T]], *, longest: int, gap: int) -> Iterator[CoalescedRead[T]]:
     """Runs in pack order, of at most `longest` bytes (or one record).
 
     Up to `gap` unwanted bytes between two records are read rather than seeked over.
     """
-    run: Run[T] | None = None
+    run: CoalescedRead[T] | None = None
     for location, what in sorted(placed, key=lambda pair: pair[0]):
         end = location.offset + location.length
         near = run is not None and run.pack == location.pack and location.offset - run.end <= gap
         if run is None or not near or end - run.start > longest:
             if run is not None:
                 yield run
-            run = Run(location.pack, location.offset, end, [])
+            run = CoalescedRead(location.pack, location.offset, end, [])
         run.end = max(run.end, end)
         run.records.append((location, what))
     if run is not None:

@@ -18,7 +18,7 @@ from holdfast.repo.format.format import (
     PACK_LIMIT,
     RECORD_HEADER,
     TAG,
-    Domain,
+    NonceDomain,
     ObjectType,
     RecordHeader,
     directory_size,
@@ -26,7 +26,7 @@ from holdfast.repo.format.format import (
     parse_foot,
     parse_record,
 )
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 
 _CIPHERS = 4096
 
@@ -48,7 +48,7 @@ class PackCiphers:
             cipher = self._ciphers.get(pack)
             if cipher is not None:
                 return cipher
-        head = self._store.read(Kind.PACK, pack, 0, HEAD_SIZE)
+        head = self._store.read(FileKind.PACK, pack, 0, HEAD_SIZE)
         try:
             cipher = open_cipher(self._keys, ObjectType.PACK, head, f"pack {pack}")
         except Unsupported as error:  # the config would say so first: it is one flipped byte
@@ -67,18 +67,18 @@ def read_directory(
         raise Damaged(where, f"has an impossible size of {size} bytes")
     cipher = ciphers.get(pack)
     guess = min(size - HEAD_SIZE, 128 << 10)
-    tail = store.read(Kind.PACK, pack, size - guess, guess)
+    tail = store.read(FileKind.PACK, pack, size - guess, guess)
     count, offset = open_foot(cipher, tail[-FOOT_SIZE:], size, where)
     need = directory_size(count) + FOOT_SIZE
     if need > len(tail):
-        tail = store.read(Kind.PACK, pack, size - need, need)
+        tail = store.read(FileKind.PACK, pack, size - need, need)
     sealed = tail[len(tail) - need : len(tail) - FOOT_SIZE]
-    return list(parse_directory(cipher.open(Domain.DIRECTORY, offset, sealed, where), where))
+    return list(parse_directory(cipher.open(NonceDomain.DIRECTORY, offset, sealed, where), where))
 
 
 def open_foot(cipher: FileCipher, sealed: bytes, size: int, where: str) -> tuple[int, int]:
     """(number of records, directory offset) of a pack of `size` bytes."""
-    plain = cipher.open(Domain.FOOT, size - FOOT_SIZE, sealed, where)
+    plain = cipher.open(NonceDomain.FOOT, size - FOOT_SIZE, sealed, where)
     return parse_foot(plain, where, size)
 
 
@@ -98,9 +98,9 @@ def open_payload(
 ) -> tuple[RecordHeader, bytes]:
     """The same with the payload as it was before sealing, still encoded."""
     sealed = record[:RECORD_HEADER]
-    header = parse_record(cipher.open(Domain.RECORD_HEADER, offset, sealed, where), where)
+    header = parse_record(cipher.open(NonceDomain.RECORD_HEADER, offset, sealed, where), where)
     end = RECORD_HEADER + header.encoded + TAG
-    return header, cipher.open(Domain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
+    return header, cipher.open(NonceDomain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
 
 
 def _decode(header: RecordHeader, payload: bytes, where: str, offset: int) -> bytes:
@@ -134,7 +134,7 @@ def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[t
     while offset + RECORD_HEADER < len(data):
         try:
             sealed = data[offset : offset + RECORD_HEADER]
-            header = parse_record(cipher.open(Domain.RECORD_HEADER, offset, sealed, where), where)
+            header = parse_record(cipher.open(NonceDomain.RECORD_HEADER, offset, sealed, where), where)
         except Damaged:
             offset += ALIGN
             continue
@@ -146,6 +146,6 @@ def salvage_directory(store: Store, ciphers: PackCiphers, pack: PackID) -> list[
     """(offset, header) of every whole record that opens in a pack whose end is damaged or missing."""
     where = f"pack {pack}"
     cipher = ciphers.get(pack)
-    data = memoryview(store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    data = memoryview(store.read(FileKind.PACK, pack, 0, PACK_LIMIT))
     found = walk_records(cipher, data, where)
     return [(offset, header) for offset, header in found if offset + header.size <= len(data)]

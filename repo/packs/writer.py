@@ -22,7 +22,7 @@ from holdfast.repo.format.format import (
     PACK_TARGET,
     RECORD_HEADER,
     TAG,
-    Domain,
+    NonceDomain,
     ObjectType,
     RecordHeader,
     directory_size,
@@ -30,7 +30,7 @@ from holdfast.repo.format.format import (
     pack_foot,
 )
 from holdfast.repo.index.index import Directory
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 
 Record = tuple[RecordHeader, bytes | memoryview]
 """A header and its encoded payload."""
@@ -165,10 +165,10 @@ class PackWriter:
         foot_at = offset + len(directory) + TAG
         size = foot_at + FOOT_SIZE
         out[:HEAD_SIZE] = cipher.head.pack()
-        cipher.seal_into(Domain.DIRECTORY, offset, directory, out[offset:foot_at])
-        cipher.seal_into(Domain.FOOT, foot_at, pack_foot(len(pack.entries), offset), out[foot_at:size])
+        cipher.seal_into(NonceDomain.DIRECTORY, offset, directory, out[offset:foot_at])
+        cipher.seal_into(NonceDomain.FOOT, foot_at, pack_foot(len(pack.entries), offset), out[foot_at:size])
         name = PackID(content_hash(out[:size]))
-        self._store.put(Kind.PACK, name, out[:size])
+        self._store.put(FileKind.PACK, name, out[:size])
         self.stored += size
         self._flushed(name, size, pack.entries)
 
@@ -177,8 +177,8 @@ def _seal(pack: _OpenPack, offset: int, header: RecordHeader, payload: bytes | m
     out, cipher = pack.view, pack.cipher
     body = offset + RECORD_HEADER
     end = body + header.encoded + TAG
-    cipher.seal_into(Domain.RECORD_HEADER, offset, header.pack(), out[offset:body])
-    cipher.seal_into(Domain.RECORD_PAYLOAD, offset, payload, out[body:end])
+    cipher.seal_into(NonceDomain.RECORD_HEADER, offset, header.pack(), out[offset:body])
+    cipher.seal_into(NonceDomain.RECORD_PAYLOAD, offset, payload, out[body:end])
     after = offset + header.size
     if after > end:
         out[end:after] = bytes(after - end)  # the buffer may hold an earlier pack

@@ -23,7 +23,7 @@ from holdfast.repo.core.mirrored import delete_pair, pair_names, trash_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 
 BATCH: Final = 256
 """Files from which on a log snapshot is left alone: 90 KB that each push would have to write again."""
@@ -123,14 +123,14 @@ class LogReading:
         return sorted(self._known.values(), key=lambda stored: (stored.snapshot.time, stored.id))
 
     def _names(self) -> set[str]:
-        return set(pair_names(self._repository.store, Kind.SNAPSHOT))
+        return set(pair_names(self._repository.store, FileKind.SNAPSHOT))
 
     def _read(self, names: Iterable[str]) -> list[RepositoryError]:
         damaged: list[RepositoryError] = []
         for name in names:
             if name not in self._known:
                 try:
-                    self._known[name] = self._repository.read_snapshot(Kind.SNAPSHOT, name)
+                    self._known[name] = self._repository.read_snapshot(FileKind.SNAPSHOT, name)
                 except FileNotFoundError:
                     continue
                 except (Damaged, Unsupported) as error:
@@ -205,9 +205,9 @@ def add(
         after = reading.archive(identity)
         if after is None or not any(stored.id in ids for ids in after.conflicts.values()):
             for old in replaced:
-                delete_pair(repository.store, Kind.SNAPSHOT, old.id)
+                delete_pair(repository.store, FileKind.SNAPSHOT, old.id)
             return stored
-        delete_pair(repository.store, Kind.SNAPSHOT, stored.id)
+        delete_pair(repository.store, FileKind.SNAPSHOT, stored.id)
     raise Refused("the log archive changed again and again; nothing was stored; run it again")
 
 
@@ -279,7 +279,7 @@ def drop(
             raise Refused("a backup that was made meanwhile needs the log files; none was dropped")
         for stored in old:
             with suppress(FileNotFoundError):  # a push took it over
-                trash_pair(repository.store, Kind.SNAPSHOT, stored.id)
+                trash_pair(repository.store, FileKind.SNAPSHOT, stored.id)
     return len(gone)
 
 
@@ -306,5 +306,5 @@ def settle(repository: Repository) -> None:
     A push that was killed just before its last fsync leaves a snapshot that is visible and may be gone
     after a power cut: whoever finds its file there and says so must bring that fsync about first.
     """
-    repository.store.delete(Kind.SNAPSHOT, _NOBODY)  # a change of that folder, so that `sync` takes it
+    repository.store.delete(FileKind.SNAPSHOT, _NOBODY)  # a change of that folder, so that `sync` takes it
     repository.store.sync()

@@ -11,7 +11,7 @@ from typing import Any
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.types import ChunkID, SnapshotID
-from holdfast.repo.chunks.chunker import CutterSpec
+from holdfast.repo.chunks.chunker import ChunkerSpec
 
 SNAPSHOT_VERSION = 1
 
@@ -76,7 +76,7 @@ class BadRange:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
+class StoredStream:
     """A stored stream: the ID of its recipe's root node, and its size in bytes."""
 
     recipe: ChunkID
@@ -97,12 +97,12 @@ class Item:
     size: int
     allocated: int
     mtime: int
-    cutter: CutterSpec
+    cutter: ChunkerSpec
     recipe: ChunkID
     bad: tuple[BadRange, ...] = ()
     source_format: str = ""
     checkpoint: str = ""
-    catalogue: Content | None = None
+    catalogue: StoredStream | None = None
 
     @property
     def recipes(self) -> tuple[ChunkID, ...]:
@@ -259,7 +259,7 @@ def _decode_item(d: dict[str, Any]) -> Item:
         size=content.size,
         allocated=int(d["allocated"]),
         mtime=int(d["mtime"]),
-        cutter=CutterSpec.from_json(d["cutter"]),
+        cutter=ChunkerSpec.from_json(d["cutter"]),
         recipe=content.recipe,
         bad=tuple(BadRange(int(o), int(n), str(reason)) for o, n, reason in d["bad"]),
         source_format=str(d.get("source_format", "")),
@@ -268,11 +268,11 @@ def _decode_item(d: dict[str, Any]) -> Item:
     )
 
 
-def _decode_content(recipe: str, size: int) -> Content:
+def _decode_content(recipe: str, size: int) -> StoredStream:
     root = bytes.fromhex(recipe)
     if len(root) != 32 or size < 0:
         raise ValueError("item with an impossible recipe or size")
-    return Content(ChunkID(root), int(size))
+    return StoredStream(ChunkID(root), int(size))
 
 
 def check_item_path(path: str) -> str:

@@ -16,7 +16,7 @@ from typing import Protocol
 from holdfast.base.types import Buffer
 
 
-class Kind(Enum):
+class FileKind(Enum):
     """What files are there. The value is the folder's name (configs stand at the top)."""
 
     CONFIG = "config"
@@ -39,7 +39,7 @@ CONFIG_NAMES = ("config", "config.2")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StoredFile:
     """A listed file. `modified` (seconds since 1970) is the time of trashing for files in the trash."""
 
     name: str
@@ -50,26 +50,26 @@ class Entry:
 class Store(Protocol):
     """All methods raise StoreError (NoSpace when full) with the path. Thread-safe."""
 
-    def describe(self, kind: Kind, name: str) -> str:
+    def describe(self, kind: FileKind, name: str) -> str:
         """Path or URL of a file, for messages."""
         ...
 
-    def listing(self, kind: Kind, *, trashed: bool = False) -> Iterator[Entry]:
+    def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
         """Every whole file of that kind, in no order. What a crash left half-written is not shown."""
         ...
 
-    def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         """Bytes of a file; fewer than asked only at its end. A file in the trash can still be read.
 
         Raises FileNotFoundError when there is no such file, in use or in the trash.
         """
         ...
 
-    def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
+    def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         """The same, only if it needs no waiting for a disk or network; else None."""
         ...
 
-    def put(self, kind: Kind, name: str, data: Buffer) -> bool:
+    def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
         """Store a whole file unless the name is taken (then False and nothing changes).
 
         After return the content is durable; the name is durable after `sync`.
@@ -80,15 +80,15 @@ class Store(Protocol):
         """Make the names of all files put, moved or deleted so far durable."""
         ...
 
-    def trash(self, kind: Kind, name: str) -> None:
+    def trash(self, kind: FileKind, name: str) -> None:
         """Take a file out of use; it stays readable until it is deleted from the trash."""
         ...
 
-    def untrash(self, kind: Kind, name: str) -> None:
+    def untrash(self, kind: FileKind, name: str) -> None:
         """Bring a file back from the trash. Raises FileNotFoundError when it is not there."""
         ...
 
-    def delete(self, kind: Kind, name: str, *, trashed: bool = False) -> None:
+    def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
         """Remove a file. What is gone already is no error."""
         ...
 

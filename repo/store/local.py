@@ -24,7 +24,7 @@ from holdfast.base.errors import Locked, NoRepository, RepositoryExists, StoreEr
 from holdfast.base.filesystems import is_fit_for_mmap
 from holdfast.base.open_files import OpenFiles
 from holdfast.base.types import Buffer
-from holdfast.repo.store.interface import CONFIG_NAMES, Entry, Kind, LockMode
+from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, LockMode, StoredFile
 
 _TEMPORARY = ".tmp-"
 _TRASH = "trash"
@@ -57,7 +57,7 @@ class LocalStore:
         store = LocalStore(root)
         with store._translate("create", root):
             root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            known = {kind.value for kind in Kind} | {_TRASH, _LOCK, "index"}
+            known = {kind.value for kind in FileKind} | {_TRASH, _LOCK, "index"}
             strangers = sorted(
                 p.name for p in root.iterdir() if p.name not in known and not p.name.startswith(_TEMPORARY)
             )
@@ -65,7 +65,7 @@ class LocalStore:
                 raise RepositoryExists(f"there is a repository in {root} already; `holdfast info` shows it")
             if strangers:
                 raise RepositoryExists(f"{root} is not empty ({strangers[0]!r}): choose an empty directory")
-            if any(True for kind in (Kind.PACK, Kind.SNAPSHOT) for _ in store.listing(kind)):
+            if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in store.listing(kind)):
                 raise RepositoryExists(
                     f"{root} holds a repository's data but no config: bring back {root / CONFIG_NAMES[0]}"
                 )
@@ -88,26 +88,26 @@ class LocalStore:
     def close(self) -> None:
         self._files.close()
 
-    def describe(self, kind: Kind, name: str) -> str:
+    def describe(self, kind: FileKind, name: str) -> str:
         return str(self._path(kind, name))
 
-    def listing(self, kind: Kind, *, trashed: bool = False) -> Iterator[Entry]:
+    def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
         folders = [self._folder(kind, trashed=trashed)]
-        if kind is Kind.PACK and not trashed:
+        if kind is FileKind.PACK and not trashed:
             folders = [folders[0] / f"{n:02x}" for n in range(256)]
         for folder in folders:
             with self._translate("list", folder), suppress(FileNotFoundError), os.scandir(folder) as entries:
                 for entry in entries:
-                    if kind is Kind.CONFIG and entry.name not in CONFIG_NAMES:
+                    if kind is FileKind.CONFIG and entry.name not in CONFIG_NAMES:
                         continue
                     if not entry.name.startswith(_TEMPORARY) and entry.is_file(follow_symlinks=False):
                         try:
                             status = entry.stat(follow_symlinks=False)
                         except FileNotFoundError:  # deleted since; the rest of the folder still counts
                             continue
-                        yield Entry(entry.name, status.st_size, status.st_mtime)
+                        yield StoredFile(entry.name, status.st_size, status.st_mtime)
 
-    def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._reading(kind, name) as fd:
             if length is None:
                 length = max(0, os.fstat(fd).st_size - offset)
@@ -119,7 +119,7 @@ class LocalStore:
                 data += more
             return data
 
-    def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
+    def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         buffer = self._aligned(length)
         with self._reading(kind, name) as fd:
             try:
@@ -137,7 +137,7 @@ class LocalStore:
             buffer = self._local.buffer = mmap.mmap(-1, max(length, _BUFFER))
         return memoryview(buffer)[:length]
 
-    def put(self, kind: Kind, name: str, data: Buffer) -> bool:
+    def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
         path = self._path(kind, name)
         with self._translate("write", path):
             if path.exists():
@@ -172,13 +172,13 @@ class LocalStore:
                     self._dirty |= folders
                 raise
 
-    def trash(self, kind: Kind, name: str) -> None:
+    def trash(self, kind: FileKind, name: str) -> None:
         self._move(self._path(kind, name), self._path(kind, name, trashed=True))
 
-    def untrash(self, kind: Kind, name: str) -> None:
+    def untrash(self, kind: FileKind, name: str) -> None:
         self._move(self._path(kind, name, trashed=True), self._path(kind, name))
 
-    def delete(self, kind: Kind, name: str, *, trashed: bool = False) -> None:
+    def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
         path = self._path(kind, name, trashed=trashed)
         with self._translate("delete", path):
             path.unlink(missing_ok=True)
@@ -221,18 +221,18 @@ class LocalStore:
     def index_folder(self) -> Path | None:
         return self.root / "index" if is_fit_for_mmap(self.root) else None
 
-    def _folder(self, kind: Kind, *, trashed: bool = False) -> Path:
+    def _folder(self, kind: FileKind, *, trashed: bool = False) -> Path:
         base = self.root / _TRASH if trashed else self.root
-        return base if kind is Kind.CONFIG else base / kind.value
+        return base if kind is FileKind.CONFIG else base / kind.value
 
-    def _path(self, kind: Kind, name: str, *, trashed: bool = False) -> Path:
+    def _path(self, kind: FileKind, name: str, *, trashed: bool = False) -> Path:
         folder = self._folder(kind, trashed=trashed)
-        return folder / name[:2] / name if kind is Kind.PACK and not trashed else folder / name
+        return folder / name[:2] / name if kind is FileKind.PACK and not trashed else folder / name
 
     def _all_folders(self) -> list[Path]:
-        folders = [self._folder(kind) for kind in Kind]
-        folders += [self._folder(Kind.PACK) / f"{n:02x}" for n in range(256)]
-        return [*folders, *(self._folder(kind, trashed=True) for kind in (Kind.PACK, Kind.SNAPSHOT))]
+        folders = [self._folder(kind) for kind in FileKind]
+        folders += [self._folder(FileKind.PACK) / f"{n:02x}" for n in range(256)]
+        return [*folders, *(self._folder(kind, trashed=True) for kind in (FileKind.PACK, FileKind.SNAPSHOT))]
 
     def _mark(self, folder: Path) -> None:
         with self._dirty_lock:
@@ -287,7 +287,7 @@ class LocalStore:
         raise AssertionError("unreachable")
 
     @contextmanager
-    def _reading(self, kind: Kind, name: str) -> Iterator[int]:
+    def _reading(self, kind: FileKind, name: str) -> Iterator[int]:
         """`_opened` with errors translated; makes a path only for an error, for this is a hot path."""
         try:
             with self._opened(kind, name) as fd:
@@ -298,8 +298,8 @@ class LocalStore:
             raise StoreError.wrap("read", self.describe(kind, name), error) from error
 
     @contextmanager
-    def _opened(self, kind: Kind, name: str) -> Iterator[int]:
-        if kind is Kind.PACK:
+    def _opened(self, kind: FileKind, name: str) -> Iterator[int]:
+        if kind is FileKind.PACK:
             with self._files.borrow(name, lambda: self._open_file(kind, name)) as fd:
                 yield fd
             return
@@ -309,7 +309,7 @@ class LocalStore:
         finally:
             os.close(fd)
 
-    def _open_file(self, kind: Kind, name: str) -> int:
+    def _open_file(self, kind: FileKind, name: str) -> int:
         flags = os.O_RDONLY | os.O_CLOEXEC
         try:
             return os.open(self._path(kind, name), flags)

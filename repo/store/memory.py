@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.base.errors import Locked
 from holdfast.base.types import Buffer
-from holdfast.repo.store.interface import Entry, Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode, StoredFile
 
 
 class MemoryStore:
@@ -20,21 +20,21 @@ class MemoryStore:
         self._clock = clock
         self._guard = threading.Condition()
         self._holders = 0  # -1: one exclusive holder
-        self.files: dict[tuple[Kind, str], bytes] = {}
-        self.trashed: dict[tuple[Kind, str], tuple[bytes, float]] = {}
+        self.files: dict[tuple[FileKind, str], bytes] = {}
+        self.trashed: dict[tuple[FileKind, str], tuple[bytes, float]] = {}
 
-    def describe(self, kind: Kind, name: str) -> str:
+    def describe(self, kind: FileKind, name: str) -> str:
         return f"memory:{kind.value}/{name}"
 
-    def listing(self, kind: Kind, *, trashed: bool = False) -> Iterator[Entry]:
+    def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
         with self._guard:
             if trashed:
-                found = [Entry(n, len(d), t) for (k, n), (d, t) in self.trashed.items() if k is kind]
+                found = [StoredFile(n, len(d), t) for (k, n), (d, t) in self.trashed.items() if k is kind]
             else:
-                found = [Entry(n, len(d), 0.0) for (k, n), d in self.files.items() if k is kind]
+                found = [StoredFile(n, len(d), 0.0) for (k, n), d in self.files.items() if k is kind]
         yield from found
 
-    def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._guard:
             data = self.files.get((kind, name))
             if data is None and (kind, name) in self.trashed:
@@ -43,10 +43,10 @@ class MemoryStore:
             raise FileNotFoundError(self.describe(kind, name))
         return data[offset:] if length is None else data[offset : offset + length]
 
-    def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
+    def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         return self.read(kind, name, offset, length)
 
-    def put(self, kind: Kind, name: str, data: Buffer) -> bool:
+    def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
         with self._guard:
             if (kind, name) in self.files:
                 return False
@@ -56,21 +56,21 @@ class MemoryStore:
     def sync(self) -> None:
         pass
 
-    def trash(self, kind: Kind, name: str) -> None:
+    def trash(self, kind: FileKind, name: str) -> None:
         with self._guard:
             if (kind, name) in self.files:
                 self.trashed[kind, name] = (self.files.pop((kind, name)), self._clock())
             elif (kind, name) not in self.trashed:
                 raise FileNotFoundError(self.describe(kind, name))
 
-    def untrash(self, kind: Kind, name: str) -> None:
+    def untrash(self, kind: FileKind, name: str) -> None:
         with self._guard:
             if (kind, name) in self.trashed:
                 self.files[kind, name] = self.trashed.pop((kind, name))[0]
             elif (kind, name) not in self.files:
                 raise FileNotFoundError(self.describe(kind, name))
 
-    def delete(self, kind: Kind, name: str, *, trashed: bool = False) -> None:
+    def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
         with self._guard:
             (self.trashed if trashed else self.files).pop((kind, name), None)
 

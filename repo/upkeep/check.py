@@ -22,7 +22,7 @@ from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import CONFIG_NAMES, Entry, Kind
+from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, StoredFile
 from holdfast.repo.upkeep.reachability import Broken, mark
 
 
@@ -37,7 +37,7 @@ class Depth(IntEnum):
     """Every byte of every pack: its name, every record, every chunk's ID."""
 
 
-Subset = Callable[[Sequence[Entry]], Sequence[Entry]]
+Subset = Callable[[Sequence[StoredFile]], Sequence[StoredFile]]
 """Chooses the packs whose data is read."""
 
 _READERS = 2
@@ -55,7 +55,7 @@ class Finding:
 
 
 @dataclass(slots=True)
-class Report:
+class CheckReport:
     """What was looked at and found; no findings is what one hopes for."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -78,29 +78,29 @@ def check(
     subset: Subset | None = None,
     progress: ProgressFunction = lambda count: None,
     announce: Callable[[int], None] = lambda total: None,
-) -> Report:
+) -> CheckReport:
     """Look for damage. Damage is reported, not raised; of StoreErrors those of single packs.
 
     The index is rebuilt on the way, so nothing here rests on it; records found bad are left out of it, so
     that the next backup stores those chunks anew if it meets them. `announce` is told once how many bytes
     will be read, `progress` of each that was.
     """
-    report = Report()
+    report = CheckReport()
     report.findings += _check_configs(repository)
-    report.findings += _check_named(repository, Kind.KEY, _check_slot)
+    report.findings += _check_named(repository, FileKind.KEY, _check_slot)
     # What is pending may have one copy, and what it became too: a backup is at it, or was killed there.
-    pending = pair_names(repository.store, Kind.PENDING).keys()
-    for kind in (Kind.SNAPSHOT, Kind.PENDING):
+    pending = pair_names(repository.store, FileKind.PENDING).keys()
+    for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
         report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
     report.findings += _check_named(
         repository,
-        Kind.PROOF,
+        FileKind.PROOF,
         lambda data, where, name: open_proof(repository, data, where, name),
         unfinished=unfinished_proofs(repository),
     )
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
-    packs = sorted(repository.store.listing(Kind.PACK), key=lambda entry: entry.name)
+    packs = sorted(repository.store.listing(FileKind.PACK), key=lambda entry: entry.name)
     report.packs = len(packs)
     repository.drop_index()
     bad_packs = [
@@ -124,14 +124,14 @@ def check(
 
 
 def _check_configs(repository: Repository) -> Iterator[Finding]:
-    there = {entry.name for entry in repository.store.listing(Kind.CONFIG)}
+    there = {entry.name for entry in repository.store.listing(FileKind.CONFIG)}
     for name in CONFIG_NAMES:
-        where = repository.store.describe(Kind.CONFIG, name)
+        where = repository.store.describe(FileKind.CONFIG, name)
         if name not in there:
             yield Finding(where, "is missing", advice=_OTHER_COPY)
             continue
         try:
-            repository.verify_config(read_small(repository.store, Kind.CONFIG, name), where)
+            repository.verify_config(read_small(repository.store, FileKind.CONFIG, name), where)
         except (Damaged, Unsupported) as error:
             yield Finding(where, str(error), advice=_OTHER_COPY)
 
@@ -142,7 +142,7 @@ def _check_slot(data: bytes, where: str, name: str) -> object:
 
 def _check_named(
     repository: Repository,
-    kind: Kind,
+    kind: FileKind,
     parse: Callable[[bytes, str, str], object],
     *,
     unfinished: Collection[str] = (),
@@ -161,10 +161,10 @@ def _check_named(
                 yield Finding(where, str(error), advice="if the other copy is good, nothing is lost")
 
 
-def _check_directories(repository: Repository, packs: Sequence[Entry]) -> Iterator[Finding]:
+def _check_directories(repository: Repository, packs: Sequence[StoredFile]) -> Iterator[Finding]:
     for entry in packs:
         pack = PackID(entry.name)
-        where = repository.store.describe(Kind.PACK, pack)
+        where = repository.store.describe(FileKind.PACK, pack)
         try:
             read_directory(repository.store, repository.ciphers, pack, entry.size)
         except FileNotFoundError:
@@ -174,11 +174,11 @@ def _check_directories(repository: Repository, packs: Sequence[Entry]) -> Iterat
 
 
 def _read_packs(
-    repository: Repository, packs: Sequence[Entry], bad: set[ChunkID], progress: ProgressFunction
+    repository: Repository, packs: Sequence[StoredFile], bad: set[ChunkID], progress: ProgressFunction
 ) -> list[Finding]:
     """Read whole packs, two at a time; IDs of chunks that do not open go into `bad`."""
 
-    def read(entry: Entry) -> list[Finding]:
+    def read(entry: StoredFile) -> list[Finding]:
         found, chunks = _read_pack(repository, PackID(entry.name))
         bad.update(chunks)
         progress(entry.size)
@@ -189,9 +189,9 @@ def _read_packs(
 
 
 def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], list[ChunkID]]:
-    where = repository.store.describe(Kind.PACK, pack)
+    where = repository.store.describe(FileKind.PACK, pack)
     try:
-        data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT + 1))
+        data = memoryview(repository.store.read(FileKind.PACK, pack, 0, PACK_LIMIT + 1))
     except FileNotFoundError:
         return [], []
     except StoreError as error:
@@ -221,7 +221,7 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
 
 
 def _check_reachable(
-    repository: Repository, snapshots: Sequence[StoredSnapshot], report: Report
+    repository: Repository, snapshots: Sequence[StoredSnapshot], report: CheckReport
 ) -> Iterator[Finding]:
     """Every chunk of every recipe must be in a listed pack."""
     with IdSet(repository.scratch("check")) as seen:
@@ -280,8 +280,8 @@ def parse_subset(text: str) -> Subset:
     raise ValueError(f"not a subset: {text!r}; give n/t such as 1/7, p% such as 10%, or a size such as 10G")
 
 
-def _up_to(packs: Sequence[Entry], limit: int) -> list[Entry]:
-    chosen: list[Entry] = []
+def _up_to(packs: Sequence[StoredFile], limit: int) -> list[StoredFile]:
+    chosen: list[StoredFile] = []
     for entry in random.SystemRandom().sample(packs, len(packs)):
         chosen.append(entry)
         limit -= entry.size

@@ -10,7 +10,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import trash_pair, untrash_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.idset import IdSet
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.upkeep.prune_plan import mark_all
 
 
@@ -19,7 +19,7 @@ def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: f
     with repository.store.lock(LockMode.SHARED, lock_timeout):
         for id_ in ids:
             try:
-                trash_pair(repository.store, Kind.SNAPSHOT, id_)
+                trash_pair(repository.store, FileKind.SNAPSHOT, id_)
             except FileNotFoundError:
                 raise NotFound(f"snapshot {id_[:8]} is not there any more") from None
 
@@ -36,9 +36,9 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
         for id_ in ids:
             if id_ not in trashed:
                 raise NotFound(f"snapshot {id_[:8]} is not in the trash; `holdfast undelete` lists what is")
-        for entry in list(store.listing(Kind.PACK, trashed=True)):
+        for entry in list(store.listing(FileKind.PACK, trashed=True)):
             with suppress(FileNotFoundError):
-                store.untrash(Kind.PACK, entry.name)
+                store.untrash(FileKind.PACK, entry.name)
         store.sync()
         repository.refresh()
         for id_ in ids:
@@ -47,4 +47,4 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
                     raise Refused(
                         f"snapshot {id_[:8]} cannot come back: a prune has deleted some of its data"
                     )
-            untrash_pair(store, Kind.SNAPSHOT, id_)
+            untrash_pair(store, FileKind.SNAPSHOT, id_)

@@ -19,7 +19,7 @@ from holdfast.repo.packs.reader import open_payload, read_directory
 from holdfast.repo.packs.writer import PackWriter, Record
 from holdfast.repo.records.proofs import mend_proofs, remove_orphans
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.upkeep.prune_plan import PackUse, Plan, claimants, is_good, mark_all
 from holdfast.repo.upkeep.reachability import Broken, mark
 
@@ -92,15 +92,15 @@ def execute(
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _mend_pairs(repository)
         mend_proofs(repository)
-        if not plan.snapshots and not any(repository.store.listing(Kind.SNAPSHOT, trashed=True)):
+        if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
             quarantine = max(quarantine, _UNEXPLAINED)
         before = now() - quarantine.total_seconds()
         _empty_trash(repository, before, result)
         remove_orphans(repository, before=before)
         repository.store.clean()
-        for name in pair_names(repository.store, Kind.PENDING):  # no backup runs: what a crash left
-            delete_pair(repository.store, Kind.PENDING, name)
+        for name in pair_names(repository.store, FileKind.PENDING):  # no backup runs: what a crash left
+            delete_pair(repository.store, FileKind.PENDING, name)
         repository.store.sync()
         repository.refresh()
     return result
@@ -171,7 +171,7 @@ def _needed_records(
     pack = use.pack
     where = f"pack {pack}"
     cipher = repository.ciphers.get(pack)
-    data = memoryview(repository.store.read(Kind.PACK, pack, 0, PACK_LIMIT))
+    data = memoryview(repository.store.read(FileKind.PACK, pack, 0, PACK_LIMIT))
     entries = read_directory(repository.store, repository.ciphers, pack, use.size)
     for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
         if not wanted or copied.contains([header.id])[0]:
@@ -190,13 +190,13 @@ def _needed_records(
 
 def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:
     try:
-        repository.store.trash(Kind.PACK, pack)
+        repository.store.trash(FileKind.PACK, pack)
     except FileNotFoundError:
         return
     except NoSpace:
         # A disk so full that the trash cannot grow by a name. The exclusive lock is held and no
         # snapshot needs the pack: deleting it makes room for the rest.
-        repository.store.delete(Kind.PACK, pack)
+        repository.store.delete(FileKind.PACK, pack)
         result.notes.append(f"no room in the trash: pack {pack[:8]} was deleted at once")
 
 
@@ -233,9 +233,9 @@ def _bring_back_claimed(repository: Repository) -> bool:
     with IdSet(repository.scratch("claims")) as seen:
         if mark_all(repository, [*committed, *pending], seen, lambda count: None) == 0:
             return False
-        trashed = list(repository.store.listing(Kind.PACK, trashed=True))
+        trashed = list(repository.store.listing(FileKind.PACK, trashed=True))
     for entry in trashed:
-        repository.store.untrash(Kind.PACK, entry.name)
+        repository.store.untrash(FileKind.PACK, entry.name)
     repository.store.sync()
     repository.refresh()
     with IdSet(repository.scratch("claims")) as seen:
@@ -252,28 +252,28 @@ def _mend_pairs(repository: Repository) -> None:
     The exclusive lock is held, so nobody is at it; the half of a pair in the trash must not be deleted.
     """
     store = repository.store
-    trashed = pair_names(store, Kind.SNAPSHOT, trashed=True)
-    for name, count in pair_names(store, Kind.SNAPSHOT).items():
+    trashed = pair_names(store, FileKind.SNAPSHOT, trashed=True)
+    for name, count in pair_names(store, FileKind.SNAPSHOT).items():
         if name in trashed:
-            untrash_pair(store, Kind.SNAPSHOT, name)
+            untrash_pair(store, FileKind.SNAPSHOT, name)
         elif count < 2:
 
             def proven(data: bytes, where: str, name: str = name) -> bytes:
                 repository.parse_snapshot(data, where, name)
                 return data
 
-            data = read_pair(store, Kind.SNAPSHOT, name, proven)
+            data = read_pair(store, FileKind.SNAPSHOT, name, proven)
             with suppress(NoSpace):  # one copy is enough for now
-                put_pair(store, Kind.SNAPSHOT, name, data)
+                put_pair(store, FileKind.SNAPSHOT, name, data)
 
 
 def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
     store = repository.store
-    for entry in list(store.listing(Kind.PACK, trashed=True)):
+    for entry in list(store.listing(FileKind.PACK, trashed=True)):
         if entry.modified <= before:
-            store.delete(Kind.PACK, entry.name, trashed=True)
+            store.delete(FileKind.PACK, entry.name, trashed=True)
             result.deleted += 1
             result.freed_bytes += entry.size
-    for entry in list(store.listing(Kind.SNAPSHOT, trashed=True)):  # also what is half a pair
+    for entry in list(store.listing(FileKind.SNAPSHOT, trashed=True)):  # also what is half a pair
         if entry.modified <= before:
-            store.delete(Kind.SNAPSHOT, entry.name, trashed=True)
+            store.delete(FileKind.SNAPSHOT, entry.name, trashed=True)

@@ -14,7 +14,7 @@ from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.upkeep.reachability import Broken, mark
 
 _SCAN = 4096
@@ -88,7 +88,7 @@ def make_plan(
             break  # else a snapshot may have come after the packs were listed, as pushed log files do
     packs = [
         PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))
-        for e in repository.store.listing(Kind.PACK)
+        for e in repository.store.listing(FileKind.PACK)
         if repository.index.is_listed(PackID(e.name))
     ]
     keep, repack, small, remove = sort_packs(packs, max_unused)
@@ -172,7 +172,7 @@ def is_good(repository: Repository, place: Location) -> bool:
     """Whether the record there opens and its content matches its ID."""
     where = f"pack {place.pack}"
     try:
-        data = repository.store.read(Kind.PACK, place.pack, place.offset, place.length)
+        data = repository.store.read(FileKind.PACK, place.pack, place.offset, place.length)
         header, plain = open_record(repository.ciphers.get(place.pack), place.offset, data, where)
     except (Damaged, FileNotFoundError):
         return False

@@ -30,7 +30,7 @@ from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
-from holdfast.repo.snapshots.snapshot import Content, Item
+from holdfast.repo.snapshots.snapshot import Item, StoredStream
 
 _CONTROL_LIMIT: Final = 1 << 20
 _SYNCING: Final = 64
@@ -83,7 +83,7 @@ def check_target(target: Path) -> None:
 
 def restore_data_directory(
     repository: Repository,
-    item: Item | Content,
+    item: Item | StoredStream,
     catalogue: Catalogue,
     target: Path,
     *,

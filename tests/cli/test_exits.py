@@ -8,7 +8,7 @@ import click
 import pytest
 
 from holdfast.base import errors
-from holdfast.cli.base.context import Settings
+from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import MEANINGS, ExitCode, advice_for, code_for
 from holdfast.cli.base.failures import report
 from holdfast.cli.main import cli
@@ -85,7 +85,7 @@ def test_every_error_of_the_core_is_in_the_examples() -> None:
 def test_a_failure_is_told_without_a_traceback(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert report(error, Settings({})) == code
+    assert report(error, RunSettings({})) == code
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith("holdfast: ")
@@ -96,7 +96,7 @@ def test_a_failure_is_told_without_a_traceback(
 def test_a_failure_is_told_in_json(
     error: BaseException, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = Settings({})
+    settings = RunSettings({})
     settings.output.json = True
     report(error, settings)
     told = json.loads(capsys.readouterr().err)
@@ -108,7 +108,7 @@ def test_a_failure_is_told_in_json(
 def test_an_unexpected_error_names_itself_and_shows_more_only_when_asked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = Settings({})
+    settings = RunSettings({})
     report(ZeroDivisionError("secret detail"), settings)
     told = capsys.readouterr().err
     assert "internal error (ZeroDivisionError); run with -v for details" in told
@@ -119,7 +119,7 @@ def test_an_unexpected_error_names_itself_and_shows_more_only_when_asked(
 
 
 def test_a_message_with_control_characters_is_made_harmless(capsys: pytest.CaptureFixture[str]) -> None:
-    report(errors.NotFound("no snapshot \x1b[31mred\x07"), Settings({}))
+    report(errors.NotFound("no snapshot \x1b[31mred\x07"), RunSettings({}))
     assert "\\x1b[31mred\\x07" in capsys.readouterr().err
 
 

@@ -17,7 +17,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import BadRange
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth
@@ -91,7 +91,7 @@ def assert_sound(base: Base, store: MemoryStore, expected: dict[SnapshotID, Cont
         assert contents(repository, new.snapshot) == LAST
         prune(repository, base.clock)
         prune(repository, base.clock)
-        assert not pair_names(store, Kind.PENDING)
+        assert not pair_names(store, FileKind.PENDING)
         assert not store.trashed
         assert findings(repository, Depth.READ_DATA) == []
         assert make_plan(repository, max_unused=0.0).remove == ()
@@ -141,7 +141,7 @@ def test_a_backup_refused_at_any_operation_is_no_snapshot_and_no_harm(
     base: Base, make: Callable[[int], Fault], expected: str
 ) -> None:
     def verify(store: MemoryStore, error: str) -> None:
-        names = pair_names(store, Kind.SNAPSHOT)
+        names = pair_names(store, FileKind.SNAPSHOT)
         new = names.keys() - base.expected.keys()
         assert error == (expected if error else "")
         if error and not any(count == 2 for name, count in names.items() if name in new):
@@ -183,7 +183,7 @@ def test_a_forget_or_undelete_refused_at_any_operation_can_be_repeated(
     with open_repository(base.store, base.folder) as repository:
         forget(repository, base.ids[:1])
         prune(repository, base.clock, quarantine=timedelta(days=7))
-        assert any(kind is Kind.PACK for kind, _ in base.store.trashed)
+        assert any(kind is FileKind.PACK for kind, _ in base.store.trashed)
     assert fail_everywhere(base, lambda r: undelete(r, base.ids[:1]), make, verify) >= 6
 
 
@@ -199,7 +199,7 @@ def test_an_error_of_the_repository_never_becomes_a_partial_snapshot(base: Base,
         seen: list[Operation] = []
 
         def fault(operation: Operation) -> None:
-            if operation.action == action and (action != "read" or operation.kind is Kind.PACK):
+            if operation.action == action and (action != "read" or operation.kind is FileKind.PACK):
                 seen.append(operation)
                 raise StoreError.wrap(action, operation.name, OSError(errno.EIO, "broken disk"))
 
@@ -398,7 +398,7 @@ def test_a_sync_waits_for_the_names_that_another_thread_took_to_sync(tmp_path: P
         real(fd)
         order.append(threading.current_thread().name)
 
-    store.put(Kind.PACK, "ab" * 32, b"pack")
+    store.put(FileKind.PACK, "ab" * 32, b"pack")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", slow)
         first = threading.Thread(target=store.sync, name="first")

@@ -15,7 +15,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.keyslots import new_recovery_key
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import SubjectKind
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth
@@ -114,10 +114,10 @@ BITS = range(8) if LONG else (None,)
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200 if LONG else 300)
-@pytest.mark.parametrize("kind", [Kind.CONFIG, Kind.KEY, Kind.SNAPSHOT, Kind.PACK])
+@pytest.mark.parametrize("kind", [FileKind.CONFIG, FileKind.KEY, FileKind.SNAPSHOT, FileKind.PACK])
 @pytest.mark.parametrize("bit", BITS)
 def test_every_flipped_byte_is_found_and_never_read_as_data(
-    kind: Kind, bit: int | None, folder: Path
+    kind: FileKind, bit: int | None, folder: Path
 ) -> None:
     pristine = MemoryStore()
     specimen = fill_repository(pristine, folder)
@@ -131,17 +131,17 @@ def test_every_flipped_byte_is_found_and_never_read_as_data(
             store.files[key] = bytes(flipped)
             secret = specimen.recovery if offset % 2 else PASSWORD
             with open_repository(store, folder, password=secret) as repository:
-                if kind is Kind.PACK:
+                if kind is FileKind.PACK:
                     # With the index from before the check.
                     assert_right_or_refused(repository, specimen, fully=LONG or offset % 16 == 0)
                 found = findings(repository)
                 where = store.describe(*key)
                 assert any(where in f.where or key[1] in f.where + f.problem for f in found), (key, offset)
-                if kind is Kind.PACK and LONG:
+                if kind is FileKind.PACK and LONG:
                     assert_right_or_refused(repository, specimen)
-                elif kind is not Kind.PACK and (LONG or offset % 4 == 0):
+                elif kind is not FileKind.PACK and (LONG or offset % 4 == 0):
                     assert all_contents(repository) == specimen.expected, (key, offset)
-                elif kind is not Kind.PACK:
+                elif kind is not FileKind.PACK:
                     assert {s.id for s in repository.snapshots().good} == specimen.expected.keys()
             tried += 1
     assert tried > 600
@@ -150,7 +150,9 @@ def test_every_flipped_byte_is_found_and_never_read_as_data(
 def test_a_flipped_byte_in_a_chunk_names_the_pack_the_chunk_and_what_it_affects(folder: Path) -> None:
     store = MemoryStore()
     specimen = fill_repository(store, folder)
-    key, whole = max(((k, v) for k, v in store.files.items() if k[0] is Kind.PACK), key=lambda kv: len(kv[1]))
+    key, whole = max(
+        ((k, v) for k, v in store.files.items() if k[0] is FileKind.PACK), key=lambda kv: len(kv[1])
+    )
     flipped = bytearray(whole)
     flipped[64 + 64 + 5] ^= 1  # head, first record's header, then its payload
     store.files[key] = bytes(flipped)
@@ -165,7 +167,7 @@ def test_a_backup_after_the_check_heals_a_flipped_chunk(folder: Path) -> None:
     store = MemoryStore()
     specimen = fill_repository(store, folder)
     for key, whole in list(store.files.items()):
-        if key[0] is Kind.PACK:
+        if key[0] is FileKind.PACK:
             flipped = bytearray(whole)
             flipped[64 + 64 + 5] ^= 1
             store.files[key] = bytes(flipped)
@@ -283,7 +285,7 @@ def test_a_copy_under_another_name_is_found_and_stops_nothing(
             for stored in repository.snapshots().good:
                 if stored.snapshot.subject.name == "again":
                     for name in (stored.id, stored.id + ".2"):
-                        store.delete(Kind.SNAPSHOT, name)
+                        store.delete(FileKind.SNAPSHOT, name)
         copy.unlink()
 
 
@@ -338,7 +340,7 @@ def test_a_copy_without_empty_folders_works(on_disk: tuple[Path, Specimen], fold
         new = backup(repository, {"dump.sql": data(5, 2000)}, time=later(5)).stored
         assert contents(repository, new.snapshot) == {"dump.sql": data(5, 2000)}
         for name in (new.id, new.id + ".2"):
-            store.trash(Kind.SNAPSHOT, name)
+            store.trash(FileKind.SNAPSHOT, name)
         assert findings(repository) == []
 
 

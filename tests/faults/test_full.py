@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.base.errors import NoSpace
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
@@ -123,7 +123,7 @@ def test_on_a_full_disk_all_that_reads_works_and_prune_makes_room(small: Path, t
     with opened(root, cache) as repository:
         prune(repository)
         assert make_plan(repository, max_unused=0.0).remove == ()
-        assert not list(repository.store.listing(Kind.PACK, trashed=True))
+        assert not list(repository.store.listing(FileKind.PACK, trashed=True))
 
 
 @pytest.mark.parametrize("index", ["as it was", "deleted"])

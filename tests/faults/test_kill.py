@@ -22,7 +22,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth, Finding
 from holdfast.repo.upkeep.forget import forget, undelete
@@ -83,7 +83,7 @@ def base(tmp_path: Path) -> Iterator[Base]:
         with local(root) as store, open_repository(store, folder / "cache") as repository:
             ids = [backup(repository, OLD).stored.id, backup(repository, NEXT, time=later(1)).stored.id]
             expected = all_contents(repository)
-            assert len(list(store.listing(Kind.PACK))) >= 3
+            assert len(list(store.listing(FileKind.PACK))) >= 3
         yield Base(folder, root, ids, expected)
 
 
@@ -104,7 +104,7 @@ def prune(repository: Repository, *, quarantine: timedelta = timedelta(0), max_u
 
 def assert_sound(repository: Repository, expected: dict[SnapshotID, Content], k: int) -> None:
     """What was there is there, check finds nothing, and the next backup and prune work and clean up."""
-    root = Path(repository.store.describe(Kind.CONFIG, "config")).parent
+    root = Path(repository.store.describe(FileKind.CONFIG, "config")).parent
     found = repository.snapshots()
     assert not found.damaged
     for stored in found.good:
@@ -118,8 +118,8 @@ def assert_sound(repository: Repository, expected: dict[SnapshotID, Content], k:
     prune(repository)
     prune(repository)  # what a crash had claimed is free after the first
     assert leftovers(root) == []
-    assert not pair_names(repository.store, Kind.PENDING)
-    assert list(repository.store.listing(Kind.PACK, trashed=True)) == []
+    assert not pair_names(repository.store, FileKind.PENDING)
+    assert list(repository.store.listing(FileKind.PACK, trashed=True)) == []
     assert findings(repository, Depth.READ_DATA) == []
     assert make_plan(repository, max_unused=0.0).remove == ()
     for stored in repository.snapshots().good:
@@ -169,7 +169,7 @@ def test_an_undelete_killed_at_any_call_can_be_repeated(base: Base) -> None:
     def prepare(repository: Repository) -> None:
         forget(repository, base.ids[:1])
         prune(repository, quarantine=timedelta(days=7))
-        assert list(repository.store.listing(Kind.PACK, trashed=True))
+        assert list(repository.store.listing(FileKind.PACK, trashed=True))
 
     opened(base.root, prepare)
 
@@ -375,7 +375,7 @@ def test_the_lock_of_a_killed_process_is_free_at_once(base: Base) -> None:
         with local(base.root) as store, open_repository(store, base.folder / "cache") as repository:
 
             def die(operation: Operation) -> None:
-                if operation.action == "put" and operation.kind is Kind.PENDING:
+                if operation.action == "put" and operation.kind is FileKind.PENDING:
                     kill_me()
 
             repository.store = FaultyStore(store, die)

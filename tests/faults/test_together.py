@@ -19,7 +19,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.forget import forget
 from holdfast.repo.upkeep.prune import execute
@@ -116,7 +116,7 @@ class Child:
         return code
 
 
-def pausing_at(action: str, kind: Kind | None, pause: Callable[[], None]) -> Callable[[Operation], None]:
+def pausing_at(action: str, kind: FileKind | None, pause: Callable[[], None]) -> Callable[[Operation], None]:
     """A fault that pauses once, at the first such operation."""
     waiting = [True]
 
@@ -128,7 +128,7 @@ def pausing_at(action: str, kind: Kind | None, pause: Callable[[], None]) -> Cal
     return fault
 
 
-def child_backup(root: Path, content: Content, hours: float, action: str, kind: Kind | None) -> Child:
+def child_backup(root: Path, content: Content, hours: float, action: str, kind: FileKind | None) -> Child:
     def work(pause: Callable[[], None]) -> None:
         with local(root) as store:
             faulty = FaultyStore(store, pausing_at(action, kind, pause))
@@ -138,8 +138,8 @@ def child_backup(root: Path, content: Content, hours: float, action: str, kind: 
     return Child.start(work)
 
 
-@pytest.mark.parametrize("kind", [Kind.PACK, Kind.PENDING, Kind.SNAPSHOT])
-def test_two_processes_back_up_the_same_content_at_once(root: Path, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [FileKind.PACK, FileKind.PENDING, FileKind.SNAPSHOT])
+def test_two_processes_back_up_the_same_content_at_once(root: Path, kind: FileKind) -> None:
     children = [child_backup(root, FIRST, hours, "put", kind) for hours in (1, 2)]
     for child in children:
         child.wait_until_paused()
@@ -178,7 +178,7 @@ def test_threads_of_one_process_back_up_at_once(root: Path, rounds: int) -> None
 
 
 def test_a_prune_waits_for_a_backup_and_gives_up_in_time(root: Path) -> None:
-    child = child_backup(root, FIRST, 1, "put", Kind.PENDING)
+    child = child_backup(root, FIRST, 1, "put", FileKind.PENDING)
     child.wait_until_paused()
 
     def try_to_prune(repository: Repository) -> None:
@@ -202,7 +202,7 @@ def test_a_backup_waits_for_a_prune_and_gives_up_in_time(root: Path) -> None:
 
     def work(pause: Callable[[], None]) -> None:
         with local(root) as store:
-            faulty = FaultyStore(store, pausing_at("trash", Kind.PACK, pause))
+            faulty = FaultyStore(store, pausing_at("trash", FileKind.PACK, pause))
             with open_repository(faulty, root.parent / "cache") as repository:
                 prune(repository)
 
@@ -220,9 +220,9 @@ def test_a_backup_waits_for_a_prune_and_gives_up_in_time(root: Path) -> None:
     opened(root, lambda repository: assert_all(repository, FIRST))
 
 
-@pytest.mark.parametrize("at", [("trash", Kind.PACK), ("delete", Kind.PACK), ("put", Kind.PACK)])
+@pytest.mark.parametrize("at", [("trash", FileKind.PACK), ("delete", FileKind.PACK), ("put", FileKind.PACK)])
 def test_a_prune_that_is_killed_leaves_no_lock_and_the_waiting_backup_goes_on(
-    root: Path, at: tuple[str, Kind]
+    root: Path, at: tuple[str, FileKind]
 ) -> None:
     def prepare(repository: Repository) -> None:
         one = backup(repository, FIRST).stored
@@ -293,7 +293,7 @@ def test_a_reader_goes_on_while_its_snapshot_is_forgotten_and_pruned(
         plan = make_plan(repository)
         now = (lambda: FAR) if not quarantine else (lambda: 0.0)
         execute(repository, plan, quarantine=quarantine, now=now, lock_timeout=0.0)
-        assert not list(repository.store.listing(Kind.PACK))
+        assert not list(repository.store.listing(FileKind.PACK))
 
     opened(root, forget_and_prune)
     child.go_on()

@@ -21,7 +21,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section, encode
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.snapshots.snapshot import Content, Item, ItemKind, Snapshot
+from holdfast.repo.snapshots.snapshot import Item, ItemKind, Snapshot, StoredStream
 from support.basics import put_item
 from support.cli import Place, flip_byte
 from support.cluster_tar import CLUSTER, member
@@ -264,10 +264,10 @@ def commit_with(place: Place, catalogue: bytes | None, path: str, stored: bytes 
     None for one that is lost."""
     with mount_of(place).opened() as repository, Writer(repository) as writer:
         snapshot = snapshot_of(repository, "shop")
-        content = Content(ChunkID(bytes(32)), 100)
+        content = StoredStream(ChunkID(bytes(32)), 100)
         if catalogue is not None:
             put = put_item(writer, repository, [catalogue])
-            content = Content(put.recipe, put.size)
+            content = StoredStream(put.recipe, put.size)
         item = put_item(writer, repository, [stored]) if stored else snapshot.items[0]
         item = replace(item, path=path, kind=ItemKind.DUMP, catalogue=content)
         subject = replace(snapshot.subject, name="odd")
@@ -322,7 +322,7 @@ def test_what_is_stored_taken_apart_is_never_given_out_so(shop: Shop, place: Pla
             assert names(folder) == ["snapshot.json"]
 
 
-def chunk_at(place: Place, content: Content | Item, offset: int) -> tuple[Path, int]:
+def chunk_at(place: Place, content: StoredStream | Item, offset: int) -> tuple[Path, int]:
     """The pack with the chunk that holds this byte, and where in it."""
     with mount_of(place).opened() as repository:
         (extent,) = Reader(repository).recipe(content).extents(offset, offset + 1)

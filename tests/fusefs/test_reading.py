@@ -28,7 +28,7 @@ from holdfast.repo.core.mirrored import trash_pair
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.tree.build import Tree
 from support.basics import new_repository, random_bytes, store_file
@@ -46,13 +46,13 @@ class SlowStore(MemoryStore):
         self.pack_reads = 0
         self.readers: set[str] = set()
 
-    def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        if kind is Kind.PACK:
+    def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        if kind is FileKind.PACK:
             self.pack_reads += 1
             self.readers.add(threading.current_thread().name)
         return super().read(kind, name, offset, length)
 
-    def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
+    def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         return None
 
 
@@ -196,9 +196,9 @@ def test_damage_is_an_error_there_and_nowhere_else(
     assert bad.id is not None
     place = repository.index.locations(bad.id)[0]
     assert isinstance(repository.store, MemoryStore)
-    pack = bytearray(repository.store.files[Kind.PACK, place.pack])
+    pack = bytearray(repository.store.files[FileKind.PACK, place.pack])
     pack[place.offset + 1000] ^= 1
-    repository.store.files[Kind.PACK, place.pack] = bytes(pack)
+    repository.store.files[FileKind.PACK, place.pack] = bytes(pack)
 
     async def work(bench: Bench) -> None:
         file = bench.open(item)
@@ -224,7 +224,7 @@ def test_pack_that_is_gone_is_a_missing_chunk(slow_repository: Repository) -> No
         bench.reader.node(item.recipe)
         assert isinstance(slow_repository.store, MemoryStore)
         for kind, name in list(slow_repository.store.files):
-            if kind is Kind.PACK:
+            if kind is FileKind.PACK:
                 slow_repository.store.delete(kind, name)
         for length in (4096, 5 * CHUNK):
             with pytest.raises(MissingChunk):
@@ -316,7 +316,7 @@ def test_live_tree_looks_at_most_once_a_second(memory_repository: Repository) ->
             assert len(shown(tree)) == 2
             assert gone == []
             for stored in memory_repository.snapshots().good:
-                trash_pair(memory_repository.store, Kind.SNAPSHOT, stored.id)
+                trash_pair(memory_repository.store, FileKind.SNAPSHOT, stored.id)
             clock.now += 1.5
             await tree.look()
             assert shown(tree) == []
@@ -355,7 +355,7 @@ def test_damaged_snapshot_is_logged_once_and_left_out(
     victim = memory_repository.snapshots().good[0].id
     assert isinstance(memory_repository.store, MemoryStore)
     for name in (victim, victim + ".2"):
-        memory_repository.store.files[Kind.SNAPSHOT, name] = b"nonsense"
+        memory_repository.store.files[FileKind.SNAPSHOT, name] = b"nonsense"
     catalog = Catalog(memory_repository)
     tree = catalog.update(None)
     assert tree is not None

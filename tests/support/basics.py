@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.types import Buffer, ChunkID, SnapshotID
-from holdfast.ingest.backup.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.ingest.sources.source import (
     Source,
     SourceExtent,
 )
-from holdfast.repo.chunks.chunker import BLOCK, STREAM, CutterSpec
+from holdfast.repo.chunks.chunker import BLOCK, STREAM, ChunkerSpec
 from holdfast.repo.chunks.recipe import RecipeBuilder
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -93,7 +93,7 @@ def put_item(
 
 
 def make_item(
-    recipe: ChunkID, size: int, *, path: str = "file", allocated: int = 0, cutter: CutterSpec = STREAM
+    recipe: ChunkID, size: int, *, path: str = "file", allocated: int = 0, cutter: ChunkerSpec = STREAM
 ) -> Item:
     return Item(path, ItemKind.FILE, size, allocated, 0, cutter, recipe)
 
@@ -129,7 +129,7 @@ def read_item(repository: Repository, item: Item) -> bytes:
     return reader.read(reader.recipe(item), 0, item.size)
 
 
-def backup(repository: Repository, *sources: Source, **changes: object) -> Outcome:
+def backup(repository: Repository, *sources: Source, **changes: object) -> BackupOutcome:
     """`back_up` with a request that `changes` fields of."""
     settings: dict[str, object] = {
         "name": "subject",
@@ -138,7 +138,7 @@ def backup(repository: Repository, *sources: Source, **changes: object) -> Outco
         "time": NOW,
     } | changes
     parts = plan_parts(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
-    request = Request(parts=parts, **settings)  # type: ignore[arg-type]  # fields by name
+    request = BackupRequest(parts=parts, **settings)  # type: ignore[arg-type]  # fields by name
     return back_up(repository, request, progress=ignore, clock=lambda: 0.0)
 
 

@@ -12,16 +12,16 @@ from fractions import Fraction
 
 from blake3 import blake3
 
-from holdfast.repo.chunks.chunker import CutterKind, CutterSpec
+from holdfast.repo.chunks.chunker import ChunkerKind, ChunkerSpec
 
 BLOCK = 4096
 WORD = 1 << 64
 HALF = 1 << 32
 
 
-def cut(spec: CutterSpec, key: bytes, stream: bytes) -> list[int]:
+def cut(spec: ChunkerSpec, key: bytes, stream: bytes) -> list[int]:
     """All pieces of a whole `stream`: n > 0 a chunk, n < 0 a hole of -n bytes."""
-    if spec.kind is CutterKind.ALIGNED:
+    if spec.kind is ChunkerKind.ALIGNED:
         return list(_aligned(spec, key, stream))
     return list(_gear(spec, key, stream))
 
@@ -40,7 +40,7 @@ def block_hash(key: bytes, block: bytes) -> int:
     return (x ^ (x >> 32)) * (second | 1) % WORD
 
 
-def _aligned(spec: CutterSpec, key: bytes, stream: bytes) -> Iterator[int]:
+def _aligned(spec: ChunkerSpec, key: bytes, stream: bytes) -> Iterator[int]:
     steps = spec.average // BLOCK
     chunk = hole = 0
     for block in (stream[i : i + BLOCK] for i in range(0, len(stream), BLOCK)):
@@ -65,7 +65,7 @@ def _aligned(spec: CutterSpec, key: bytes, stream: bytes) -> Iterator[int]:
         yield -hole
 
 
-def _gear(spec: CutterSpec, key: bytes, stream: bytes) -> Iterator[int]:
+def _gear(spec: ChunkerSpec, key: bytes, stream: bytes) -> Iterator[int]:
     table = _words(blake3(b"holdfast cutter gear v1", key=key).digest(length=256 * 8), 8)
     switch = spec.average * 5 // 8
     strict = -(-WORD // (2 * spec.average))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.formats.disks.base.image import ExtentKind, Image
-from holdfast.ingest.exports.export import Export
+from holdfast.ingest.exports.export import VmExport
 from support.basics import need, random_bytes
 
 UUID = "5f1c2b3a-4d5e-4f60-8172-93a4b5c6d7e8"
@@ -64,7 +64,7 @@ def content_of(image: Image, unit: int = 256 << 10) -> bytes:
     return bytes(found)
 
 
-def everything(export: Export) -> bytes:
+def everything(export: VmExport) -> bytes:
     """All bytes that a backup of an export would hold."""
     disks = b"".join(content_of(disk.image) for disk in export.disks)
     return disks + b"".join(definition.data for definition in export.definitions)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.base.types import SnapshotID
-from holdfast.ingest.backup.backup import Outcome, Request, back_up
+from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.core.keyslots import add_slot
@@ -75,12 +75,12 @@ def backup(
     kind: SubjectKind | None = SubjectKind.DATABASE,
     time: datetime = NOW,
     sources: Sequence[Source] = (),
-) -> Outcome:
+) -> BackupOutcome:
     """Back `content` up (or `sources`); item paths are its keys when there are several."""
     everything = list(sources) or [MemorySource(plain, path) for path, plain in content.items()]
     return back_up(
         repository,
-        Request(
+        BackupRequest(
             parts=plan_parts(everything, kind),
             name=name,
             host="host",

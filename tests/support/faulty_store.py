@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from holdfast.base.errors import StoreError
 from holdfast.base.types import Buffer
-from holdfast.repo.store.interface import Entry, Kind, LockMode, Store
+from holdfast.repo.store.interface import FileKind, LockMode, Store, StoredFile
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ class Operation:
 
     number: int
     action: str
-    kind: Kind | None = None
+    kind: FileKind | None = None
     name: str = ""
 
 
@@ -84,11 +84,11 @@ class FaultyStore:
     operations: list[Operation] = field(default_factory=list)
     _guard: threading.Lock = field(default_factory=threading.Lock)
 
-    def did(self, *actions: str) -> list[tuple[str, Kind | None]]:
+    def did(self, *actions: str) -> list[tuple[str, FileKind | None]]:
         """(action, kind) of the operations so far, of these actions only."""
         return [(o.action, o.kind) for o in self.operations if o.action in actions]
 
-    def _do(self, action: str, kind: Kind | None, name: str, work: Callable[[], T]) -> T:
+    def _do(self, action: str, kind: FileKind | None, name: str, work: Callable[[], T]) -> T:
         with self._guard:
             operation = Operation(len(self.operations) + 1, action, kind, name)
             self.operations.append(operation)
@@ -97,31 +97,31 @@ class FaultyStore:
         self.after(operation)
         return result
 
-    def describe(self, kind: Kind, name: str) -> str:
+    def describe(self, kind: FileKind, name: str) -> str:
         return self.inner.describe(kind, name)
 
-    def listing(self, kind: Kind, *, trashed: bool = False) -> Iterator[Entry]:
+    def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
         return iter(self._do("list", kind, "", lambda: list(self.inner.listing(kind, trashed=trashed))))
 
-    def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         return self._do("read", kind, name, lambda: self.inner.read(kind, name, offset, length))
 
-    def read_cached(self, kind: Kind, name: str, offset: int, length: int) -> bytes | None:
+    def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         return self._do("read", kind, name, lambda: self.inner.read_cached(kind, name, offset, length))
 
-    def put(self, kind: Kind, name: str, data: Buffer) -> bool:
+    def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
         return self._do("put", kind, name, lambda: self.inner.put(kind, name, data))
 
     def sync(self) -> None:
         self._do("sync", None, "", self.inner.sync)
 
-    def trash(self, kind: Kind, name: str) -> None:
+    def trash(self, kind: FileKind, name: str) -> None:
         self._do("trash", kind, name, lambda: self.inner.trash(kind, name))
 
-    def untrash(self, kind: Kind, name: str) -> None:
+    def untrash(self, kind: FileKind, name: str) -> None:
         self._do("untrash", kind, name, lambda: self.inner.untrash(kind, name))
 
-    def delete(self, kind: Kind, name: str, *, trashed: bool = False) -> None:
+    def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
         self._do("delete", kind, name, lambda: self.inner.delete(kind, name, trashed=trashed))
 
     @contextmanager

@@ -13,7 +13,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, decode
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner
 from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
-from holdfast.ingest.backup.backup import Request, back_up
+from holdfast.ingest.backup.backup import BackupRequest, back_up
 from holdfast.ingest.backup.plan import Part, plan_parts
 from holdfast.ingest.sources.image import BytesSource
 from holdfast.ingest.sources.wrapped import innermost
@@ -87,7 +87,7 @@ def catalogue_of(repository: Repository, stored: StoredSnapshot) -> Catalogue:
 def _back_up(
     repository: Repository, parts: Sequence[Part], facts: DumpFacts, time: datetime | None
 ) -> StoredSnapshot:
-    request = Request(
+    request = BackupRequest(
         parts,
         NAME,
         "test",

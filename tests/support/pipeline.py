@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.ingest.pipeline.parent_chunks import Parent
+from holdfast.ingest.pipeline.parent_chunks import ParentRecipe
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.ingest.sources.source import Source
-from holdfast.repo.chunks.chunker import Cutter, CutterSpec
-from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
+from holdfast.repo.chunks.chunker import Chunker, ChunkerSpec
+from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decode_node
 from holdfast.repo.format.crypto import Keys, Suite
 from support.basics import ignore
 
@@ -36,7 +36,7 @@ class MemoryWriter:
         self.nodes[id_] = node
         return id_
 
-    def load(self, id_: ChunkID) -> Node:
+    def load(self, id_: ChunkID) -> RecipeNode:
         return decode_node(self.nodes[id_], id_.hex())
 
     def recipe(self, ingested: Ingested) -> Recipe:
@@ -51,20 +51,20 @@ class MemoryWriter:
 def ingest(
     writer: MemoryWriter,
     source: Source,
-    spec: CutterSpec,
+    spec: ChunkerSpec,
     parent: Recipe | None = None,
     *,
     present: bool = False,
 ) -> Ingested:
     pipeline = Pipeline(writer, KEYS, ignore, threads=2)  # type: ignore[arg-type]  # all that is used of a Writer
-    return pipeline.ingest(source, spec, Parent(parent, present) if parent else None)
+    return pipeline.ingest(source, spec, ParentRecipe(parent, present) if parent else None)
 
 
-def cut_directly(content: bytes, spec: CutterSpec) -> Ingested:
+def cut_directly(content: bytes, spec: ChunkerSpec) -> Ingested:
     """The whole content in one call of the cutter: what every way must give."""
     builder = RecipeBuilder(MemoryWriter().put_node)
     at = 0
-    for piece in Cutter(spec, KEYS.cut).cut(content, final=True):
+    for piece in Chunker(spec, KEYS.cut).cut(content, final=True):
         if piece < 0:
             builder.add_hole(-piece)
         else:

@@ -13,7 +13,14 @@ from typing import Any
 from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.snapshots.snapshot import Consistency, Content, ItemKind, Snapshot, Subject, SubjectKind
+from holdfast.repo.snapshots.snapshot import (
+    Consistency,
+    ItemKind,
+    Snapshot,
+    StoredStream,
+    Subject,
+    SubjectKind,
+)
 from holdfast.repo.store.local import LocalStore
 from holdfast.servers.confined.private import PREFIX
 from support.basics import NOW, put_item
@@ -46,7 +53,7 @@ def put_dump(
         beside = None
         if catalogue is not None:
             stored = put_item(writer, repository, pieces(encode(catalogue)))
-            beside = Content(stored.recipe, stored.size)
+            beside = StoredStream(stored.recipe, stored.size)
         item = replace(item, kind=ItemKind.DUMP, catalogue=beside)
         subject = Subject(SubjectKind.DATABASE, name, engine=engine)
         writer.commit(Snapshot(subject, NOW, "host", "test", Consistency.APPLICATION, "", (item,), "test"))

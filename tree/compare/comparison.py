@@ -9,7 +9,7 @@ from holdfast.base.errors import HoldfastError, NotFound, Refused, RepositoryErr
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.values.naming import FILES
 from holdfast.formats.guests.values.values import GuestError
-from holdfast.repo.chunks.recipe_diff import Ranges, differing
+from holdfast.repo.chunks.recipe_diff import RangeSet, differing
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, ItemKind
 from holdfast.tree.compare.difference import Change, Difference, State, entry_state, sided
@@ -129,7 +129,7 @@ class Comparison:
         total = 0
         if before.kind is after.kind is ItemKind.DISK:
             recipes = (before.recipe, before.size), (after.recipe, after.size)
-            total = Ranges(differing(*recipes, self._reader.node)).total
+            total = RangeSet(differing(*recipes, self._reader.node)).total
         yield Difference(Change.MODIFIED, path, *states, what=("content",), differing=total)
 
     # ---- inside of disks --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from holdfast.formats.guests.client.content import Contents, merged
 from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.values import Entry
 from holdfast.repo.chunks.chunker import is_zero
-from holdfast.repo.chunks.recipe_diff import Ranges, differing
+from holdfast.repo.chunks.recipe_diff import RangeSet, differing
 from holdfast.repo.core.reader import Reader
 
 _STEP: Final = 1 << 20
@@ -38,7 +38,7 @@ class SameContent:
         self._one = one
         self._other = other
         before, after = one.item, other.item
-        self.changed = Ranges(
+        self.changed = RangeSet(
             differing((before.recipe, before.size), (after.recipe, after.size), reader.node)
         )
 

@@ -17,7 +17,7 @@ from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency, Item, ItemKind, SubjectKind
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth, check
 from support.basics import NOW, MemorySource, backup, new_repository, open_repository, random_bytes, read_item
@@ -46,7 +46,7 @@ def closing() -> Iterator[ExitStack]:
 
 def nothing_was_committed(repository: Repository) -> bool:
     store = repository.store
-    return not list(store.listing(Kind.SNAPSHOT)) and not list(store.listing(Kind.PENDING))
+    return not list(store.listing(FileKind.SNAPSHOT)) and not list(store.listing(FileKind.PENDING))
 
 
 def command(closing: ExitStack, code: str, name: str = "shop") -> CommandSource:
@@ -174,8 +174,8 @@ def test_an_item_that_is_cut_by_another_rule_now_has_no_guide(repository: Reposi
 def test_a_parent_whose_data_is_damaged_is_healed_by_the_next_backup(repository: Repository) -> None:
     """Packs are gone, the source is not: what can be stored again is, and old snapshots are whole again."""
     first = backup(repository, MemorySource(IMAGE, "a.raw")).stored
-    for entry in list(repository.store.listing(Kind.PACK)):
-        repository.store.delete(Kind.PACK, entry.name)
+    for entry in list(repository.store.listing(FileKind.PACK)):
+        repository.store.delete(FileKind.PACK, entry.name)
     second = backup(repository, MemorySource(IMAGE, "a.raw"), time=NOW + timedelta(days=1)).stored
     assert second.snapshot.parent == first.id
     for stored in (first, second):
@@ -309,7 +309,7 @@ def test_a_snapshot_is_as_consistent_as_its_worst_item_and_no_less_than_required
             with pytest.raises(LessConsistent, match=f"{grade.value}-consistent"):
                 backup(repository, *sources, required=required)
     assert repository.snapshots().good == before
-    assert not list(repository.store.listing(Kind.PENDING))
+    assert not list(repository.store.listing(FileKind.PENDING))
 
 
 # ---- what cannot be read ------------------------------------------------------------------------------
@@ -357,12 +357,12 @@ def test_a_source_that_is_given_up_leaves_nothing(repository: Repository) -> Non
 
 
 def test_progress_counts_every_byte_of_every_source(repository: Repository) -> None:
-    from holdfast.ingest.backup.backup import Request, back_up  # noqa: PLC0415  the helper ignores progress
+    from holdfast.ingest.backup.backup import BackupRequest, back_up  # noqa: PLC0415  the helper ignores progress
     from holdfast.ingest.backup.plan import plan_parts  # noqa: PLC0415  as above
 
     seen: list[int] = []
     sources = [MemorySource(IMAGE, "a.raw"), MemorySource(b"xyz", "b")]
-    request = Request(plan_parts(sources, None), "n", "h", "p")
+    request = BackupRequest(plan_parts(sources, None), "n", "h", "p")
     back_up(repository, request, progress=seen.append)
     assert sum(seen) == len(IMAGE) + 3
 
@@ -385,9 +385,9 @@ def test_the_next_backup_of_a_dump_heals_what_was_lost(local_store: LocalStore, 
     with new_repository(local_store, tmp_path / "cache") as repository:
         first = backup(repository, MemorySource(content, "a.sql")).stored.snapshot
         assert backup(repository, MemorySource(content, "a.sql")).stored.snapshot.stats.chunks < 30
-        for entry in list(local_store.listing(Kind.PACK)):
+        for entry in list(local_store.listing(FileKind.PACK)):
             if entry.size > 1 << 20:
-                local_store.delete(Kind.PACK, entry.name)
+                local_store.delete(FileKind.PACK, entry.name)
         with pytest.raises(MissingChunk):
             read_item(repository, first.items[0])
         assert backup(repository, MemorySource(content, "a.sql")).stored.snapshot.stats.new > 2 << 20

@@ -20,7 +20,7 @@ from holdfast.formats.disks.open import open_image
 from holdfast.ingest.exports.companions import companions_for, extent_stem
 from holdfast.ingest.exports.joined import JoinedFile
 from holdfast.ingest.exports.names import base_name, canonical_uuid, is_plain, shown_name, unique_name
-from holdfast.ingest.exports.opened import Folder, OpenedFiles
+from holdfast.ingest.exports.opened import ExportDirectory, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from support.basics import random_bytes
 from support.export import (
@@ -132,10 +132,10 @@ def test_a_folder_hands_out_plain_files_and_nothing_in_their_place(
     tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = OpenedFiles()
-    inside = Folder(canary.parent, opened)
+    inside = ExportDirectory(canary.parent, opened)
     for name in ("../host/canary.raw", str(canary)):
         with pytest.raises(ImageRefused, match="no plain file name"):
-            Folder(tmp_path / "host", opened).open(name)
+            ExportDirectory(tmp_path / "host", opened).open(name)
     (canary.parent / "link").symlink_to(canary)
     with pytest.raises(ImageRefused, match="symbolic link"):
         inside.open("link")
@@ -144,7 +144,7 @@ def test_a_folder_hands_out_plain_files_and_nothing_in_their_place(
         with pytest.raises(HoldfastError):
             inside.open("device")
     # A link that takes the file's place after the look at it.
-    monkeypatch.setattr(Folder, "_mode", lambda folder, name: stat.S_IFREG)
+    monkeypatch.setattr(ExportDirectory, "_mode", lambda folder, name: stat.S_IFREG)
     with pytest.raises(SourceError):
         inside.open("link")
     assert inside.open("canary.raw").size == len(CANARY)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import HoldfastError, Refused, SourceError
 from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
-from holdfast.ingest.exports.export import Export
+from holdfast.ingest.exports.export import VmExport
 from holdfast.ingest.exports.libvirt import parse_domain
-from holdfast.ingest.exports.opened import Folder, OpenedFiles
+from holdfast.ingest.exports.opened import ExportDirectory, OpenedFiles
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.exports.virtualbox import parse_vbox
 from holdfast.ingest.exports.vmx import parse_vmx, vmx_disks
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def found(path: Path, **options: object) -> Export:
+def found(path: Path, **options: object) -> VmExport:
     export = find_export(path, **options)  # type: ignore[arg-type]  # options by name
     assert export is not None
     return export
@@ -172,7 +172,7 @@ def test_a_sub_folder_that_becomes_a_link_is_left(hyperv: Path, tmp_path: Path) 
     put_disk(elsewhere / "a.vhdx", "vhdx", 1)
     put_disk(hyperv / "Virtual Hard Disks" / "a.vhdx", "vhdx", 2)
     opened = OpenedFiles()
-    disks = Folder(hyperv, opened).folder("Virtual Hard Disks")
+    disks = ExportDirectory(hyperv, opened).folder("Virtual Hard Disks")
     assert disks is not None
     disks.open("a.vhdx")
     disks.path.rename(tmp_path / "away")

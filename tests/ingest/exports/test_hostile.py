@@ -11,7 +11,7 @@ import pytest
 
 from holdfast.base.errors import HoldfastError
 from holdfast.formats.disks.base.errors import ImageRefused
-from holdfast.ingest.exports.opened import Folder
+from holdfast.ingest.exports.opened import ExportDirectory
 from holdfast.ingest.exports.recognise import find_export
 from support.export import (
     content_of,
@@ -78,15 +78,15 @@ def test_a_definition_that_becomes_a_link_once_it_was_found_is_not_followed(
     elsewhere = tmp_path / "elsewhere.vmx"
     elsewhere.write_text("")
     (folder / "a.vmx").write_text("")
-    names = Folder.files
+    names = ExportDirectory.files
 
-    def swap(self: Folder) -> list[str]:
+    def swap(self: ExportDirectory) -> list[str]:
         found = names(self)
         (folder / "a.vmx").unlink()
         (folder / "a.vmx").symlink_to(elsewhere)
         return found
 
-    monkeypatch.setattr(Folder, "files", swap)
+    monkeypatch.setattr(ExportDirectory, "files", swap)
     with pytest.raises(ImageRefused, match="symbolic link"):
         find_export(folder)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest.freeze.hooks import CommandHooks, Ended, Frozen, frozen
+from holdfast.ingest.freeze.hooks import CommandHooks, FreezeResult, Frozen, frozen
 from holdfast.repo.snapshots.snapshot import Consistency
 
 
@@ -192,7 +192,7 @@ def test_commands_stand_in_process_groups_of_their_own(script: Script) -> None:
 
 
 class Fake:
-    def __init__(self, log: list[str], name: str, ended: Ended | BaseException) -> None:
+    def __init__(self, log: list[str], name: str, ended: FreezeResult | BaseException) -> None:
         self.log, self.name, self.ended = log, name, ended
 
     def start(self) -> None:
@@ -200,15 +200,15 @@ class Fake:
         if self.name == "bad":
             raise StreamFailed("bad")
 
-    def end(self) -> Ended:
+    def end(self) -> FreezeResult:
         self.log.append(f"thaw {self.name}")
         if isinstance(self.ended, BaseException):
             raise self.ended
         return self.ended
 
 
-FINE = Ended(Consistency.APPLICATION, "agent")
-POOR = Ended(Consistency.FILESYSTEM, "command", ("careful",))
+FINE = FreezeResult(Consistency.APPLICATION, "agent")
+POOR = FreezeResult(Consistency.FILESYSTEM, "command", ("careful",))
 
 
 def test_freezes_end_in_reverse_order_and_the_worst_of_them_counts() -> None:

@@ -12,7 +12,7 @@ from holdfast.base.errors import SourceError, StreamFailed
 from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.nbd.uri import NbdAddress, is_nbd_uri, parse_uri
 from holdfast.ingest.pipeline.changes import ingest_changes
-from holdfast.ingest.pipeline.changes_plan import tie
+from holdfast.ingest.pipeline.changes_plan import find_bitmap_parent
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.ingest.sources.source import HEAD_SIZE, FileSource, Source
 from holdfast.repo.chunks.chunker import DISK
@@ -279,7 +279,7 @@ def back_up_changes(
 ) -> StoredSnapshot:
     with Writer(repository) as writer:
         vouched = repository.index.vouches_for(parent.id)
-        found = tie(parent, PATH, bitmap, source.size or 0, vouched)
+        found = find_bitmap_parent(parent, PATH, bitmap, source.size or 0, vouched)
         assert found.item, found.reason
         pipeline = Pipeline(writer, repository.keys, ignore, threads=2)
         recipe = Reader(repository).recipe(found.item)
@@ -319,4 +319,4 @@ def test_an_incremental_backup_is_the_full_one_and_reads_what_changed(
         (item,) = parent.snapshot.items
         assert (item.recipe, item.size, item.allocated) == (full.recipe, full.size, full.allocated)
         assert read_item(memory_repository, item) == raw.read_bytes()
-    assert tie(parent, PATH, "tuesday", item.size, True).item is None
+    assert find_bitmap_parent(parent, PATH, "tuesday", item.size, True).item is None

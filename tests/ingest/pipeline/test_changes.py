@@ -14,15 +14,15 @@ from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.ingest.pipeline import changes as changes_module
 from holdfast.ingest.pipeline import pipeline as pipeline_module
 from holdfast.ingest.pipeline.changes import ingest_changes
-from holdfast.ingest.pipeline.changes_plan import Run, plan, tie
+from holdfast.ingest.pipeline.changes_plan import ReadRange, find_bitmap_parent, plan
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
-from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Cutter, CutterKind, CutterSpec
+from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind, StoredSnapshot
 from support.basics import MemorySource, ignore, make_snapshot, random_bytes
 from support.pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe
 
-ALIGNED = CutterSpec(CutterKind.ALIGNED, 16 << 10)
+ALIGNED = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
 UNIT = 128 << 10
 
 
@@ -60,7 +60,7 @@ def ingest_what_changed(
     source: MemorySource,
     changed: Sequence[tuple[int, int]],
     *,
-    spec: CutterSpec = ALIGNED,
+    spec: ChunkerSpec = ALIGNED,
     progress: list[int] | None = None,
 ) -> Ingested:
     told = ignore if progress is None else progress.append
@@ -104,7 +104,7 @@ edits = st.lists(
 
 def piece_starts(content: bytes, *, holes: bool) -> list[int]:
     at, found = 0, []
-    for piece in Cutter(ALIGNED, KEYS.cut).cut(content, final=True):
+    for piece in Chunker(ALIGNED, KEYS.cut).cut(content, final=True):
         if (piece < 0) == holes:
             found.append(at)
         at += abs(piece)
@@ -197,7 +197,7 @@ def test_little_more_than_the_changed_chunks_is_read() -> None:
     ]
 
 
-def _plan(old: bytes, ranges: Sequence[tuple[int, int]]) -> list[Run]:
+def _plan(old: bytes, ranges: Sequence[tuple[int, int]]) -> list[ReadRange]:
     writer = MemoryWriter()
     return list(plan(writer.recipe(ingest(writer, MemorySource(old), ALIGNED)), ranges))
 
@@ -225,7 +225,7 @@ def test_an_unread_run_goes_on_right_into_the_next_one() -> None:
 
 
 def test_a_parent_cut_by_another_rule_costs_chunks_and_not_content() -> None:
-    other = CutterSpec(CutterKind.ALIGNED, 64 << 10)
+    other = ChunkerSpec(ChunkerKind.ALIGNED, 64 << 10)
     old = random_bytes(400 * BLOCK, 1)
     for at in range(3, 390, 7):
         writer = MemoryWriter()
@@ -295,7 +295,7 @@ def snapshot_of(**changes: object) -> StoredSnapshot:
 
 def test_a_bitmap_is_tied_to_the_snapshot_taken_when_it_began() -> None:
     parent = snapshot_of()
-    found = tie(parent, "disks/sda.raw", "monday", 1 << 30, True)
+    found = find_bitmap_parent(parent, "disks/sda.raw", "monday", 1 << 30, True)
     assert found.item is parent.snapshot.items[0]
     assert found.reason == ""
 
@@ -316,10 +316,10 @@ def test_a_bitmap_is_tied_to_the_snapshot_taken_when_it_began() -> None:
 def test_a_bitmap_that_counts_from_elsewhere_has_everything_read(
     changes: dict[str, object], bitmap: str, size: int, vouched: bool, reason: str
 ) -> None:
-    found = tie(snapshot_of(**changes), "disks/sda.raw", bitmap, size, vouched)
+    found = find_bitmap_parent(snapshot_of(**changes), "disks/sda.raw", bitmap, size, vouched)
     assert found.item is None
     assert reason in found.reason
 
 
 def test_without_a_parent_everything_is_read() -> None:
-    assert "no earlier snapshot" in tie(None, "disks/sda.raw", "monday", 1, True).reason
+    assert "no earlier snapshot" in find_bitmap_parent(None, "disks/sda.raw", "monday", 1, True).reason

@@ -17,13 +17,13 @@ from holdfast.ingest.pipeline import parent_chunks as guide_module
 from holdfast.ingest.pipeline import pipeline as pipeline_module
 from holdfast.ingest.pipeline.pipeline import Pipeline
 from holdfast.ingest.sources.source import FileSource, StreamSource
-from holdfast.repo.chunks.chunker import BLOCK, Cutter, CutterKind, CutterSpec
-from holdfast.repo.chunks.recipe import Node, Recipe
+from holdfast.repo.chunks.chunker import BLOCK, Chunker, ChunkerKind, ChunkerSpec
+from holdfast.repo.chunks.recipe import Recipe, RecipeNode
 from support.basics import MemorySource, random_bytes
 from support.pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe
 
-ALIGNED = CutterSpec(CutterKind.ALIGNED, 16 << 10)
-GEAR = CutterSpec(CutterKind.GEAR, 4 << 10)
+ALIGNED = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
+GEAR = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 SPECS = [ALIGNED, GEAR]
 UNIT = 64 << 10
 
@@ -92,7 +92,7 @@ def into_hole(content: bytes, place: int, data: bytes) -> tuple[int, bytes]:
 @settings(max_examples=150)
 @given(contents, edits)
 def test_the_recipe_is_the_same_with_a_parent_without_one_and_cut_directly(
-    spec: CutterSpec, old: bytes, changes: list[tuple[str, int, bytes]]
+    spec: ChunkerSpec, old: bytes, changes: list[tuple[str, int, bytes]]
 ) -> None:
     new = edited(old, changes)
     expected = cut_directly(new, spec)
@@ -110,17 +110,17 @@ def test_the_recipe_is_the_same_with_a_parent_without_one_and_cut_directly(
 @settings(max_examples=30)
 @given(contents, contents)
 def test_a_parent_that_has_nothing_to_do_with_it_changes_nothing(
-    spec: CutterSpec, old: bytes, new: bytes
+    spec: ChunkerSpec, old: bytes, new: bytes
 ) -> None:
     writer = MemoryWriter()
     parent = writer.recipe(ingest(writer, MemorySource(old), spec))
     assert same_recipe(ingest(writer, MemorySource(new), spec, parent), cut_directly(new, spec))
 
 
-def first_unnatural_end(content: bytes, spec: CutterSpec) -> int:
+def first_unnatural_end(content: bytes, spec: ChunkerSpec) -> int:
     """Where a chunk ends because a hole follows, and not because of its bytes."""
     at = 0
-    cutter = Cutter(spec, KEYS.cut)
+    cutter = Chunker(spec, KEYS.cut)
     pieces = cutter.cut(content, final=True)
     for piece, after in zip(pieces, [*pieces[1:], 0], strict=True):
         part = content[at : at + abs(piece)]
@@ -141,7 +141,7 @@ def test_a_chunk_that_ended_at_a_hole_goes_on_when_the_hole_is_filled() -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind.value)
-def test_a_chunk_that_ended_with_the_file_goes_on_when_the_file_grows(spec: CutterSpec) -> None:
+def test_a_chunk_that_ended_with_the_file_goes_on_when_the_file_grows(spec: ChunkerSpec) -> None:
     old = random_bytes(200_000, 3)
     new = old + random_bytes(100_000, 4)
     writer = MemoryWriter()
@@ -150,20 +150,20 @@ def test_a_chunk_that_ended_with_the_file_goes_on_when_the_file_grows(spec: Cutt
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind.value)
-def test_an_unchanged_file_is_hardly_cut_at_all(spec: CutterSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unchanged_file_is_hardly_cut_at_all(spec: ChunkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the parent is for. Only around the borders of two units something is cut anew."""
     monkeypatch.setattr(pipeline_module, "UNIT", 16 * UNIT)
     content = random_bytes(128 * UNIT, 1)
     writer = MemoryWriter()
     before = ingest(writer, MemorySource(content), spec)
     seen: list[int] = []
-    real = Cutter.cut
+    real = Chunker.cut
 
-    def cut(self: Cutter, data: Buffer, *, final: bool) -> list[int]:
+    def cut(self: Chunker, data: Buffer, *, final: bool) -> list[int]:
         seen.append(sum(map(abs, pieces := real(self, data, final=final))))
         return pieces
 
-    monkeypatch.setattr(Cutter, "cut", cut)
+    monkeypatch.setattr(Chunker, "cut", cut)
     assert same_recipe(ingest(writer, MemorySource(content), spec, writer.recipe(before)), before)
     assert sum(seen) < len(content) // 2
 
@@ -180,7 +180,7 @@ def test_a_sparse_file_has_the_recipe_of_the_same_bytes_without_holes(
     tmp_path_factory: pytest.TempPathFactory,
     content: bytes,
     holes: list[tuple[int, int]],
-    spec: CutterSpec,
+    spec: ChunkerSpec,
     changes: list[tuple[str, int, bytes]],
 ) -> None:
     sparse = bytearray(content)
@@ -224,7 +224,7 @@ def test_holes_anywhere_between_data_change_nothing(
 @settings(max_examples=30)
 @given(contents, st.lists(st.integers(1, 70_000), min_size=1, max_size=6), st.sampled_from(SPECS))
 def test_a_stream_in_odd_pieces_has_the_recipe_of_the_file(
-    content: bytes, sizes: list[int], spec: CutterSpec
+    content: bytes, sizes: list[int], spec: ChunkerSpec
 ) -> None:
     ours, theirs = os.pipe()
 
@@ -252,7 +252,7 @@ def test_a_stream_in_odd_pieces_has_the_recipe_of_the_file(
 @pytest.mark.parametrize("size", [0, 1, UNIT - 1, UNIT, UNIT + 1, 3 * UNIT])
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind.value)
-def test_sizes_around_the_unit(spec: CutterSpec, is_stream: bool, size: int) -> None:
+def test_sizes_around_the_unit(spec: ChunkerSpec, is_stream: bool, size: int) -> None:
     content = random_bytes(size, size)
     found = ingest(MemoryWriter(), MemorySource(content, is_stream=is_stream), spec)
     assert same_recipe(found, cut_directly(content, spec))
@@ -278,7 +278,7 @@ def test_a_damaged_parent_only_costs_time() -> None:
     before = ingest(writer, MemorySource(content), GEAR)
     loads = 0
 
-    def load(id_: ChunkID) -> Node:
+    def load(id_: ChunkID) -> RecipeNode:
         nonlocal loads
         loads += 1
         if loads > 3:

@@ -20,18 +20,18 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
 from holdfast.ingest.pipeline import pipeline as pipeline_module
-from holdfast.ingest.pipeline.parent_chunks import Parent
+from holdfast.ingest.pipeline.parent_chunks import ParentRecipe
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.ingest.sources import wrapped as wrapped_module
 from holdfast.ingest.sources.source import FileSource, Source, StreamSource
 from holdfast.ingest.sources.wrapped import Peeked, ScannedSource, Wrapped, innermost
-from holdfast.repo.chunks.chunker import DUMP, CutterKind, CutterSpec
-from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node
+from holdfast.repo.chunks.chunker import DUMP, ChunkerKind, ChunkerSpec
+from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decode_node
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Keys, Suite
 from holdfast.repo.snapshots.snapshot import BadRange, Item
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth, check
 from holdfast.repo.upkeep.forget import forget
@@ -40,7 +40,7 @@ from holdfast.repo.upkeep.prune_plan import make_plan
 from support.basics import NOW, MemorySource, backup, ignore, new_repository, random_bytes, read_item
 
 KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)
-SPEC = CutterSpec(CutterKind.GEAR, 4 << 10)
+SPEC = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 UNIT = 64 << 10
 AHEAD = 16 << 10
 
@@ -87,7 +87,7 @@ class Chunks:
         self.nodes[id_] = node
         return id_
 
-    def load(self, id_: ChunkID) -> Node:
+    def load(self, id_: ChunkID) -> RecipeNode:
         return decode_node(self.nodes[id_], id_.hex())
 
     def recipe(self, found: Ingested) -> Recipe:
@@ -97,7 +97,7 @@ class Chunks:
         return b"".join(self.chunks[e.id] for e in self.recipe(found).extents() if e.id)
 
 
-def ingest(chunks: Chunks, source: Source, parent: Parent | None = None) -> Ingested:
+def ingest(chunks: Chunks, source: Source, parent: ParentRecipe | None = None) -> Ingested:
     return Pipeline(chunks, KEYS, ignore, threads=2).ingest(source, SPEC, parent)  # type: ignore[arg-type]
 
 
@@ -361,7 +361,7 @@ def test_damage_in_the_catalogue_is_found(stored: tuple[MemoryStore, Repository,
     assert extent.id
     (place,) = repository.index.lookup([extent.id])
     assert place
-    name = Kind.PACK, place.pack
+    name = FileKind.PACK, place.pack
     pack = bytearray(store.files[name])
     pack[place.offset + place.length // 2] ^= 1
     store.files[name] = bytes(pack)

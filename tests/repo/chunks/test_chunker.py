@@ -24,21 +24,21 @@ from holdfast.repo.chunks.chunker import (
     DISK,
     DUMP,
     STREAM,
-    Cutter,
-    CutterKind,
-    CutterSpec,
+    Chunker,
+    ChunkerKind,
+    ChunkerSpec,
     is_zero,
 )
 from support import cutter_twin
 
 KEY = bytes(range(32))
-SMALL_DISK = CutterSpec(CutterKind.ALIGNED, 16 << 10)
-SMALL_STREAM = CutterSpec(CutterKind.GEAR, 4 << 10)
+SMALL_DISK = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
+SMALL_STREAM = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 SMALL = [SMALL_DISK, SMALL_STREAM]
 VECTORS = Path(__file__).parent / "vectors" / "cutter.json"
 
 specs = st.sampled_from(SMALL)
-cutters = st.builds(Cutter, specs, st.sampled_from([KEY, bytes(32), b"\xff" * 32]))
+cutters = st.builds(Chunker, specs, st.sampled_from([KEY, bytes(32), b"\xff" * 32]))
 lengths = st.one_of(st.integers(0, 12).map(lambda blocks: blocks * BLOCK), st.integers(0, 3 * BLOCK))
 
 
@@ -80,7 +80,7 @@ def merged(pieces: list[int]) -> list[int]:
     return out
 
 
-def cut_in_calls(cutter: Cutter, stream: bytes, sizes: list[int]) -> list[int]:
+def cut_in_calls(cutter: Chunker, stream: bytes, sizes: list[int]) -> list[int]:
     """Cut as a caller with a buffer does: `sizes` bytes arrive per call, the rest is handed in again."""
     pieces: list[int] = []
     start = end = 0
@@ -95,7 +95,7 @@ def cut_in_calls(cutter: Cutter, stream: bytes, sizes: list[int]) -> list[int]:
 
 @given(cutters, streams)
 def test_pieces_cover_the_stream_within_bounds_and_holes_are_exactly_the_zero_blocks(
-    cutter: Cutter, stream: bytes
+    cutter: Chunker, stream: bytes
 ) -> None:
     spec, at = cutter.spec, 0
     pieces = cutter.cut(stream, final=True)
@@ -107,7 +107,7 @@ def test_pieces_cover_the_stream_within_bounds_and_holes_are_exactly_the_zero_bl
         assert piece != 0
         assert piece <= spec.maximum
         assert piece < 0 or following <= 0 or piece >= spec.minimum
-        if spec.kind is CutterKind.GEAR:
+        if spec.kind is ChunkerKind.GEAR:
             assert piece > 0
             continue
         assert at % BLOCK == 0 or at == len(stream)
@@ -119,7 +119,7 @@ def test_pieces_cover_the_stream_within_bounds_and_holes_are_exactly_the_zero_bl
 
 @given(cutters, streams, st.data())
 def test_pieces_do_not_depend_on_how_the_stream_was_split_into_calls(
-    cutter: Cutter, stream: bytes, data: st.DataObject
+    cutter: Chunker, stream: bytes, data: st.DataObject
 ) -> None:
     sizes = data.draw(st.lists(st.one_of(st.integers(0, len(stream)), st.integers(0, 5000)), max_size=20))
     assert merged(cut_in_calls(cutter, stream, sizes)) == cutter.cut(stream, final=True)
@@ -127,7 +127,7 @@ def test_pieces_do_not_depend_on_how_the_stream_was_split_into_calls(
 
 @given(cutters, streams, streams)
 def test_a_chunk_that_a_chunk_follows_ends_there_because_of_its_own_bytes(
-    cutter: Cutter, stream: bytes, other: bytes
+    cutter: Chunker, stream: bytes, other: bytes
 ) -> None:
     pieces, at = cutter.cut(stream, final=True), 0
     for piece, following in pairwise(pieces):
@@ -140,7 +140,7 @@ def test_a_chunk_that_a_chunk_follows_ends_there_because_of_its_own_bytes(
 
 @given(cutters, streams, st.data())
 def test_cutting_again_from_any_cut_point_gives_the_same_pieces(
-    cutter: Cutter, stream: bytes, data: st.DataObject
+    cutter: Chunker, stream: bytes, data: st.DataObject
 ) -> None:
     pieces = cutter.cut(stream, final=True)
     first = data.draw(st.integers(0, len(pieces)))
@@ -150,14 +150,14 @@ def test_cutting_again_from_any_cut_point_gives_the_same_pieces(
 
 @settings(max_examples=60)
 @given(specs, st.binary(min_size=32, max_size=32), streams)
-def test_the_kernel_and_the_plain_python_twin_agree(spec: CutterSpec, key: bytes, stream: bytes) -> None:
-    assert Cutter(spec, key).cut(stream, final=True) == cutter_twin.cut(spec, key, stream)
+def test_the_kernel_and_the_plain_python_twin_agree(spec: ChunkerSpec, key: bytes, stream: bytes) -> None:
+    assert Chunker(spec, key).cut(stream, final=True) == cutter_twin.cut(spec, key, stream)
 
 
 @pytest.mark.parametrize("spec", [DISK, DUMP, STREAM], ids=["disk", "dump", "stream"])
-def test_the_kernel_and_the_twin_agree_on_the_rules_in_use(spec: CutterSpec) -> None:
+def test_the_kernel_and_the_twin_agree_on_the_rules_in_use(spec: ChunkerSpec) -> None:
     stream = random_bytes(600_000, 1) + bytes(100_000) + repeated(700_000, 2) + random_bytes(300_001, 3)
-    assert Cutter(spec, KEY).cut(stream, final=True) == cutter_twin.cut(spec, KEY, stream)
+    assert Chunker(spec, KEY).cut(stream, final=True) == cutter_twin.cut(spec, KEY, stream)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +193,13 @@ def stream_by_formula(formula: list[list[Any]]) -> bytes:
 @pytest.mark.parametrize("vector", json.loads(VECTORS.read_text()), ids=lambda vector: vector["name"])
 def test_frozen_vectors(vector: dict[str, Any]) -> None:
     """A failure here means that new backups no longer deduplicate against old ones: raise the version."""
-    cutter = Cutter(CutterSpec.from_json(vector["cutter"]), bytes.fromhex(vector["key"]))
+    cutter = Chunker(ChunkerSpec.from_json(vector["cutter"]), bytes.fromhex(vector["key"]))
     assert cutter.cut(stream_by_formula(vector["stream"]), final=True) == vector["pieces"]
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_edges_of_input(spec: CutterSpec) -> None:
-    cutter = Cutter(spec, KEY)
+def test_edges_of_input(spec: ChunkerSpec) -> None:
+    cutter = Chunker(spec, KEY)
     for final in (False, True):
         assert cutter.cut(b"", final=final) == []
     assert cutter.cut(b"x", final=False) == []
@@ -209,7 +209,7 @@ def test_edges_of_input(spec: CutterSpec) -> None:
 
 
 def test_aligned_cuts_take_whole_zero_blocks_out_and_keep_partial_ones() -> None:
-    cutter = Cutter(SMALL_DISK, KEY)
+    cutter = Chunker(SMALL_DISK, KEY)
     block = b"x" + bytes(BLOCK - 1)
     assert cutter.cut(bytes(BLOCK), final=False) == [-BLOCK]
     assert cutter.cut(bytes(BLOCK - 1), final=False) == []
@@ -224,31 +224,31 @@ def test_aligned_cuts_take_whole_zero_blocks_out_and_keep_partial_ones() -> None
 
 
 def test_gear_makes_no_holes() -> None:
-    assert all(piece > 0 for piece in Cutter(SMALL_STREAM, KEY).cut(bytes(100_000), final=True))
+    assert all(piece > 0 for piece in Chunker(SMALL_STREAM, KEY).cut(bytes(100_000), final=True))
 
 
 @pytest.mark.parametrize("spec", [DISK, DUMP, STREAM], ids=["disk", "dump", "stream"])
-def test_the_mean_of_random_data_is_within_a_quarter_of_the_average(spec: CutterSpec) -> None:
+def test_the_mean_of_random_data_is_within_a_quarter_of_the_average(spec: ChunkerSpec) -> None:
     stream = random_bytes(32 << 20, 7)
-    mean = len(stream) / len(Cutter(spec, KEY).cut(stream, final=True))
+    mean = len(stream) / len(Chunker(spec, KEY).cut(stream, final=True))
     assert 0.75 * spec.average < mean < 1.25 * spec.average
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_another_key_cuts_elsewhere(spec: CutterSpec) -> None:
+def test_another_key_cuts_elsewhere(spec: ChunkerSpec) -> None:
     stream = random_bytes(1 << 20, 5)
-    assert Cutter(spec, KEY).cut(stream, final=True) != Cutter(spec, bytes(32)).cut(stream, final=True)
+    assert Chunker(spec, KEY).cut(stream, final=True) != Chunker(spec, bytes(32)).cut(stream, final=True)
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_cuts_meet_again_after_an_insertion(spec: CutterSpec) -> None:
-    shift = BLOCK if spec.kind is CutterKind.ALIGNED else 13
+def test_cuts_meet_again_after_an_insertion(spec: ChunkerSpec) -> None:
+    shift = BLOCK if spec.kind is ChunkerKind.ALIGNED else 13
     old = random_bytes(1 << 20, 9)
     new = old[: 20 * BLOCK] + b"y" * shift + old[20 * BLOCK :]
     ends = []
     for stream in (old, new):
         at, found = 0, set()
-        for piece in Cutter(spec, KEY).cut(stream, final=True):
+        for piece in Chunker(spec, KEY).cut(stream, final=True):
             at += piece
             found.add(len(stream) - at)
         ends.append(found)
@@ -256,8 +256,8 @@ def test_cuts_meet_again_after_an_insertion(spec: CutterSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_any_contiguous_buffer_is_taken(spec: CutterSpec) -> None:
-    cutter = Cutter(spec, KEY)
+def test_any_contiguous_buffer_is_taken(spec: ChunkerSpec) -> None:
+    cutter = Chunker(spec, KEY)
     stream = random_bytes(300_000, 4)
     pieces = cutter.cut(stream, final=True)
     with mmap.mmap(-1, len(stream)) as mapped:
@@ -269,8 +269,8 @@ def test_any_contiguous_buffer_is_taken(spec: CutterSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_threads_share_a_cutter(spec: CutterSpec) -> None:
-    cutter = Cutter(spec, KEY)
+def test_threads_share_a_cutter(spec: ChunkerSpec) -> None:
+    cutter = Chunker(spec, KEY)
     buffers = [random_bytes(1 << 20, seed) for seed in range(4)]
     alone = [cutter.cut(buffer, final=True) for buffer in buffers]
     with ThreadPoolExecutor(4) as pool:
@@ -278,9 +278,9 @@ def test_threads_share_a_cutter(spec: CutterSpec) -> None:
 
 
 @pytest.mark.parametrize("spec", [DISK, STREAM], ids=["disk", "stream"])
-def test_cutting_lets_other_threads_run(spec: CutterSpec) -> None:
+def test_cutting_lets_other_threads_run(spec: ChunkerSpec) -> None:
     """With forced switching put off, a second thread runs before the end only if the GIL is given away."""
-    cutter, stream = Cutter(spec, KEY), repeated(64 << 20, 96)
+    cutter, stream = Chunker(spec, KEY), repeated(64 << 20, 96)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(100)
     try:
@@ -322,30 +322,30 @@ def test_is_zero_is_not_any(stream: bytes) -> None:
 
 @pytest.mark.parametrize("average", [4 << 10, 8 << 10, 16 << 10, 64 << 10, 1 << 20])
 def test_specs_survive_json(average: int) -> None:
-    kind = CutterKind.GEAR if average < 16 << 10 else CutterKind.ALIGNED
-    spec = CutterSpec(kind, average)
+    kind = ChunkerKind.GEAR if average < 16 << 10 else ChunkerKind.ALIGNED
+    spec = ChunkerSpec(kind, average)
     value = json.loads(json.dumps(spec.to_json()))
     assert value == {"kind": kind.value, "average": average, "version": 1}
-    assert CutterSpec.from_json(value) == spec
+    assert ChunkerSpec.from_json(value) == spec
     assert (spec.minimum, spec.maximum) == (average // 4, average * 4)
-    assert sum(Cutter(spec, KEY).cut(b"x" * 10_000_000, final=True)) == 10_000_000
+    assert sum(Chunker(spec, KEY).cut(b"x" * 10_000_000, final=True)) == 10_000_000
 
 
 @pytest.mark.parametrize(
     ("kind", "average"),
     [
-        (CutterKind.ALIGNED, 8 << 10),
-        (CutterKind.GEAR, 2 << 10),
-        (CutterKind.GEAR, 2 << 20),
-        (CutterKind.GEAR, (16 << 10) + 1),
-        (CutterKind.GEAR, 0),
-        (CutterKind.GEAR, -(16 << 10)),
-        (CutterKind.GEAR, 1 << 70),
+        (ChunkerKind.ALIGNED, 8 << 10),
+        (ChunkerKind.GEAR, 2 << 10),
+        (ChunkerKind.GEAR, 2 << 20),
+        (ChunkerKind.GEAR, (16 << 10) + 1),
+        (ChunkerKind.GEAR, 0),
+        (ChunkerKind.GEAR, -(16 << 10)),
+        (ChunkerKind.GEAR, 1 << 70),
     ],
 )
-def test_averages_without_a_rule_are_refused(kind: CutterKind, average: int) -> None:
+def test_averages_without_a_rule_are_refused(kind: ChunkerKind, average: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
-        CutterSpec(kind, average)
+        ChunkerSpec(kind, average)
 
 
 GOOD = {"kind": "gear", "average": 16384, "version": 1}
@@ -367,18 +367,18 @@ GOOD = {"kind": "gear", "average": 16384, "version": 1}
 )
 def test_unknown_recorded_cutters_are_refused(value: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # the type is the contract, the wording is not
-        CutterSpec.from_json(value)
+        ChunkerSpec.from_json(value)
 
 
 @pytest.mark.parametrize("size", [0, 16, 31, 33, 64])
 def test_keys_of_another_size_are_refused(size: int) -> None:
     with pytest.raises(ValueError, match="not 32"):
-        Cutter(DISK, bytes(size))
+        Chunker(DISK, bytes(size))
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_what_is_no_contiguous_buffer_is_refused(spec: CutterSpec) -> None:
-    cutter = Cutter(spec, KEY)
+def test_what_is_no_contiguous_buffer_is_refused(spec: ChunkerSpec) -> None:
+    cutter = Chunker(spec, KEY)
     bad: list[Any] = [None, "text", 5, [1, 2], memoryview(bytes(8))[::2]]
     for value in bad:
         with pytest.raises((TypeError, BufferError)):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID
-from holdfast.repo.chunks.recipe import Extent, Node, Recipe, RecipeBuilder, decode_node, encode_node
+from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeBuilder, RecipeNode, decode_node, encode_node
 
 Part = tuple[ChunkID | None, int]
 
@@ -28,7 +28,7 @@ class Nodes:
         self.data[id_] = node
         return id_
 
-    def load(self, id_: ChunkID) -> Node:
+    def load(self, id_: ChunkID) -> RecipeNode:
         self.loads += 1
         return decode_node(self.data[id_], id_.hex())
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID
-from holdfast.repo.chunks.recipe import Node, Recipe, RecipeBuilder, decode_node, encode_node
-from holdfast.repo.chunks.recipe_diff import Ranges, differing
+from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decode_node, encode_node
+from holdfast.repo.chunks.recipe_diff import RangeSet, differing
 from support.basics import random_bytes
 
 
@@ -27,7 +27,7 @@ class Nodes:
         self.stored[id_] = data
         return id_
 
-    def load(self, id_: ChunkID) -> Node:
+    def load(self, id_: ChunkID) -> RecipeNode:
         self.loads += 1
         return decode_node(self.stored[id_], "node")
 
@@ -116,7 +116,7 @@ def test_trees_that_contradict_themselves_are_damage() -> None:
 )
 def test_ranges_tell_the_parts_that_overlap(edges: list[int], start: int, end: int) -> None:
     pairs = list(zip(edges[::2], edges[1::2], strict=False))
-    ranges = Ranges(iter(pairs))
+    ranges = RangeSet(iter(pairs))
     got = {at for first, last in ranges.within(start, end) for at in range(first, last)}
     assert got == {at for first, last in pairs for at in range(first, last) if start <= at < end}
     assert ranges.total == sum(last - first for first, last in pairs)

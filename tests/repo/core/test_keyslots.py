@@ -22,7 +22,7 @@ from holdfast.repo.core.keyslots import (
     unlock,
 )
 from holdfast.repo.format.crypto import content_hash
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import CHEAP, PASSWORD, new_repository, open_repository
 from support.faulty_store import Crash, FaultyStore, Operation
@@ -38,7 +38,7 @@ def put_raw(store: MemoryStore, data: bytes) -> str:
     """A slot as somebody else may write it: its name fits its content."""
     name = content_hash(data)
     for copy in (name, name + ".2"):
-        store.files[Kind.KEY, copy] = data
+        store.files[FileKind.KEY, copy] = data
     return name
 
 
@@ -204,11 +204,11 @@ def test_a_crash_while_a_password_is_changed_leaves_one_of_both_working() -> Non
 def test_either_copy_of_a_slot_may_be_damaged_or_lost(copy: str, data: st.DataObject) -> None:
     store = MemoryStore()
     slot = add(store, PASSWORD)
-    content = bytearray(store.files[Kind.KEY, slot.id + copy])
+    content = bytearray(store.files[FileKind.KEY, slot.id + copy])
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    store.files[Kind.KEY, slot.id + copy] = bytes(content)
+    store.files[FileKind.KEY, slot.id + copy] = bytes(content)
     assert unlock(store, PASSWORD) == (ROOT, slot)
-    del store.files[Kind.KEY, slot.id + copy]
+    del store.files[FileKind.KEY, slot.id + copy]
     assert unlock(store, PASSWORD) == (ROOT, slot)
 
 
@@ -216,7 +216,7 @@ def test_when_both_copies_are_damaged_other_slots_still_open() -> None:
     store = MemoryStore()
     bad, good = add(store, "bad"), add(store, "good")
     for copy in (bad.id, bad.id + ".2"):
-        store.files[Kind.KEY, copy] = b"garbage"
+        store.files[FileKind.KEY, copy] = b"garbage"
     assert unlock(store, "good") == (ROOT, good)
     with pytest.raises(Damaged, match=bad.id):
         unlock(store, "bad")
@@ -286,12 +286,12 @@ def test_a_slot_under_another_name_is_damaged() -> None:
     store = MemoryStore()
     slot = add(store, PASSWORD)
     with pytest.raises(Damaged, match="does not match its name"):
-        parse_slot(store.files[Kind.KEY, slot.id], "here", "0" * 64)
+        parse_slot(store.files[FileKind.KEY, slot.id], "here", "0" * 64)
 
 
 def test_a_new_slot_that_does_not_read_back_is_never_relied_on() -> None:
     class Forgetful(MemoryStore):
-        def read(self, kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+        def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
             return super().read(kind, name, offset, length)[:-1]
 
     with pytest.raises(Damaged):

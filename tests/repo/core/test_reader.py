@@ -20,7 +20,7 @@ from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
 from holdfast.repo.index.locations import Location
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import (
     make_item,
@@ -40,9 +40,9 @@ CONTENT = b"".join(bytes(part) if isinstance(part, int) else part for part in PA
 
 def spoil(store: MemoryStore, location: Location, at: int = 100) -> None:
     """Flip a bit of the record there."""
-    pack = bytearray(store.files[Kind.PACK, location.pack])
+    pack = bytearray(store.files[FileKind.PACK, location.pack])
     pack[location.offset + at % location.length] ^= 0x10
-    store.files[Kind.PACK, location.pack] = bytes(pack)
+    store.files[FileKind.PACK, location.pack] = bytes(pack)
 
 
 def places(repository: Repository, part: bytes) -> tuple[ChunkID, list[Location]]:
@@ -116,18 +116,20 @@ def test_the_other_place_is_used_when_one_pack_is_damaged(tmp_path: Path) -> Non
 def test_the_other_pack_is_used_when_one_is_gone_or_has_no_head(tmp_path: Path) -> None:
     store = MemoryStore()
     item = stored_twice(store, tmp_path)
-    packs = {PackID(entry.name): store.read(Kind.PACK, entry.name) for entry in store.listing(Kind.PACK)}
+    packs = {
+        PackID(entry.name): store.read(FileKind.PACK, entry.name) for entry in store.listing(FileKind.PACK)
+    }
     for pack, content in packs.items():
         for damaged in (None, bytes(64) + content[64:]):
             with open_repository(store, tmp_path) as repository:
                 assert len(places(repository, b"short")[1]) == 2
                 if damaged is None:
-                    del store.files[Kind.PACK, pack]
+                    del store.files[FileKind.PACK, pack]
                 else:
-                    store.files[Kind.PACK, pack] = damaged
+                    store.files[FileKind.PACK, pack] = damaged
                 repository.ciphers = type(repository.ciphers)(store, repository.keys)
                 assert read_item(repository, item) == CONTENT
-                store.files[Kind.PACK, pack] = content
+                store.files[FileKind.PACK, pack] = content
 
 
 @given(st.data())
@@ -137,7 +139,7 @@ def test_a_flipped_byte_anywhere_in_the_packs_is_never_served(data: st.DataObjec
     with tempfile.TemporaryDirectory() as name:
         with new_repository(store, Path(name)) as repository:
             item = store_file(repository, [b"first", 100, b"second" * 50])
-        ((key, content),) = [(k, v) for k, v in store.files.items() if k[0] is Kind.PACK]
+        ((key, content),) = [(k, v) for k, v in store.files.items() if k[0] is FileKind.PACK]
         bad = bytearray(content)
         bad[data.draw(st.integers(0, len(bad) - 1))] ^= data.draw(st.integers(1, 255))
         store.files[key] = bytes(bad)
@@ -153,16 +155,16 @@ def test_a_chunk_in_no_pack_is_missing(memory_repository: Repository) -> None:
     unknown = memory_repository.keys.data_chunk_id(b"never stored")
     with pytest.raises(MissingChunk, match=unknown.hex()):
         Reader(memory_repository).chunk(unknown)
-    for entry in list(memory_repository.store.listing(Kind.PACK)):
-        memory_repository.store.delete(Kind.PACK, entry.name)
+    for entry in list(memory_repository.store.listing(FileKind.PACK)):
+        memory_repository.store.delete(FileKind.PACK, entry.name)
     with pytest.raises(MissingChunk):
         read_item(memory_repository, item)
 
 
 def test_a_pack_in_the_trash_can_still_be_read_by_whoever_knew_it(memory_repository: Repository) -> None:
     item = store_file(memory_repository, PARTS)
-    for entry in list(memory_repository.store.listing(Kind.PACK)):
-        memory_repository.store.trash(Kind.PACK, entry.name)
+    for entry in list(memory_repository.store.listing(FileKind.PACK)):
+        memory_repository.store.trash(FileKind.PACK, entry.name)
     assert read_item(memory_repository, item) == CONTENT
 
 
@@ -189,7 +191,7 @@ def test_an_index_entry_that_points_elsewhere_gives_no_other_bytes(memory_reposi
     store_file(memory_repository, [b"one", b"two"])
     (one_id, (one,)), (_, (two,)) = places(memory_repository, b"one"), places(memory_repository, b"two")
     reader = Reader(memory_repository)
-    data = memory_repository.store.read(Kind.PACK, two.pack, two.offset, two.length)
+    data = memory_repository.store.read(FileKind.PACK, two.pack, two.offset, two.length)
     with pytest.raises(Damaged, match="another chunk"):
         reader.open(two, data, one_id, RecordType.DATA)
     with pytest.raises(Damaged, match="not authentic"):

@@ -15,7 +15,7 @@ from holdfast.base.errors import Damaged, HoldfastError, NoRepository, StoreErro
 from holdfast.repo.core.mirrored import delete_pair, trash_pair, untrash_pair
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import CHEAP, NOW, PASSWORD, new_repository, open_repository, read_item, store_file
@@ -58,9 +58,9 @@ def change_head(
     store: MemoryStore, *, only: tuple[str, ...] = ("config", "config.2"), **changes: Any
 ) -> None:
     for copy in only:
-        public, _, sealed = store.files[Kind.CONFIG, copy].partition(b"\n")
+        public, _, sealed = store.files[FileKind.CONFIG, copy].partition(b"\n")
         head = json.dumps(json.loads(public) | changes).encode()
-        store.files[Kind.CONFIG, copy] = head + b"\n" + sealed
+        store.files[FileKind.CONFIG, copy] = head + b"\n" + sealed
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_newer_repositories_and_unknown_features_are_named(tmp_path: Path) -> No
 @given(st.sampled_from(["config", "config.2"]), st.data())
 def test_any_flipped_byte_of_one_config_costs_nothing(copy: str, data: st.DataObject) -> None:
     store = fresh()
-    content = bytearray(store.files[Kind.CONFIG, copy])
+    content = bytearray(store.files[FileKind.CONFIG, copy])
     content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    store.files[Kind.CONFIG, copy] = bytes(content)
+    store.files[FileKind.CONFIG, copy] = bytes(content)
     open_repository(store, Path("/nowhere")).close()
 
 
@@ -119,7 +119,7 @@ def test_any_flipped_byte_of_one_config_costs_nothing(copy: str, data: st.DataOb
 def test_any_bytes_as_config_are_refused(content: bytes) -> None:
     store = fresh()
     for copy in ("config", "config.2"):
-        store.files[Kind.CONFIG, copy] = content
+        store.files[FileKind.CONFIG, copy] = content
     with pytest.raises((Damaged, Unsupported)):
         open_repository(store, Path("/nowhere"))
 
@@ -128,7 +128,7 @@ def test_a_deeply_nested_or_endless_config_is_damage() -> None:
     for content in (b"[" * 200_000, bytes((64 << 20) + 1)):
         store = fresh()
         for copy in ("config", "config.2"):
-            store.files[Kind.CONFIG, copy] = content
+            store.files[FileKind.CONFIG, copy] = content
         with pytest.raises(Damaged):
             open_repository(store, Path("/nowhere"))
 
@@ -136,7 +136,7 @@ def test_a_deeply_nested_or_endless_config_is_damage() -> None:
 def test_a_config_of_another_repository_does_not_fit_the_keys() -> None:
     one, two = fresh(), fresh()
     for copy in ("config", "config.2"):
-        one.files[Kind.CONFIG, copy] = two.files[Kind.CONFIG, copy]
+        one.files[FileKind.CONFIG, copy] = two.files[FileKind.CONFIG, copy]
     with pytest.raises(Damaged):
         open_repository(one, Path("/nowhere"))
 
@@ -177,11 +177,11 @@ def test_either_copy_of_a_snapshot_may_be_damaged_or_lost(data: st.DataObject) -
         (stored,) = repository.snapshots().good
         good = dict(store.files)
         for copy in (stored.id, stored.id + ".2"):
-            content = bytearray(good[Kind.SNAPSHOT, copy])
+            content = bytearray(good[FileKind.SNAPSHOT, copy])
             content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-            store.files = good | {(Kind.SNAPSHOT, copy): bytes(content)}
+            store.files = good | {(FileKind.SNAPSHOT, copy): bytes(content)}
             assert repository.snapshots().good == (stored,)
-            del store.files[Kind.SNAPSHOT, copy]
+            del store.files[FileKind.SNAPSHOT, copy]
             assert repository.snapshots().good == (stored,)
 
 
@@ -194,7 +194,7 @@ def test_a_snapshot_with_both_copies_damaged_is_reported_beside_the_others(
         store_file(memory_repository, [b"content"], hours=hours)
     first, second = memory_repository.snapshots().good
     for copy in (first.id, first.id + ".2"):
-        store.files[Kind.SNAPSHOT, copy] = b"garbage"
+        store.files[FileKind.SNAPSHOT, copy] = b"garbage"
     found = memory_repository.snapshots()
     assert found.good == (second,)
     (error,) = found.damaged
@@ -207,8 +207,8 @@ def test_a_snapshot_under_another_name_or_from_another_repository_is_damaged(tmp
         store_file(repository, [b"content"])
         store_file(other, [b"content"])
         (stored,), (foreign,) = repository.snapshots().good, other.snapshots().good
-        store.files[Kind.SNAPSHOT, "ab" * 32] = store.files[Kind.SNAPSHOT, stored.id]
-        store.files[Kind.SNAPSHOT, foreign.id] = other.store.read(Kind.SNAPSHOT, foreign.id)
+        store.files[FileKind.SNAPSHOT, "ab" * 32] = store.files[FileKind.SNAPSHOT, stored.id]
+        store.files[FileKind.SNAPSHOT, foreign.id] = other.store.read(FileKind.SNAPSHOT, foreign.id)
         found = repository.snapshots()
         assert found.good == (stored,)
         assert len(found.damaged) == 2
@@ -218,15 +218,15 @@ def test_snapshots_move_to_the_trash_and_back_in_pairs(memory_repository: Reposi
     store_file(memory_repository, [b"content"])
     (stored,) = memory_repository.snapshots().good
     store = memory_repository.store
-    trash_pair(store, Kind.SNAPSHOT, stored.id)
+    trash_pair(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == ()
     assert memory_repository.snapshots(trashed=True).good == (stored,)
     with pytest.raises(FileNotFoundError):
-        trash_pair(store, Kind.SNAPSHOT, "ab" * 32)
-    store.delete(Kind.SNAPSHOT, stored.id + ".2", trashed=True)
-    untrash_pair(store, Kind.SNAPSHOT, stored.id)
+        trash_pair(store, FileKind.SNAPSHOT, "ab" * 32)
+    store.delete(FileKind.SNAPSHOT, stored.id + ".2", trashed=True)
+    untrash_pair(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == (stored,)
-    delete_pair(store, Kind.SNAPSHOT, stored.id)
+    delete_pair(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == ()
 
 
@@ -235,7 +235,7 @@ def test_snapshots_that_are_being_committed_are_listed_apart(memory_repository: 
     assert isinstance(store, MemoryStore)
     store_file(memory_repository, [b"content"])
     (stored,) = memory_repository.snapshots().good
-    store.files[Kind.PENDING, stored.id] = store.files[Kind.SNAPSHOT, stored.id]
+    store.files[FileKind.PENDING, stored.id] = store.files[FileKind.SNAPSHOT, stored.id]
     assert memory_repository.snapshots(pending=True).good == (stored,)
 
 
@@ -275,7 +275,7 @@ def test_a_damaged_directory_costs_no_chunk_that_opens(tmp_path: Path) -> None:
     store = MemoryStore()
     with new_repository(store, tmp_path) as repository:
         item = store_file(repository, [b"one", b"two"])
-        ((key, content),) = [(k, v) for k, v in store.files.items() if k[0] is Kind.PACK]
+        ((key, content),) = [(k, v) for k, v in store.files.items() if k[0] is FileKind.PACK]
         store.files[key] = content[:-64] + bytes(64)
         repository.drop_index()
         assert read_item(repository, item) == b"onetwo"

@@ -14,7 +14,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import MemoryTarget, make_item, make_snapshot, new_repository, random_bytes, store_file
 from support.faulty_store import FaultyStore
@@ -38,7 +38,7 @@ def memory_repository(tmp_path: Path) -> Iterator[Repository]:
 @pytest.fixture
 def stored(memory_repository: Repository) -> Item:
     item = store_file(memory_repository, PARTS)
-    assert len(list(memory_repository.store.listing(Kind.PACK))) > 3
+    assert len(list(memory_repository.store.listing(FileKind.PACK))) > 3
     return item
 
 
@@ -111,9 +111,9 @@ def spoil(repository: Repository, part: bytes) -> str:
     assert isinstance(repository.store, MemoryStore)
     id_ = repository.keys.data_chunk_id(part)
     for location in repository.index.locations(id_):
-        pack = bytearray(repository.store.files[Kind.PACK, location.pack])
+        pack = bytearray(repository.store.files[FileKind.PACK, location.pack])
         pack[location.offset + 80] ^= 1
-        repository.store.files[Kind.PACK, location.pack] = bytes(pack)
+        repository.store.files[FileKind.PACK, location.pack] = bytes(pack)
     return id_.hex()
 
 
@@ -131,8 +131,8 @@ def test_damage_ends_a_restore_with_the_chunks_id(memory_repository: Repository,
 
 
 def test_a_missing_pack_ends_a_restore(memory_repository: Repository, stored: Item) -> None:
-    first = next(iter(memory_repository.store.listing(Kind.PACK)))
-    memory_repository.store.delete(Kind.PACK, first.name)
+    first = next(iter(memory_repository.store.listing(FileKind.PACK)))
+    memory_repository.store.delete(FileKind.PACK, first.name)
     with pytest.raises(MissingChunk):
         restored(memory_repository, stored)
 

@@ -19,7 +19,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.index.index import remove_index
 from holdfast.repo.snapshots.snapshot import Snapshot
-from holdfast.repo.store.interface import Kind, LockMode
+from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import (
@@ -44,7 +44,7 @@ def fail_after(repository: Repository, parts: Sequence[bytes]) -> None:
 
 
 def count_packs(repository: Repository) -> int:
-    return len(list(repository.store.listing(Kind.PACK)))
+    return len(list(repository.store.listing(FileKind.PACK)))
 
 
 def ids_of(repository: Repository, chunks: list[bytes]) -> list[ChunkID]:
@@ -114,21 +114,21 @@ def test_the_order_of_a_commit_makes_every_crash_harmless(tmp_path: Path) -> Non
         store.operations.clear()
         store_file(repository, [b"content"])
     assert store.did("put", "sync", "list", "delete") == [
-        ("list", Kind.PACK),  # which packs are there
-        ("list", Kind.PACK),  # and which are in the trash
-        ("put", Kind.PACK),
+        ("list", FileKind.PACK),  # which packs are there
+        ("list", FileKind.PACK),  # and which are in the trash
+        ("put", FileKind.PACK),
         ("sync", None),
-        ("put", Kind.PENDING),
+        ("put", FileKind.PENDING),
         ("sync", None),
-        ("put", Kind.PENDING),
+        ("put", FileKind.PENDING),
         ("sync", None),
-        ("list", Kind.PACK),  # are they still
-        ("put", Kind.SNAPSHOT),
+        ("list", FileKind.PACK),  # are they still
+        ("put", FileKind.SNAPSHOT),
         ("sync", None),
-        ("put", Kind.SNAPSHOT),
+        ("put", FileKind.SNAPSHOT),
         ("sync", None),
-        ("delete", Kind.PENDING),
-        ("delete", Kind.PENDING),
+        ("delete", FileKind.PENDING),
+        ("delete", FileKind.PENDING),
         ("sync", None),
     ]
     assert store.operations[0].action == "lock"
@@ -196,7 +196,7 @@ def test_leaving_without_a_commit_leaves_no_snapshot_and_no_lock(memory_reposito
     with pytest.raises(ValueError, match="mine"):
         fail_after(memory_repository, [b"content"])
     assert memory_repository.snapshots().good == ()
-    assert not list(memory_repository.store.listing(Kind.PENDING))
+    assert not list(memory_repository.store.listing(FileKind.PENDING))
     with memory_repository.store.lock(LockMode.EXCLUSIVE, 0):
         pass
 
@@ -219,11 +219,11 @@ class Prune:
         self.taken: list[str] = []
 
     def __call__(self, operation: Operation) -> None:
-        if (operation.action, operation.kind) == ("put", Kind.PENDING) and not self.taken:
-            for entry in list(self._store.listing(Kind.PACK)):
-                self._store.trash(Kind.PACK, entry.name)
+        if (operation.action, operation.kind) == ("put", FileKind.PENDING) and not self.taken:
+            for entry in list(self._store.listing(FileKind.PACK)):
+                self._store.trash(FileKind.PACK, entry.name)
                 if self._for_good:
-                    self._store.delete(Kind.PACK, entry.name, trashed=True)
+                    self._store.delete(FileKind.PACK, entry.name, trashed=True)
                 self.taken.append(entry.name)
 
 
@@ -235,7 +235,7 @@ def test_packs_that_went_to_the_trash_meanwhile_are_brought_back(tmp_path: Path)
     with open_repository(FaultyStore(inner, before=prune), tmp_path) as repository:
         item = store_file(repository, [b"old", b"new"], hours=1)
         assert len(prune.taken) == 2
-        assert {name for kind, name in inner.files if kind is Kind.PACK} == set(prune.taken)
+        assert {name for kind, name in inner.files if kind is FileKind.PACK} == set(prune.taken)
         assert read_item(repository, item) == b"oldnew"
         assert read_item(repository, old) == b"old"
 
@@ -256,8 +256,8 @@ def test_packs_that_were_gone_before_are_not_relied_on(tmp_path: Path) -> None:
     store = MemoryStore()
     with new_repository(store, tmp_path) as repository:
         store_file(repository, [b"content"])
-    for entry in list(store.listing(Kind.PACK)):
-        store.delete(Kind.PACK, entry.name)
+    for entry in list(store.listing(FileKind.PACK)):
+        store.delete(FileKind.PACK, entry.name)
     with open_repository(store, tmp_path) as repository:
         item = store_file(repository, [b"content"], hours=1)
         assert read_item(repository, item) == b"content"
@@ -312,13 +312,15 @@ def test_a_store_that_fails_in_the_flush_thread_ends_the_backup(tmp_path: Path) 
     new_repository(inner, tmp_path).close()
 
     def fault(operation: Operation) -> None:
-        if (operation.action, operation.kind) == ("put", Kind.PACK):
+        if (operation.action, operation.kind) == ("put", FileKind.PACK):
             fail_at(operation.number)(operation)
 
     with open_repository(FaultyStore(inner, before=fault), tmp_path, pack_target=64 << 10) as repository:
         with pytest.raises(StoreError):
             store_file(repository, [random_bytes(6000, n) for n in range(100)])
-        assert not [kind for kind, _ in inner.files if kind in (Kind.PENDING, Kind.SNAPSHOT, Kind.PACK)]
+        assert not [
+            kind for kind, _ in inner.files if kind in (FileKind.PENDING, FileKind.SNAPSHOT, FileKind.PACK)
+        ]
 
 
 def test_the_record_may_be_completed_when_all_packs_are_written(memory_repository: Repository) -> None:

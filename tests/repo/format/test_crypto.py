@@ -20,14 +20,14 @@ from holdfast.repo.format.crypto import (
     unwrap_root,
     wrap_root,
 )
-from holdfast.repo.format.format import HEAD_SIZE, TAG, Domain, ObjectType
+from holdfast.repo.format.format import HEAD_SIZE, TAG, NonceDomain, ObjectType
 
 ROOT = bytes(range(32))
 REPOSITORY = b"0123456789abcdef"
 KEYS = {suite: Keys.from_root(ROOT, REPOSITORY, suite) for suite in Suite}
 suites = st.sampled_from(Suite)
 kinds = st.sampled_from(ObjectType)
-domains = st.sampled_from(Domain)
+domains = st.sampled_from(NonceDomain)
 offsets = st.integers(0, 1 << 40)
 places = st.tuples(domains, offsets)
 plains = st.binary(max_size=300)
@@ -35,7 +35,7 @@ plains = st.binary(max_size=300)
 
 @given(suites, kinds, domains, offsets, plains)
 def test_sealed_parts_open_at_their_place(
-    suite: Suite, kind: ObjectType, domain: Domain, offset: int, plain: bytes
+    suite: Suite, kind: ObjectType, domain: NonceDomain, offset: int, plain: bytes
 ) -> None:
     cipher = new_cipher(KEYS[suite], kind)
     sealed = cipher.seal(domain, offset, plain)
@@ -49,7 +49,7 @@ def test_sealed_parts_open_at_their_place(
 
 @given(suites, places, places, plains)
 def test_sealed_parts_open_nowhere_else(
-    suite: Suite, place: tuple[Domain, int], other_place: tuple[Domain, int], plain: bytes
+    suite: Suite, place: tuple[NonceDomain, int], other_place: tuple[NonceDomain, int], plain: bytes
 ) -> None:
     (domain, offset), (other, elsewhere) = place, other_place
     cipher = new_cipher(KEYS[suite], ObjectType.PACK)

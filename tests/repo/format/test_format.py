@@ -15,8 +15,8 @@ from holdfast.repo.format.format import (
     HEAD_SIZE,
     RECORD_HEADER,
     TAG,
-    Domain,
-    Head,
+    FileHead,
+    NonceDomain,
     ObjectType,
     RecordHeader,
     directory_size,
@@ -34,7 +34,7 @@ lengths = st.integers(0, CHUNK_LIMIT)
 ids = st.binary(min_size=32, max_size=32).map(ChunkID)
 headers = st.builds(RecordHeader, st.sampled_from(RecordType), st.sampled_from(Codec), lengths, lengths, ids)
 heads = st.builds(
-    Head,
+    FileHead,
     st.integers(0, 255),
     st.sampled_from(ObjectType),
     st.binary(min_size=32, max_size=32),
@@ -43,7 +43,7 @@ heads = st.builds(
 
 
 @given(heads)
-def test_heads_survive(head: Head) -> None:
+def test_heads_survive(head: FileHead) -> None:
     data = head.pack()
     assert len(data) == HEAD_SIZE == 64
     assert parse_head(data, "here", head.type) == head
@@ -52,7 +52,7 @@ def test_heads_survive(head: Head) -> None:
 
 @given(heads, st.integers(0, 15), st.integers(1, 255))
 def test_a_head_with_a_changed_public_byte_is_refused_or_of_another_suite(
-    head: Head, at: int, flip: int
+    head: FileHead, at: int, flip: int
 ) -> None:
     data = bytearray(head.pack())
     data[at] ^= flip
@@ -64,7 +64,7 @@ def test_a_head_with_a_changed_public_byte_is_refused_or_of_another_suite(
 
 
 @given(heads, st.integers(0, 63))
-def test_short_heads_are_damaged(head: Head, length: int) -> None:
+def test_short_heads_are_damaged(head: FileHead, length: int) -> None:
     with pytest.raises(Damaged, match=f"only {length} bytes"):
         parse_head(head.pack()[:length], "here", head.type)
 
@@ -125,7 +125,14 @@ def test_feet_survive_and_must_fit_the_size(count: int, offset: int) -> None:
             parse_foot(pack_foot(count, offset), "here", wrong)
 
 
-@given(st.sampled_from(Domain), st.sampled_from(Domain), st.integers(0, 1 << 40), st.integers(0, 1 << 40))
-def test_nonces_differ_when_domain_or_offset_does(one: Domain, two: Domain, here: int, there: int) -> None:
+@given(
+    st.sampled_from(NonceDomain),
+    st.sampled_from(NonceDomain),
+    st.integers(0, 1 << 40),
+    st.integers(0, 1 << 40),
+)
+def test_nonces_differ_when_domain_or_offset_does(
+    one: NonceDomain, two: NonceDomain, here: int, there: int
+) -> None:
     assert len(nonce(one, here)) == 12
     assert (nonce(one, here) == nonce(two, there)) == ((one, here) == (two, there))

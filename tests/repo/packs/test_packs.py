@@ -19,14 +19,14 @@ from holdfast.repo.format.format import (
     HEAD_SIZE,
     PACK_LIMIT,
     PACK_TARGET,
-    Domain,
+    NonceDomain,
     ObjectType,
     RecordHeader,
 )
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.reader import PackCiphers, open_record, read_directory, walk_records
 from holdfast.repo.packs.writer import PackWriter, Record
-from holdfast.repo.store.interface import Kind, Store
+from holdfast.repo.store.interface import FileKind, Store
 from holdfast.repo.store.memory import MemoryStore
 from support.basics import random_bytes
 from support.faulty_store import FaultyStore, fail_at
@@ -66,7 +66,7 @@ def one_pack(plains: list[bytes]) -> tuple[MemoryStore, PackID, bytes, Directory
     store = MemoryStore()
     written = write([record(plain) for plain in plains], store)
     ((pack, (_, directory)),) = written.packs.items()
-    return store, pack, store.read(Kind.PACK, pack), directory
+    return store, pack, store.read(FileKind.PACK, pack), directory
 
 
 records = st.lists(
@@ -91,7 +91,7 @@ def test_what_is_written_is_read_through_the_directory_and_without_it(
     writer.add(batch)
     writer.finish()
     ((pack, (size, reported)),) = written.packs.items()
-    data = store.read(Kind.PACK, pack)
+    data = store.read(FileKind.PACK, pack)
     assert (len(data), writer.stored) == (size, size)
     assert content_hash(data) == pack
     ciphers = PackCiphers(store, keys)
@@ -129,7 +129,7 @@ def test_a_flipped_byte_costs_no_more_than_the_record_it_is_in(
 def test_a_cut_pack_gives_the_records_before_the_cut(data: st.DataObject) -> None:
     store, pack, content, directory = one_pack([bytes([n]) * 100 * n for n in range(1, 6)])
     cut = data.draw(st.integers(HEAD_SIZE, len(content) - 1))
-    store.files[Kind.PACK, pack] = content[:cut]
+    store.files[FileKind.PACK, pack] = content[:cut]
     ciphers = PackCiphers(store, KEYS)
     with pytest.raises(Damaged):
         read_directory(store, ciphers, pack, cut)
@@ -146,7 +146,7 @@ def test_a_pack_with_a_damaged_head_is_refused(at: int, flip: int) -> None:
     store, pack, content, _ = one_pack([b"content"])
     bad = bytearray(content)
     bad[at] ^= flip
-    store.files[Kind.PACK, pack] = bytes(bad)
+    store.files[FileKind.PACK, pack] = bytes(bad)
     with pytest.raises(Damaged, match=pack):
         PackCiphers(store, KEYS).get(pack)
 
@@ -183,8 +183,8 @@ def test_a_record_that_unpacks_to_another_length_than_it_says_is_refused(claimed
     cipher = new_cipher(KEYS, ObjectType.PACK)
     for codec, payload in ((Codec.ZSTD, packed), (Codec.RAW, bytes(1000)), (Codec.ZSTD, b"no zstd frame")):
         header = RecordHeader(RecordType.DATA, codec, claimed, len(payload), ChunkID(bytes(32)))
-        sealed = cipher.seal(Domain.RECORD_HEADER, 64, header.pack())
-        sealed += cipher.seal(Domain.RECORD_PAYLOAD, 64, payload)
+        sealed = cipher.seal(NonceDomain.RECORD_HEADER, 64, header.pack())
+        sealed += cipher.seal(NonceDomain.RECORD_PAYLOAD, 64, payload)
         with pytest.raises(Damaged, match="here at offset 64"):
             open_record(cipher, 64, sealed, "here")
 
@@ -197,7 +197,7 @@ def test_full_packs_are_closed_and_a_new_one_begun() -> None:
     assert all(size <= SMALL for size, _ in written.packs.values())
     stored = [header.id for _, directory in written.packs.values() for _, header in directory]
     assert sorted(stored) == sorted(KEYS.data_chunk_id(plain) for plain in plains)
-    assert {entry.name: entry.size for entry in store.listing(Kind.PACK)} == {
+    assert {entry.name: entry.size for entry in store.listing(FileKind.PACK)} == {
         pack: size for pack, (size, _) in written.packs.items()
     }
 
@@ -211,7 +211,7 @@ def test_threads_write_packs_together() -> None:
     writer.finish()
     ciphers, found = PackCiphers(store, KEYS), []
     for pack, (size, directory) in written.packs.items():
-        data = store.read(Kind.PACK, pack)
+        data = store.read(FileKind.PACK, pack)
         assert list(directory) == read_directory(store, ciphers, pack, size)
         found += [open_record(ciphers.get(pack), offset, data[offset:], "here")[1] for offset, _ in directory]
     assert sorted(found) == sorted(plains)

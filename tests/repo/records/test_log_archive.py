@@ -17,7 +17,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.records.log_archive import BATCH, LogReading, drop, open_archive, take_over
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth, check
@@ -70,7 +70,7 @@ def test_many_pushes_make_one_snapshot_that_holds_all(repository: Repository, tm
         assert push_files(repository, tmp_path / "f", name).new == (name,)
     assert log_snapshots(repository) == 1
     assert_holds(repository, *OLD)
-    assert not list(repository.store.listing(Kind.SNAPSHOT, trashed=True))
+    assert not list(repository.store.listing(FileKind.SNAPSHOT, trashed=True))
 
 
 def test_a_full_batch_is_left_alone(repository: Repository, tmp_path: Path) -> None:
@@ -107,8 +107,8 @@ def test_a_different_file_of_the_same_name_is_refused_and_nothing_changes(
 def test_a_file_whose_chunks_were_lost_is_stored_again(local_store: LocalStore, tmp_path: Path) -> None:
     with new_repository(local_store, tmp_path / "cache") as repository:
         push_files(repository, tmp_path / "f", *OLD)
-        for entry in list(local_store.listing(Kind.PACK)):
-            local_store.delete(Kind.PACK, entry.name)
+        for entry in list(local_store.listing(FileKind.PACK)):
+            local_store.delete(FileKind.PACK, entry.name)
         push_files(repository, tmp_path / "f", *OLD)
         assert_holds(repository, *OLD)
 
@@ -118,7 +118,7 @@ def test_what_another_push_left_unsynced_is_made_durable_before_it_is_called_the
     with opened(store, tmp_path / "b") as repository:
         push_files(repository, tmp_path / "f", OLD[0])
     did = store.did("delete", "sync")
-    assert did[-2:] == [("delete", Kind.SNAPSHOT), ("sync", None)]
+    assert did[-2:] == [("delete", FileKind.SNAPSHOT), ("sync", None)]
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_stored(repository: Repository, tmp_path: Path) -> None:
@@ -224,12 +224,12 @@ def test_a_file_that_was_taken_over_and_then_withdrawn_does_not_come_back_as_a_c
         theirs = next(s for s in a.snapshots().good if any(i.path == NEW for i in s.snapshot.items))
 
         def withdraw_and_replace(operation: Operation) -> None:
-            if operation.action == "put" and operation.kind is Kind.SNAPSHOT and not seen:
+            if operation.action == "put" and operation.kind is FileKind.SNAPSHOT and not seen:
                 seen.append(operation)
                 kept = [item for item in theirs.snapshot.items if item.path != NEW]
                 with Writer(a) as writer:
                     writer.commit(replace(theirs.snapshot, items=tuple(kept)))
-                delete_pair(store, Kind.SNAPSHOT, theirs.id)
+                delete_pair(store, FileKind.SNAPSHOT, theirs.id)
                 push_files(b, tmp_path / "g", NEW, seed=5)
 
         seen: list[Operation] = []
@@ -366,7 +366,7 @@ def test_nothing_is_dropped_while_a_backup_is_being_taken(repository: Repository
 
 def test_nothing_is_dropped_while_a_snapshot_cannot_be_read(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    store.put(Kind.SNAPSHOT, "7" * 64, b"damaged")
+    store.put(FileKind.SNAPSHOT, "7" * 64, b"damaged")
     with opened(store, tmp_path / "c") as repository:
         with pytest.raises(Refused, match=r"77777777.*none was dropped"):
             drop(repository, SUBJECT.identity, lambda name: True)

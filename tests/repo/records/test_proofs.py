@@ -17,7 +17,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, seal_object
 from holdfast.repo.format.format import ObjectType
 from holdfast.repo.records.proofs import open_proof
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth, check
@@ -86,7 +86,7 @@ def put_raw(
 ) -> None:
     name = f"{snapshot}.{stamp}.{content_hash(sealed)}"
     for copy in (name, f"{name}.2"):
-        repository.store.put(Kind.PROOF, copy, sealed)
+        repository.store.put(FileKind.PROOF, copy, sealed)
 
 
 def test_what_is_stored_is_what_is_read(memory_repository: Repository) -> None:
@@ -125,7 +125,7 @@ def test_the_newest_counts_and_only_it_is_read(memory_repository: Repository) ->
     store = memory_repository.store
     original = store.read
 
-    def counting(kind: Kind, name: str, offset: int = 0, length: int | None = None) -> bytes:
+    def counting(kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         read.append(name)
         return original(kind, name, offset, length)
 
@@ -164,7 +164,7 @@ def test_a_proof_of_one_snapshot_proves_no_other(memory_repository: Repository) 
     name = keep_proof(memory_repository, make_proof(one))
     store = memory_repository.store
     for copy in ("", ".2"):  # renamed by somebody without a password
-        store.put(Kind.PROOF, name.replace(one, other) + copy, store.read(Kind.PROOF, name))
+        store.put(FileKind.PROOF, name.replace(one, other) + copy, store.read(FileKind.PROOF, name))
     found = latest_verdicts(memory_repository)
     assert found.latest.keys() == {one}
     assert "another snapshot" in str(found.damaged[0])
@@ -214,18 +214,18 @@ def test_a_proof_of_a_newer_program_is_told_apart_from_damage(memory_repository:
 def test_a_proof_under_the_hash_of_another_file_is_refused(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
     name = keep_proof(memory_repository, make_proof(snapshot))
-    data = memory_repository.store.read(Kind.PROOF, name)
+    data = memory_repository.store.read(FileKind.PROOF, name)
     with pytest.raises(Damaged, match="does not match its name"):
         open_proof(memory_repository, data, "here", name[:-1] + ("0" if name[-1] != "0" else "1"))
 
 
 def test_a_snapshot_that_is_gone_gets_no_proof(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
-    memory_repository.store.delete(Kind.SNAPSHOT, snapshot)
-    memory_repository.store.delete(Kind.SNAPSHOT, f"{snapshot}.2")
+    memory_repository.store.delete(FileKind.SNAPSHOT, snapshot)
+    memory_repository.store.delete(FileKind.SNAPSHOT, f"{snapshot}.2")
     with pytest.raises(NotFound):
         keep_proof(memory_repository, make_proof(snapshot))
-    assert not list(memory_repository.store.listing(Kind.PROOF))
+    assert not list(memory_repository.store.listing(FileKind.PROOF))
 
 
 def test_proofs_stay_with_forgotten_snapshots_and_go_when_these_are_gone_for_good(
@@ -241,7 +241,7 @@ def test_proofs_stay_with_forgotten_snapshots_and_go_when_these_are_gone_for_goo
     forget(memory_repository, [gone])
     prune(memory_repository)
     assert latest_verdicts(memory_repository).latest.keys() == {stays}
-    assert len(list(memory_repository.store.listing(Kind.PROOF))) == 2
+    assert len(list(memory_repository.store.listing(FileKind.PROOF))) == 2
 
 
 def test_proofs_survive_when_the_snapshots_are_not_to_be_found(memory_repository: Repository) -> None:
@@ -249,9 +249,9 @@ def test_proofs_survive_when_the_snapshots_are_not_to_be_found(memory_repository
     snapshot = snapshot_of(memory_repository)
     keep_proof(memory_repository, make_proof(snapshot))
     for copy in (snapshot, f"{snapshot}.2"):
-        memory_repository.store.delete(Kind.SNAPSHOT, copy)
+        memory_repository.store.delete(FileKind.SNAPSHOT, copy)
     execute(memory_repository, make_plan(memory_repository), quarantine=timedelta(), now=lambda: 0.0)
-    assert len(list(memory_repository.store.listing(Kind.PROOF))) == 2
+    assert len(list(memory_repository.store.listing(FileKind.PROOF))) == 2
 
 
 def test_a_lone_copy_is_read_no_damage_while_it_is_being_written_and_mended_by_a_prune(
@@ -259,16 +259,18 @@ def test_a_lone_copy_is_read_no_damage_while_it_is_being_written_and_mended_by_a
 ) -> None:
     snapshot = snapshot_of(memory_repository)
     name = keep_proof(memory_repository, make_proof(snapshot))
-    memory_repository.store.delete(Kind.PROOF, name)  # a crash between the copies
+    memory_repository.store.delete(FileKind.PROOF, name)  # a crash between the copies
     assert latest_proof(memory_repository, snapshot) == make_proof(snapshot)
     assert check(memory_repository, Depth.STRUCTURE).findings == []
     prune(memory_repository)
-    assert {entry.name for entry in memory_repository.store.listing(Kind.PROOF)} == {name, f"{name}.2"}
+    assert {entry.name for entry in memory_repository.store.listing(FileKind.PROOF)} == {name, f"{name}.2"}
 
 
 def test_a_damaged_lone_copy_stops_no_prune(memory_repository: Repository) -> None:
     snapshot = snapshot_of(memory_repository)
-    memory_repository.store.put(Kind.PROOF, f"{snapshot}.20261122T020000000000Z.{'0' * 64}.2", b"nonsense")
+    memory_repository.store.put(
+        FileKind.PROOF, f"{snapshot}.20261122T020000000000Z.{'0' * 64}.2", b"nonsense"
+    )
     prune(memory_repository)
     assert len(check(memory_repository, Depth.STRUCTURE).findings) == 1
 

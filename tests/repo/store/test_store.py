@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import Locked, NoRepository, NoSpace, RepositoryExists, StoreError
-from holdfast.repo.store.interface import Kind, LockMode, Store
+from holdfast.repo.store.interface import FileKind, LockMode, Store
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from support.faulty_store import Clock, Crash, FaultyStore, crash_at, fail_at
@@ -43,25 +43,25 @@ class TestFaultyStoreWithoutFaults(StoreConformance):
 def test_the_time_of_trashing_is_listed(local_store: LocalStore) -> None:
     clock = Clock(5000.0)
     memory = MemoryStore(clock)
-    memory.put(Kind.PACK, NAME, b"content")
+    memory.put(FileKind.PACK, NAME, b"content")
     clock.advance(60)
-    memory.trash(Kind.PACK, NAME)
-    assert [entry.modified for entry in memory.listing(Kind.PACK, trashed=True)] == [5060.0]
+    memory.trash(FileKind.PACK, NAME)
+    assert [entry.modified for entry in memory.listing(FileKind.PACK, trashed=True)] == [5060.0]
 
-    local_store.put(Kind.PACK, NAME, b"content")
-    os.utime(local_store.describe(Kind.PACK, NAME), (1000, 1000))
-    local_store.trash(Kind.PACK, NAME)
-    (entry,) = local_store.listing(Kind.PACK, trashed=True)
+    local_store.put(FileKind.PACK, NAME, b"content")
+    os.utime(local_store.describe(FileKind.PACK, NAME), (1000, 1000))
+    local_store.trash(FileKind.PACK, NAME)
+    (entry,) = local_store.listing(FileKind.PACK, trashed=True)
     assert entry.modified > 1_700_000_000
 
 
 def test_a_faulty_store_fails_at_the_operation_it_was_told_to_and_only_there() -> None:
     store = FaultyStore(MemoryStore(), before=fail_at(2, errno.ENOSPC))
-    store.put(Kind.PACK, NAME, b"one")
+    store.put(FileKind.PACK, NAME, b"one")
     with pytest.raises(NoSpace):
-        store.put(Kind.PACK, OTHER, b"two")
-    store.put(Kind.PACK, OTHER, b"two")
-    assert store.did("put") == [("put", Kind.PACK)] * 3
+        store.put(FileKind.PACK, OTHER, b"two")
+    store.put(FileKind.PACK, OTHER, b"two")
+    assert store.did("put") == [("put", FileKind.PACK)] * 3
 
 
 def test_nothing_happens_after_a_crash_and_what_happened_before_it_stays() -> None:
@@ -69,14 +69,14 @@ def test_nothing_happens_after_a_crash_and_what_happened_before_it_stays() -> No
     store = FaultyStore(inner, after=crash_at(1))
     for _ in range(2):
         with pytest.raises(Crash):
-            store.put(Kind.PACK, NAME, b"one")
-    assert inner.read(Kind.PACK, NAME) == b"one"
+            store.put(FileKind.PACK, NAME, b"one")
+    assert inner.read(FileKind.PACK, NAME) == b"one"
     store = FaultyStore(inner, before=crash_at(1))
     with pytest.raises(Crash):
-        store.delete(Kind.PACK, NAME)
+        store.delete(FileKind.PACK, NAME)
     with pytest.raises(Crash):
         store.sync()
-    assert inner.read(Kind.PACK, NAME) == b"one"
+    assert inner.read(FileKind.PACK, NAME) == b"one"
 
 
 # ---- making and opening a directory -------------------------------------------------------------------
@@ -84,7 +84,7 @@ def test_nothing_happens_after_a_crash_and_what_happened_before_it_stays() -> No
 
 def test_a_new_store_is_for_its_owner_only(tmp_path: Path) -> None:
     store = LocalStore.create(tmp_path / "deep" / "repository")
-    store.put(Kind.KEY, NAME, b"key")
+    store.put(FileKind.KEY, NAME, b"key")
     files = [path for path in store.root.rglob("*") if path.is_file()]
     assert files
     for path in (store.root, *files):
@@ -92,13 +92,13 @@ def test_a_new_store_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_creation_can_be_repeated(tmp_path: Path) -> None:
-    LocalStore.create(tmp_path).put(Kind.KEY, NAME, b"key")
+    LocalStore.create(tmp_path).put(FileKind.KEY, NAME, b"key")
     LocalStore.create(tmp_path)
 
 
 def test_a_repository_or_a_folder_with_strangers_is_not_taken_over(tmp_path: Path) -> None:
     store = LocalStore.create(tmp_path / "one")
-    store.put(Kind.CONFIG, "config.2", b"config")
+    store.put(FileKind.CONFIG, "config.2", b"config")
     with pytest.raises(RepositoryExists, match="already"):
         LocalStore.create(store.root)
     (tmp_path / "two").mkdir()
@@ -125,37 +125,37 @@ def test_a_file_where_the_folder_should_be_is_a_store_error(tmp_path: Path) -> N
 
 
 def test_leftovers_of_a_crash_are_invisible_until_they_are_cleaned(local_store: LocalStore) -> None:
-    local_store.put(Kind.PACK, NAME, b"content")
+    local_store.put(FileKind.PACK, NAME, b"content")
     leftovers = [
         local_store.root / folder / ".tmp-0123456789abcdef"
         for folder in ("", "keys", f"packs/{NAME[:2]}", "pending", "snapshots")
     ]
     for leftover in leftovers:
         leftover.write_bytes(bytes(100))
-    assert names(local_store, Kind.PACK) == [NAME]
-    assert all(names(local_store, k) == [] for k in Kind if k is not Kind.PACK)
+    assert names(local_store, FileKind.PACK) == [NAME]
+    assert all(names(local_store, k) == [] for k in FileKind if k is not FileKind.PACK)
     assert local_store.clean() == 100 * len(leftovers)
     assert not any(leftover.exists() for leftover in leftovers)
     assert local_store.clean() == 0
-    assert local_store.read(Kind.PACK, NAME) == b"content"
+    assert local_store.read(FileKind.PACK, NAME) == b"content"
 
 
 def test_folders_that_a_copy_left_out_because_they_were_empty_are_made_again(local_store: LocalStore) -> None:
-    local_store.put(Kind.CONFIG, "config", b"config")
+    local_store.put(FileKind.CONFIG, "config", b"config")
     for folder in (f"packs/{NAME[:2]}", "pending", "trash/packs", "trash/snapshots", "trash"):
         (local_store.root / folder).rmdir()
-    assert names(local_store, Kind.PACK) == []
-    assert local_store.put(Kind.PACK, NAME, b"content")
-    assert local_store.put(Kind.PENDING, NAME, b"content")
-    local_store.trash(Kind.PACK, NAME)
+    assert names(local_store, FileKind.PACK) == []
+    assert local_store.put(FileKind.PACK, NAME, b"content")
+    assert local_store.put(FileKind.PENDING, NAME, b"content")
+    local_store.trash(FileKind.PACK, NAME)
     local_store.sync()
-    assert local_store.read(Kind.PACK, NAME) == b"content"
+    assert local_store.read(FileKind.PACK, NAME) == b"content"
 
 
 def test_nothing_is_made_where_the_disk_of_the_repository_is_gone(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     with pytest.raises(StoreError, match="cannot write"):
-        store.put(Kind.PACK, NAME, b"content")
+        store.put(FileKind.PACK, NAME, b"content")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -189,9 +189,9 @@ def test_after_one_failed_fsync_a_new_file_is_written_and_the_old_one_never_sync
 ) -> None:
     fsync = FailingSync(1)
     monkeypatch.setattr(os, "fsync", fsync)
-    assert local_store.put(Kind.PACK, NAME, b"content")
+    assert local_store.put(FileKind.PACK, NAME, b"content")
     assert len(fsync.files) == len(set(fsync.files)) == 2
-    assert local_store.read(Kind.PACK, NAME) == b"content"
+    assert local_store.read(FileKind.PACK, NAME) == b"content"
     assert no_temporaries(local_store)
 
 
@@ -201,11 +201,11 @@ def test_the_second_failed_fsync_ends_it_and_nothing_is_there(
     fsync = FailingSync(2)
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(StoreError, match=NAME) as caught:
-        local_store.put(Kind.PACK, NAME, b"content")
+        local_store.put(FileKind.PACK, NAME, b"content")
     assert caught.value.errno == errno.EIO
     assert not isinstance(caught.value, NoSpace)
     assert len(set(fsync.files)) == 2
-    assert names(local_store, Kind.PACK) == []
+    assert names(local_store, FileKind.PACK) == []
     assert no_temporaries(local_store)
 
 
@@ -216,7 +216,7 @@ def test_a_full_disk_that_fsync_tells_of_is_not_tried_again(
     fsync = FailingSync(1, code)
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(NoSpace):
-        local_store.put(Kind.PACK, NAME, b"content")
+        local_store.put(FileKind.PACK, NAME, b"content")
     assert len(fsync.files) == 1
     assert no_temporaries(local_store)
 
@@ -224,7 +224,7 @@ def test_a_full_disk_that_fsync_tells_of_is_not_tried_again(
 def test_a_failed_sync_of_a_folder_is_a_store_error(
     local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    local_store.put(Kind.SNAPSHOT, NAME, b"content")
+    local_store.put(FileKind.SNAPSHOT, NAME, b"content")
 
     def fsync(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -247,36 +247,36 @@ def small_files_only() -> Iterator[None]:
 @pytest.mark.parametrize("size", [2 << 20, 9 << 20])
 def test_what_does_not_fit_is_no_space_and_leaves_nothing(local_store: LocalStore, size: int) -> None:
     with pytest.raises(NoSpace, match=NAME):
-        local_store.put(Kind.PACK, NAME, bytes(size))
-    assert names(local_store, Kind.PACK) == []
+        local_store.put(FileKind.PACK, NAME, bytes(size))
+    assert names(local_store, FileKind.PACK) == []
     assert no_temporaries(local_store)
-    assert local_store.put(Kind.PACK, NAME, b"small")
+    assert local_store.put(FileKind.PACK, NAME, b"small")
 
 
 def test_short_writes_are_carried_on(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: real(fd, data[:7]))
-    local_store.put(Kind.PACK, NAME, b"0123456789" * 10)
+    local_store.put(FileKind.PACK, NAME, b"0123456789" * 10)
     monkeypatch.undo()
-    assert local_store.read(Kind.PACK, NAME) == b"0123456789" * 10
+    assert local_store.read(FileKind.PACK, NAME) == b"0123456789" * 10
 
 
 def test_short_reads_are_carried_on(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    local_store.put(Kind.PACK, NAME, b"0123456789" * 10)
+    local_store.put(FileKind.PACK, NAME, b"0123456789" * 10)
     real = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, length, offset: real(fd, min(length, 7), offset))
-    assert local_store.read(Kind.PACK, NAME, 5) == (b"0123456789" * 10)[5:]
+    assert local_store.read(FileKind.PACK, NAME, 5) == (b"0123456789" * 10)[5:]
 
 
 def test_a_read_error_names_the_file(local_store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    local_store.put(Kind.PACK, NAME, b"content")
+    local_store.put(FileKind.PACK, NAME, b"content")
 
     def pread(fd: int, length: int, offset: int) -> bytes:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "pread", pread)
     with pytest.raises(StoreError, match=NAME):
-        local_store.read(Kind.PACK, NAME)
+        local_store.read(FileKind.PACK, NAME)
 
 
 def test_a_file_system_without_hard_links_will_do(
@@ -286,9 +286,9 @@ def test_a_file_system_without_hard_links_will_do(
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", link)
-    assert local_store.put(Kind.PACK, NAME, b"first")
-    assert not local_store.put(Kind.PACK, NAME, b"second")
-    assert local_store.read(Kind.PACK, NAME) == b"first"
+    assert local_store.put(FileKind.PACK, NAME, b"first")
+    assert not local_store.put(FileKind.PACK, NAME, b"second")
+    assert local_store.read(FileKind.PACK, NAME) == b"first"
     assert no_temporaries(local_store)
 
 
@@ -296,12 +296,12 @@ def test_packs_stay_readable_through_descriptors_that_are_open(local_store: Loca
     """More packs than descriptors are kept, deleted and put again under the same name."""
     all_names = [f"{n:064x}" for n in range(200)]
     for name in all_names:
-        local_store.put(Kind.PACK, name, name.encode())
+        local_store.put(FileKind.PACK, name, name.encode())
     for _ in range(2):
-        assert all(local_store.read(Kind.PACK, name) == name.encode() for name in all_names)
-    local_store.delete(Kind.PACK, all_names[-1])
+        assert all(local_store.read(FileKind.PACK, name) == name.encode() for name in all_names)
+    local_store.delete(FileKind.PACK, all_names[-1])
     with pytest.raises(FileNotFoundError):
-        local_store.read(Kind.PACK, all_names[-1])
+        local_store.read(FileKind.PACK, all_names[-1])
     assert len(os.listdir("/proc/self/fd")) < 180  # noqa: PTH208  a count, no paths
 
 
@@ -357,8 +357,8 @@ def test_what_root_adds_belongs_to_whom_the_repository_belongs(tmp_path: Path) -
     for path in (tmp_path / "repository", *(tmp_path / "repository").rglob("*")):
         os.chown(path, 65534, 65534)
     with store.lock(LockMode.SHARED, 1.0):
-        store.put(Kind.PACK, NAME, b"content")
-        store.put(Kind.SNAPSHOT, OTHER, b"content")
+        store.put(FileKind.PACK, NAME, b"content")
+        store.put(FileKind.SNAPSHOT, OTHER, b"content")
     store.close()
     found = {path.stat().st_uid for path in (tmp_path / "repository").rglob("*")}
     assert found == {65534}

@@ -18,7 +18,7 @@ from holdfast.base.errors import Damaged, MissingChunk, NoSpace, NotFound, Refus
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.mirrored import pair_names
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
@@ -184,12 +184,12 @@ class Bench:
             prune(repository, self.clock)
             prune(repository, self.clock)
             assert not self.store.trashed
-            assert not pair_names(self.store, Kind.PENDING)
+            assert not pair_names(self.store, FileKind.PENDING)
             plan = make_plan(repository, max_unused=0.0)
             assert plan.remove == ()
             assert findings(repository, Depth.READ_DATA) == []
             if not self.model.live:
-                assert not list(self.store.listing(Kind.PACK))
+                assert not list(self.store.listing(FileKind.PACK))
         self.compare()
 
 
@@ -227,7 +227,7 @@ class Pair:
     contents: list[Content]
 
     def packs(self, *, trashed: bool = False) -> set[str]:
-        return {entry.name for entry in self.store.listing(Kind.PACK, trashed=trashed)}
+        return {entry.name for entry in self.store.listing(FileKind.PACK, trashed=trashed)}
 
     def read(self, n: int) -> Content:
         found = {s.id: s.snapshot for s in self.repository.snapshots().good}
@@ -253,9 +253,9 @@ def test_a_plan_changes_nothing_and_says_what_will_happen(pair: Pair) -> None:
     assert plan.repack
     assert {use.pack for part in (plan.keep, plan.repack, plan.remove) for use in part} == pair.packs()
     assert [row[1] for row in plan.lines()] == [len(plan.keep), len(plan.repack), len(plan.remove)]
-    before = sum(entry.size for entry in pair.store.listing(Kind.PACK))
+    before = sum(entry.size for entry in pair.store.listing(FileKind.PACK))
     result = execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
-    after = sum(entry.size for entry in pair.store.listing(Kind.PACK))
+    after = sum(entry.size for entry in pair.store.listing(FileKind.PACK))
     assert before - after == result.freed_bytes - result.repacked_bytes > 0
     assert abs((before - after) - plan.freed) < 4096 * len(plan.repack)  # heads and directories
     assert pair.read(1) == pair.contents[1]
@@ -295,7 +295,7 @@ def test_undelete_refuses_what_has_lost_data_and_leaves_it_in_the_trash(pair: Pa
     forget(pair.repository, pair.ids[:1])
     prune(pair.repository, pair.clock, quarantine=WEEK)
     for name in pair.packs(trashed=True):
-        pair.store.delete(Kind.PACK, name, trashed=True)
+        pair.store.delete(FileKind.PACK, name, trashed=True)
     with pytest.raises(Refused, match=pair.ids[0][:8]):
         undelete(pair.repository, pair.ids[:1])
     assert [s.id for s in pair.repository.snapshots().good] == pair.ids[1:]
@@ -305,7 +305,7 @@ def test_undelete_refuses_what_has_lost_data_and_leaves_it_in_the_trash(pair: Pa
 def test_a_missing_chunk_stops_a_prune_before_it_removes_anything(pair: Pair) -> None:
     forget(pair.repository, pair.ids[:1])
     plan = make_plan(pair.repository, max_unused=0.0)
-    del pair.store.files[Kind.PACK, (plan.keep + plan.repack)[0].pack]
+    del pair.store.files[FileKind.PACK, (plan.keep + plan.repack)[0].pack]
     files, trashed = dict(pair.store.files), dict(pair.store.trashed)
     faulty = pair.repository.store = FaultyStore(pair.store)
     with pytest.raises(Refused, match="in no pack"):
@@ -317,7 +317,7 @@ def test_a_missing_chunk_stops_a_prune_before_it_removes_anything(pair: Pair) ->
 def test_a_pack_that_went_between_plan_and_execution_stops_the_prune_with_nothing_lost(pair: Pair) -> None:
     forget(pair.repository, pair.ids[:1])
     plan = make_plan(pair.repository, max_unused=1.0)
-    del pair.store.files[Kind.PACK, plan.keep[0].pack]
+    del pair.store.files[FileKind.PACK, plan.keep[0].pack]
     left = pair.packs()
     with pytest.raises(Refused, match="nothing was deleted"):
         execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
@@ -326,8 +326,8 @@ def test_a_pack_that_went_between_plan_and_execution_stops_the_prune_with_nothin
 
 def test_a_damaged_snapshot_stops_a_prune(pair: Pair) -> None:
     for name in (pair.ids[0], pair.ids[0] + ".2"):
-        whole = pair.store.files[Kind.SNAPSHOT, name]
-        pair.store.files[Kind.SNAPSHOT, name] = whole[:-1] + b"?"
+        whole = pair.store.files[FileKind.SNAPSHOT, name]
+        pair.store.files[FileKind.SNAPSHOT, name] = whole[:-1] + b"?"
     files = dict(pair.store.files)
     with pytest.raises(Refused, match=pair.ids[0]):
         prune(pair.repository, pair.clock)
@@ -338,10 +338,10 @@ def test_a_damaged_record_that_is_needed_stops_the_repack_of_its_pack(pair: Pair
     forget(pair.repository, pair.ids[:1])
     plan = make_plan(pair.repository, max_unused=0.0)
     for use in plan.repack:
-        whole = bytearray(pair.store.files[Kind.PACK, use.pack])
+        whole = bytearray(pair.store.files[FileKind.PACK, use.pack])
         for at in range(64 + 64, len(whole) - 4096, 2048):
             whole[at + 7] ^= 1
-        pair.store.files[Kind.PACK, use.pack] = bytes(whole)
+        pair.store.files[FileKind.PACK, use.pack] = bytes(whole)
     before = pair.packs()
     with pytest.raises(Damaged):
         execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
@@ -354,18 +354,18 @@ def test_a_backup_that_was_killed_and_lost_a_chunk_does_not_stop_prunes_for_ever
 
     def lose(operation: Operation) -> None:
         """As if a store without locks had let a prune take what the backup just wrote."""
-        if operation.action == "list" and ("put", Kind.PENDING) in faulty.did("put"):
+        if operation.action == "list" and ("put", FileKind.PENDING) in faulty.did("put"):
             for name in pair.packs() - before:
-                del pair.store.files[Kind.PACK, name]
+                del pair.store.files[FileKind.PACK, name]
 
     faulty = FaultyStore(pair.store, lose)
     pair.repository.store = faulty
     with pytest.raises(MissingChunk, match="nothing was committed"):
         backup(pair.repository, content(5), time=later(5))
     pair.repository.store = pair.store
-    assert pair_names(pair.store, Kind.PENDING)
+    assert pair_names(pair.store, FileKind.PENDING)
     prune(pair.repository, pair.clock)
-    assert not pair_names(pair.store, Kind.PENDING)
+    assert not pair_names(pair.store, FileKind.PENDING)
     assert findings(pair.repository) == []
 
 
@@ -388,7 +388,7 @@ def test_a_snapshot_made_after_the_plan_keeps_its_packs(pair: Pair) -> None:
 
 def test_a_pending_snapshot_protects_its_chunks_and_is_gone_after_the_prune(pair: Pair) -> None:
     faulty = FaultyStore(pair.store)
-    faulty.before = lambda o: crash_at(1)(o) if (o.action, o.kind) == ("put", Kind.SNAPSHOT) else None
+    faulty.before = lambda o: crash_at(1)(o) if (o.action, o.kind) == ("put", FileKind.SNAPSHOT) else None
     pair.repository.store = faulty
     with pytest.raises(Crash):
         backup(pair.repository, content(5), time=later(5))
@@ -403,7 +403,7 @@ def test_a_pending_snapshot_protects_its_chunks_and_is_gone_after_the_prune(pair
 def test_chunks_that_two_packs_hold_are_kept_once(pair: Pair, tmp_path: Path) -> None:
     """Two backups that did not know of each other store the same chunks."""
     twin = MemoryStore(pair.clock)
-    twin.files = {k: v for k, v in pair.store.files.items() if k[0] in (Kind.CONFIG, Kind.KEY)}
+    twin.files = {k: v for k, v in pair.store.files.items() if k[0] in (FileKind.CONFIG, FileKind.KEY)}
     with open_repository(twin, tmp_path / "twin") as repository:
         other = backup(repository, pair.contents[0], time=later(3)).stored
     pair.store.files |= twin.files
@@ -448,7 +448,7 @@ def test_an_empty_repository_and_one_without_snapshots_can_be_pruned(tmp_path: P
         forget(repository, [only.id])
         clock.advance(1)
         prune(repository, clock)
-        assert not list(store.listing(Kind.PACK))
+        assert not list(store.listing(FileKind.PACK))
         assert not store.trashed
 
 
@@ -461,15 +461,15 @@ def test_moves_to_the_trash_are_durable_before_anything_is_deleted(pair: Pair) -
     execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
     did = [(o.action, o.kind, o.name) for o in faulty.operations]
     moves = [n for n, o in enumerate(did) if o[0] == "trash"]
-    deletes = [n for n, o in enumerate(did) if o[0] == "delete" and o[1] is Kind.PACK]
+    deletes = [n for n, o in enumerate(did) if o[0] == "delete" and o[1] is FileKind.PACK]
     puts = [n for n, o in enumerate(did) if o[0] == "put"]
     assert max(puts) < min(moves)
     assert max(moves) < min(deletes)
     assert any(did[n][0] == "sync" for n in range(max(puts), min(moves)))
     between = did[max(moves) : min(deletes)]
     assert ("sync", None, "") in between
-    assert ("list", Kind.SNAPSHOT, "") in between[between.index(("sync", None, "")) :]
-    assert ("list", Kind.PENDING, "") in between[between.index(("sync", None, "")) :]
+    assert ("list", FileKind.SNAPSHOT, "") in between[between.index(("sync", None, "")) :]
+    assert ("list", FileKind.PENDING, "") in between[between.index(("sync", None, "")) :]
     locks = [o[2] for o in did if o[0] == "lock"]
     assert locks == ["shared", "exclusive"]
 

@@ -19,11 +19,11 @@ from holdfast.base.targets import TargetError
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
-from holdfast.ingest.backup.backup import Request, back_up
+from holdfast.ingest.backup.backup import BackupRequest, back_up
 from holdfast.ingest.backup.recognise import OTHER_DUMP
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Consistency, StoredSnapshot
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.servers.postgresql.data_directory import Changes, restore_data_directory
 from support.basics import ignore, new_repository, read_item
@@ -231,7 +231,7 @@ def test_a_stream_that_is_not_looked_through_is_never_a_backup(
     with prepared(server) as found:
         (part,) = found.parts
         unseen = replace(part, source=inner(found), form=OTHER_DUMP)
-        request = Request([unseen], "x", "test", "test")
+        request = BackupRequest([unseen], "x", "test", "test")
         with pytest.raises(StreamFailed, match="not whole: it does not begin like one; nothing was"):
             back_up(repository, request, progress=ignore)
 
@@ -277,11 +277,11 @@ def test_damage_in_the_repository_leaves_nothing_behind(
     memory = MemoryStore()
     with new_repository(memory, tmp_path / "cache") as repository:
         stored = take(repository, server)
-        names = [name for kind, name in memory.files if kind is Kind.PACK]
-        pack = bytearray(memory.files[Kind.PACK, names[-1]])
+        names = [name for kind, name in memory.files if kind is FileKind.PACK]
+        pack = bytearray(memory.files[FileKind.PACK, names[-1]])
         for at in range(len(pack) // 2, len(pack) - 65536, 4096):
             pack[at] ^= 1
-        memory.files[Kind.PACK, names[-1]] = bytes(pack)
+        memory.files[FileKind.PACK, names[-1]] = bytes(pack)
         with pytest.raises(Damaged):
             restore(repository, stored, target)
         assert not target.exists()

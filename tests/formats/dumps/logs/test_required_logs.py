@@ -27,7 +27,7 @@ from holdfast.repo.records.log_archive import drop
 from holdfast.repo.snapshots.retention import Decision, Policy, decide
 from holdfast.repo.snapshots.select import filter_snapshots, select_one
 from holdfast.repo.snapshots.snapshot import BadRange, StoredSnapshot, Subject, SubjectKind
-from holdfast.repo.store.interface import Kind
+from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.forget import forget
@@ -59,7 +59,7 @@ def torn_backup(repository: Repository, number: int, *, time: Any) -> StoredSnap
         item = put_item(writer, repository, [b"x"], "base.tar")
         item = replace(item, bad=(BadRange(0, 1, "cut short"),))
         torn = writer.commit(replace(whole.snapshot, items=(item,)))
-    delete_pair(repository.store, Kind.SNAPSHOT, whole.id)
+    delete_pair(repository.store, FileKind.SNAPSHOT, whole.id)
     return torn
 
 
@@ -317,7 +317,7 @@ def test_many_small_packs_are_made_into_few_and_the_next_prune_does_nothing(
     for name in names:
         push_files(memory_repository, tmp_path / "f", name)
     prune(memory_repository)
-    assert len(list(memory_repository.store.listing(Kind.PACK))) == 1
+    assert len(list(memory_repository.store.listing(FileKind.PACK))) == 1
     assert_holds(memory_repository, *names)
     again = make_plan(memory_repository)
     assert not again.repack
@@ -333,16 +333,16 @@ def test_a_small_pack_with_a_bad_record_stays_and_the_others_are_merged(tmp_path
         plan = make_plan(repository)
         assert plan.optional == {use.pack for use in plan.repack}
         bad = plan.repack[5].pack
-        whole = store.files[Kind.PACK, bad]
+        whole = store.files[FileKind.PACK, bad]
         records = read_directory(store, repository.ciphers, bad, len(whole))
         last = max(offset for offset, header in records if header.type is RecordType.DATA) + 70
-        store.files[Kind.PACK, bad] = whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :]
+        store.files[FileKind.PACK, bad] = whole[:last] + bytes([whole[last] ^ 1]) + whole[last + 1 :]
         result = execute(repository, plan, quarantine=timedelta(0), now=lambda: 1e12, batch=1)
         assert any(bad in note and "was kept" in note for note in result.notes)
-        packs = {entry.name for entry in store.listing(Kind.PACK)}
+        packs = {entry.name for entry in store.listing(FileKind.PACK)}
         assert bad in packs
         assert len(packs) == 2
-        store.files[Kind.PACK, bad] = whole
+        store.files[FileKind.PACK, bad] = whole
         for seed, pair in enumerate(pairs):
             assert_holds(repository, *pair, seed=seed)
         assert not make_plan(repository).repack
