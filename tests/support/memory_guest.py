@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from holdfast.formats.guests.values.values import (
     Entry,
-    FileExtent,
+    Extent,
     GuestDamaged,
     GuestError,
     GuestMissing,
@@ -128,5 +128,5 @@ def damaged(text: str = "unreadable") -> GuestDamaged:
     return GuestDamaged(text)
 
 
-def extents(*runs: tuple[int, int, int]) -> tuple[FileExtent, ...]:
-    return tuple(FileExtent(*run) for run in runs)
+def extents(*runs: tuple[int, int, int]) -> tuple[Extent, ...]:
+    return tuple(Extent(*run) for run in runs)

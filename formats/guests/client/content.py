@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.client.open_disk import OpenDisk
-from holdfast.formats.guests.values.values import Entry, FileExtent, GuestDamaged
+from holdfast.formats.guests.values.values import Entry, Extent, GuestDamaged
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -73,13 +73,13 @@ class Contents:
             at += wanted
 
 
-def merged(entry: Entry, disk_size: int) -> Iterator[FileExtent]:
+def merged(entry: Entry, disk_size: int) -> Iterator[Extent]:
     """The extents of a file, neighbours joined, checked: they cover [0, size) and lie on the disk.
 
     Raises GuestDamaged: the parser's word is not taken for that.
     """
     at = 0
-    joined = FileExtent(0, 0, -1)
+    joined = Extent(0, 0, -1)
     for extent in entry.extents or ():
         start, length, disk = extent
         if start != at or length <= 0 or (disk >= 0 and disk + length > disk_size):
@@ -87,7 +87,7 @@ def merged(entry: Entry, disk_size: int) -> Iterator[FileExtent]:
         at += length
         follows = joined.disk < 0 if disk < 0 else 0 <= joined.disk == disk - joined.length
         if follows:
-            joined = FileExtent(joined.start, joined.length + length, joined.disk)
+            joined = Extent(joined.start, joined.length + length, joined.disk)
         else:
             if joined.length:
                 yield joined

@@ -1,4 +1,4 @@
-"""What a guest's disk holds, as values that both sides of the process border know. No I/O."""
+"""What a guest's disk holds, as values that the parser's process and its parent share. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.base.errors import HoldfastError
 
 
 class NodeType(Enum):
-    """What a name in a guest stands for."""
+    """The kind of node that a name in a guest refers to."""
 
     FOLDER = "folder"
     FILE = "file"
@@ -22,7 +22,7 @@ class NodeType(Enum):
     CHARACTER = "character device"
     BLOCK = "block device"
     DAMAGED = "damaged"
-    """A name is there, and what it stands for cannot be told."""
+    """The name exists; its inode cannot be read."""
 
 
 FILE_FORMATS: Final[Mapping[NodeType, int]] = {
@@ -34,11 +34,12 @@ FILE_FORMATS: Final[Mapping[NodeType, int]] = {
     NodeType.CHARACTER: stat.S_IFCHR,
     NodeType.BLOCK: stat.S_IFBLK,
 }
-"""The upper bits of `st_mode` for each type that there is on Unix."""
+"""The upper bits of `st_mode` for each type that Unix knows."""
 
 
-class FileExtent(NamedTuple):
-    """A run of a guest file. `disk` is its offset on the disk in bytes, -1 where it is zeros."""
+class Extent(NamedTuple):
+    """`length` bytes of a file or block device, from its offset `start`, that lie on the disk at `disk`. All in
+    bytes; `disk` is negative where the bytes are zeros and lie nowhere."""
 
     start: int
     length: int
@@ -47,12 +48,13 @@ class FileExtent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a guest's file system says of one inode.
+    """One inode of a guest's file system.
 
-    Sizes in bytes, times in ns since 1970, `mode` the permission bits (0o7777). `inode` names the node in
-    its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the data lies on the disk as
-    it is; None when only the parser can read it (compressed, encrypted, inside the inode). `plain`: surely
-    without extended attributes and ACLs, so that `xattrs` need not be asked.
+    Sizes are in bytes, times in ns since 1970, `mode` is the permission bits (0o7777). `inode` identifies the
+    node in its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the file's bytes lie on
+    the disk unchanged; None when only the parser can read them (compressed, encrypted, inside the inode).
+    `plain` is true when the inode certainly has no extended attributes and ACLs, so that callers need not ask
+    for them.
     """
 
     inode: int
@@ -67,24 +69,24 @@ class Entry:
     ctime: int
     atime: int
     device: int = 0
-    extents: tuple[FileExtent, ...] | None = None
+    extents: tuple[Extent, ...] | None = None
     plain: bool = False
 
 
 DAMAGED = Entry((1 << 44) - 1, NodeType.DAMAGED, 0, 0, 0, 1, 0, 0, 0, 0, 0, plain=True)
-"""Stands in a listing for an inode that is damaged: a file that cannot be read must not vanish from its
-folder. Its number is no inode's: asked for it, a file system has none."""
+"""Listings show this entry in place of an inode that cannot be read, so that the file does not vanish from its
+directory. No file system has an inode with its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A part of a disk: a partition, a logical volume, or the whole disk when it has no table.
+    """A partition, a logical volume, or the whole disk when it has no partition table.
 
-    `path` is where it stands below files/DISK: `p1`, `lvm/VG/LV`; the whole disk is `p0`; a subvolume of
-    btrfs is a folder in its volume. `file_system` is "" when no file system was recognised in it: then
-    `text` says what it is (swap, LUKS without a passphrase, unknown, damaged) in words for the user. With a
-    file system it is "", or what the user must know of it.
-    `offset` is that of its first byte on the disk, -1 when it is in several pieces.
+    `path` is its path below files/DISK: `p1`, `lvm/VG/LV`, `p0` for the whole disk. (A subvolume of btrfs is a
+    directory in its volume.) `size` is in bytes. `offset` is the disk offset of its first byte, -1 when the
+    volume lies in several extents. `file_system` is "" when no file system was recognised; then `text` tells
+    the user what the volume is (swap, LUKS without a passphrase, unknown, damaged). With a file system, `text`
+    is "" or a warning about it.
     """
 
     path: str
@@ -100,12 +102,12 @@ class GuestError(HoldfastError):
 
 
 class GuestDamaged(GuestError):
-    """The guest's file system is damaged there, or is something the parser does not know."""
+    """The guest's file system is damaged, or uses something that the parser does not know."""
 
 
 class GuestMissing(GuestError):
-    """No such volume, inode or name."""
+    """The guest has no such volume, inode or name."""
 
 
 class WorkerFailed(GuestError):
-    """The parser's process died, hung or answered nonsense; the next call gets a fresh one."""
+    """The parser's process died, hung or broke the protocol; the next call starts a new one."""

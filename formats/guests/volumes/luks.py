@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from holdfast.formats.guests.filesystems.base.devices import Part
+from holdfast.formats.guests.filesystems.base.devices import DeviceRange
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged
@@ -105,7 +105,7 @@ def open_luks(device: BlockDevice, header: Header, passphrases: Sequence[str]) -
             if hmac.compare_digest(digest, header.digest):
                 size = device.size - header.offset if header.size is None else header.size
                 decrypt = sector_decryptor(header.cipher, key, header.sector)
-                payload = Part(device, header.offset, size)
+                payload = DeviceRange(device, header.offset, size)
                 return CryptDevice(payload, decrypt, header.sector, header.first_iv)
     raise WrongPassphrase("luks: no key slot opens")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from holdfast.formats.guests.filesystems.base.devices import check_range
-from holdfast.formats.guests.filesystems.base.interface import BlockDevice, Run
+from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged
 
 _MANY_SECTORS = 32
@@ -118,6 +118,6 @@ class CryptDevice:
         data = self._decrypt(self._device.read(start, end - start), self._first + start // 512)
         return data[offset - start : offset - start + length]
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
         check_range(self.size, offset, length)
         return None

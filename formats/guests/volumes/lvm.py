@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.devices import Part, Segment, Segmented, Striped
+from holdfast.formats.guests.filesystems.base.devices import DeviceRange, Segment, LinearDevice, StripedDevice
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged
@@ -117,7 +117,7 @@ class _Group:
             device = self._segment(segment, length, depth)
             parts.append(Segment(start, length, device, 0))
             position += length
-        self._made[name] = parts[0].device if len(parts) == 1 else Segmented(parts)
+        self._made[name] = parts[0].device if len(parts) == 1 else LinearDevice(parts)
         return self._made[name]
 
     def _segment(self, segment: Section, length: int, depth: int) -> BlockDevice:
@@ -126,11 +126,11 @@ class _Group:
             stripes = self._places(_list(segment, "stripes"), length, depth)
             if len(stripes) == 1:
                 return stripes[0]
-            return Striped(stripes, _number(segment, "stripe_size") * SECTOR, length)
+            return StripedDevice(stripes, _number(segment, "stripe_size") * SECTOR, length)
         if kind == "mirror":
             return self._places(_list(segment, "mirrors")[:2], length, depth)[0]
         if kind == "raid1":  # pairs of metadata and image
-            return Part(self._volume(_list(segment, "raids")[1], depth + 1), 0, length)
+            return DeviceRange(self._volume(_list(segment, "raids")[1], depth + 1), 0, length)
         raise GuestDamaged(f"{_OTHERS.get(kind, 'an LVM volume of type ' + kind)}; it cannot be opened here")
 
     def _places(self, pairs: Sequence[Value], length: int, depth: int) -> list[BlockDevice]:
@@ -147,14 +147,14 @@ class _Group:
         if not isinstance(name, str) or not isinstance(first, int):
             raise GuestDamaged(f"lvm: a segment at {name!r}, {first!r}")
         if name not in self._physical:
-            return Part(self._volume(name, depth + 1), first * self._extent, length)
+            return DeviceRange(self._volume(name, depth + 1), first * self._extent, length)
         volume = _section(self._physical, name)
         device = self._devices.get(_text(volume, "id").replace("-", ""))
         if device is None:
             last = volume.get("device")
             where = f" (last seen as {last})" if isinstance(last, str) else ""
             raise GuestDamaged(f"it needs the physical volume {_text(volume, 'id')}{where}, on another disk")
-        return Part(device, _number(volume, "pe_start") * SECTOR + first * self._extent, length)
+        return DeviceRange(device, _number(volume, "pe_start") * SECTOR + first * self._extent, length)
 
 
 def _group(text: str) -> tuple[str, Section]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from holdfast.formats.guests.filesystems.base.devices import Part
+from holdfast.formats.guests.filesystems.base.devices import DeviceRange
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, TreeFileSystem
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, OpenVolume
 from holdfast.formats.guests.filesystems.btrfs.filesystem import BtrfsFileSystem
@@ -63,7 +63,7 @@ def open_volumes(disk: BlockDevice, passphrases: Sequence[str]) -> list[OpenVolu
         if partition.size <= 0 or partition.start + partition.size > disk.size:
             opening.add(path, None, _outside(partition, disk), size=max(partition.size, 0))
         else:
-            opening.open(path, Part(disk, partition.start, partition.size), name=partition.name)
+            opening.open(path, DeviceRange(disk, partition.start, partition.size), name=partition.name)
     for _ in range(_MAX_NESTING):
         if not opening.open_groups():
             break
@@ -75,7 +75,7 @@ def _holds_something(disk: BlockDevice, start: int, size: int) -> bool:
     if size <= 0 or start + size > disk.size:
         return False
     try:
-        return probe(Part(disk, start, size)).kind is not Kind.UNKNOWN
+        return probe(DeviceRange(disk, start, size)).kind is not Kind.UNKNOWN
     except PARSE_ERRORS:
         return False
 
@@ -176,7 +176,7 @@ def _offset(device: BlockDevice | None) -> int:
     if device is None or not device.size:
         return -1
     try:
-        runs = device.runs(0, device.size)
+        runs = device.extents(0, device.size)
     except PARSE_ERRORS:
         return -1
     return runs[0].disk if runs and len(runs) == 1 else -1

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from holdfast.base.lru import Lru
-from holdfast.formats.guests.filesystems.base.interface import Run
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.values.values import Extent, GuestDamaged
 from holdfast.formats.guests.worker.protocol import WANT_LIMIT, Want
 
 BLOCK: Final = 64 << 10
@@ -32,8 +31,8 @@ class CachedDisk:
         self._next = -1
         self._window = 1
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        return (Run(offset, length, offset),)
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+        return (Extent(offset, length, offset),)
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes. Raises GuestDamaged outside of the disk, for more than 64 MiB, and for what the

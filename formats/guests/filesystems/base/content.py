@@ -1,8 +1,8 @@
 """The content of a guest's file inside the worker: where its bytes lie on the volume, and reading them.
 
-A piece is (start, length, place): bytes of the file from `start` lie on the volume at `place`, or are zeros
-where `place` is negative. Pieces are in order and do not overlap; what none covers is zeros. Plain tuples:
-a folder of 20,000 files makes as many of them.
+A VolumeExtent is (start, length, place), in bytes: `length` bytes of the file from its offset `start` lie on the
+volume at `place`, or are zeros where `place` is negative. The extents of a file are in order and do not overlap;
+bytes in no extent are zeros. They are plain tuples because a directory of 20,000 files makes as many of them.
 """
 
 from __future__ import annotations
@@ -13,45 +13,48 @@ from operator import itemgetter
 from typing import Protocol, TypeAlias
 
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.values.values import FileExtent, GuestDamaged
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
+from holdfast.formats.guests.values.values import Extent
 
-Piece: TypeAlias = tuple[int, int, int]
+VolumeExtent: TypeAlias = tuple[int, int, int]
 
-MAX_PIECES = 1_000_000
-"""Pieces of one file; a terabyte in pieces of 1 MiB. Bounds the memory a hostile file can take."""
-_MAX_EXTENTS = 20_000
-"""Extents worth handing over with an entry; a file in more of them is read by the parser."""
+MAX_EXTENTS = 1_000_000
+"""Extents of one file; a terabyte in extents of 1 MiB. Bounds the memory that a hostile file can take."""
+_MAX_HANDED_OVER = 20_000
+"""Extents that are sent along with an entry. The parser reads a file that lies in more of them."""
 _MAX_KEPT = 200_000
+"""Sum of the costs of the contents that a cache keeps."""
 _MAX_FILES = 64
+"""Files whose content a cache keeps."""
 
 _start_of = itemgetter(0)
 
 
 class Content(Protocol):
-    """What a file holds. `cost` is what keeping it takes, in units of about 64 bytes."""
+    """The bytes of one file. `cost` is the memory that keeping it takes, in units of about 64 bytes."""
 
     cost: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes from `offset`, fewer only at the end. Raises GuestDamaged."""
+        """Return bytes from `offset`, fewer than `length` only at the end. Raises GuestDamaged."""
         ...
 
 
-class Pieces:
-    """Content that lies on the volume as it is."""
+class ExtentContent:
+    """Content that the volume holds unchanged, in extents."""
 
-    def __init__(self, device: BlockDevice, pieces: Sequence[Piece], size: int) -> None:
-        self.cost = len(pieces) + 1
+    def __init__(self, device: BlockDevice, extents: Sequence[VolumeExtent], size: int) -> None:
+        self.cost = len(extents) + 1
         self._device = device
-        self._pieces = pieces
+        self._extents = extents
         self._size = size
 
     def read(self, offset: int, length: int) -> bytes:
-        return read_pieces(self._device, self._pieces, self._size, offset, length)
+        return read_extents(self._device, self._extents, self._size, offset, length)
 
 
-class Inline:
-    """Content that stands in the file system's tables."""
+class InlineContent:
+    """Content that the file system keeps in its own tables."""
 
     def __init__(self, data: bytes) -> None:
         self.cost = len(data) // 64 + 1
@@ -61,20 +64,22 @@ class Inline:
         return self._data[offset : offset + length] if offset >= 0 else b""
 
 
-class Unreadable:
-    """Content that nobody here can decode: every read raises GuestDamaged with the reason."""
+class UnreadableContent:
+    """Content that this program cannot decode: every read raises GuestUnsupported with the file and the
+    reason."""
 
     cost = 1
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, structure: str, reason: str) -> None:
+        self._structure = structure
         self._reason = reason
 
     def read(self, offset: int, length: int) -> bytes:
-        raise GuestDamaged(self._reason)
+        raise GuestUnsupported(self._structure, self._reason)
 
 
 class ContentCache:
-    """The contents of the files read last, so that reading one in steps finds its pieces once."""
+    """The contents of the files read last, so that reading one in steps finds its extents once."""
 
     def __init__(self) -> None:
         self._kept: dict[int, Content] = {}
@@ -90,34 +95,40 @@ class ContentCache:
         self._cost += content.cost
 
 
-def add_piece(pieces: list[Piece], start: int, length: int, place: int) -> None:
-    """Append a piece, put together with the last one where they touch. GuestDamaged when it lies before
-    the end of the last, or when there are too many, or when it is empty: a tree of such, which leads to
-    itself, would be walked without end."""
+def add_extent(extents: list[VolumeExtent], start: int, length: int, place: int) -> None:
+    """Append an extent, joined with the last one where they touch.
+
+    Raises StructureDamaged when it begins before the end of the last one, when it is empty (a tree of empty
+    extents that leads to itself would be walked without end), or when there are more than MAX_EXTENTS.
+    """
     if length <= 0:
-        raise GuestDamaged(f"a piece of a file has no length at {start}")
-    if pieces:
-        last_start, last_length, last_place = pieces[-1]
+        raise StructureDamaged("file extent", f"length at offset {start}", length, "at least 1 byte")
+    if extents:
+        last_start, last_length, last_place = extents[-1]
         end = last_start + last_length
         if start < end:
-            raise GuestDamaged(f"the pieces of a file overlap at {start}")
+            raise StructureDamaged(
+                "file extent", "start", start, f"at least {end}, so that extents do not overlap"
+            )
         follows = place == last_place + last_length if last_place >= 0 and place >= 0 else place == last_place
         if start == end and follows:
-            pieces[-1] = (last_start, last_length + length, last_place)
+            extents[-1] = (last_start, last_length + length, last_place)
             return
-        if len(pieces) >= MAX_PIECES:
-            raise GuestDamaged(f"a file in more than {MAX_PIECES} pieces")
-    pieces.append((start, length, place))
+        if len(extents) >= MAX_EXTENTS:
+            raise StructureDamaged("file", "number of extents", len(extents) + 1, f"at most {MAX_EXTENTS}")
+    extents.append((start, length, place))
 
 
-def read_pieces(device: BlockDevice, pieces: Sequence[Piece], size: int, offset: int, length: int) -> bytes:
-    """Bytes of a file of `size` bytes; fewer only at its end."""
+def read_extents(
+    device: BlockDevice, extents: Sequence[VolumeExtent], size: int, offset: int, length: int
+) -> bytes:
+    """Read bytes of a file of `size` bytes; fewer than `length` only at its end."""
     end = min(offset + length, size)
     if offset < 0 or offset >= end:
         return b""
     parts = []
     position = offset
-    for start, count, place in pieces_within(pieces, offset, end):
+    for start, count, place in extents_within(extents, offset, end):
         if start > position:
             parts.append(bytes(start - position))
         parts.append(bytes(count) if place < 0 else device.read(place, count))
@@ -127,10 +138,10 @@ def read_pieces(device: BlockDevice, pieces: Sequence[Piece], size: int, offset:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def pieces_within(pieces: Sequence[Piece], start: int, end: int) -> Iterator[Piece]:
-    """The parts of pieces that lie in [start, end) of the file."""
-    for index in range(max(bisect_right(pieces, start, key=_start_of) - 1, 0), len(pieces)):
-        first, count, place = pieces[index]
+def extents_within(extents: Sequence[VolumeExtent], start: int, end: int) -> Iterator[VolumeExtent]:
+    """The extents that overlap [start, end) of the file, clipped to it."""
+    for index in range(max(bisect_right(extents, start, key=_start_of) - 1, 0), len(extents)):
+        first, count, place = extents[index]
         if first >= end:
             return
         skip = max(start - first, 0)
@@ -139,37 +150,39 @@ def pieces_within(pieces: Sequence[Piece], start: int, end: int) -> Iterator[Pie
             yield first + skip, count, place + skip if place >= 0 else -1
 
 
-def file_extents(device: BlockDevice, pieces: Sequence[Piece], size: int) -> tuple[FileExtent, ...] | None:
-    """The extents of an entry: pieces taken down to the disk. None when they do not lie there as they are,
-    or are too many to hand over."""
-    found: list[FileExtent] = []
+def disk_extents(
+    device: BlockDevice, extents: Sequence[VolumeExtent], size: int
+) -> tuple[Extent, ...] | None:
+    """Map the extents of a file of `size` bytes from the volume to the disk; they cover [0, size). None when the
+    disk does not hold the bytes unchanged, or when the extents are too many to be sent along."""
+    found: list[Extent] = []
     position = 0
-    for start, length, place in pieces:
+    for start, length, place in extents:
         if start >= size:
             break
         end = min(start + length, size)
         if start > position:
-            _add_extent(found, position, start - position, -1)
+            _append(found, position, start - position, -1)
         if place < 0:
-            _add_extent(found, start, end - start, -1)
+            _append(found, start, end - start, -1)
         else:
-            runs = device.runs(place, end - start)
-            if runs is None:
+            below = device.extents(place, end - start)
+            if below is None:
                 return None
-            for run_start, run_length, disk in runs:
-                _add_extent(found, start + run_start - place, run_length, disk if disk >= 0 else -1)
+            for first, count, disk in below:
+                _append(found, start + first - place, count, disk if disk >= 0 else -1)
         position = end
-        if len(found) > _MAX_EXTENTS:
+        if len(found) > _MAX_HANDED_OVER:
             return None
     if position < size:
-        _add_extent(found, position, size - position, -1)
+        _append(found, position, size - position, -1)
     return tuple(found)
 
 
-def _add_extent(found: list[FileExtent], start: int, length: int, disk: int) -> None:
+def _append(found: list[Extent], start: int, length: int, disk: int) -> None:
     if found:
         last = found[-1]
         if disk == (last.disk + last.length if last.disk >= 0 and disk >= 0 else last.disk):
-            found[-1] = FileExtent(last.start, last.length + length, last.disk)
+            found[-1] = Extent(last.start, last.length + length, last.disk)
             return
-    found.append(FileExtent(start, length, disk))
+    found.append(Extent(start, length, disk))

@@ -1,6 +1,6 @@
-"""Block devices inside the worker: the disk, a part of it, and devices put together from parts.
+"""Block devices inside the worker: the disk, a range of a device, and devices mapped to ranges of others.
 
-Offsets and lengths in bytes. Every device checks its own bounds, so that a number read from a guest reaches
+Offsets and lengths are in bytes. Every device checks its own bounds, so that a number read from a guest reaches
 nothing outside of the volume it was read from.
 """
 
@@ -11,20 +11,24 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.interface import BlockDevice, Run
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.values.damage import StructureDamaged
+from holdfast.formats.guests.values.values import Extent, GuestDamaged
 
 _LINE = 64 << 10
+"""Bytes of a cache line."""
 _LINES = 128
-"""Lines a cache keeps: 8 MiB."""
-_MAX_RUNS = 1 << 16
-"""A terabyte in stripes of 64 KiB lies in 16 million runs: nobody wants to be told all of them."""
+"""Lines that a cache keeps: 8 MiB."""
+_MAX_EXTENTS = 1 << 16
+"""Extents that `extents` returns. A terabyte in stripes of 64 KiB lies in 16 million: too many to be useful."""
 
 
 def check_range(size: int, offset: int, length: int) -> None:
-    """GuestDamaged when [offset, offset + length) is not inside a device of `size` bytes."""
+    """Raise StructureDamaged when [offset, offset + length) is not inside a device of `size` bytes."""
     if offset < 0 or length < 0 or offset + length > size:
-        raise GuestDamaged(f"bytes {offset} to {offset + length} lie outside of a device of {size} bytes")
+        raise StructureDamaged(
+            "volume", "range to read", f"{offset} to {offset + length}", f"inside the volume's {size} bytes"
+        )
 
 
 class WholeDisk:
@@ -38,16 +42,16 @@ class WholeDisk:
         check_range(self.size, offset, length)
         data = self._read(offset, length)
         if len(data) != length:
-            raise GuestDamaged(f"the disk gave {len(data)} of {length} bytes at offset {offset}")
+            raise StructureDamaged("disk", f"number of bytes read at {offset}", len(data), f"{length}")
         return data
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
         check_range(self.size, offset, length)
-        return (Run(offset, length, offset),) if length else ()
+        return (Extent(offset, length, offset),) if length else ()
 
 
-class Part:
-    """A run of another device: a partition, the payload of a container."""
+class DeviceRange:
+    """A contiguous range of another device: a partition, or the payload of a container."""
 
     def __init__(self, device: BlockDevice, start: int, size: int) -> None:
         check_range(device.size, start, size)
@@ -59,16 +63,16 @@ class Part:
         check_range(self.size, offset, length)
         return self._device.read(self._start + offset, length)
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
         check_range(self.size, offset, length)
-        below = self._device.runs(self._start + offset, length)
+        below = self._device.extents(self._start + offset, length)
         if below is None:
             return None
-        return tuple([Run(run.start - self._start, run.length, run.disk) for run in below])
+        return tuple([Extent(start - self._start, count, disk) for start, count, disk in below])
 
 
 class Segment(NamedTuple):
-    """A run of a device that is put together: from `start`, the bytes of `device` from `offset`."""
+    """Maps `length` bytes of a device, from its offset `start`, to `device` from `offset` on."""
 
     start: int
     length: int
@@ -76,92 +80,102 @@ class Segment(NamedTuple):
     offset: int
 
 
-class _Composed(ABC):
-    """A device that is made of parts of others."""
+class _MappedDevice(ABC):
+    """A device whose bytes lie in segments of other devices."""
 
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        return b"".join([device.read(place, count) for _, count, device, place in self._cut(offset, length)])
+        return b"".join([device.read(at, count) for _, count, device, at in self._segments_of(offset, length)])
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        found: list[Run] = []
-        for start, count, device, place in self._cut(offset, length):
-            below = device.runs(place, count)
-            if below is None or len(found) > _MAX_RUNS:
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+        found: list[Extent] = []
+        for start, count, device, at in self._segments_of(offset, length):
+            below = device.extents(at, count)
+            if below is None or len(found) > _MAX_EXTENTS:
                 return None
-            found += [Run(start + run.start - place, run.length, run.disk) for run in below]
+            found += [Extent(start + first - at, length_, disk) for first, length_, disk in below]
         return merged(found)
 
     @abstractmethod
-    def _cut(self, offset: int, length: int) -> list[Segment]:
-        """The parts that make [offset, offset + length), in order."""
+    def _segments_of(self, offset: int, length: int) -> list[Segment]:
+        """The segments that cover [offset, offset + length), in order and clipped to it."""
 
 
-class Segmented(_Composed):
-    """Runs of other devices, one after the other: a linear logical volume. `runs` of more than 65,536 pieces
-    are None."""
+class LinearDevice(_MappedDevice):
+    """Segments of other devices, one after the other: a linear logical volume."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:
-        """The segments must follow each other without gaps from 0; GuestDamaged otherwise."""
+        """The segments must follow each other from 0 without gaps; StructureDamaged otherwise."""
         position = 0
         for segment in segments:
             if segment.start != position or segment.length <= 0:
-                raise GuestDamaged(f"a segment starts at {segment.start} where {position} was expected")
+                raise StructureDamaged(
+                    "linear volume",
+                    "segment",
+                    f"{segment.length} bytes at {segment.start}",
+                    f"at least 1 byte at {position}, where the one before ends",
+                )
             check_range(segment.device.size, segment.offset, segment.length)
             position += segment.length
         self.size = position
         self._segments = list(segments)
         self._starts = [segment.start for segment in segments]
 
-    def _cut(self, offset: int, length: int) -> list[Segment]:
+    def _segments_of(self, offset: int, length: int) -> list[Segment]:
         check_range(self.size, offset, length)
-        cut = []
+        found = []
         index = bisect_right(self._starts, offset) - 1
         while length:
             segment = self._segments[index]
             inside = offset - segment.start
             count = min(length, segment.length - inside)
-            cut.append(Segment(offset, count, segment.device, segment.offset + inside))
+            found.append(Segment(offset, count, segment.device, segment.offset + inside))
             offset += count
             length -= count
             index += 1
-        return cut
+        return found
 
 
-class Striped(_Composed):
-    """Devices of which stripes are taken in turn: a striped logical volume. `runs` of more than 65,536
-    stripes are None."""
+class StripedDevice(_MappedDevice):
+    """Stripes of several devices in turn: a striped logical volume. `extents` is None for a range of more than
+    65,536 stripes."""
 
     def __init__(self, devices: Sequence[BlockDevice], stripe: int, size: int) -> None:
-        """`stripe` bytes from each device in turn, `size` in all, a multiple of a row of stripes."""
+        """`stripe` bytes come from each device in turn. Raises StructureDamaged when `size`, in bytes, is not a
+        whole number of rows of stripes."""
         if stripe <= 0 or stripe % 512 or not devices or size % (stripe * len(devices)):
-            raise GuestDamaged(f"{len(devices)} stripes of {stripe} bytes do not make a volume of {size}")
+            raise StructureDamaged(
+                "striped volume",
+                "size",
+                f"{size} bytes in {len(devices)} stripes of {stripe}",
+                "a multiple of all stripes, each a multiple of 512",
+            )
         for device in devices:
             check_range(device.size, 0, size // len(devices))
         self.size = size
         self._devices = list(devices)
         self._stripe = stripe
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        return None if length // self._stripe > _MAX_RUNS else super().runs(offset, length)
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+        return None if length // self._stripe > _MAX_EXTENTS else super().extents(offset, length)
 
-    def _cut(self, offset: int, length: int) -> list[Segment]:
+    def _segments_of(self, offset: int, length: int) -> list[Segment]:
         check_range(self.size, offset, length)
-        cut = []
+        found = []
         while length:
             number, inside = divmod(offset, self._stripe)
             row, column = divmod(number, len(self._devices))
             count = min(length, self._stripe - inside)
-            cut.append(Segment(offset, count, self._devices[column], row * self._stripe + inside))
+            found.append(Segment(offset, count, self._devices[column], row * self._stripe + inside))
             offset += count
             length -= count
-        return cut
+        return found
 
 
 class CachedDevice:
-    """A device whose small reads come out of lines of 64 KiB: tables are read in many small pieces, and a
-    read below costs a message to another process. At most 8 MiB are kept."""
+    """A device with a cache of lines of 64 KiB, at most 8 MiB: file systems read their tables in many small
+    pieces, and each read of the device below costs a message to another process."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.size = device.size
@@ -179,11 +193,12 @@ class CachedDevice:
             return self.read(offset, head) + self.read(offset + head, length - head)
         return self._device.read(offset, length)
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        return self._device.runs(offset, length)
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+        return self._device.extents(offset, length)
 
     def _load(self, number: int) -> bytes:
-        """A line, or b"" when it cannot be read as a whole: then a small read is tried by itself."""
+        """Read a line. Returns b"" when it cannot be read as a whole; the caller then reads only what it
+        needs."""
         start = number * _LINE
         if start >= self.size:
             return b""
@@ -197,15 +212,19 @@ class CachedDevice:
         return line
 
 
-def merged(runs: Sequence[Run]) -> tuple[Run, ...]:
-    """The same runs with those put together that follow each other on the disk as well."""
-    found: list[Run] = []
-    for run in runs:
+def merged(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """The same extents, with neighbours joined that follow each other on the disk too."""
+    found: list[Extent] = []
+    for extent in extents:
         if found:
             last = found[-1]
-            together = run.disk == last.disk + last.length if run.disk >= 0 else last.disk < 0
-            if together and last.start + last.length == run.start and (run.disk < 0) == (last.disk < 0):
-                found[-1] = Run(last.start, last.length + run.length, last.disk)
+            together = extent.disk == last.disk + last.length if extent.disk >= 0 else last.disk < 0
+            if (
+                together
+                and last.start + last.length == extent.start
+                and (extent.disk < 0) == (last.disk < 0)
+            ):
+                found[-1] = Extent(last.start, last.length + extent.length, last.disk)
                 continue
-        found.append(run)
+        found.append(extent)
     return tuple(found)

@@ -1,4 +1,4 @@
-"""What the file systems have in common: folders made of names and inode numbers, times that fit."""
+"""The base of every file system: directories made of names and inode numbers, times and texts converted."""
 
 from __future__ import annotations
 
@@ -10,63 +10,67 @@ from holdfast.formats.guests.filesystems.base.content import Content, ContentCac
 from holdfast.formats.guests.filesystems.base.devices import CachedDevice
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import NameCache, is_safe, safe_names
+from holdfast.formats.guests.values.damage import StructureDamaged
 from holdfast.formats.guests.values.values import (
     DAMAGED,
     FILE_FORMATS,
     Entry,
-    GuestDamaged,
     GuestError,
     GuestMissing,
     NodeType,
 )
 
 PARSE_ERRORS = (GuestError, struct.error, ValueError, IndexError, KeyError, OverflowError)
-"""What a parser raises on damaged bytes."""
+"""Exceptions that a parser raises on damaged bytes."""
 MAX_INODE = 1 << 44
-"""Inode numbers must be below: the mount adds the number of the disk and the volume."""
+"""Inode numbers must be below this: the mount adds the numbers of the disk and the volume above them."""
 MAX_SIZE = (1 << 63) - 1
+"""Bytes of the largest file that Linux can show."""
 MAX_ATTRIBUTES = 1024
-"""Of one inode: more are not handed over, and each may take 64 KiB."""
+"""Extended attributes of one inode that are sent to the parent; each may take 64 KiB."""
 _MAX_TIME = (1 << 63) - 1
 
 _TYPES = {format_: type_ for type_, format_ in FILE_FORMATS.items()}
 
 
 class TreeFileSystem(ABC):
-    """A file system whose folders hold names and inode numbers."""
+    """A file system whose directories map names to inode numbers."""
 
     kind: str
     label: str
     root: int
     has_log = False
-    """Whether changes stand in a journal that is not replayed here."""
+    """Whether the journal holds changes, which are not replayed here."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.device = device
         self.tables = CachedDevice(device)
         self._contents = ContentCache()
-        self._folders = NameCache()
+        self._names = NameCache()
 
     @abstractmethod
-    def entry(self, inode: int) -> Entry: ...
+    def entry(self, inode: int) -> Entry:
+        """Read one inode. Raises GuestMissing, GuestDamaged."""
 
     @abstractmethod
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
-        """The names in a folder as they are stored, and the inode numbers they stand for (in NTFS with the
-        number of times the record was used above them)."""
+        """Yield the names of a directory as they are stored, and their inode numbers. (NTFS puts the record's
+        sequence number above the inode number.)"""
 
     @abstractmethod
     def content(self, inode: int) -> Content:
-        """What a file holds. Raises GuestDamaged for what is no file."""
+        """Find the bytes of a file. Raises GuestMissing when the inode is not a file."""
 
     @abstractmethod
-    def readlink(self, inode: int) -> bytes: ...
+    def readlink(self, inode: int) -> bytes:
+        """Return the target of a symbolic link."""
 
     @abstractmethod
-    def xattrs(self, inode: int) -> dict[bytes, bytes]: ...
+    def xattrs(self, inode: int) -> dict[bytes, bytes]:
+        """Return the attributes of `user.` and the ACLs."""
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """Names that lead back to this folder or to the top are left out."""
+        """Yield names with their inodes. Names that lead back to this directory or to the top are left out."""
         for name, child in safe_names(self.names(inode)):
             if child in (inode, self.root):
                 continue
@@ -80,10 +84,10 @@ class TreeFileSystem(ABC):
         return self.entry(self.child(inode, name))
 
     def child(self, inode: int, name: bytes) -> int:
-        """What `names` says of one name. Raises GuestMissing."""
-        child = self._folders.find(inode, name, self.names) if is_safe(name) else None
+        """Return the number that `names` yields with one name. Raises GuestMissing."""
+        child = self._names.find(inode, name, self.names) if is_safe(name) else None
         if child is None:
-            raise GuestMissing(f"no {name!r} in folder {inode}")
+            raise GuestMissing(f"directory {inode} has no {name[:80]!r}")
         return child
 
     def read(self, inode: int, offset: int, length: int) -> bytes:
@@ -95,36 +99,39 @@ class TreeFileSystem(ABC):
 
 
 def node_type(mode: int, inode: int) -> NodeType:
-    """From the upper bits of st_mode."""
+    """The type of an inode, from the upper bits of its st_mode. Raises StructureDamaged for unknown bits."""
     found = _TYPES.get(mode & 0o170000)
     if found is None:
-        raise GuestDamaged(f"inode {inode}: mode {mode:o} is of no type")
+        raise StructureDamaged(f"inode {inode}", "mode", f"{mode:#o}", "of a known file type")
     return found
 
 
 def check_attributes(count: int, inode: int) -> None:
-    """GuestDamaged when an inode has more extended attributes than can be handed over."""
+    """Raise StructureDamaged when an inode has more extended attributes than can be sent to the parent."""
     if count > MAX_ATTRIBUTES:
-        raise GuestDamaged(f"inode {inode} has more than {MAX_ATTRIBUTES} extended attributes")
+        raise StructureDamaged(
+            f"inode {inode}", "number of extended attributes", count, f"at most {MAX_ATTRIBUTES}"
+        )
 
 
 def nanoseconds(seconds: int, fraction: int) -> int:
-    """A time in ns since 1970, as near as a signed 64-bit number comes."""
+    """A time in ns since 1970, clamped to a signed 64-bit number. A fraction out of range counts as 0."""
     return clamp(seconds * 1_000_000_000 + (fraction if 0 <= fraction < 1_000_000_000 else 0))
 
 
 def clamp(time: int) -> int:
+    """The nearest time, in ns, that a signed 64-bit number can hold."""
     return max(-_MAX_TIME - 1, min(_MAX_TIME, time))
 
 
 def utf8(name: bytes) -> bytes:
-    """UTF-16LE to UTF-8; lone surrogates as their three bytes."""
+    """Convert UTF-16LE to UTF-8; a lone surrogate becomes three bytes."""
     return name.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
 
 
 def label_text(label: bytes) -> str:
-    """A volume's name out of a field of fixed length."""
+    """The name of a volume, from a field of fixed length that zeros fill up."""
     return label.split(b"\0", 1)[0].decode("utf-8", "replace").strip()
 
 
-utf8(b"a\0")  # loads the codec: no file can be opened later
+utf8(b"a\0")  # loads the codec now: the worker can open no file later

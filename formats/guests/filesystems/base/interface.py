@@ -1,80 +1,76 @@
-"""The seam inside the worker: a disk in, volumes with file systems out.
+"""The interfaces inside the worker: a block device in, volumes with file systems out.
 
-Everything behind it works on hostile bytes and may raise anything; the worker turns what is no GuestError
-into one.
+Code behind these interfaces works on hostile bytes and may raise any exception; the worker turns what is not a
+GuestError into one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from holdfast.formats.guests.values.values import Entry, Volume
-
-
-class Run(NamedTuple):
-    """A run of a block device: its bytes from `start` lie on the disk at `disk`, or are zeros where that is
-    negative."""
-
-    start: int
-    length: int
-    disk: int
+from holdfast.formats.guests.values.values import Entry, Extent, Volume
 
 
 class BlockDevice(Protocol):
-    """The whole disk, a partition, a logical volume or an opened LUKS container."""
+    """The whole disk, a partition, a logical volume or an opened LUKS container. `size` is in bytes."""
 
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes inside the device; `length` of them. Raises GuestDamaged for what is outside of it, and for
-        what the repository could not deliver."""
+        """Return exactly `length` bytes. Raises GuestDamaged when they are outside of the device, or when the
+        repository could not deliver them."""
         ...
 
-    def runs(self, offset: int, length: int) -> tuple[Run, ...] | None:
-        """Where on the disk these bytes lie, in order, without gaps; None when they do not lie there as they
-        are (encrypted)."""
+    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+        """Where on the disk these bytes lie, in order, without gaps. None when the disk does not hold them
+        unchanged (they are encrypted)."""
         ...
 
 
 class FileSystem(Protocol):
-    """An open guest file system. `list` never yields `.` and `..`; names and link targets are bytes as they
-    are on the disk, UTF-8 where the file system has characters."""
+    """An open guest file system.
+
+    `list` never yields `.` and `..`. Names and link targets are bytes as the disk holds them, in UTF-8 where
+    the file system stores characters. Every method raises GuestMissing or GuestDamaged.
+    """
 
     kind: str
     """`ext4`, `xfs`, `btrfs`, `ntfs`, `fat32`, `exfat`, ..."""
     label: str
     root: int
-    """The inode number of its top folder."""
+    """The inode number of the top directory."""
 
     def entry(self, inode: int) -> Entry:
-        """Raises GuestMissing or GuestDamaged, as all of these."""
+        """Read one inode."""
         ...
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """The names in a folder with what they stand for, made one by one. Where that alone is damaged the
-        entry is `DAMAGED`; GuestDamaged when the rest cannot be trusted."""
+        """Yield the names of a directory with their inodes, reading one inode at a time. The entry is `DAMAGED`
+        where only that inode is damaged; GuestDamaged is raised when the directory itself is."""
         ...
 
     def lookup(self, inode: int, name: bytes) -> Entry:
-        """One name in a folder."""
+        """Find one name in a directory."""
         ...
 
-    def readlink(self, inode: int) -> bytes: ...
+    def readlink(self, inode: int) -> bytes:
+        """Return the target of a symbolic link."""
+        ...
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
-        """Extended attributes with their prefix (`user.comment`); those of `user.` only, and ACLs."""
+        """Return the POSIX ACLs and the attributes of the namespace `user.`, by their full name."""
         ...
 
     def read(self, inode: int, offset: int, length: int) -> bytes:
-        """Bytes of a file; fewer only at its end."""
+        """Return bytes of a file, fewer than `length` only at its end."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVolume:
-    """A volume and, when there is one, its file system."""
+    """A volume, and its file system when it has one."""
 
     volume: Volume
     file_system: FileSystem | None

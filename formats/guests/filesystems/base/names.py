@@ -1,4 +1,4 @@
-"""The names in a guest's folders: which can be shown, and finding one of them again."""
+"""The names in a guest's directories: which can be shown, and a cache that finds them again."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from holdfast.base.lru import Lru
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.values.damage import StructureDamaged
 
 _MAX_NAME = 1024
-"""Bytes of a name: 255 UTF-16 units take up to 765."""
+"""Bytes of a name. 255 units of UTF-16 take up to 765."""
 _MAX_SEEN = 400 << 20
-"""Memory for the names of a folder that is listed: two million of the longest that Linux has."""
+"""Bytes of memory for the names of one directory being listed: a million of the longest names of Linux."""
 _MAX_KEPT = 32 << 20
-"""Memory for names that are kept: 200,000 of usual length."""
+"""Bytes of memory for names in a cache: 200,000 of usual length."""
 _EACH = 120
-"""Bytes that a short name takes besides its own in a set or dict."""
-_EACH_FOLDER = _MAX_KEPT // 1024
-"""What a folder costs besides its names, so that no more than 1024 are kept."""
+"""Bytes that a name takes in a set or dict, besides its own."""
+_EACH_DIRECTORY = _MAX_KEPT // 1024
+"""The cost of a directory besides its names, so that no more than 1024 are kept."""
 
 Child = TypeVar("Child")
 
@@ -28,7 +28,8 @@ def is_safe(name: bytes) -> bool:
 
 
 def safe_names(names: Iterable[tuple[bytes, Child]]) -> Iterator[tuple[bytes, Child]]:
-    """Leave out names that cannot be shown, and those that were there before."""
+    """Yield each name once, without those that cannot be shown. Raises StructureDamaged when they take more
+    memory than a listing may."""
     seen: set[bytes] = set()
     size = 0
     for name, child in names:
@@ -37,32 +38,36 @@ def safe_names(names: Iterable[tuple[bytes, Child]]) -> Iterator[tuple[bytes, Ch
         seen.add(name)
         size += len(name) + _EACH
         if size > _MAX_SEEN:
-            raise GuestDamaged(f"a folder with more than {len(seen) - 1} names")
+            memory = f"{size} bytes for {len(seen)}"
+            raise StructureDamaged("directory", "memory of its names", memory, f"at most {_MAX_SEEN} bytes")
         yield name, child
 
 
 class NameCache:
-    """What the names in the folders asked last stand for. Looking one up by the index that its folder has
-    would read less the first time; but names are looked up many at a time, one folder after the other."""
+    """The names of the directories searched last, with their inode numbers.
+
+    Searching a directory's own index would read less for the first name; but callers look up many names of
+    one directory, then of the next.
+    """
 
     def __init__(self) -> None:
-        self._folders: Lru[int, dict[bytes, int]] = Lru(_MAX_KEPT)
+        self._directories: Lru[int, dict[bytes, int]] = Lru(_MAX_KEPT)
 
     def find(
-        self, folder: int, name: bytes, names: Callable[[int], Iterable[tuple[bytes, int]]]
+        self, directory: int, name: bytes, names: Callable[[int], Iterable[tuple[bytes, int]]]
     ) -> int | None:
-        """What `names(folder)` says of a name, the first time that it is there; None when it is not there."""
-        kept = self._folders.get(folder)
+        """The number that `names(directory)` yields first with a name; None when it yields no such name."""
+        kept = self._directories.get(directory)
         if kept is not None:
             return kept.get(name)
         known: dict[bytes, int] = {}
-        size = _EACH_FOLDER
-        rest = iter(names(folder))
+        size = _EACH_DIRECTORY
+        rest = iter(names(directory))
         while size < _MAX_KEPT:
             try:
                 found, child = next(rest)
             except StopIteration:
-                self._folders.put(folder, known, size)
+                self._directories.put(directory, known, size)
                 return known.get(name)
             except Exception:
                 if name in known:

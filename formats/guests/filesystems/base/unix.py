@@ -1,4 +1,4 @@
-"""What ext, XFS and btrfs have in common: an inode that says of a file what `stat` asks for."""
+"""The base of ext, XFS and btrfs, whose inodes hold what `stat` returns."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 from holdfast.formats.guests.filesystems.base.directory_tree import TreeFileSystem, node_type
-from holdfast.formats.guests.values.values import Entry, FileExtent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import Entry, Extent, GuestMissing, NodeType
 
-_KINDS = {stat.S_IFDIR: "folder", stat.S_IFREG: "file", stat.S_IFLNK: "symbolic link"}
+_KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symbolic link"}
 
 
 class UnixInode(Protocol):
-    """An inode as it was read; `allocated` in bytes, times in ns."""
+    """An inode as a parser read it; `size` and `allocated` in bytes, times in ns since 1970."""
 
     @property
     def mode(self) -> int: ...
@@ -39,24 +39,22 @@ Node = TypeVar("Node", bound=UnixInode)
 
 
 class UnixFileSystem(TreeFileSystem, Generic[Node]):
-    """A file system with such inodes. `family` is what messages call it."""
-
-    family: str
+    """A file system with such inodes. Messages call it by `kind`."""
 
     @abstractmethod
     def _load(self, inode: int) -> Node:
-        """Raises GuestMissing for an inode that is not in use."""
+        """Read an inode. Raises GuestMissing when it is not in use."""
 
     @abstractmethod
-    def _extents(self, node: Node) -> tuple[FileExtent, ...] | None:
-        """Where a file's data lies on the disk as it is; None when only the parser can read it."""
+    def _extents(self, node: Node) -> tuple[Extent, ...] | None:
+        """Where on the disk the bytes of a file lie; None when only the parser can read them."""
 
     @abstractmethod
     def _device(self, node: Node) -> int:
-        """The number of a device."""
+        """The device number of a device node."""
 
     def _is_plain(self, node: Node) -> bool:
-        """Whether it surely has no attributes to show."""
+        """Whether the inode certainly has no extended attributes to show."""
         return False
 
     def entry(self, inode: int) -> Entry:
@@ -80,8 +78,8 @@ class UnixFileSystem(TreeFileSystem, Generic[Node]):
         )
 
     def _load_kind(self, inode: int, kind: int) -> Node:
-        """An inode of one kind, `stat.S_IFDIR` and so on. Raises GuestMissing for any other."""
+        """Read an inode of one file type (`stat.S_IFDIR` ...). Raises GuestMissing for any other type."""
         node = self._load(inode)
         if stat.S_IFMT(node.mode) != kind:
-            raise GuestMissing(f"{self.family}: inode {inode} is no {_KINDS[kind]}")
+            raise GuestMissing(f"{self.kind} inode {inode} is not a {_KINDS[kind]}")
         return node

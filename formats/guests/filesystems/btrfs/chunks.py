@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Piece
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent
 from holdfast.formats.guests.filesystems.base.directory_tree import label_text
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged
@@ -114,8 +114,8 @@ class Chunks:
         for copy in chunk.copies:
             yield copy + logical - chunk.start
 
-    def pieces(self, start: int, length: int, logical: int) -> Iterator[Piece]:
-        """Pieces of a file of which `length` bytes from `start` have a logical address."""
+    def pieces(self, start: int, length: int, logical: int) -> Iterator[VolumeExtent]:
+        """ExtentContent of a file of which `length` bytes from `start` have a logical address."""
         while length:
             chunk = self._find(logical)
             count = min(length, chunk.start + chunk.length - logical)

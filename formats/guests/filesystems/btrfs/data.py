@@ -13,7 +13,7 @@ from typing import NamedTuple
 import zstandard
 from dissect.util.compression import lzo
 
-from holdfast.formats.guests.filesystems.base.content import MAX_PIECES, Piece, add_piece, read_pieces
+from holdfast.formats.guests.filesystems.base.content import MAX_EXTENTS, VolumeExtent, add_extent, read_extents
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks
 from holdfast.formats.guests.values.values import GuestDamaged
@@ -30,7 +30,7 @@ _MAX_COMPRESSED = 1 << 20
 _MAX_INLINE = 64 << 10
 
 
-class Extent(NamedTuple):
+class StoredExtent(NamedTuple):
     """`data` when it stands in the tree; a hole when `logical` is 0; else bytes from `skip` of what the
     stored run decompresses to."""
 
@@ -47,9 +47,9 @@ class Extent(NamedTuple):
 _start_of = attrgetter("start")
 
 
-def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[Extent]:
+def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[StoredExtent]:
     """The extents of a file, from (offset in the file, item); GuestDamaged when they overlap."""
-    found: list[Extent] = []
+    found: list[StoredExtent] = []
     end = 0
     for start, item in items:
         _, unpacked, compression, encryption, other, kind = _HEAD.unpack_from(item)
@@ -58,7 +58,7 @@ def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[Extent
         if kind == _INLINE:
             if unpacked > _MAX_INLINE:
                 raise GuestDamaged(f"btrfs: inode {inode}: {unpacked} bytes stand in the tree")
-            extent = Extent(start, unpacked, compression, item[_HEAD.size :], 0, 0, 0, unpacked)
+            extent = StoredExtent(start, unpacked, compression, item[_HEAD.size :], 0, 0, 0, unpacked)
         else:
             logical, stored, skip, length = _PLACE.unpack_from(item, _HEAD.size)
             if compression and logical and max(stored, unpacked) > _MAX_COMPRESSED:
@@ -68,33 +68,33 @@ def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[Extent
             # What is not compressed has its size in `stored`: Linux never used the other, and wrote it wrong.
             elif logical and skip + length > (unpacked if compression else stored):
                 raise GuestDamaged(f"btrfs: inode {inode}: an extent reaches past its end")
-            extent = Extent(start, length, compression, None, logical, stored, skip, unpacked)
+            extent = StoredExtent(start, length, compression, None, logical, stored, skip, unpacked)
         if start < end or not extent.length or start + extent.length >= 1 << 63:
             raise GuestDamaged(f"btrfs: inode {inode}: its extents overlap at {start}")
-        if len(found) >= MAX_PIECES:
-            raise GuestDamaged(f"btrfs: inode {inode} is in more than {MAX_PIECES} extents")
+        if len(found) >= MAX_EXTENTS:
+            raise GuestDamaged(f"btrfs: inode {inode} is in more than {MAX_EXTENTS} extents")
         end = start + extent.length
         found.append(extent)
     return found
 
 
-def plain_pieces(extents: Sequence[Extent], chunks: Chunks) -> list[Piece] | None:
+def plain_extents(extents: Sequence[StoredExtent], chunks: Chunks) -> list[VolumeExtent] | None:
     """The pieces of a file; None when some of it is compressed or stands in the tree."""
-    pieces: list[Piece] = []
+    pieces: list[VolumeExtent] = []
     for extent in extents:
         if extent.data is not None or extent.compression:
             return None
         if extent.logical:
             for piece in chunks.pieces(extent.start, extent.length, extent.logical + extent.skip):
-                add_piece(pieces, *piece)
+                add_extent(pieces, *piece)
     return pieces
 
 
-class Extents:
+class MixedContent:
     """Content of which parts are compressed or stand in the tree. The extent unpacked last is kept."""
 
     def __init__(
-        self, device: BlockDevice, chunks: Chunks, extents: Sequence[Extent], size: int, sector: int
+        self, device: BlockDevice, chunks: Chunks, extents: Sequence[StoredExtent], size: int, sector: int
     ) -> None:
         self.cost = len(extents) * 4 + 2048
         self._device = device
@@ -126,7 +126,7 @@ class Extents:
             parts.append(bytes(end - position))
         return b"".join(parts)
 
-    def _part(self, extent: Extent, inside: int, length: int) -> bytes:
+    def _part(self, extent: StoredExtent, inside: int, length: int) -> bytes:
         if extent.data is None and not extent.logical:
             return bytes(length)
         if extent.data is not None and not extent.compression:
@@ -141,7 +141,7 @@ class Extents:
             data = self._run(extent.logical + extent.skip + inside, length)
         return data + bytes(length - len(data))  # packed extents end where only zeros follow
 
-    def _unpack(self, extent: Extent) -> bytes:
+    def _unpack(self, extent: StoredExtent) -> bytes:
         logical, data = self._unpacked
         if logical != extent.logical:
             packed = self._run(extent.logical, extent.stored)
@@ -151,7 +151,7 @@ class Extents:
 
     def _run(self, logical: int, length: int) -> bytes:
         pieces = list(self._chunks.pieces(0, length, logical))
-        return read_pieces(self._device, pieces, length, 0, length)
+        return read_extents(self._device, pieces, length, 0, length)
 
 
 def unpack(data: bytes, compression: int, size: int, sector: int) -> bytes:

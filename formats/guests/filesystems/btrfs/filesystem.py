@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from holdfast.formats.guests.filesystems.base import acls
-from holdfast.formats.guests.filesystems.base.content import Content, Pieces, file_extents
+from holdfast.formats.guests.filesystems.base.content import Content, ExtentContent, disk_extents
 from holdfast.formats.guests.filesystems.base.directory_tree import (
     MAX_INODE,
     MAX_SIZE,
@@ -24,7 +24,7 @@ from holdfast.formats.guests.filesystems.base.directory_tree import (
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
 from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks, SuperBlock
-from holdfast.formats.guests.filesystems.btrfs.data import Extent, Extents, parse_extents, plain_pieces
+from holdfast.formats.guests.filesystems.btrfs.data import StoredExtent, MixedContent, parse_extents, plain_extents
 from holdfast.formats.guests.filesystems.btrfs.trees import (
     CHUNK_ITEM,
     DIR_INDEX,
@@ -37,7 +37,7 @@ from holdfast.formats.guests.filesystems.btrfs.trees import (
     Root,
     Trees,
 )
-from holdfast.formats.guests.values.values import Entry, FileExtent, GuestDamaged, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import Entry, Extent, GuestDamaged, GuestMissing, NodeType
 
 _CHUNK_OBJECT = 256
 _TOP = 5
@@ -172,21 +172,21 @@ class BtrfsFileSystem(UnixFileSystem[_Inode]):
             nanoseconds(mtime, mtime_ns),
         )
 
-    def _extents(self, node: _Inode) -> tuple[FileExtent, ...] | None:
+    def _extents(self, node: _Inode) -> tuple[Extent, ...] | None:
         try:
-            pieces = plain_pieces(self._parsed(node), self._chunks)
-            return None if pieces is None else file_extents(self.device, pieces, node.size)
+            pieces = plain_extents(self._parsed(node), self._chunks)
+            return None if pieces is None else disk_extents(self.device, pieces, node.size)
         except PARSE_ERRORS:
             return None  # reading it will say what is wrong
 
     def _data(self, node: _Inode) -> Content:
         extents = self._parsed(node)
-        pieces = plain_pieces(extents, self._chunks)
+        pieces = plain_extents(extents, self._chunks)
         if pieces is not None:
-            return Pieces(self.device, pieces, node.size)
-        return Extents(self.device, self._chunks, extents, node.size, self._sector)
+            return ExtentContent(self.device, pieces, node.size)
+        return MixedContent(self.device, self._chunks, extents, node.size, self._sector)
 
-    def _parsed(self, node: _Inode) -> tuple[Extent, ...]:
+    def _parsed(self, node: _Inode) -> tuple[StoredExtent, ...]:
         first, last = (node.object, EXTENT_DATA, 0), (node.object, EXTENT_DATA, LARGEST)
         items = ((key[2], item) for key, item in self._trees.items(node.root, first, last))
         return tuple(parse_extents(items, node.number))

@@ -1,78 +1,84 @@
-"""ext2, ext3 and ext4: the blocks of a file, by extents or by the older block maps."""
+"""ext2, ext3 and ext4: the blocks of a file, by an extent tree or by the older block map."""
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from collections.abc import Sequence
 
-from holdfast.formats.guests.filesystems.base.content import Piece, add_piece
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent, add_extent
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.filesystems.ext.layout import (
+    BLOCK_MAP,
+    DIRECT_BLOCKS,
+    EXTENT_HEADER,
+    EXTENT_MAGIC,
+    EXTENT_RECORD,
+    EXTENT_RECORDS_OFFSET,
+    MAX_EXTENT_DEPTH,
+    UNWRITTEN,
+)
+from holdfast.formats.guests.values.damage import StructureDamaged
 
-_EXTENT_MAGIC = 0xF30A
-_MAX_DEPTH = 5
-_UNWRITTEN = 0x8000
-_DIRECT = 12
-
-_HEAD = struct.Struct("<HHHH")
-_RECORD = struct.Struct("<III")
+_RECORD_SIZE = EXTENT_RECORD.size
 
 
 class BlockReader:
-    """Finds the blocks of one file. `pieces` grow while its trees are walked."""
+    """Finds the blocks of one file. `extents` grows while the file's tree is walked."""
 
     def __init__(self, device: BlockDevice, block_size: int, inode: int) -> None:
-        self.pieces: list[Piece] = []
+        self.extents: list[VolumeExtent] = []
         self._device = device
         self._size = block_size
         self._inode = inode
         self._count = 0
         self._seen: set[int] = set()
 
-    def by_extents(self, root: bytes) -> list[Piece]:
-        """The pieces of a file with extents; `root` is what is in the inode. Unwritten ones are zeros."""
-        (_, _, _, depth) = _HEAD.unpack_from(root)
-        if depth > _MAX_DEPTH:
-            raise GuestDamaged(f"ext: inode {self._inode}: an extent tree of depth {depth}")
+    def by_extents(self, root: bytes) -> list[VolumeExtent]:
+        """The extents of a file with an extent tree, whose root `root` is the inode's i_block. Extents that were
+        never written are zeros."""
+        _, _, depth = EXTENT_HEADER.unpack(root)
+        if depth > MAX_EXTENT_DEPTH:
+            raise self._damaged("depth of the extent tree", depth, f"at most {MAX_EXTENT_DEPTH}")
         self._add_extents(root, depth, is_root=True)
-        return self.pieces
+        return self.extents
 
-    def by_map(self, root: bytes, size: int) -> list[Piece]:
-        """The pieces of a file of `size` bytes with a block map: 12 blocks and three levels of indirect
-        ones."""
-        numbers = struct.unpack("<15I", root)
+    def by_map(self, root: bytes, size: int) -> list[VolumeExtent]:
+        """The extents of a file of `size` bytes with a block map: 12 blocks, then three levels of indirect
+        blocks."""
+        numbers = BLOCK_MAP.unpack(root)
         self._count = -(-size // self._size)
-        position = self._add_blocks(numbers[:_DIRECT], 0)
-        for level, block in enumerate(numbers[_DIRECT:], 1):
+        position = self._add_blocks(numbers[:DIRECT_BLOCKS], 0)
+        for level, block in enumerate(numbers[DIRECT_BLOCKS:], 1):
             if position < self._count:
                 position = self._add_indirect(block, level, position)
-        return self.pieces
+        return self.extents
 
     def _add_extents(self, node: bytes, level: int, *, is_root: bool = False) -> None:
-        magic, count, _, depth = _HEAD.unpack_from(node)
+        magic, count, depth = EXTENT_HEADER.unpack(node)
+        most = len(node) // _RECORD_SIZE - 1
         # Only a root may be empty: trees of empty leaves would be walked without end and without a result.
-        if magic != _EXTENT_MAGIC or count > len(node) // 12 - 1 or depth != level or not (count or is_root):
-            raise GuestDamaged(f"ext: inode {self._inode}: an extent block is damaged")
+        if magic != EXTENT_MAGIC or count > most or depth != level or not (count or is_root):
+            raise self._bad_node(magic, count, depth, level, most)
         size = self._size
-        for logical, low, high in _RECORD.iter_unpack(node[12 : 12 + count * 12]):
+        end = EXTENT_RECORDS_OFFSET + count * _RECORD_SIZE
+        for logical, low, high in EXTENT_RECORD.each(node[EXTENT_RECORDS_OFFSET:end]):
             if depth:
                 block = low | (high & 0xFFFF) << 32
                 self._add_extents(self._device.read(block * size, size), depth - 1)
                 continue
             length, place = low & 0xFFFF, (high | low >> 16 << 32) * size
-            if length > _UNWRITTEN:
-                length -= _UNWRITTEN
+            if length > UNWRITTEN:
+                length -= UNWRITTEN
                 place = -1
-            add_piece(self.pieces, logical * size, length * size, place)
+            add_extent(self.extents, logical * size, length * size, place)
 
     def _add_indirect(self, block: int, level: int, position: int) -> int:
-        """Add what is below an indirect block; returns the number of the block after it."""
+        """Add the blocks below an indirect block; returns the number of the block after them."""
         if block == 0:
             return int(position + (self._size // 4) ** level)
         if block in self._seen:
-            raise GuestDamaged(f"ext: inode {self._inode}: indirect block {block} is there twice")
+            raise self._damaged("indirect block", block, "used once, but it is used twice")
         self._seen.add(block)
         numbers = array("I", self._device.read(block * self._size, self._size))
         if sys.byteorder == "big":
@@ -94,10 +100,20 @@ class BlockReader:
         for number in numbers[: max(self._count - position, 0)]:
             if not begin or number != begin + position - start:
                 if begin:
-                    add_piece(self.pieces, start * size, (position - start) * size, begin * size)
+                    add_extent(self.extents, start * size, (position - start) * size, begin * size)
                 begin = number
                 start = position
             position += 1
         if begin:
-            add_piece(self.pieces, start * size, (position - start) * size, begin * size)
+            add_extent(self.extents, start * size, (position - start) * size, begin * size)
         return end
+
+    def _bad_node(self, magic: int, count: int, depth: int, level: int, most: int) -> StructureDamaged:
+        if magic != EXTENT_MAGIC:
+            return self._damaged("magic number of an extent node", f"{magic:#x}", f"{EXTENT_MAGIC:#x}")
+        if depth != level:
+            return self._damaged("depth of an extent node", depth, f"{level}")
+        return self._damaged("number of records in an extent node", count, f"1 to {most}")
+
+    def _damaged(self, field: str, value: int | str, limit: str) -> StructureDamaged:
+        return StructureDamaged(f"ext inode {self._inode}", field, value, limit)

@@ -1,111 +1,88 @@
-"""ext2, ext3 and ext4."""
+"""ext2, ext3 and ext4: directories, files, links and extended attributes."""
 
 from __future__ import annotations
 
 import base64
-import os
 import stat
-import struct
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from holdfast.formats.guests.filesystems.base import acls
 from holdfast.formats.guests.filesystems.base.content import (
     Content,
-    Inline,
-    Piece,
-    Pieces,
-    Unreadable,
-    file_extents,
-    read_pieces,
+    ExtentContent,
+    InlineContent,
+    UnreadableContent,
+    VolumeExtent,
+    disk_extents,
+    read_extents,
 )
-from holdfast.formats.guests.filesystems.base.directory_tree import (
-    MAX_SIZE,
-    PARSE_ERRORS,
-    check_attributes,
-    nanoseconds,
-)
+from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, check_attributes
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
 from holdfast.formats.guests.filesystems.ext.blocks import BlockReader
-from holdfast.formats.guests.filesystems.ext.superblock import Super
-from holdfast.formats.guests.values.values import FileExtent, GuestDamaged, GuestMissing
+from holdfast.formats.guests.filesystems.ext.inode import ExtInode, device_number, parse_inode
+from holdfast.formats.guests.filesystems.ext.layout import (
+    ATTRIBUTE_BLOCK_HEADER,
+    ATTRIBUTE_ENTRY,
+    ATTRIBUTE_MAGIC,
+    DIRECTORY_ENTRY,
+    FLAG_ENCRYPTED,
+    FLAG_EXTENTS,
+    FLAG_INLINE,
+    INDEX_ACL_ACCESS,
+    INDEX_ACL_DEFAULT,
+    INDEX_USER,
+    INLINE_DATA,
+    MAX_ATTRIBUTE,
+    MAX_LINK,
+    MIN_DIRECTORY_ENTRY,
+    ROOT_INODE,
+)
+from holdfast.formats.guests.filesystems.ext.superblock import ExtGeometry
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
+from holdfast.formats.guests.values.values import Extent
 
-_ROOT = 2
-_FLAG_ENCRYPTED = 0x800
-_FLAG_HUGE = 0x40000
-_FLAG_EXTENTS = 0x80000
-_FLAG_INLINE = 0x10000000
-
-_BASE = struct.Struct("<HHIiiiIHHIII60sIIIIHHHHHH")
-_EXTRA = struct.Struct("<HHIII")
-_NAME = struct.Struct("<IHB")
-_XATTR = struct.Struct("<BBHIII")
-_XATTR_MAGIC = 0xEA020000
-_MAX_XATTR = 64 << 10
-_MAX_LINK = 64 << 10
 _READ_STEP = 64 << 10
+"""Bytes of a directory that are read at a time."""
+
+Attributes = dict[tuple[int, bytes], bytes]
+"""Name index and name to value."""
 
 
-class _Inode(NamedTuple):
-    number: int
-    mode: int
-    uid: int
-    gid: int
-    links: int
-    size: int
-    allocated: int
-    mtime: int
-    ctime: int
-    atime: int
-    flags: int
-    block: bytes
-    attributes: int
-    extra: bytes
-    """What follows the fields in the inode: attributes."""
-
-    @property
-    def has_attributes_inside(self) -> bool:
-        return len(self.extra) >= 4 and struct.unpack_from("<I", self.extra)[0] == _XATTR_MAGIC
-
-
-class ExtFileSystem(UnixFileSystem[_Inode]):
-    """One ext file system. Raises GuestDamaged when its superblock cannot be used."""
-
-    family = "ext"
+class ExtFileSystem(UnixFileSystem[ExtInode]):
+    """One ext file system. Raises GuestDamaged when its superblock or top directory cannot be used."""
 
     def __init__(self, device: BlockDevice) -> None:
         super().__init__(device)
-        self._super = Super(self.tables)
-        self.kind = self._super.kind
-        self.label = self._super.label
-        self.has_log = self._super.has_log
-        self.root = _ROOT
-        self._load(_ROOT)
+        self._geometry = ExtGeometry(self.tables)
+        self.kind = self._geometry.kind
+        self.label = self._geometry.label
+        self.has_log = self._geometry.has_log
+        self.root = ROOT_INODE
+        self._load(ROOT_INODE)
 
-    def _device(self, node: _Inode) -> int:
-        return _device_number(node.block)
+    def _device(self, node: ExtInode) -> int:
+        return device_number(node.block)
 
-    def _is_plain(self, node: _Inode) -> bool:
-        return not node.attributes and not node.has_attributes_inside
+    def _is_plain(self, node: ExtInode) -> bool:
+        return not node.attribute_block and not node.has_attributes_inside
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
         node = self._load_kind(inode, stat.S_IFDIR)
         names = self._stored_names(node)
-        yield from _encrypted(names) if node.flags & _FLAG_ENCRYPTED else names
+        yield from _encrypted(names) if node.flags & FLAG_ENCRYPTED else names
 
-    def _stored_names(self, node: _Inode) -> Iterator[tuple[bytes, int]]:
+    def _stored_names(self, node: ExtInode) -> Iterator[tuple[bytes, int]]:
         inode = node.number
-        if node.flags & _FLAG_INLINE:
-            # The first four bytes are the parent's number; what is in the attribute are entries again.
+        if node.flags & FLAG_INLINE:
+            # The first four bytes are the parent's number; the attribute holds more entries.
             yield from _names(node.block[4:], inode)
-            rest = self._all_xattrs(node).get((7, b"data"), b"")
-            yield from _names(rest, inode)
+            yield from _names(self._attributes(node).get(INLINE_DATA, b""), inode)
             return
         if node.size > self.device.size:
-            raise GuestDamaged(f"ext: folder {inode} of {node.size} bytes")
-        block_size = self._super.block_size
-        for start, whole, place in self._pieces(node):
+            raise self._damaged(node, "size of the directory", node.size, f"at most {self.device.size} bytes")
+        block_size = self._geometry.block_size
+        for start, whole, place in self._volume_extents(node):
             length = min(whole, node.size - start)
             if place < 0:
                 continue
@@ -116,158 +93,132 @@ class ExtFileSystem(UnixFileSystem[_Inode]):
 
     def content(self, inode: int) -> Content:
         node = self._load_kind(inode, stat.S_IFREG)
-        if node.flags & _FLAG_ENCRYPTED:
-            return Unreadable(f"ext: inode {inode} is encrypted")
-        if node.flags & _FLAG_INLINE:
-            return Inline(self._inline(node))
-        return Pieces(self.device, self._pieces(node), node.size)
+        if node.flags & FLAG_ENCRYPTED:
+            return UnreadableContent(f"{self.kind} inode {inode}", "its content is encrypted")
+        if node.flags & FLAG_INLINE:
+            return InlineContent(self._inline(node))
+        return ExtentContent(self.device, self._volume_extents(node), node.size)
 
     def readlink(self, inode: int) -> bytes:
         node = self._load_kind(inode, stat.S_IFLNK)
-        if node.size > _MAX_LINK or node.flags & _FLAG_ENCRYPTED:
-            raise GuestDamaged(f"ext: the link {inode} is encrypted, or of {node.size} bytes")
-        if node.flags & _FLAG_INLINE:
+        if node.flags & FLAG_ENCRYPTED:
+            raise GuestUnsupported(f"{self.kind} inode {inode}", "its link target is encrypted")
+        if node.size > MAX_LINK:
+            raise self._damaged(node, "length of the link target", node.size, f"at most {MAX_LINK} bytes")
+        if node.flags & FLAG_INLINE:
             return self._inline(node)
-        if node.size < len(node.block) and not node.flags & _FLAG_EXTENTS:
+        if node.size < len(node.block) and not node.flags & FLAG_EXTENTS:
             return node.block[: node.size]
-        return read_pieces(self.tables, self._pieces(node), node.size, 0, node.size)
+        return read_extents(self.tables, self._volume_extents(node), node.size, 0, node.size)
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
         found = {}
-        for (index, name), value in self._all_xattrs(self._load(inode)).items():
-            if index == 1:
+        for (index, name), value in self._attributes(self._load(inode)).items():
+            if index == INDEX_USER:
                 found[b"user." + name] = value
-            elif index == 2 and not name:
+            elif index == INDEX_ACL_ACCESS and not name:
                 found[acls.ACCESS] = acls.from_ext(value)
-            elif index == 3 and not name:
+            elif index == INDEX_ACL_DEFAULT and not name:
                 found[acls.DEFAULT] = acls.from_ext(value)
         return found
 
-    def _load(self, inode: int) -> _Inode:
-        raw = self.tables.read(self._super.inode_offset(inode), self._super.inode_size)
-        (
-            mode, uid, size, atime, ctime, mtime, deleted, gid, links, sectors, flags, _,
-            block, _, attributes, size_high, _, sectors_high, attributes_high, uid_high, gid_high, _, _,
-        ) = _BASE.unpack_from(raw)  # fmt: skip
-        if mode == 0 or (links == 0 and deleted):
-            raise GuestMissing(f"ext: inode {inode} is not in use")
-        extra_size = mtime_extra = ctime_extra = atime_extra = 0
-        if len(raw) >= 144:
-            extra_size, _, ctime_extra, mtime_extra, atime_extra = _EXTRA.unpack_from(raw, 128)
-            if extra_size > len(raw) - 128:
-                raise GuestDamaged(f"ext: inode {inode}: {extra_size} extra bytes")
-            if extra_size < 16:
-                mtime_extra = ctime_extra = atime_extra = 0
-        if stat.S_ISREG(mode) or (stat.S_ISDIR(mode) and self._super.large_directories):
-            size |= size_high << 32
-        unit = 512
-        if self._super.huge_files:
-            sectors |= sectors_high << 32
-            if flags & _FLAG_HUGE:
-                unit = self._super.block_size
-        if size > MAX_SIZE:
-            raise GuestDamaged(f"ext: inode {inode} of {size} bytes")
-        return _Inode(
-            inode,
-            mode,
-            uid | uid_high << 16,
-            gid | gid_high << 16,
-            links,
-            size,
-            sectors * unit,
-            nanoseconds(mtime + ((mtime_extra & 3) << 32), mtime_extra >> 2),
-            nanoseconds(ctime + ((ctime_extra & 3) << 32), ctime_extra >> 2),
-            nanoseconds(atime + ((atime_extra & 3) << 32), atime_extra >> 2),
-            flags,
-            block,
-            attributes | attributes_high << 32,
-            raw[128 + extra_size :] if len(raw) > 128 else b"",
-        )
+    def _load(self, inode: int) -> ExtInode:
+        raw = self.tables.read(self._geometry.inode_offset(inode), self._geometry.inode_size)
+        return parse_inode(raw, inode, self._geometry)
 
-    def _pieces(self, node: _Inode) -> tuple[Piece, ...]:
-        reader = BlockReader(self.tables, self._super.block_size, node.number)
-        if node.flags & _FLAG_EXTENTS:
+    def _volume_extents(self, node: ExtInode) -> tuple[VolumeExtent, ...]:
+        reader = BlockReader(self.tables, self._geometry.block_size, node.number)
+        if node.flags & FLAG_EXTENTS:
             return tuple(reader.by_extents(node.block))
         return tuple(reader.by_map(node.block, node.size))
 
-    def _extents(self, node: _Inode) -> tuple[FileExtent, ...] | None:
-        if node.flags & (_FLAG_INLINE | _FLAG_ENCRYPTED):
+    def _extents(self, node: ExtInode) -> tuple[Extent, ...] | None:
+        if node.flags & (FLAG_INLINE | FLAG_ENCRYPTED):
             return None
         try:
-            return file_extents(self.device, self._pieces(node), node.size)
+            return disk_extents(self.device, self._volume_extents(node), node.size)
         except PARSE_ERRORS:
-            return None  # reading it will say what is wrong
+            return None  # reading the file tells what is wrong
 
-    def _inline(self, node: _Inode) -> bytes:
+    def _inline(self, node: ExtInode) -> bytes:
+        """The content of a file, or the target of a link, that the inode itself holds."""
         data = node.block[: node.size]
         if len(data) < node.size:
-            data += self._all_xattrs(node).get((7, b"data"), b"")
+            data += self._attributes(node).get(INLINE_DATA, b"")
         if len(data) < node.size:
-            raise GuestDamaged(f"ext: inode {node.number}: {len(data)} bytes inside of {node.size}")
+            raise self._damaged(node, "size", node.size, f"at most {len(data)}, the bytes in the inode")
         return data[: node.size]
 
-    def _all_xattrs(self, node: _Inode) -> dict[tuple[int, bytes], bytes]:
-        """Name index and name to value; those in the inode, then those in its block."""
-        found: dict[tuple[int, bytes], bytes] = {}
+    def _attributes(self, node: ExtInode) -> Attributes:
+        """All extended attributes: those in the inode, then those in its attribute block."""
+        found: Attributes = {}
         if node.has_attributes_inside:
-            self._add_xattrs(found, node.extra[4:], 0, node.number)
-        if node.attributes:
-            size = self._super.block_size
-            block = self.tables.read(node.attributes * size, size)
-            if struct.unpack_from("<I", block)[0] != _XATTR_MAGIC:
-                raise GuestDamaged(f"ext: inode {node.number}: attribute block {node.attributes} is damaged")
-            self._add_xattrs(found, block, 32, node.number)
+            self._add_attributes(found, node.extra[len(ATTRIBUTE_MAGIC) :], 0, node)
+        if node.attribute_block:
+            size = self._geometry.block_size
+            block = self.tables.read(node.attribute_block * size, size)
+            if block[: len(ATTRIBUTE_MAGIC)] != ATTRIBUTE_MAGIC:
+                field = f"magic number of attribute block {node.attribute_block}"
+                raise self._damaged(node, field, block[: len(ATTRIBUTE_MAGIC)], str(ATTRIBUTE_MAGIC))
+            self._add_attributes(found, block, ATTRIBUTE_BLOCK_HEADER, node)
         return found
 
-    def _add_xattrs(self, found: dict[tuple[int, bytes], bytes], area: bytes, place: int, inode: int) -> None:
-        while place + 4 <= len(area) and area[place : place + 4] != bytes(4):
-            length, index, offset, value_inode, size, _ = _XATTR.unpack_from(area, place)
-            name = area[place + 16 : place + 16 + length]
-            place += (16 + length + 3) & ~3
-            if size > _MAX_XATTR:
-                raise GuestDamaged(f"ext: inode {inode}: an attribute of {size} bytes")
-            if value_inode:
-                value = self._value(value_inode, size)
-            elif offset + size > len(area):
-                raise GuestDamaged(f"ext: inode {inode}: an attribute's value lies outside")
+    def _add_attributes(self, found: Attributes, area: bytes, position: int, node: ExtInode) -> None:
+        """Add the attributes whose entries begin at `position` of `area`; offsets of values count from the start
+        of `area`. Entries end with four zero bytes."""
+        while position + 4 <= len(area) and area[position : position + 4] != bytes(4):
+            entry = ATTRIBUTE_ENTRY.read(area, position)
+            start = position + ATTRIBUTE_ENTRY.size
+            name = area[start : start + entry.name_length]
+            position += (ATTRIBUTE_ENTRY.size + entry.name_length + 3) & ~3
+            size = entry.value_size
+            if size > MAX_ATTRIBUTE:
+                raise self._damaged(node, "size of an attribute", size, f"at most {MAX_ATTRIBUTE} bytes")
+            end = entry.value_offset + size
+            if entry.value_inode:
+                value = self._attribute_in_inode(entry.value_inode, size)
+            elif end > len(area):
+                raise self._damaged(node, "end of an attribute's value", end, f"at most {len(area)}")
             else:
-                value = area[offset : offset + size]
-            found.setdefault((index, name), value)
-            check_attributes(len(found), inode)
+                value = area[entry.value_offset : end]
+            found.setdefault((entry.name_index, name), value)
+            check_attributes(len(found), node.number)
 
-    def _value(self, inode: int, size: int) -> bytes:
-        """An attribute's value that fills an inode of its own."""
+    def _attribute_in_inode(self, inode: int, size: int) -> bytes:
+        """The value of an attribute that fills an inode of its own."""
         node = self._load(inode)
-        if node.flags & _FLAG_INLINE or node.size < size:
-            raise GuestDamaged(f"ext: inode {inode} holds no attribute of {size} bytes")
-        return read_pieces(self.tables, self._pieces(node), size, 0, size)
+        if node.flags & FLAG_INLINE or node.size < size:
+            raise self._damaged(node, "size of an attribute's inode", node.size, f"at least {size} bytes")
+        return read_extents(self.tables, self._volume_extents(node), size, 0, size)
+
+    def _damaged(self, node: ExtInode, field: str, value: int | bytes, limit: str) -> StructureDamaged:
+        return StructureDamaged(f"{self.kind} inode {node.number}", field, value, limit)
 
 
 def _names(block: bytes, inode: int) -> Iterator[tuple[bytes, int]]:
     """The entries of a directory block; index blocks look like one empty entry."""
-    place = 0
+    position = 0
     end = len(block)
-    while place + 8 <= end:
-        child, length, name_length = _NAME.unpack_from(block, place)
+    unpack = DIRECTORY_ENTRY.unpack
+    while position + MIN_DIRECTORY_ENTRY <= end:
+        child, length, name_length = unpack(block, position)
         if length in (0, 0xFFFF) and end == 65536:
             length = 65536
-        if length < 8 or length % 4 or place + length > end or name_length + 8 > length:
-            raise GuestDamaged(f"ext: folder {inode}: an entry of {length} bytes is damaged")
+        if length < 8 or length % 4 or position + length > end or name_length + 8 > length:
+            raise StructureDamaged(
+                f"ext directory {inode}",
+                f"length of the entry at {position}",
+                f"{length} with a name of {name_length} bytes",
+                f"a multiple of 4 up to {end - position} that holds the name",
+            )
         if child:
-            yield block[place + 8 : place + 8 + name_length], child
-        place += length
+            yield block[position + 8 : position + 8 + name_length], child
+        position += length
 
 
 def _encrypted(names: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]]:
-    """Names that are encrypted are any bytes, slashes too: in letters, as Linux shows them without the key
-    (not the same: it puts hashes in that it computes)."""
+    """Encode encrypted names, which can be any bytes, slashes too, as Base64. Linux does the same without the
+    key, but adds hashes that it computes, so that its names differ."""
     for name, child in names:
         is_dots = name in (b".", b"..")
         yield name if is_dots else base64.urlsafe_b64encode(name).rstrip(b"="), child
-
-
-def _device_number(block: bytes) -> int:
-    old, new = struct.unpack_from("<II", block)
-    if old:
-        return os.makedev(old >> 8 & 0xFF, old & 0xFF)
-    return os.makedev((new & 0xFFF00) >> 8, new & 0xFF | new >> 12 & 0xFFF00)

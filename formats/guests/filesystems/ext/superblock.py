@@ -1,124 +1,145 @@
-"""ext2, ext3 and ext4: superblock, group descriptors, and where an inode stands.
+"""ext2, ext3 and ext4: the superblock, the group descriptors, and the position of an inode.
 
-Source: Documentation/filesystems/ext4 of Linux. Little-endian; the journal is not replayed, as with
-`mount -o noload`.
+The journal is not replayed, as with `mount -o noload`.
 """
 
 from __future__ import annotations
 
-import struct
-
 from holdfast.formats.guests.filesystems.base.directory_tree import label_text
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.values.values import GuestDamaged, GuestMissing
-
-SUPER_OFFSET = 1024
-SUPER_SIZE = 1024
-MAGIC = 0xEF53
-
-_HAS_JOURNAL = 0x4
-_SPARSE_SUPER2 = 0x200
-_FILETYPE = 0x2
-_RECOVER = 0x4
-_META_BG = 0x10
-_EXTENTS = 0x40
-_64BIT = 0x80
-_LARGE_DIRECTORIES = 0x4000
-_KNOWN_INCOMPAT = (
-    _FILETYPE | _RECOVER | _META_BG | _EXTENTS | _64BIT | 0x100 | 0x200 | 0x400
-    | 0x2000 | _LARGE_DIRECTORIES | 0x8000 | 0x10000 | 0x20000
-)  # fmt: skip
-"""recover, multiple mount protection, flexible groups, big attributes, checksum seed, inline data, encrypted
-files, folded case. Not: compression, a journal device, data in directories."""
-_SPARSE_SUPER = 0x1
-_HUGE_FILES = 0x8
-_EXT4_RO_COMPAT = 0x8 | 0x10 | 0x20 | 0x40 | 0x200 | 0x400
-"""huge_file, gdt_csum, dir_nlink, extra_isize, bigalloc, metadata_csum."""
+from holdfast.formats.guests.filesystems.ext import layout
+from holdfast.formats.guests.filesystems.ext.layout import DESCRIPTOR, DESCRIPTOR64, SUPER_BLOCK, SuperBlock
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
+from holdfast.formats.guests.values.values import GuestMissing
 
 
-class Super:
-    """The superblock, checked. Raises GuestDamaged for what does not hold together or is not known."""
+class ExtGeometry:
+    """A checked superblock: sizes, features, and where each inode stands.
+
+    Raises StructureDamaged for values that the format does not allow, GuestUnsupported for unknown features.
+    """
 
     def __init__(self, device: BlockDevice) -> None:
-        raw = device.read(SUPER_OFFSET, SUPER_SIZE)
+        stored = SUPER_BLOCK.read(device.read(layout.SUPER_OFFSET, layout.SUPER_SIZE))
+        if stored.revision == 0:
+            stored = stored._replace(compat=0, incompat=0, ro_compat=0, inode_size=layout.MIN_INODE_SIZE)
+        self.kind = _kind(stored)
+        self.blocks = stored.blocks_low
+        self._descriptor_size = layout.OLD_DESCRIPTOR_SIZE
+        if stored.incompat & layout.INCOMPAT_64BIT:
+            self.blocks |= stored.blocks_high << 32
+            self._descriptor_size = stored.descriptor_size
+        self._check_features(stored)
+        self._check_sizes(stored)
         self._device = device
-        (inodes, blocks_low) = struct.unpack_from("<II", raw)
-        (first_block, log_block) = struct.unpack_from("<II", raw, 0x14)
-        (self._blocks_per_group,) = struct.unpack_from("<I", raw, 0x20)
-        (self._inodes_per_group,) = struct.unpack_from("<I", raw, 0x28)
-        (magic,) = struct.unpack_from("<H", raw, 0x38)
-        (revision,) = struct.unpack_from("<I", raw, 0x4C)
-        (inode_size,) = struct.unpack_from("<H", raw, 0x58)
-        compat, incompat, ro_compat = struct.unpack_from("<III", raw, 0x5C)
-        if revision == 0:
-            compat = incompat = ro_compat = 0
-            inode_size = 128
-        if magic != MAGIC:
-            raise GuestDamaged(f"ext: no magic number at offset {SUPER_OFFSET}")
-        if incompat & ~_KNOWN_INCOMPAT:
-            raise GuestDamaged(f"ext: needs features this program does not know: {incompat:#x}")
-        if log_block > 6:
-            raise GuestDamaged(f"ext: blocks of 2^{10 + log_block} bytes")
-        self.block_size = 1024 << log_block
-        self.blocks = blocks_low
-        if incompat & _64BIT:
-            self.blocks |= struct.unpack_from("<I", raw, 0x150)[0] << 32
-        self.inode_size = inode_size
-        if inode_size < 128 or inode_size & (inode_size - 1) or inode_size > self.block_size:
-            raise GuestDamaged(f"ext: inodes of {inode_size} bytes")
-        if not self._blocks_per_group or not self._inodes_per_group or first_block > 1:
-            raise GuestDamaged("ext: groups of nothing")
-        if not 1 <= self.blocks - first_block <= 1 << 48:
-            raise GuestDamaged(f"ext: {self.blocks} blocks")
-        self.inodes = inodes
-        self._first_block = first_block
-        self._groups = -((first_block - self.blocks) // self._blocks_per_group)
-        self._descriptor_size = 32
-        if incompat & _64BIT:
-            (self._descriptor_size,) = struct.unpack_from("<H", raw, 0xFE)
-            if not 64 <= self._descriptor_size <= self.block_size or self._descriptor_size % 8:
-                raise GuestDamaged(f"ext: group descriptors of {self._descriptor_size} bytes")
-        (first_meta,) = struct.unpack_from("<I", raw, 0x104)
-        self._first_meta = first_meta if incompat & _META_BG else None
-        self._sparse = bool(ro_compat & _SPARSE_SUPER)
-        self._backups = struct.unpack_from("<II", raw, 0x24C) if compat & _SPARSE_SUPER2 else None
-        self.large_directories = bool(incompat & _LARGE_DIRECTORIES)
-        self.huge_files = bool(ro_compat & _HUGE_FILES)
-        self.label = label_text(raw[0x78:0x88])
-        self.has_log = bool(incompat & _RECOVER)
-        if incompat & (_EXTENTS | _64BIT | 0x8000) or ro_compat & _EXT4_RO_COMPAT:
-            self.kind = "ext4"
-        else:
-            self.kind = "ext3" if compat & _HAS_JOURNAL else "ext2"
+        self.block_size = 1024 << stored.log_block_size
+        self.inode_size = stored.inode_size
+        self.inodes = stored.inodes
+        self.large_directories = bool(stored.incompat & layout.INCOMPAT_LARGE_DIRECTORIES)
+        self.huge_files = bool(stored.ro_compat & layout.RO_COMPAT_HUGE_FILES)
+        self.label = label_text(stored.label)
+        self.has_log = bool(stored.incompat & layout.INCOMPAT_RECOVER)
+        self._blocks_per_group = stored.blocks_per_group
+        self._inodes_per_group = stored.inodes_per_group
+        self._first_block = stored.first_data_block
+        self._groups = -((stored.first_data_block - self.blocks) // stored.blocks_per_group)
+        self._first_meta = stored.first_meta_group if stored.incompat & layout.INCOMPAT_META_BG else None
+        self._sparse = bool(stored.ro_compat & layout.RO_COMPAT_SPARSE_SUPER)
+        self._group = -1
+        self._table_offset = 0
+        """Where the table of inodes of that group stands: neighbours in a directory are mostly of one group."""
+        self._backups = (
+            (stored.backup_groups_0, stored.backup_groups_1)
+            if stored.compat & layout.COMPAT_SPARSE_SUPER2
+            else None
+        )
 
     def inode_offset(self, inode: int) -> int:
-        """Where an inode stands on the device, in bytes."""
+        """Byte offset of an inode on the device. Raises GuestMissing, StructureDamaged."""
         if not 1 <= inode <= self.inodes:
-            raise GuestMissing(f"ext: no inode {inode}")
+            raise GuestMissing(f"{self.kind}: there is no inode {inode}: numbers go from 1 to {self.inodes}")
         group, index = divmod(inode - 1, self._inodes_per_group)
+        if group != self._group:
+            self._table_offset = self._find_table(group, inode)
+            self._group = group
+        return self._table_offset + index * self.inode_size
+
+    def _find_table(self, group: int, inode: int) -> int:
+        """Byte offset of the table of inodes of a group, which holds `inode`."""
         if group >= self._groups:
-            raise GuestDamaged(f"ext: inode {inode} would be in group {group} of {self._groups}")
+            raise StructureDamaged(
+                f"{self.kind} inode {inode}", "group", group, f"below {self._groups}, the number of groups"
+            )
         descriptor = self._device.read(self._descriptor_offset(group), self._descriptor_size)
-        (table,) = struct.unpack_from("<I", descriptor, 8)
-        if self._descriptor_size >= 64:
-            table |= struct.unpack_from("<I", descriptor, 0x28)[0] << 32
+        table = DESCRIPTOR.read(descriptor).inode_table_low
+        if self._descriptor_size >= layout.MIN_64BIT_DESCRIPTOR_SIZE:
+            table |= DESCRIPTOR64.read(descriptor).inode_table_high << 32
         if not self._first_block < table < self.blocks:
-            raise GuestDamaged(f"ext: the inodes of group {group} would be in block {table}")
-        return int(table * self.block_size + index * self.inode_size)
+            raise StructureDamaged(
+                f"{self.kind} group {group}",
+                "block of the inode table",
+                table,
+                f"{self._first_block + 1} to {self.blocks - 1}",
+            )
+        return table * self.block_size
+
+    def _check_features(self, stored: SuperBlock) -> None:
+        if stored.magic != layout.MAGIC:
+            raise self._damaged("magic number", f"{stored.magic:#x}", f"{layout.MAGIC:#x}")
+        unknown = stored.incompat & ~layout.KNOWN_INCOMPAT
+        if unknown:
+            raise GuestUnsupported(
+                f"{self.kind} superblock",
+                f"it needs features that this program does not know: {unknown:#x}",
+            )
+
+    def _check_sizes(self, stored: SuperBlock) -> None:
+        if stored.log_block_size > layout.MAX_LOG_BLOCK_SIZE:
+            raise self._damaged(
+                "log2 of the block size in KiB", stored.log_block_size, f"at most {layout.MAX_LOG_BLOCK_SIZE}"
+            )
+        block_size = 1024 << stored.log_block_size
+        size = stored.inode_size
+        if size < layout.MIN_INODE_SIZE or size & (size - 1) or size > block_size:
+            raise self._damaged(
+                "inode size", size, f"a power of two from {layout.MIN_INODE_SIZE} to {block_size} bytes"
+            )
+        if not stored.blocks_per_group:
+            raise self._damaged("blocks per group", stored.blocks_per_group, "at least 1")
+        if not stored.inodes_per_group:
+            raise self._damaged("inodes per group", stored.inodes_per_group, "at least 1")
+        if stored.first_data_block > 1:
+            raise self._damaged("first data block", stored.first_data_block, "0 or 1")
+        if not 1 <= self.blocks - stored.first_data_block <= layout.MAX_BLOCKS:
+            raise self._damaged("number of blocks", self.blocks, f"1 to {layout.MAX_BLOCKS}")
+        size = self._descriptor_size
+        if stored.incompat & layout.INCOMPAT_64BIT and (
+            not layout.MIN_64BIT_DESCRIPTOR_SIZE <= size <= block_size or size % 8
+        ):
+            raise self._damaged(
+                "size of a group descriptor",
+                size,
+                f"a multiple of 8 from {layout.MIN_64BIT_DESCRIPTOR_SIZE} to {block_size} bytes",
+            )
+
+    def _damaged(self, field: str, value: int | str, limit: str) -> StructureDamaged:
+        return StructureDamaged(f"{self.kind} superblock", field, value, limit)
 
     def _descriptor_offset(self, group: int) -> int:
+        """Byte offset of a group's descriptor ("Block Group Descriptors", "Meta Block Groups")."""
         per_block = self.block_size // self._descriptor_size
-        block, index = divmod(group, per_block)
-        if self._first_meta is None or block < self._first_meta:
-            place = SUPER_OFFSET // self.block_size + 1 + block
+        number, index = divmod(group, per_block)
+        if self._first_meta is None or number < self._first_meta:
+            block = layout.SUPER_OFFSET // self.block_size + 1 + number
         else:  # the descriptors of a meta group stand in its first group
-            first = block * per_block
-            place = self._first_block + first * self._blocks_per_group + self._has_super(first)
-            if block == 0 and self.block_size == SUPER_OFFSET and self._first_block == 0:
-                place += 1  # bigalloc counts blocks of 1 KiB from 0 as well
-        return int(place * self.block_size + index * self._descriptor_size)
+            first = number * per_block
+            block = self._first_block + first * self._blocks_per_group + self._has_super(first)
+            if number == 0 and self.block_size == layout.SUPER_OFFSET and self._first_block == 0:
+                block += 1  # bigalloc counts blocks of 1 KiB from 0 as well
+        return int(block * self.block_size + index * self._descriptor_size)
 
     def _has_super(self, group: int) -> bool:
+        """Whether a group begins with a copy of the superblock."""
         if group == 0:
             return True
         if self._backups is not None:
@@ -126,6 +147,14 @@ class Super:
         if group == 1 or not self._sparse:
             return True
         return any(_is_power(group, base) for base in (3, 5, 7))
+
+
+def _kind(stored: SuperBlock) -> str:
+    """`ext2`, `ext3` or `ext4`, by the features in use."""
+    of_ext4 = layout.INCOMPAT_EXTENTS | layout.INCOMPAT_64BIT | layout.INCOMPAT_INLINE_DATA
+    if stored.incompat & of_ext4 or stored.ro_compat & layout.RO_COMPAT_OF_EXT4:
+        return "ext4"
+    return "ext3" if stored.compat & layout.COMPAT_HAS_JOURNAL else "ext2"
 
 
 def _is_power(number: int, base: int) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Content, Piece, Pieces, add_piece, file_extents
+from holdfast.formats.guests.filesystems.base.content import Content, VolumeExtent, ExtentContent, add_extent, disk_extents
 from holdfast.formats.guests.filesystems.base.directory_tree import (
     MAX_SIZE,
     PARSE_ERRORS,
@@ -26,7 +26,7 @@ from holdfast.formats.guests.filesystems.fat.table import SLOT, FatTable, slots
 from holdfast.formats.guests.values.values import (
     DAMAGED,
     Entry,
-    FileExtent,
+    Extent,
     GuestDamaged,
     GuestMissing,
     NodeType,
@@ -116,7 +116,7 @@ class ExfatFileSystem(TreeFileSystem):
         found = self._load(inode)
         if found.attributes & FOLDER:
             raise GuestMissing(f"exfat: inode {inode} is no file")
-        return Pieces(self.device, self._pieces(found), found.size)
+        return ExtentContent(self.device, self._pieces(found), found.size)
 
     def readlink(self, inode: int) -> bytes:
         raise GuestMissing("exfat: there are no symbolic links")
@@ -149,12 +149,12 @@ class ExfatFileSystem(TreeFileSystem):
         raise GuestDamaged(f"exfat: inode {inode}: its entries do not belong together")
 
     def _entry(self, inode: int, found: _Set) -> Entry:
-        extents: tuple[FileExtent, ...] | None = None
+        extents: tuple[Extent, ...] | None = None
         type_ = NodeType.FOLDER
         if not found.attributes & FOLDER:
             type_ = NodeType.FILE
             try:
-                extents = file_extents(self.device, self._pieces(found), found.size)
+                extents = disk_extents(self.device, self._pieces(found), found.size)
             except PARSE_ERRORS:
                 extents = None  # reading it will say what is wrong
         allocated = -(-found.size // self._cluster_size) * self._cluster_size
@@ -164,20 +164,20 @@ class ExfatFileSystem(TreeFileSystem):
             extents, plain=True,
         )  # fmt: skip
 
-    def _pieces(self, found: _Set) -> Sequence[Piece]:
+    def _pieces(self, found: _Set) -> Sequence[VolumeExtent]:
         """Clusters hold the file up to `valid`; what is behind it was never written and reads as zeros."""
         valid = min(found.valid, found.size)
         if found.chained:
-            whole: Sequence[Piece] = self._table.chain(found.cluster, found.size)
+            whole: Sequence[VolumeExtent] = self._table.chain(found.cluster, found.size)
         else:
             whole = self._table.run(found.cluster, found.size)
-        pieces: list[Piece] = []
+        pieces: list[VolumeExtent] = []
         for start, length, place in whole:
             if start < valid:
-                add_piece(pieces, start, min(length, valid - start), place)
+                add_extent(pieces, start, min(length, valid - start), place)
         return pieces
 
-    def _folder(self, inode: int) -> Sequence[Piece]:
+    def _folder(self, inode: int) -> Sequence[VolumeExtent]:
         if inode == ROOT:
             return self._table.chain(self._root_cluster, _MAX_FOLDER, exact=False)
         found = self._load(inode)

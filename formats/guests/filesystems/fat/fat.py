@@ -11,12 +11,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Content, Piece, Pieces, file_extents
+from holdfast.formats.guests.filesystems.base.content import Content, VolumeExtent, ExtentContent, disk_extents
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, TreeFileSystem, utf8
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import safe_names
 from holdfast.formats.guests.filesystems.fat.table import SLOT, Boot, FatTable, slots
-from holdfast.formats.guests.values.values import DAMAGED, Entry, FileExtent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DAMAGED, Entry, Extent, GuestMissing, NodeType
 
 ROOT = 1
 READ_ONLY = 0x01
@@ -88,7 +88,7 @@ class FatFileSystem(TreeFileSystem):
         short = self._load(inode)
         if short.attributes & FOLDER:
             raise GuestMissing(f"fat: inode {inode} is no file")
-        return Pieces(self.device, self._table.chain(short.cluster, short.size), short.size)
+        return ExtentContent(self.device, self._table.chain(short.cluster, short.size), short.size)
 
     def readlink(self, inode: int) -> bytes:
         raise GuestMissing("fat: there are no symbolic links")
@@ -112,7 +112,7 @@ class FatFileSystem(TreeFileSystem):
         return _Short(attributes, cluster, size, dos_time(date, time), dos_time(read_date, 0))
 
     def _entry(self, inode: int, short: _Short) -> Entry:
-        extents: tuple[FileExtent, ...] | None = None
+        extents: tuple[Extent, ...] | None = None
         if short.attributes & FOLDER:
             type_ = NodeType.FOLDER
             size = allocated = self._boot.cluster_size
@@ -121,7 +121,7 @@ class FatFileSystem(TreeFileSystem):
             size = short.size
             allocated = -(-size // self._boot.cluster_size) * self._boot.cluster_size
             try:
-                extents = file_extents(self.device, self._table.chain(short.cluster, size), size)
+                extents = disk_extents(self.device, self._table.chain(short.cluster, size), size)
             except PARSE_ERRORS:
                 extents = None  # reading it will say what is wrong
         mode = 0o555 if short.attributes & READ_ONLY else 0o777
@@ -130,7 +130,7 @@ class FatFileSystem(TreeFileSystem):
             extents, plain=True,
         )  # fmt: skip
 
-    def _folder(self, inode: int) -> Sequence[Piece]:
+    def _folder(self, inode: int) -> Sequence[VolumeExtent]:
         if inode == ROOT:
             if self._boot.bits != 32:
                 return [(0, self._boot.root_size, self._boot.root_offset)]

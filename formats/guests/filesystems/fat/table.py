@@ -10,7 +10,7 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 
-from holdfast.formats.guests.filesystems.base.content import Piece, add_piece
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent, add_extent
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged
 
@@ -64,7 +64,7 @@ class Boot:
         self.table_offset = (reserved + active * table) * sector
 
 
-def slots(device: BlockDevice, pieces: Sequence[Piece]) -> Iterator[tuple[int, bytes]]:
+def slots(device: BlockDevice, pieces: Sequence[VolumeExtent]) -> Iterator[tuple[int, bytes]]:
     """(number, entry) of what stands in a folder up to its end. The number is the place on the device, in
     entries."""
     for _, length, start in pieces:
@@ -102,10 +102,10 @@ class FatTable:
         self._at = -1
         self._step = array("I" if bits == 32 else "H")
 
-    def chain(self, cluster: int, size: int, *, exact: bool = True) -> list[Piece]:
+    def chain(self, cluster: int, size: int, *, exact: bool = True) -> list[VolumeExtent]:
         """The pieces of a file of `size` bytes, the last one of a whole cluster. `exact`: GuestDamaged when
         the chain is shorter; otherwise the chain decides and `size` is the limit."""
-        pieces: list[Piece] = []
+        pieces: list[VolumeExtent] = []
         needed = -(-size // self._cluster_size)
         if not exact:
             needed = min(needed, self._end - 2)
@@ -124,13 +124,13 @@ class FatTable:
                 cluster = self.next(last)
                 last += 1
             count = last - first
-            add_piece(pieces, position * self._cluster_size, count * self._cluster_size, self.place(first))
+            add_extent(pieces, position * self._cluster_size, count * self._cluster_size, self.place(first))
             position += count
         if not exact and 2 <= cluster < self._end:
             raise GuestDamaged(f"fat: a chain of more than {needed} clusters")
         return pieces
 
-    def run(self, cluster: int, size: int) -> list[Piece]:
+    def run(self, cluster: int, size: int) -> list[VolumeExtent]:
         """The piece of a file in clusters that follow each other."""
         needed = -(-size // self._cluster_size)
         if not needed:

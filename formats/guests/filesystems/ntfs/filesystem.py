@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from holdfast.formats.guests.filesystems.base.content import (
     Content,
-    Inline,
-    Piece,
-    Pieces,
-    Unreadable,
-    add_piece,
-    file_extents,
-    pieces_within,
-    read_pieces,
+    InlineContent,
+    VolumeExtent,
+    ExtentContent,
+    UnreadableContent,
+    add_extent,
+    disk_extents,
+    extents_within,
+    read_extents,
 )
 from holdfast.formats.guests.filesystems.base.directory_tree import (
     MAX_INODE,
@@ -50,7 +50,7 @@ from holdfast.formats.guests.filesystems.ntfs.reparse_points import Special, fro
 from holdfast.formats.guests.values.values import (
     DAMAGED,
     Entry,
-    FileExtent,
+    Extent,
     GuestDamaged,
     GuestMissing,
     NodeType,
@@ -118,7 +118,7 @@ class NtfsFileSystem(TreeFileSystem):
             size, allocated = parts[0].size, parts[0].allocated
         type_ = NodeType.FOLDER if record.is_folder else NodeType.FILE
         device = 0
-        extents: tuple[FileExtent, ...] | None = None
+        extents: tuple[Extent, ...] | None = None
         special = self._special(record, info)
         if special is not None:
             type_, device = special.type, special.device
@@ -129,7 +129,7 @@ class NtfsFileSystem(TreeFileSystem):
             size = allocated = index.size if index else 0
         elif parts and parts[0].data is None and not parts[0].flags & (ENCRYPTED | COMPRESSED):
             try:
-                extents = file_extents(self.device, self._pieces(parts, inode), size)
+                extents = disk_extents(self.device, self._pieces(parts, inode), size)
             except PARSE_ERRORS:
                 extents = None  # reading it will say what is wrong
         elif not parts:
@@ -160,7 +160,7 @@ class NtfsFileSystem(TreeFileSystem):
         # In the order of the blocks, not of the tree: no loops, and every block is read once.
         for number in range(min(size // block_size, len(bitmap) * 8)):
             if bitmap[number >> 3] >> (number & 7) & 1:
-                raw = read_pieces(self.tables, pieces, size, number * block_size, block_size)
+                raw = read_extents(self.tables, pieces, size, number * block_size, block_size)
                 yield from _index_entries(bytes(fix_up(raw, b"INDX")), 24, inode)
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
@@ -196,7 +196,7 @@ class NtfsFileSystem(TreeFileSystem):
         info = _info(record)
         special = self._special(record, info)
         if special is not None and special.reason:
-            return Unreadable(f"ntfs: record {inode} {special.reason}")
+            return UnreadableContent(f"ntfs: record {inode} {special.reason}")
         if record.is_folder or special is not None:
             raise GuestMissing(f"ntfs: record {inode} is no file")
         return self._stream(self._parts(record), inode)
@@ -233,29 +233,29 @@ class NtfsFileSystem(TreeFileSystem):
         parts.sort(key=lambda part: part.lowest)
         return parts
 
-    def _pieces(self, parts: Sequence[Attribute], inode: int) -> Sequence[Piece]:
+    def _pieces(self, parts: Sequence[Attribute], inode: int) -> Sequence[VolumeExtent]:
         """What lies behind the valid length was never written: zeros."""
         valid = min(parts[0].valid, parts[0].size)
-        pieces: list[Piece] = []
+        pieces: list[VolumeExtent] = []
         for start, length, place in self._table.pieces(parts, inode):
             if start < valid:
-                add_piece(pieces, start, min(length, valid - start), place)
+                add_extent(pieces, start, min(length, valid - start), place)
         return pieces
 
     def _stream(self, parts: Sequence[Attribute], inode: int) -> Content:
         if not parts:
-            return Inline(b"")
+            return InlineContent(b"")
         first = parts[0]
         if first.data is not None:
-            return Inline(first.data)
+            return InlineContent(first.data)
         if first.flags & ENCRYPTED:
-            return Unreadable(f"ntfs: record {inode} is encrypted")
+            return UnreadableContent(f"ntfs: record {inode} is encrypted")
         if first.flags & COMPRESSED:
             unit = self._table.cluster_size << first.unit
             if not first.unit or unit > 1 << 20:
-                return Unreadable(f"ntfs: record {inode} is compressed in units of {unit} bytes")
+                return UnreadableContent(f"ntfs: record {inode} is compressed in units of {unit} bytes")
             return _Compressed(self.tables, self._table.pieces(parts, inode), first, unit)
-        return Pieces(self.device, self._pieces(parts, inode), first.size)
+        return ExtentContent(self.device, self._pieces(parts, inode), first.size)
 
     def _special(self, record: Record, info: _Info) -> Special | None:
         point = record.find(REPARSE_POINT)
@@ -273,7 +273,7 @@ class _Compressed:
     """A stream in units that are compressed each by itself: full ones are stored as they are, those without
     clusters are zeros."""
 
-    def __init__(self, device: BlockDevice, pieces: Sequence[Piece], first: Attribute, unit: int) -> None:
+    def __init__(self, device: BlockDevice, pieces: Sequence[VolumeExtent], first: Attribute, unit: int) -> None:
         self.cost = len(pieces) + unit // 64
         self._device = device
         self._pieces = pieces
@@ -303,7 +303,7 @@ class _Compressed:
         start = number * self._unit
         stored = [
             self._device.read(place, length)
-            for _, length, place in pieces_within(self._pieces, start, start + self._unit)
+            for _, length, place in extents_within(self._pieces, start, start + self._unit)
             if place >= 0
         ]
         data = b"".join(stored)

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Piece, add_piece, read_pieces
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent, add_extent, read_extents
 from holdfast.formats.guests.filesystems.base.directory_tree import MAX_SIZE
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged, GuestMissing
@@ -105,13 +105,13 @@ class MasterTable:
         if data is None or data.data is not None:
             raise GuestDamaged("ntfs: the master file table has no place")
         self._size = data.size
-        self._pieces: list[Piece] = self._mapped([data], 0, first=0)
+        self._pieces: list[VolumeExtent] = self._mapped([data], 0, first=0)
         # A fragmented table lists its other parts in records that lie in the parts known so far.
         for number in self._listed(first, DATA):
             part = self._parsed(number).find(DATA)
             if part is not None and part.data is None and part.lowest:
                 for piece in self._mapped([part], 0, first=part.lowest):
-                    add_piece(self._pieces, *piece)
+                    add_extent(self._pieces, *piece)
 
     def record(self, number: int) -> Record:
         """A base record with the attributes that stand in others. GuestMissing when it is not in use."""
@@ -128,7 +128,7 @@ class MasterTable:
             attributes += part.attributes
         return record._replace(attributes=tuple(attributes))
 
-    def pieces(self, parts: Sequence[Attribute], number: int) -> list[Piece]:
+    def pieces(self, parts: Sequence[Attribute], number: int) -> list[VolumeExtent]:
         """The pieces of an attribute that is not resident, its parts in any order. Holes are pieces without
         a place: where a piece is missing, a part is."""
         pieces = self._mapped(parts, number, first=0)
@@ -138,16 +138,16 @@ class MasterTable:
             raise GuestDamaged(f"ntfs: record {number}: an attribute of {head.size} bytes ends at {end}")
         return pieces
 
-    def _mapped(self, parts: Sequence[Attribute], number: int, *, first: int) -> list[Piece]:
+    def _mapped(self, parts: Sequence[Attribute], number: int, *, first: int) -> list[VolumeExtent]:
         """The pieces of some parts, the first of which must start at the cluster `first`."""
-        pieces: list[Piece] = []
+        pieces: list[VolumeExtent] = []
         expected = first
         for part in sorted(parts, key=_lowest):
             if part.lowest != expected:
                 raise GuestDamaged(f"ntfs: record {number}: cluster {expected} of an attribute is nowhere")
             for count, place in _runs(part.runs, number):
                 size = self.cluster_size
-                add_piece(pieces, expected * size, count * size, place * size if place >= 0 else -1)
+                add_extent(pieces, expected * size, count * size, place * size if place >= 0 else -1)
                 expected += count
         return pieces
 
@@ -155,7 +155,7 @@ class MasterTable:
         size = self._record_size
         if number < 0 or (number + 1) * size > self._size:
             raise GuestMissing(f"ntfs: no record {number}")
-        raw = read_pieces(self._device, self._pieces, self._size, number * size, size)
+        raw = read_extents(self._device, self._pieces, self._size, number * size, size)
         return _parse(raw, number)
 
     def _listed(self, record: Record, type_: int | None) -> Iterator[int]:
@@ -186,7 +186,7 @@ class MasterTable:
         if attribute.size > limit:
             raise GuestDamaged(f"ntfs: record {number}: an attribute of {attribute.size} bytes")
         pieces = self.pieces([attribute], number)
-        return read_pieces(self._device, pieces, attribute.size, 0, attribute.size)
+        return read_extents(self._device, pieces, attribute.size, 0, attribute.size)
 
 
 def fix_up(raw: bytes, magic: bytes) -> bytearray:

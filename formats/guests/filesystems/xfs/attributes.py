@@ -5,41 +5,46 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from holdfast.formats.guests.filesystems.base.content import Piece, read_pieces
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent, read_extents
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.filesystems.xfs.inode import FORMAT_LOCAL, Inode, fork_pieces
-from holdfast.formats.guests.filesystems.xfs.superblock import Super
+from holdfast.formats.guests.filesystems.xfs import layout
+from holdfast.formats.guests.filesystems.xfs.inode import Fork, XfsInode, fork_extents
+from holdfast.formats.guests.filesystems.xfs.layout import (
+    ATTRIBUTE_HIDDEN,
+    ATTRIBUTE_ROOT,
+    BLOCK_INFO,
+    FORMAT_LOCAL,
+    LEAF_ENTRY,
+    LOCAL_ATTRIBUTE,
+    MAX_ATTRIBUTE,
+    NODE_ENTRY,
+    REMOTE_ATTRIBUTE,
+    SHORT_ATTRIBUTES,
+)
+from holdfast.formats.guests.filesystems.xfs.superblock import XfsGeometry
+from holdfast.formats.guests.values.damage import StructureDamaged
 from holdfast.formats.guests.values.values import GuestDamaged
 
-ROOT = 0x2
-_LOCAL = 0x1
-_SECURE = 0x4
-_PARENT = 0x8
-_INCOMPLETE = 0x80
-_HIDDEN = _SECURE | _PARENT | _INCOMPLETE
+_SHORT_HEADER = 4
 
-_LEAF_MAGIC = (0xFBEE, 0x3BEE)
-_NODE_MAGIC = (0xFEBE, 0x3EBE)
-_REMOTE_MAGIC = b"XARM"
-_REMOTE_HEAD = 56
-_MAX_VALUE = 64 << 10
-_MAX_DEPTH = 6
+XfsAttribute = tuple[int, bytes, bytes]
+"""(namespace, name, value); the namespace is 0, that of users, or ATTRIBUTE_ROOT."""
 
 
-def attributes(device: BlockDevice, super_: Super, inode: Inode) -> Iterator[tuple[int, bytes, bytes]]:
-    """(namespace, name, value) of those of users and of root; the namespace is 0 or ROOT."""
+def attributes(device: BlockDevice, geometry: XfsGeometry, inode: XfsInode) -> Iterator[XfsAttribute]:
+    """The attributes of an inode in the namespaces of users and of root."""
     fork = inode.attributes
     if fork is None:
         return
     if fork.format == FORMAT_LOCAL:
         yield from _short(fork.data, inode.number)
     elif fork.extents:
-        yield from _Blocks(device, super_, inode).attributes()
+        yield from _AttributeBlocks(device, geometry, fork, inode.number).attributes()
 
 
-def is_plain(inode: Inode) -> bool:
-    """Whether the inode itself tells that there are none of those. Guests with SELinux have an attribute of
-    the system in each."""
+def is_plain(inode: XfsInode) -> bool:
+    """Whether the inode alone shows that there are no such attributes. In guests with SELinux each inode has
+    an attribute in the namespace of the system."""
     fork = inode.attributes
     if fork is None or fork.format != FORMAT_LOCAL:
         return fork is None or not fork.extents
@@ -49,95 +54,103 @@ def is_plain(inode: Inode) -> bool:
         return False
 
 
-def _short(data: bytes, inode: int) -> Iterator[tuple[int, bytes, bytes]]:
-    size, count = struct.unpack_from(">HB", data)
+def _short(data: bytes, inode: int) -> Iterator[XfsAttribute]:
+    """Attributes in the inode: lengths of name and value, flags, then name and value."""
+    size, count = SHORT_ATTRIBUTES.unpack(data)
     if size > len(data):
-        raise GuestDamaged(f"xfs: inode {inode}: {size} bytes of attributes in {len(data)}")
-    place = 4
-    for _ in range(count):
-        name_length, value_length, flags = data[place], data[place + 1], data[place + 2]
-        end = place + 3 + name_length + value_length
+        raise _damaged(inode, "size of its attributes", size, f"at most {len(data)} bytes")
+    position = _SHORT_HEADER
+    for number in range(count):
+        name_length, value_length, flags = data[position], data[position + 1], data[position + 2]
+        start = position + 3
+        end = start + name_length + value_length
         if end > size:
-            raise GuestDamaged(f"xfs: inode {inode}: an attribute reaches to {end} of {size}")
-        name = data[place + 3 : place + 3 + name_length]
-        if not flags & _HIDDEN:
-            yield flags & ROOT, name, data[place + 3 + name_length : end]
-        place = end
+            raise _damaged(inode, f"end of attribute {number}", end, f"at most {size}")
+        if not flags & ATTRIBUTE_HIDDEN:
+            yield flags & ATTRIBUTE_ROOT, data[start : start + name_length], data[start + name_length : end]
+        position = end
 
 
-class _Blocks:
-    """The attribute fork as blocks: a tree whose leaves are a chain."""
+class _AttributeBlocks:
+    """The attribute fork as blocks: a tree whose leaves form a chain."""
 
-    def __init__(self, device: BlockDevice, super_: Super, inode: Inode) -> None:
-        assert inode.attributes is not None
+    def __init__(self, device: BlockDevice, geometry: XfsGeometry, fork: Fork, inode: int) -> None:
         self._device = device
-        self._size = super_.block_size
-        self._crc = super_.version == 5
-        self._number = inode.number
-        self._pieces: list[Piece] = fork_pieces(device, super_, inode.attributes, inode.number)
-        if not self._pieces:
-            raise self._damaged("its attributes have no blocks")
-        self._end = self._pieces[-1][0] + self._pieces[-1][1]
+        self._size = geometry.block_size
+        self._version = geometry.version
+        self._inode = inode
+        self._extents: list[VolumeExtent] = fork_extents(device, geometry, fork, inode)
+        if not self._extents:
+            raise _damaged(inode, "number of blocks of its attributes", 0, "at least 1")
+        self._end = self._extents[-1][0] + self._extents[-1][1]
 
-    def attributes(self) -> Iterator[tuple[int, bytes, bytes]]:
+    def attributes(self) -> Iterator[XfsAttribute]:
         number = self._first_leaf()
         seen = set()
         while True:
             if number in seen:
-                raise self._damaged(f"attribute block {number} is there twice")
+                raise self._damaged("next attribute block", number, "one that was not read before")
             seen.add(number)
             block = self._block(number)
-            (forward,) = struct.unpack_from(">I", block)
-            if self._magic(block) not in _LEAF_MAGIC:
-                raise self._damaged(f"attribute block {number}")
-            yield from self._leaf(block)
+            forward, magic = BLOCK_INFO.unpack(block)
+            if magic not in layout.ATTRIBUTE_LEAF_MAGICS:
+                raise self._bad_magic(number, magic, layout.ATTRIBUTE_LEAF_MAGICS)
+            yield from self._leaf(block, number)
             if not forward:
                 return
             number = forward
 
     def _first_leaf(self) -> int:
         number = 0
-        for _ in range(_MAX_DEPTH):
+        for _ in range(layout.MAX_ATTRIBUTE_DEPTH):
             block = self._block(number)
-            if self._magic(block) not in _NODE_MAGIC:
+            if BLOCK_INFO.read(block).magic not in layout.ATTRIBUTE_NODE_MAGICS:
                 return number
-            (_, number) = struct.unpack_from(">II", block, 64 if self._crc else 16)
-        raise self._damaged("a tree of attributes without an end")
+            number = NODE_ENTRY.read(block, layout.ATTRIBUTE_NODE_ENTRIES[self._version]).before
+        most = layout.MAX_ATTRIBUTE_DEPTH - 1
+        raise self._damaged("depth of the attribute tree", f"more than {most}", f"at most {most}")
 
-    def _leaf(self, block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-        head = 56 if self._crc else 12
-        first = 80 if self._crc else 32
-        (count,) = struct.unpack_from(">H", block, head)
-        if first + count * 8 > len(block):
-            raise self._damaged(f"{count} attributes in a block")
-        for _, place, flags, _ in struct.iter_unpack(">IHBB", block[first : first + count * 8]):
-            if flags & _HIDDEN:
+    def _leaf(self, block: bytes, number: int) -> Iterator[XfsAttribute]:
+        first = layout.ATTRIBUTE_LEAF_ENTRIES[self._version]
+        (count,) = layout.ATTRIBUTE_COUNT.unpack_from(block, layout.ATTRIBUTE_LEAF_COUNTS[self._version])
+        end = first + count * LEAF_ENTRY.size
+        if end > len(block):
+            most = (len(block) - first) // LEAF_ENTRY.size
+            raise self._damaged(f"number of entries of attribute block {number}", count, f"at most {most}")
+        for _, offset, flags, _ in LEAF_ENTRY.each(block[first:end]):
+            if flags & ATTRIBUTE_HIDDEN:
                 continue
-            if flags & _LOCAL:
-                value_length, name_length = struct.unpack_from(">HB", block, place)
-                start = place + 3
-                end = start + name_length + value_length
-                value = block[start + name_length : end]
+            if flags & layout.ATTRIBUTE_LOCAL:
+                local = LOCAL_ATTRIBUTE.read(block, offset)
+                start = offset + LOCAL_ATTRIBUTE.size
+                name_end = start + local.name_length
+                end = name_end + local.value_length
+                value = block[name_end:end]
             else:
-                value_block, value_length, name_length = struct.unpack_from(">IIB", block, place)
-                start = place + 9
-                end = start + name_length
-                value = self._remote(value_block, value_length)
+                remote = REMOTE_ATTRIBUTE.read(block, offset)
+                start = offset + REMOTE_ATTRIBUTE.size
+                end = name_end = start + remote.name_length
+                value = self._remote(remote.value_block, remote.value_length)
             if end > len(block):
-                raise self._damaged(f"an attribute reaches to {end}")
-            yield flags & ROOT, block[start : start + name_length], value
+                field = f"end of an attribute in block {number}"
+                raise self._damaged(field, end, f"at most {len(block)}")
+            yield flags & ATTRIBUTE_ROOT, block[start:name_end], value
 
     def _remote(self, number: int, length: int) -> bytes:
-        if length > _MAX_VALUE:
-            raise self._damaged(f"an attribute of {length} bytes")
-        if not self._crc:
+        """A value in blocks of its own, from block `number` on."""
+        if length > MAX_ATTRIBUTE:
+            raise self._damaged("size of an attribute", length, f"at most {MAX_ATTRIBUTE} bytes")
+        if self._version == 4:
             return self._read(number * self._size, length)
         parts = []
         while length > 0:
             block = self._block(number)
-            if block[:4] != _REMOTE_MAGIC:
-                raise self._damaged(f"attribute block {number}")
-            parts.append(block[_REMOTE_HEAD : _REMOTE_HEAD + length])
+            magic = block[: len(layout.REMOTE_VALUE_MAGIC)]
+            if magic != layout.REMOTE_VALUE_MAGIC:
+                field = f"magic number of value block {number}"
+                raise self._damaged(field, magic, str(layout.REMOTE_VALUE_MAGIC))
+            start = layout.REMOTE_VALUE_HEADER
+            parts.append(block[start : start + length])
             length -= len(parts[-1])
             number += 1
         return b"".join(parts)
@@ -147,11 +160,16 @@ class _Blocks:
 
     def _read(self, offset: int, length: int) -> bytes:
         if offset + length > self._end:
-            raise self._damaged(f"no attribute block at {offset}")
-        return read_pieces(self._device, self._pieces, self._end, offset, length)
+            raise self._damaged("end of an attribute block", offset + length, f"at most {self._end}")
+        return read_extents(self._device, self._extents, self._end, offset, length)
 
-    def _magic(self, block: bytes) -> int:
-        return int(struct.unpack_from(">H", block, 8)[0])
+    def _bad_magic(self, number: int, magic: int, allowed: tuple[int, ...]) -> StructureDamaged:
+        names = " or ".join(f"{one:#x}" for one in allowed)
+        return self._damaged(f"magic number of attribute block {number}", f"{magic:#x}", names)
 
-    def _damaged(self, reason: str) -> GuestDamaged:
-        return GuestDamaged(f"xfs: inode {self._number}: {reason}")
+    def _damaged(self, field: str, value: int | str | bytes, limit: str) -> StructureDamaged:
+        return _damaged(self._inode, field, value, limit)
+
+
+def _damaged(inode: int, field: str, value: int | str | bytes, limit: str) -> StructureDamaged:
+    return StructureDamaged(f"xfs inode {inode}", field, value, limit)

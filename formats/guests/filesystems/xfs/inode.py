@@ -1,41 +1,50 @@
-"""XFS: inodes, and the blocks of their data and attribute forks."""
+"""XFS: reading an inode, and the blocks of its data and attribute forks."""
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Piece, add_piece
+from holdfast.formats.guests.filesystems.base.content import VolumeExtent, add_extent
 from holdfast.formats.guests.filesystems.base.directory_tree import MAX_SIZE, nanoseconds
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.filesystems.xfs.superblock import Super
-from holdfast.formats.guests.values.values import GuestDamaged, GuestMissing
+from holdfast.formats.guests.filesystems.xfs.layout import (
+    BIG_TIME,
+    BIG_TIME_EPOCH,
+    EXTENT_NODE,
+    EXTENT_NODE_HEADERS,
+    EXTENT_RECORD,
+    EXTENT_ROOT,
+    EXTENT_ROOT_SIZE,
+    FORMAT_BTREE,
+    FORMAT_EXTENTS,
+    INODE,
+    INODE_MAGIC,
+    INODE_SIZES,
+    INODE_V3,
+    MANY_EXTENTS,
+    MAX_EXTENT_LEVEL,
+    UNWRITTEN,
+)
+from holdfast.formats.guests.filesystems.xfs.superblock import XfsGeometry
+from holdfast.formats.guests.values.damage import StructureDamaged
+from holdfast.formats.guests.values.values import GuestMissing
 
-FORMAT_DEVICE = 0
-FORMAT_LOCAL = 1
-FORMAT_EXTENTS = 2
-FORMAT_BTREE = 3
-FLAG_REALTIME = 0x1
-
-_BASE = struct.Struct(">2sHBBHIIIHHQQQQQQIIHBbIHH")
-_FLAGS2_OFFSET = 120
-_BIG_TIME = 0x8
-_MANY_EXTENTS = 0x10
-_BIG_TIME_EPOCH = 1 << 31
-_RECORD = struct.Struct(">QQ")
-_MAX_LEVEL = 9
-_UNWRITTEN = 1 << 63
+_RECORD_SIZE = EXTENT_RECORD.size
+_POINTER_SIZE = 8
 
 
 class Fork(NamedTuple):
-    """`format` says what is in `data`: the content, `extents` of them, or the root of a tree of as many."""
+    """The data or the attributes of an inode. `format` tells what `data` holds: the content itself, `extents`
+    records of extents, or the root of a tree with as many extents."""
 
     format: int
     extents: int
     data: bytes
 
 
-class Inode(NamedTuple):
+class XfsInode(NamedTuple):
+    """An inode, decoded. Sizes are in bytes, times in ns since 1970."""
+
     number: int
     mode: int
     uid: int
@@ -51,32 +60,34 @@ class Inode(NamedTuple):
     attributes: Fork | None
 
 
-def parse_inode(raw: bytes, number: int, block_size: int) -> Inode:
-    """An inode as it stands on the disk. GuestMissing when it is not in use."""
+def parse_inode(raw: bytes, number: int, block_size: int) -> XfsInode:
+    """Decode an inode. Raises GuestMissing when it is not in use, StructureDamaged."""
     (
-        magic, mode, version, format_, old_links, uid, gid, links, _, _, big_count, atime, mtime, ctime,
-        size, blocks, _, extents, attributes, place, attribute_format, _, _, flags,
-    ) = _BASE.unpack_from(raw)  # fmt: skip
-    if magic != b"IN" or not 1 <= version <= 3:
-        raise GuestDamaged(f"xfs: inode {number} is damaged")
+        magic, mode, version, format_, old_links, uid, gid, links, big_count, atime, mtime, ctime,
+        size, blocks, extents, attributes, fork_offset, attribute_format, flags,
+    ) = INODE.unpack(raw)  # fmt: skip
+    start = INODE_SIZES.get(version, 0)
+    if magic != INODE_MAGIC:
+        raise _damaged(number, "magic number", magic, str(INODE_MAGIC))
+    if not start:
+        raise _damaged(number, "version", version, "1 to 3")
     if mode == 0:
-        raise GuestMissing(f"xfs: inode {number} is not in use")
+        raise GuestMissing(f"xfs inode {number} is not in use")
     if size > MAX_SIZE:
-        raise GuestDamaged(f"xfs: inode {number} of {size} bytes")
-    flags2 = struct.unpack_from(">Q", raw, _FLAGS2_OFFSET)[0] if version == 3 else 0
-    if flags2 & _MANY_EXTENTS:
-        (attributes,) = struct.unpack_from(">I", raw, 76)
+        raise _damaged(number, "size", size, f"at most {MAX_SIZE} bytes")
+    flags2 = INODE_V3.unpack(raw)[0] if version == 3 else 0
+    if flags2 & MANY_EXTENTS:
+        attributes = extents
         extents = big_count
-    start = 176 if version == 3 else 100
     end = len(raw)
     attribute_fork = None
-    if place:
-        end = start + place * 8
+    if fork_offset:
+        end = start + fork_offset * 8
         if end > len(raw):
-            raise GuestDamaged(f"xfs: inode {number}: its attributes start at {end}")
+            raise _damaged(number, "offset of the attribute fork", end, f"at most {len(raw)}")
         attribute_fork = Fork(attribute_format, attributes, raw[end:])
-    decode = _big_time if flags2 & _BIG_TIME else _time
-    return Inode(
+    decode = _big_time if flags2 & BIG_TIME else _time
+    return XfsInode(
         number,
         mode,
         uid,
@@ -93,67 +104,92 @@ def parse_inode(raw: bytes, number: int, block_size: int) -> Inode:
     )
 
 
-def fork_pieces(device: BlockDevice, super_: Super, fork: Fork, inode: int) -> list[Piece]:
-    """Where the bytes of a fork lie; unwritten extents are zeros."""
-    return _ForkReader(device, super_, inode).read(fork)
+def fork_extents(device: BlockDevice, geometry: XfsGeometry, fork: Fork, inode: int) -> list[VolumeExtent]:
+    """Where the bytes of a fork lie; extents that were never written are zeros."""
+    return _ForkReader(device, geometry, inode).read(fork)
 
 
 class _ForkReader:
     """Finds the extents of one fork."""
 
-    def __init__(self, device: BlockDevice, super_: Super, inode: int) -> None:
+    def __init__(self, device: BlockDevice, geometry: XfsGeometry, inode: int) -> None:
         self._device = device
-        self._super = super_
+        self._geometry = geometry
         self._inode = inode
-        self._pieces: list[Piece] = []
+        self._extents: list[VolumeExtent] = []
 
-    def read(self, fork: Fork) -> list[Piece]:
+    def read(self, fork: Fork) -> list[VolumeExtent]:
         if fork.format == FORMAT_EXTENTS:
-            if fork.extents * 16 > len(fork.data):
-                raise GuestDamaged(f"xfs: inode {self._inode}: {fork.extents} extents do not fit in it")
-            self._add_records(fork.data[: fork.extents * 16])
+            end = fork.extents * _RECORD_SIZE
+            if end > len(fork.data):
+                most = len(fork.data) // _RECORD_SIZE
+                raise self._damaged("number of extents in the inode", fork.extents, f"at most {most}")
+            self._add_records(fork.data[:end])
         elif fork.format == FORMAT_BTREE:
-            level, count = struct.unpack_from(">HH", fork.data)
-            first = 4 + (len(fork.data) - 4) // 16 * 8
-            if not 1 <= level <= _MAX_LEVEL or first + count * 8 > len(fork.data):
-                raise GuestDamaged(f"xfs: inode {self._inode}: a tree of level {level}, {count} entries")
-            for block in struct.unpack_from(f">{count}Q", fork.data, first):
+            level, count = EXTENT_ROOT.unpack(fork.data)
+            capacity = (len(fork.data) - EXTENT_ROOT_SIZE) // (2 * _POINTER_SIZE)
+            first = EXTENT_ROOT_SIZE + capacity * _POINTER_SIZE
+            if not 1 <= level <= MAX_EXTENT_LEVEL:
+                raise self._damaged("level of the extent root", level, f"1 to {MAX_EXTENT_LEVEL}")
+            if first + count * _POINTER_SIZE > len(fork.data):
+                raise self._damaged("number of pointers in the extent root", count, f"at most {capacity}")
+            for block in self._pointers(fork.data, first, count):
                 self._add_node(block, level - 1)
         else:
-            raise GuestDamaged(f"xfs: inode {self._inode}: a fork of format {fork.format} has no blocks")
-        return self._pieces
+            raise self._damaged("format of a fork", fork.format, f"{FORMAT_EXTENTS} or {FORMAT_BTREE}")
+        return self._extents
 
     def _add_node(self, block: int, level: int) -> None:
-        size = self._super.block_size
-        node = self._device.read(self._super.block_offset(block), size)
-        magic, head = (b"BMA3", 72) if self._super.version == 5 else (b"BMAP", 24)
-        found, count = struct.unpack_from(">HH", node, 4)
-        capacity = (size - head) // 16
+        size = self._geometry.block_size
+        raw = self._device.read(self._geometry.block_offset(block), size)
+        magic, header = EXTENT_NODE_HEADERS[self._geometry.version]
+        node = EXTENT_NODE.read(raw)
+        capacity = (size - header) // (2 * _POINTER_SIZE)
+        if node.magic != magic:
+            raise self._damaged(f"magic number of extent block {block:#x}", node.magic, str(magic))
+        if node.level != level:
+            raise self._damaged(f"level of extent block {block:#x}", node.level, f"{level}")
         # No empty nodes: trees of them would be walked without end and without a result.
-        if node[:4] != magic or found != level or not 0 < count <= capacity:
-            raise GuestDamaged(f"xfs: inode {self._inode}: block {block:#x} of its extents is damaged")
+        if not 0 < node.entries <= capacity:
+            field = f"number of entries in extent block {block:#x}"
+            raise self._damaged(field, node.entries, f"1 to {capacity}")
         if level == 0:
-            self._add_records(node[head : head + count * 16])
+            self._add_records(raw[header : header + node.entries * _RECORD_SIZE])
             return
-        for child in struct.unpack_from(f">{count}Q", node, head + capacity * 8):
+        for child in self._pointers(raw, header + capacity * _POINTER_SIZE, node.entries):
             self._add_node(child, level - 1)
 
+    def _pointers(self, raw: bytes, start: int, count: int) -> list[int]:
+        end = start + count * _POINTER_SIZE
+        return [
+            int.from_bytes(raw[position : position + _POINTER_SIZE], "big")
+            for position in range(start, end, _POINTER_SIZE)
+        ]
+
     def _add_records(self, records: bytes) -> None:
-        """128 bits each: unwritten (1), first block of the file (54), first on the disk (52), count (21)."""
-        size = self._super.block_size
-        for high, low in _RECORD.iter_unpack(records):
-            start = (high & ~_UNWRITTEN) >> 9
+        size = self._geometry.block_size
+        for high, low in EXTENT_RECORD.each(records):
+            start = (high & ~UNWRITTEN) >> 9
             count = low & 0x1FFFFF
             block = (high & 0x1FF) << 43 | low >> 21
-            place = -1 if high & _UNWRITTEN else self._super.block_offset(block)
-            add_piece(self._pieces, start * size, count * size, place)
+            place = -1 if high & UNWRITTEN else self._geometry.block_offset(block)
+            add_extent(self._extents, start * size, count * size, place)
+
+    def _damaged(self, field: str, value: int | bytes, limit: str) -> StructureDamaged:
+        return _damaged(self._inode, field, value, limit)
+
+
+def _damaged(inode: int, field: str, value: int | bytes, limit: str) -> StructureDamaged:
+    return StructureDamaged(f"xfs inode {inode}", field, value, limit)
 
 
 def _time(value: int) -> int:
+    """ns since 1970 of a time in seconds (32 bits, signed) and nanoseconds (32 bits)."""
     seconds = value >> 32
     return nanoseconds(seconds - (1 << 32) if seconds >= 1 << 31 else seconds, value & 0xFFFFFFFF)
 
 
 def _big_time(value: int) -> int:
+    """ns since 1970 of a time in ns since BIG_TIME_EPOCH."""
     seconds, fraction = divmod(value, 1_000_000_000)
-    return nanoseconds(seconds - _BIG_TIME_EPOCH, fraction)
+    return nanoseconds(seconds - BIG_TIME_EPOCH, fraction)

@@ -1,53 +1,58 @@
-"""XFS: whether the log holds changes that are not in their place yet.
+"""XFS: whether the log holds changes that are not yet in the file system itself.
 
-Source: xlog_find_head and xlog_find_tail in fs/xfs/xfs_log_recover.c of Linux. A log of blocks of 512 bytes,
-written round and round; each block starts with the number of the round.
+Source: xlog_find_head and xlog_find_tail in fs/xfs/xfs_log_recover.c of Linux. The log is a ring of blocks of 512
+bytes; each block begins with the number of the round in which it was written.
 """
 
 from __future__ import annotations
 
-import struct
-
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-
-_BLOCK = 512
-_MAGIC = 0xFEEDBABE
-_UNMOUNT = 0x20
-_LONGEST = 2 * (256 << 10) // _BLOCK
-"""Blocks of a record: 256 KiB with its heads, and what a log for stripes puts behind them."""
-_HEAD_UNIT = 32 << 10
-_RECORD = struct.Struct(">IIII")
+from holdfast.formats.guests.filesystems.xfs.layout import (
+    LOG_BLOCK,
+    LOG_CYCLES,
+    LOG_HEADER_UNIT,
+    LOG_MAGIC,
+    LOG_OPERATION,
+    LOG_RECORD,
+    LOG_RECORD_BLOCKS,
+    LOG_UNMOUNT,
+    LOG_VERSION_2,
+)
 
 
 def is_clean(device: BlockDevice, start: int, size: int) -> bool:
-    """Whether the log of `size` bytes at `start` ends with the mark of an unmount. May raise GuestDamaged."""
-    log = _Log(device, start, size // _BLOCK)
+    """Whether the log of `size` bytes at `start` ends with the record that an unmount writes. Raises
+    GuestDamaged."""
+    log = _Log(device, start, size // LOG_BLOCK)
     head = log.head()
-    for back in range(1, min(_LONGEST, log.blocks) + 1):
-        place = (head - back) % log.blocks
-        magic, _, version, length = _RECORD.unpack(log.read(place, _RECORD.size))
-        if magic == _MAGIC:
-            heads = 1
-            if version & 2:
-                heads = max(-(-struct.unpack(">I", log.read(place, 4, 320))[0] // _HEAD_UNIT), 1)
-            (operations,) = struct.unpack(">I", log.read(place, 4, 40))
-            flags = log.read((place + heads) % log.blocks, 10)[9]
-            ends = (place + heads + -(-length // _BLOCK)) % log.blocks
-            return ends == head % log.blocks and operations == 1 and bool(flags & _UNMOUNT)
+    for back in range(1, min(LOG_RECORD_BLOCKS, log.blocks) + 1):
+        block = (head - back) % log.blocks
+        record = LOG_RECORD.read(log.read(block, LOG_RECORD.size))
+        if record.magic == LOG_MAGIC:
+            headers = 1
+            if record.version & LOG_VERSION_2:
+                headers = max(-(-record.header_size // LOG_HEADER_UNIT), 1)
+            operation = LOG_OPERATION.read(log.read((block + headers) % log.blocks, LOG_OPERATION.size))
+            end = (block + headers + -(-record.length // LOG_BLOCK)) % log.blocks
+            is_unmount = record.operations == 1 and bool(operation.flags & LOG_UNMOUNT)
+            return end == head % log.blocks and is_unmount
     return False
 
 
 class _Log:
+    """The ring of `blocks` blocks at `start`."""
+
     def __init__(self, device: BlockDevice, start: int, blocks: int) -> None:
         self.blocks = blocks
         self._device = device
         self._start = start
 
-    def read(self, block: int, length: int, offset: int = 0) -> bytes:
-        return self._device.read(self._start + block * _BLOCK + offset, length)
+    def read(self, block: int, length: int) -> bytes:
+        """The first bytes of a block."""
+        return self._device.read(self._start + block * LOG_BLOCK, length)
 
     def head(self) -> int:
-        """The block that is written next: the first of the older round, or that was never written."""
+        """The block that is written next: the first one of the older round, or that was never written."""
         newest = self._round(0)
         low, high = 0, self.blocks
         if self._round(high - 1) == newest:
@@ -61,5 +66,5 @@ class _Log:
         return high
 
     def _round(self, block: int) -> int:
-        first, second = struct.unpack(">II", self.read(block, 8))
-        return int(second if first == _MAGIC else first)
+        first, second = LOG_CYCLES.unpack(self.read(block, LOG_CYCLES.size))
+        return int(second if first == LOG_MAGIC else first)

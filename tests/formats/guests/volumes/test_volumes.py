@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from holdfast.formats.guests.filesystems.base.devices import (
     CachedDevice,
-    Part,
+    DeviceRange,
     Segment,
-    Segmented,
-    Striped,
+    LinearDevice,
+    StripedDevice,
     WholeDisk,
 )
-from holdfast.formats.guests.filesystems.base.interface import OpenVolume, Run
+from holdfast.formats.guests.filesystems.base.interface import OpenVolume
 from holdfast.formats.guests.values.values import GuestDamaged
 from holdfast.formats.guests.volumes.luks_crypt import sector_decryptor
 from holdfast.formats.guests.volumes.lvm import logical_volumes as parsed_volumes
@@ -270,7 +270,7 @@ def test_mirrors_are_read_and_what_cannot_be_is_told() -> None:
     for name in ("mirrored", "old"):
         device = found[name].device
         assert device is not None
-        assert device.runs(0, device.size) == (Run(0, 2 * MIB, 4 * MIB),)
+        assert device.extents(0, device.size) == (Extent(0, 2 * MIB, 4 * MIB),)
     assert "thin volume" in found["thin"].text
     assert "nested too deeply" in found["loop"].text
     assert "outside" in found["outside"].text
@@ -301,10 +301,10 @@ def test_volumes_made_of_volumes_cost_no_more_than_their_description() -> None:
 
 def test_runs_that_are_too_many_are_not_counted() -> None:
     disk = WholeDisk(1 << 40, lambda offset, length: bytes(length))
-    device = Striped([disk, disk], 65536, 1 << 40)
-    assert device.runs(0, device.size) is None
-    assert device.runs(65536, 65536) == (Run(65536, 65536, 0),)
-    assert Segmented([Segment(0, 1 << 40, device, 0)]).runs(0, 1 << 40) is None
+    device = StripedDevice([disk, disk], 65536, 1 << 40)
+    assert device.extents(0, device.size) is None
+    assert device.extents(65536, 65536) == (Extent(65536, 65536, 0),)
+    assert LinearDevice([Segment(0, 1 << 40, device, 0)]).extents(0, 1 << 40) is None
 
 
 @given(st.text(alphabet='ab{}[]=,"\\1# \n', max_size=60))
@@ -386,11 +386,11 @@ def test_sectors_are_decrypted_alike_in_any_number(mode: str, sector: int) -> No
 def test_devices_made_of_parts_read_what_their_runs_say(offset: int, length: int) -> None:
     raw = random_bytes(4096 * 4, 3)
     disk = WholeDisk(len(raw), lambda start, count: raw[start : start + count])
-    parts = [Part(disk, 4096 * number, 4096) for number in (2, 0, 1)]
+    parts = [DeviceRange(disk, 4096 * number, 4096) for number in (2, 0, 1)]
     for device in (
         parts[0],
-        Segmented([Segment(0, 100, parts[0], 5), Segment(100, 50, parts[1], 0), Segment(150, 250, disk, 50)]),
-        Striped(parts, 512, 512 * 6),
+        LinearDevice([Segment(0, 100, parts[0], 5), Segment(100, 50, parts[1], 0), Segment(150, 250, disk, 50)]),
+        StripedDevice(parts, 512, 512 * 6),
         CachedDevice(parts[2]),
     ):
         if offset + length > device.size:
@@ -398,7 +398,7 @@ def test_devices_made_of_parts_read_what_their_runs_say(offset: int, length: int
                 device.read(offset, length)
             continue
         data = device.read(offset, length)
-        runs = device.runs(offset, length)
+        runs = device.extents(offset, length)
         assert runs is not None
         assert data == b"".join(raw[run.disk : run.disk + run.length] for run in runs)
         assert sum(run.length for run in runs) == length == len(data)

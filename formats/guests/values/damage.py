@@ -1,0 +1,55 @@
+"""What is wrong with a guest's disk: which structure, which field, the value found, and the value allowed.
+
+Parsers raise these classes and nothing else for damage, so that no message can be made without its four
+parts. Values come from a disk that may be hostile: they are shown short and without control characters.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeAlias
+
+from holdfast.formats.guests.values.values import GuestDamaged
+
+Value: TypeAlias = int | str | bytes
+
+_VALUE_LENGTH: Final = 80
+"""Characters of a value that are shown."""
+_PART_LENGTH: Final = 160
+"""Characters of a structure's name, a field's name, a limit or a reason."""
+
+
+class StructureDamaged(GuestDamaged):
+    """A field of a structure on a guest's disk has a value that its format does not allow.
+
+    The message reads "ext4 superblock: blocks per group is 0; it must be at least 1".
+    """
+
+    def __init__(self, structure: str, field: str, value: Value, limit: str) -> None:
+        self.structure = printable(structure, _PART_LENGTH)
+        self.field = printable(field, _PART_LENGTH)
+        self.value = value
+        self.limit = printable(limit, _PART_LENGTH)
+        super().__init__(f"{self.structure}: {self.field} is {shown(value)}; it must be {self.limit}")
+
+
+class GuestUnsupported(GuestDamaged):
+    """A structure is sound as far as anybody can tell, but nobody here can read it: it is encrypted, lies on
+    another device, or uses a feature that this program does not know."""
+
+    def __init__(self, structure: str, reason: str) -> None:
+        self.structure = printable(structure, _PART_LENGTH)
+        self.reason = printable(reason, _PART_LENGTH)
+        super().__init__(f"{self.structure}: {self.reason}")
+
+
+def shown(value: Value) -> str:
+    """A value as a message shows it: at most 80 characters, nothing that a terminal would act on."""
+    if isinstance(value, bytes):
+        return printable(repr(value[:_VALUE_LENGTH]), _VALUE_LENGTH)
+    return printable(str(value), _VALUE_LENGTH)
+
+
+def printable(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, with escapes instead of characters that cannot be printed."""
+    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
+    return escaped if len(escaped) <= limit and len(text) <= limit else escaped[: limit - 3] + "..."
