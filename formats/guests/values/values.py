@@ -38,8 +38,8 @@ FILE_FORMATS: Final[Mapping[NodeType, int]] = {
 
 
 class Extent(NamedTuple):
-    """`length` bytes of a file or block device, from its offset `start`, that lie on the disk at `disk`. All in
-    bytes; `disk` is negative where the bytes are zeros and lie nowhere."""
+    """`length` bytes of a file or block device, from its offset `start`, that lie on the disk at `disk`. All
+    in bytes; `disk` is negative where the bytes are zeros and lie nowhere."""
 
     start: int
     length: int
@@ -51,8 +51,8 @@ class Entry:
     """One inode of a guest's file system.
 
     Sizes are in bytes, times in ns since 1970, `mode` is the permission bits (0o7777). `inode` identifies the
-    node in its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the file's bytes lie on
-    the disk unchanged; None when only the parser can read them (compressed, encrypted, inside the inode).
+    node in its volume: `GuestDisk.entry` finds it again. `extents` cover [0, size) when the file's bytes lie
+    on the disk unchanged; None when only the parser can read them (compressed, encrypted, inside the inode).
     `plain` is true when the inode certainly has no extended attributes and ACLs, so that callers need not ask
     for them.
     """
@@ -74,19 +74,19 @@ class Entry:
 
 
 DAMAGED = Entry((1 << 44) - 1, NodeType.DAMAGED, 0, 0, 0, 1, 0, 0, 0, 0, 0, plain=True)
-"""Listings show this entry in place of an inode that cannot be read, so that the file does not vanish from its
-directory. No file system has an inode with its number."""
+"""Listings show this entry in place of an inode that cannot be read, so that the file does not vanish from
+its directory. No file system has an inode with its number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A partition, a logical volume, or the whole disk when it has no partition table.
 
-    `path` is its path below files/DISK: `p1`, `lvm/VG/LV`, `p0` for the whole disk. (A subvolume of btrfs is a
-    directory in its volume.) `size` is in bytes. `offset` is the disk offset of its first byte, -1 when the
+    `path` is its path below files/DISK: `p1`, `lvm/VG/LV`, `p0` for the whole disk. (A subvolume of btrfs is
+    a directory in its volume.) `size` is in bytes. `offset` is the disk offset of its first byte, -1 when the
     volume lies in several extents. `file_system` is "" when no file system was recognised; then `text` tells
-    the user what the volume is (swap, LUKS without a passphrase, unknown, damaged). With a file system, `text`
-    is "" or a warning about it.
+    the user what the volume is (swap, LUKS without a passphrase, unknown, damaged). With a file system,
+    `text` is "" or a warning about it.
     """
 
     path: str

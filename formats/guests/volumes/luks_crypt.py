@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from holdfast.formats.guests.filesystems.base.devices import check_range
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.values.values import Extent, GuestDamaged
 
 _MANY_SECTORS = 32
 _MODES = ("xts-plain64", "xts-plain", "cbc-plain64", "cbc-plain", "cbc-essiv:sha256")

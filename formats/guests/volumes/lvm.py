@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.devices import DeviceRange, Segment, LinearDevice, StripedDevice
+from holdfast.formats.guests.filesystems.base.devices import DeviceRange, LinearDevice, Segment, StripedDevice
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.values import GuestDamaged

@@ -46,8 +46,8 @@ _XFS_ENTRY: Final = Layout(_XfsEntry, ">", "xfs ACL entry")
 
 
 def from_ext(value: bytes) -> bytes:
-    """Convert an ACL of ext2 to ext4 (fs/ext4/acl.h): a version, then tag, permissions and, only where the tag
-    names a user or group, an ID."""
+    """Convert an ACL of ext2 to ext4 (fs/ext4/acl.h): a version, then tag, permissions and, only where the
+    tag names a user or group, an ID."""
     version = _EXT_HEAD.unpack_from(value)[0] if len(value) >= _EXT_HEAD.size else 0
     if version != _EXT_VERSION:
         raise StructureDamaged("ext ACL", "version", version, f"{_EXT_VERSION}")

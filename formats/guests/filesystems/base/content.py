@@ -1,8 +1,9 @@
 """The content of a guest's file inside the worker: where its bytes lie on the volume, and reading them.
 
-A VolumeExtent is (start, length, place), in bytes: `length` bytes of the file from its offset `start` lie on the
-volume at `place`, or are zeros where `place` is negative. The extents of a file are in order and do not overlap;
-bytes in no extent are zeros. They are plain tuples because a directory of 20,000 files makes as many of them.
+A VolumeExtent is (start, length, place), in bytes: `length` bytes of the file from its offset `start` lie on
+the volume at `place`, or are zeros where `place` is negative. The extents of a file are in order and do not
+overlap; bytes in no extent are zeros. They are plain tuples because a directory of 20,000 files makes as many
+of them.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ def extents_within(extents: Sequence[VolumeExtent], start: int, end: int) -> Ite
 def disk_extents(
     device: BlockDevice, extents: Sequence[VolumeExtent], size: int
 ) -> tuple[Extent, ...] | None:
-    """Map the extents of a file of `size` bytes from the volume to the disk; they cover [0, size). None when the
-    disk does not hold the bytes unchanged, or when the extents are too many to be sent along."""
+    """Map the extents of a file of `size` bytes from the volume to the disk; they cover [0, size). None when
+    the disk does not hold the bytes unchanged, or when the extents are too many to be sent along."""
     found: list[Extent] = []
     position = 0
     for start, length, place in extents:

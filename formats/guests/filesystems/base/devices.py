@@ -1,7 +1,7 @@
 """Block devices inside the worker: the disk, a range of a device, and devices mapped to ranges of others.
 
-Offsets and lengths are in bytes. Every device checks its own bounds, so that a number read from a guest reaches
-nothing outside of the volume it was read from.
+Offsets and lengths are in bytes. Every device checks its own bounds, so that a number read from a guest
+reaches nothing outside of the volume it was read from.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ _LINE = 64 << 10
 _LINES = 128
 """Lines that a cache keeps: 8 MiB."""
 _MAX_EXTENTS = 1 << 16
-"""Extents that `extents` returns. A terabyte in stripes of 64 KiB lies in 16 million: too many to be useful."""
+"""Extents that `extents` returns. A terabyte in stripes of 64 KiB lies in 16 million: too many to be
+useful."""
 
 
 def check_range(size: int, offset: int, length: int) -> None:
@@ -86,7 +87,9 @@ class _MappedDevice(ABC):
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        return b"".join([device.read(at, count) for _, count, device, at in self._segments_of(offset, length)])
+        return b"".join(
+            [device.read(at, count) for _, count, device, at in self._segments_of(offset, length)]
+        )
 
     def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
         found: list[Extent] = []
@@ -138,12 +141,12 @@ class LinearDevice(_MappedDevice):
 
 
 class StripedDevice(_MappedDevice):
-    """Stripes of several devices in turn: a striped logical volume. `extents` is None for a range of more than
-    65,536 stripes."""
+    """Stripes of several devices in turn: a striped logical volume. `extents` is None for a range of more
+    than 65,536 stripes."""
 
     def __init__(self, devices: Sequence[BlockDevice], stripe: int, size: int) -> None:
-        """`stripe` bytes come from each device in turn. Raises StructureDamaged when `size`, in bytes, is not a
-        whole number of rows of stripes."""
+        """`stripe` bytes come from each device in turn. Raises StructureDamaged when `size`, in bytes, is not
+        a whole number of rows of stripes."""
         if stripe <= 0 or stripe % 512 or not devices or size % (stripe * len(devices)):
             raise StructureDamaged(
                 "striped volume",
@@ -219,11 +222,7 @@ def merged(extents: Sequence[Extent]) -> tuple[Extent, ...]:
         if found:
             last = found[-1]
             together = extent.disk == last.disk + last.length if extent.disk >= 0 else last.disk < 0
-            if (
-                together
-                and last.start + last.length == extent.start
-                and (extent.disk < 0) == (last.disk < 0)
-            ):
+            if together and last.start + last.length == extent.start and (extent.disk < 0) == (last.disk < 0):
                 found[-1] = Extent(last.start, last.length + extent.length, last.disk)
                 continue
         found.append(extent)

@@ -70,7 +70,8 @@ class TreeFileSystem(ABC):
         """Return the attributes of `user.` and the ACLs."""
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """Yield names with their inodes. Names that lead back to this directory or to the top are left out."""
+        """Yield names with their inodes. Names that lead back to this directory or to the top are left
+        out."""
         for name, child in safe_names(self.names(inode)):
             if child in (inode, self.root):
                 continue

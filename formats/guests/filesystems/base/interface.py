@@ -1,7 +1,7 @@
 """The interfaces inside the worker: a block device in, volumes with file systems out.
 
-Code behind these interfaces works on hostile bytes and may raise any exception; the worker turns what is not a
-GuestError into one.
+Code behind these interfaces works on hostile bytes and may raise any exception; the worker turns what is not
+a GuestError into one.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class FileSystem(Protocol):
         ...
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """Yield the names of a directory with their inodes, reading one inode at a time. The entry is `DAMAGED`
-        where only that inode is damaged; GuestDamaged is raised when the directory itself is."""
+        """Yield the names of a directory with their inodes, reading one inode at a time. The entry is
+        `DAMAGED` where only that inode is damaged; GuestDamaged is raised when the directory itself is."""
         ...
 
     def lookup(self, inode: int, name: bytes) -> Entry:

@@ -25,7 +25,8 @@ Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 
 class At(NamedTuple):
-    """Where a field stands: bytes from the start of its structure, and its type as the struct module has it."""
+    """Where a field stands: bytes from the start of its structure, and its type as the struct module has
+    it."""
 
     offset: int
     code: str

@@ -1,135 +1,138 @@
-"""btrfs: the superblock, and logical addresses to places on the device.
+"""btrfs: the superblock, and the mapping of logical addresses to the device.
 
-Source: the on-disk format in the documentation of btrfs, and fs/btrfs of Linux. Little-endian. The tree log
-is not replayed, as with `mount -o rescue=nologreplay`.
+The tree log is not replayed, as with `mount -o rescue=nologreplay`.
 """
 
 from __future__ import annotations
 
-import struct
 from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from holdfast.formats.guests.filesystems.base.content import VolumeExtent
-from holdfast.formats.guests.filesystems.base.directory_tree import label_text
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.values.values import GuestDamaged
-
-SUPER_OFFSET = 64 << 10
-SUPER_SIZE = 4096
-MAGIC = b"_BHRfS_M"
-MAGIC_OFFSET = 0x40
-
-_CHUNK_ITEM = 228
-_CHUNK_HEAD = struct.Struct("<QQQQIIIHH")
-_STRIPE = struct.Struct("<QQ16s")
-_KEY = struct.Struct("<QBQ")
-_MAX_STRIPES = 64
-_MAX_CHUNKS = 1 << 20
-_SPREAD = 0x8 | 0x40 | 0x80 | 0x100
-"""RAID0, 10, 5 and 6: data that is spread over stripes. Everything else is copies."""
-_KNOWN_INCOMPAT = 0x10FFF
-"""backrefs, default subvolume, mixed groups, lzo, zstd, large metadata, extended references, RAID56, skinny
-metadata, no holes, metadata UUID, RAID1C34, simple quotas. Not: zoned, extent tree v2, RAID stripe tree."""
+from holdfast.formats.guests.filesystems.btrfs import layout
+from holdfast.formats.guests.filesystems.btrfs.layout import CHUNK, DISK_KEY, STRIPE, SUPER_BLOCK, SuperBlock
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
 
 
-class _Chunk(NamedTuple):
+class MappedChunk(NamedTuple):
+    """`length` bytes of the logical addresses from `start`; `copies` are the device offsets of their copies
+    on this device, none where they are spread over several."""
+
     start: int
     length: int
     copies: tuple[int, ...]
 
 
-class SuperBlock:
-    """The superblock, checked. Raises GuestDamaged for what does not hold together or is not known."""
+def read_superblock(device: BlockDevice) -> tuple[SuperBlock, bytes]:
+    """The checked superblock, and the system chunks in it, which are needed to read the other chunks.
 
-    def __init__(self, device: BlockDevice) -> None:
-        raw = device.read(SUPER_OFFSET, SUPER_SIZE)
-        if raw[MAGIC_OFFSET : MAGIC_OFFSET + 8] != MAGIC:
-            raise GuestDamaged(f"btrfs: no magic number at offset {SUPER_OFFSET + MAGIC_OFFSET}")
-        (_, self.root, self.chunk_root, self.log_root) = struct.unpack_from("<QQQQ", raw, 0x48)
-        (self.devices,) = struct.unpack_from("<Q", raw, 0x88)
-        self.sector_size, self.node_size = struct.unpack_from("<II", raw, 0x90)
-        (system_size,) = struct.unpack_from("<I", raw, 0xA0)
-        (incompat,) = struct.unpack_from("<Q", raw, 0xBC)
-        self.root_level, self.chunk_level = raw[0xC6], raw[0xC7]
-        (self.device_id,) = struct.unpack_from("<Q", raw, 0xC9)
-        self.label = label_text(raw[0x12B : 0x12B + 256])
-        if incompat & ~_KNOWN_INCOMPAT:
-            raise GuestDamaged(f"btrfs: needs features this program does not know: {incompat:#x}")
-        if self.sector_size not in (4096, 8192, 16384, 32768, 65536):
-            raise GuestDamaged(f"btrfs: sectors of {self.sector_size} bytes")
-        if self.node_size not in (4096, 8192, 16384, 32768, 65536) or self.node_size < self.sector_size:
-            raise GuestDamaged(f"btrfs: nodes of {self.node_size} bytes")
-        if system_size > 2048:
-            raise GuestDamaged(f"btrfs: {system_size} bytes of system chunks")
-        self.system_chunks = raw[0x32B : 0x32B + system_size]
+    Raises StructureDamaged, GuestUnsupported.
+    """
+    raw = device.read(layout.SUPER_OFFSET, layout.SUPER_SIZE)
+    stored = SUPER_BLOCK.read(raw)
+    if stored.magic != layout.MAGIC:
+        raise _super_damaged("magic number", stored.magic, str(layout.MAGIC))
+    unknown = stored.incompat & ~layout.KNOWN_INCOMPAT
+    if unknown:
+        raise GuestUnsupported(
+            "btrfs superblock", f"it needs features that this program does not know: {unknown:#x}"
+        )
+    sizes = ", ".join(map(str, layout.SIZES))
+    if stored.sector_size not in layout.SIZES:
+        raise _super_damaged("sector size", stored.sector_size, f"one of {sizes} bytes")
+    if stored.node_size not in layout.SIZES or stored.node_size < stored.sector_size:
+        limit = f"one of {sizes} bytes, and not less than the sector size {stored.sector_size}"
+        raise _super_damaged("node size", stored.node_size, limit)
+    size = stored.system_chunks_size
+    if size > layout.MAX_SYSTEM_CHUNKS:
+        raise _super_damaged("size of the system chunks", size, f"at most {layout.MAX_SYSTEM_CHUNKS} bytes")
+    if stored.devices != 1:
+        raise GuestUnsupported("btrfs superblock", f"the file system lies on {stored.devices} devices")
+    return stored, raw[layout.SYSTEM_CHUNKS_OFFSET : layout.SYSTEM_CHUNKS_OFFSET + size]
 
 
 class Chunks:
-    """Where logical addresses lie on a device. Chunks are added first."""
+    """Where logical addresses lie on a device. All chunks are added before addresses are looked up."""
 
     def __init__(self, size: int, device_id: int) -> None:
+        """`size` is that of the device, in bytes, `device_id` its number in the file system."""
         self._size = size
         self._device_id = device_id
         self._starts: list[int] = []
-        self._chunks: list[_Chunk] = []
+        self._chunks: list[MappedChunk] = []
 
     def add_system(self, raw: bytes) -> None:
-        """Those in the superblock, needed to read the others."""
-        place = 0
-        while place < len(raw):
-            _, kind, start = _KEY.unpack_from(raw, place)
-            if kind != _CHUNK_ITEM:
-                raise GuestDamaged(f"btrfs: an item of type {kind} among the system chunks")
-            place += _KEY.size
-            place += self.add(start, raw[place:])
+        """Add the chunks in the superblock."""
+        position = 0
+        while position < len(raw):
+            key = DISK_KEY.read(raw, position)
+            if key.type != layout.CHUNK_ITEM:
+                raise _super_damaged("type of a system chunk's key", key.type, f"{layout.CHUNK_ITEM}")
+            position += DISK_KEY.size
+            position += self.add(key.offset, raw[position:])
 
     def add(self, start: int, item: bytes) -> int:
-        """One chunk; returns the bytes of its item."""
-        length, _, _, kind, _, _, _, count, _ = _CHUNK_HEAD.unpack_from(item)
-        if not 1 <= count <= _MAX_STRIPES or not length or start + length >= 1 << 64:
-            raise GuestDamaged(f"btrfs: the chunk {start} is damaged")
-        places = []
-        for number in range(count):
-            device, place, _ = _STRIPE.unpack_from(item, _CHUNK_HEAD.size + number * _STRIPE.size)
-            if device == self._device_id and place + length <= self._size:
-                places.append(place)
-        if kind & _SPREAD and count > 1:
-            places = []
-        if len(self._chunks) >= _MAX_CHUNKS:
-            raise GuestDamaged(f"btrfs: more than {_MAX_CHUNKS} chunks")
+        """Add one chunk, which begins at the logical address `start`; returns the bytes of its item."""
+        chunk = CHUNK.read(item)
+        if not 1 <= chunk.stripes <= layout.MAX_STRIPES:
+            raise _chunk_damaged(start, "number of stripes", chunk.stripes, f"1 to {layout.MAX_STRIPES}")
+        if not chunk.length or start + chunk.length >= 1 << 64:
+            raise _chunk_damaged(start, "length", chunk.length, f"1 to {(1 << 64) - 1 - start} bytes")
+        copies = []
+        for number in range(chunk.stripes):
+            stripe = STRIPE.read(item, CHUNK.size + number * STRIPE.size)
+            if stripe.device == self._device_id and stripe.offset + chunk.length <= self._size:
+                copies.append(stripe.offset)
+        if chunk.type & layout.SPREAD and chunk.stripes > 1:
+            copies = []
+        if len(self._chunks) >= layout.MAX_CHUNKS:
+            raise StructureDamaged(
+                "btrfs chunk tree", "number of chunks", len(self._chunks) + 1, f"at most {layout.MAX_CHUNKS}"
+            )
         index = bisect_right(self._starts, start)
-        known = index and self._starts[index - 1] == start
-        if not known:
+        is_known = index and self._starts[index - 1] == start
+        if not is_known:
             self._starts.insert(index, start)
-            self._chunks.insert(index, _Chunk(start, length, tuple(places)))
-        return int(_CHUNK_HEAD.size + count * _STRIPE.size)
+            self._chunks.insert(index, MappedChunk(start, chunk.length, tuple(copies)))
+        return CHUNK.size + chunk.stripes * STRIPE.size
 
-    def places(self, logical: int, length: int) -> Iterator[int]:
-        """Where the copies of a run inside one chunk lie on the device."""
-        chunk = self._find(logical)
-        if logical + length > chunk.start + chunk.length:
-            raise GuestDamaged(f"btrfs: {length} bytes at {logical} leave their chunk")
+    def copies(self, address: int, length: int) -> Iterator[int]:
+        """The device offsets of the copies of a range that lies inside one chunk."""
+        chunk = self._find(address)
+        end = chunk.start + chunk.length
+        if address + length > end:
+            raise _chunk_damaged(chunk.start, "end of a range in it", address + length, f"at most {end}")
         for copy in chunk.copies:
-            yield copy + logical - chunk.start
+            yield copy + address - chunk.start
 
-    def pieces(self, start: int, length: int, logical: int) -> Iterator[VolumeExtent]:
-        """ExtentContent of a file of which `length` bytes from `start` have a logical address."""
+    def extents(self, start: int, length: int, address: int) -> Iterator[VolumeExtent]:
+        """The extents of a file whose `length` bytes from `start` have the logical address `address`."""
         while length:
-            chunk = self._find(logical)
-            count = min(length, chunk.start + chunk.length - logical)
-            yield start, count, chunk.copies[0] + logical - chunk.start
+            chunk = self._find(address)
+            count = min(length, chunk.start + chunk.length - address)
+            yield start, count, chunk.copies[0] + address - chunk.start
             start += count
-            logical += count
+            address += count
             length -= count
 
-    def _find(self, logical: int) -> _Chunk:
-        index = bisect_right(self._starts, logical) - 1
+    def _find(self, address: int) -> MappedChunk:
+        index = bisect_right(self._starts, address) - 1
         if index >= 0:
             chunk = self._chunks[index]
-            if logical < chunk.start + chunk.length:
+            if address < chunk.start + chunk.length:
                 if chunk.copies:
                     return chunk
-                raise GuestDamaged(f"btrfs: the address {logical} is spread over several devices")
-        raise GuestDamaged(f"btrfs: the address {logical} is in no chunk")
+                raise GuestUnsupported(
+                    f"btrfs chunk {chunk.start}", "no whole copy of it lies on this device"
+                )
+        raise StructureDamaged("btrfs", "logical address", address, "inside a chunk")
+
+
+def _super_damaged(field: str, value: int | bytes, limit: str) -> StructureDamaged:
+    return StructureDamaged("btrfs superblock", field, value, limit)
+
+
+def _chunk_damaged(start: int, field: str, value: int, limit: str) -> StructureDamaged:
+    return StructureDamaged(f"btrfs chunk {start}", field, value, limit)

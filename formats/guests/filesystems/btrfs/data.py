@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
-import zstandard
-from dissect.util.compression import lzo
-
-from holdfast.formats.guests.filesystems.base.content import MAX_EXTENTS, VolumeExtent, add_extent, read_extents
+from holdfast.formats.guests.filesystems.base.content import (
+    MAX_EXTENTS,
+    VolumeExtent,
+    add_extent,
+    read_extents,
+)
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks
-from holdfast.formats.guests.values.values import GuestDamaged
-
-_INLINE = 0
-_PREALLOCATED = 2
-_ZLIB = 1
-_LZO = 2
-_ZSTD = 3
-_HEAD = struct.Struct("<QQBBHB")
-_PLACE = struct.Struct("<QQQQ")
-_MAX_COMPRESSED = 1 << 20
-"""Bytes of a compressed extent, packed or not; btrfs makes them of 128 KiB at most."""
-_MAX_INLINE = 64 << 10
+from holdfast.formats.guests.filesystems.btrfs.compression import unpack
+from holdfast.formats.guests.filesystems.btrfs.layout import (
+    FILE_EXTENT,
+    FILE_EXTENT_RANGE,
+    INLINE,
+    MAX_COMPRESSED,
+    MAX_INLINE,
+    PREALLOCATED,
+    ZSTD,
+)
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
 
 
 class StoredExtent(NamedTuple):
-    """`data` when it stands in the tree; a hole when `logical` is 0; else bytes from `skip` of what the
-    stored run decompresses to."""
+    """`length` bytes of a file from `start`.
+
+    `data` holds them when they stand in the tree. Otherwise they are a hole when `address` is 0, else bytes
+    from `skip` of the `stored` bytes at the logical address `address`, once those are decompressed to
+    `unpacked`.
+    """
 
     start: int
     length: int
     compression: int
     data: bytes | None
-    logical: int
+    address: int
     stored: int
     skip: int
     unpacked: int
@@ -48,46 +51,59 @@ _start_of = attrgetter("start")
 
 
 def parse_extents(items: Iterable[tuple[int, bytes]], inode: int) -> list[StoredExtent]:
-    """The extents of a file, from (offset in the file, item); GuestDamaged when they overlap."""
+    """The extents of a file, from (offset in the file, item). Raises StructureDamaged, also when extents
+    overlap."""
     found: list[StoredExtent] = []
     end = 0
     for start, item in items:
-        _, unpacked, compression, encryption, other, kind = _HEAD.unpack_from(item)
-        if encryption or other or compression > _ZSTD:
-            raise GuestDamaged(f"btrfs: inode {inode}: an extent is encoded in an unknown way")
-        if kind == _INLINE:
-            if unpacked > _MAX_INLINE:
-                raise GuestDamaged(f"btrfs: inode {inode}: {unpacked} bytes stand in the tree")
-            extent = StoredExtent(start, unpacked, compression, item[_HEAD.size :], 0, 0, 0, unpacked)
-        else:
-            logical, stored, skip, length = _PLACE.unpack_from(item, _HEAD.size)
-            if compression and logical and max(stored, unpacked) > _MAX_COMPRESSED:
-                raise GuestDamaged(f"btrfs: inode {inode}: {unpacked} bytes are compressed as one")
-            if kind == _PREALLOCATED:
-                logical = compression = 0
-            # What is not compressed has its size in `stored`: Linux never used the other, and wrote it wrong.
-            elif logical and skip + length > (unpacked if compression else stored):
-                raise GuestDamaged(f"btrfs: inode {inode}: an extent reaches past its end")
-            extent = StoredExtent(start, length, compression, None, logical, stored, skip, unpacked)
-        if start < end or not extent.length or start + extent.length >= 1 << 63:
-            raise GuestDamaged(f"btrfs: inode {inode}: its extents overlap at {start}")
-        if len(found) >= MAX_EXTENTS:
-            raise GuestDamaged(f"btrfs: inode {inode} is in more than {MAX_EXTENTS} extents")
+        extent = _parse_extent(start, item, inode)
+        if start < end:
+            raise _damaged(inode, "start of an extent", start, f"at least {end}, so that they do not overlap")
         end = start + extent.length
+        if not extent.length or end >= 1 << 63:
+            limit = f"1 to {(1 << 63) - 1 - start} bytes"
+            raise _damaged(inode, f"length of the extent at {start}", extent.length, limit)
+        if len(found) >= MAX_EXTENTS:
+            raise _damaged(inode, "number of extents", len(found) + 1, f"at most {MAX_EXTENTS}")
         found.append(extent)
     return found
 
 
+def _parse_extent(start: int, item: bytes, inode: int) -> StoredExtent:
+    _, unpacked, compression, encryption, other, kind = FILE_EXTENT.unpack(item)
+    if encryption or other or compression > ZSTD:
+        encoding = f"compression {compression}, encryption {encryption}, other encoding {other}"
+        raise GuestUnsupported(f"btrfs inode {inode}", f"the extent at {start} has {encoding}")
+    if kind == INLINE:
+        if unpacked > MAX_INLINE:
+            raise _damaged(inode, "size of its inline extent", unpacked, f"at most {MAX_INLINE} bytes")
+        return StoredExtent(start, unpacked, compression, item[FILE_EXTENT.size :], 0, 0, 0, unpacked)
+    address, stored, skip, length = FILE_EXTENT_RANGE.unpack(item)
+    if compression and address and max(stored, unpacked) > MAX_COMPRESSED:
+        field = f"size of the compressed extent at {start}"
+        raise _damaged(inode, field, max(stored, unpacked), f"at most {MAX_COMPRESSED} bytes")
+    if kind == PREALLOCATED:
+        address = compression = 0
+    elif address:
+        # The size of what is not compressed is `stored`: Linux never used `unpacked`, and wrote it wrong.
+        size = unpacked if compression else stored
+        if skip + length > size:
+            raise _damaged(inode, f"end of the extent at {start}", skip + length, f"at most {size}")
+    return StoredExtent(start, length, compression, None, address, stored, skip, unpacked)
+
+
 def plain_extents(extents: Sequence[StoredExtent], chunks: Chunks) -> list[VolumeExtent] | None:
-    """The pieces of a file; None when some of it is compressed or stands in the tree."""
-    pieces: list[VolumeExtent] = []
+    """The extents of a file on the device; None when some of it is compressed or stands in the tree."""
+    found: list[VolumeExtent] = []
     for extent in extents:
         if extent.data is not None or extent.compression:
             return None
-        if extent.logical:
-            for piece in chunks.pieces(extent.start, extent.length, extent.logical + extent.skip):
-                add_extent(pieces, *piece)
-    return pieces
+        if extent.address:
+            for start, length, offset in chunks.extents(
+                extent.start, extent.length, extent.address + extent.skip
+            ):
+                add_extent(found, start, length, offset)
+    return found
 
 
 class MixedContent:
@@ -127,7 +143,8 @@ class MixedContent:
         return b"".join(parts)
 
     def _part(self, extent: StoredExtent, inside: int, length: int) -> bytes:
-        if extent.data is None and not extent.logical:
+        """`length` bytes of an extent from its offset `inside`."""
+        if extent.data is None and not extent.address:
             return bytes(length)
         if extent.data is not None and not extent.compression:
             data = extent.data[inside : inside + length]
@@ -138,66 +155,22 @@ class MixedContent:
             inside += extent.skip
             data = self._unpack(extent)[inside : inside + length]
         else:
-            data = self._run(extent.logical + extent.skip + inside, length)
+            data = self._stored(extent.address + extent.skip + inside, length)
         return data + bytes(length - len(data))  # packed extents end where only zeros follow
 
     def _unpack(self, extent: StoredExtent) -> bytes:
-        logical, data = self._unpacked
-        if logical != extent.logical:
-            packed = self._run(extent.logical, extent.stored)
+        address, data = self._unpacked
+        if address != extent.address:
+            packed = self._stored(extent.address, extent.stored)
             data = unpack(packed, extent.compression, extent.unpacked, self._sector)
-            self._unpacked = (extent.logical, data)
+            self._unpacked = (extent.address, data)
         return data
 
-    def _run(self, logical: int, length: int) -> bytes:
-        pieces = list(self._chunks.pieces(0, length, logical))
-        return read_extents(self._device, pieces, length, 0, length)
+    def _stored(self, address: int, length: int) -> bytes:
+        """Bytes at a logical address, as they are stored."""
+        extents = list(self._chunks.extents(0, length, address))
+        return read_extents(self._device, extents, length, 0, length)
 
 
-def unpack(data: bytes, compression: int, size: int, sector: int) -> bytes:
-    """Decompress an extent of at most `size` bytes."""
-    try:
-        if compression == _ZLIB:
-            return zlib.decompressobj().decompress(data, max(size, 1))
-        if compression == _ZSTD:
-            declared = zstandard.get_frame_parameters(data)
-            if declared.content_size not in (zstandard.CONTENTSIZE_UNKNOWN, 0) and (
-                declared.content_size > size
-            ):
-                raise GuestDamaged(f"btrfs: an extent of {size} bytes unpacks to {declared.content_size}")
-            unpacker = zstandard.ZstdDecompressor(max_window_size=_MAX_COMPRESSED)
-            return unpacker.decompress(data, max_output_size=max(size, 1))
-        return _unlzo(data, size, sector)
-    except (zlib.error, zstandard.ZstdError) as error:
-        raise GuestDamaged(f"btrfs: an extent cannot be unpacked: {error}") from error
-
-
-def _unlzo(data: bytes, size: int, sector: int) -> bytes:
-    """Segments of a sector each, none of whose headers crosses the end of a sector (fs/btrfs/lzo.c)."""
-    (total,) = struct.unpack_from("<I", data)
-    if total > len(data):
-        raise GuestDamaged(f"btrfs: an extent holds {total} packed bytes of {len(data)}")
-    out = bytearray()
-    place = 4
-    while place < total and len(out) < size:
-        left = sector - place % sector
-        if left < 4:
-            place += left
-        (length,) = struct.unpack_from("<I", data, place)
-        place += 4
-        if not length or place + length > total:
-            raise GuestDamaged(f"btrfs: a packed segment of {length} bytes")
-        out += _unlzo_segment(data[place : place + length], sector)
-        place += length
-    return bytes(out[:size])
-
-
-def _unlzo_segment(data: bytes, size: int) -> bytes:
-    try:
-        unpacked: bytes = lzo.decompress(data, False, size)
-    except BaseException as error:
-        # The decoder is written in Rust, and panics where a match begins before the data: no Exception.
-        if type(error).__name__ == "PanicException":
-            raise GuestDamaged(f"btrfs: a packed segment is damaged: {error}") from error
-        raise
-    return unpacked
+def _damaged(inode: int, field: str, value: int, limit: str) -> StructureDamaged:
+    return StructureDamaged(f"btrfs inode {inode}", field, value, limit)

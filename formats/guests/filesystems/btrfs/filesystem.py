@@ -1,14 +1,13 @@
-"""btrfs on one device. Subvolumes and snapshots are folders at their place.
+"""btrfs on one device. Subvolumes and snapshots are directories, where Linux shows them.
 
-An inode's number is that in its tree, with the tree's position among all trees of files above it: the same in
-every process that opens the same disk.
+An inode's number here has its number in its tree in the low bits and, above them, the position of that tree
+among all trees of files: every process that opens the same disk uses the same numbers.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,43 +18,53 @@ from holdfast.formats.guests.filesystems.base.directory_tree import (
     MAX_SIZE,
     PARSE_ERRORS,
     check_attributes,
+    label_text,
     nanoseconds,
 )
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
-from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks, SuperBlock
-from holdfast.formats.guests.filesystems.btrfs.data import StoredExtent, MixedContent, parse_extents, plain_extents
-from holdfast.formats.guests.filesystems.btrfs.trees import (
+from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks, read_superblock
+from holdfast.formats.guests.filesystems.btrfs.data import (
+    MixedContent,
+    StoredExtent,
+    parse_extents,
+    plain_extents,
+)
+from holdfast.formats.guests.filesystems.btrfs.layout import (
     CHUNK_ITEM,
+    CHUNK_OBJECT,
     DIR_INDEX,
+    DIR_ITEM,
     EXTENT_DATA,
+    FIRST_FREE,
+    INODE,
     INODE_ITEM,
     LARGEST,
+    LAST_FREE,
+    MAX_ATTRIBUTE,
+    MAX_LINK,
+    ROOT,
     ROOT_ITEM,
     ROOT_REF,
+    ROOT_REFERENCE,
+    TOP_TREE,
     XATTR_ITEM,
-    Root,
-    Trees,
 )
-from holdfast.formats.guests.values.values import Entry, Extent, GuestDamaged, GuestMissing, NodeType
+from holdfast.formats.guests.filesystems.btrfs.trees import TreeRoot, Trees
+from holdfast.formats.guests.values.damage import StructureDamaged
+from holdfast.formats.guests.values.values import Entry, Extent, GuestMissing, NodeType
 
-_CHUNK_OBJECT = 256
-_TOP = 5
-"""The tree of files at the top."""
-_FIRST_FREE = 256
-_LAST_FREE = LARGEST - 255
 _EMPTY = 2
-"""Stands for a subvolume that a snapshot did not take: an empty folder, as on Linux."""
-_INODE = struct.Struct("<QQQQQIIIIQQQ32xqIqIqI")
-_NAME = struct.Struct("<QBQQHHB")
-_ROOT_FIXED = struct.Struct("<QQQQQQQI")
-_MAX_LINK = 4096
-_MAX_XATTR = 64 << 10
+"""Inode number, in its tree, of a subvolume that a snapshot left out: an empty directory, as on Linux."""
+_INODE_BITS = 44
+"""Bits of the numbers that the mount has room for."""
 
 
-class _Inode(NamedTuple):
+class BtrfsInode(NamedTuple):
+    """An inode, decoded. Sizes are in bytes, times in ns since 1970. `object` is its number in its tree."""
+
     number: int
-    root: Root
+    root: TreeRoot
     object: int
     mode: int
     uid: int
@@ -69,32 +78,31 @@ class _Inode(NamedTuple):
     mtime: int
 
 
-class BtrfsFileSystem(UnixFileSystem[_Inode]):
-    """One btrfs file system on one device. GuestDamaged when its superblock or chunks cannot be used."""
+class BtrfsFileSystem(UnixFileSystem[BtrfsInode]):
+    """One btrfs file system on one device. Raises GuestDamaged when its superblock, its chunks or its top
+    directory cannot be used."""
 
-    kind = family = "btrfs"
+    kind = "btrfs"
 
     def __init__(self, device: BlockDevice) -> None:
         super().__init__(device)
-        super_ = SuperBlock(self.tables)
-        if super_.devices != 1:
-            raise GuestDamaged(f"btrfs: the file system is spread over {super_.devices} devices")
-        self.label = super_.label
-        self.has_log = super_.log_root != 0
-        self._sector = super_.sector_size
-        self._chunks = Chunks(device.size, super_.device_id)
-        self._chunks.add_system(super_.system_chunks)
-        self._trees = Trees(self.tables, self._chunks, super_.node_size)
-        chunk_root = Root(super_.chunk_root, super_.chunk_level)
-        first, last = (_CHUNK_OBJECT, CHUNK_ITEM, 0), (_CHUNK_OBJECT, CHUNK_ITEM, LARGEST)
+        stored, system_chunks = read_superblock(self.tables)
+        self.label = label_text(stored.label)
+        self.has_log = stored.log_root != 0
+        self._sector = stored.sector_size
+        self._chunks = Chunks(device.size, stored.device_id)
+        self._chunks.add_system(system_chunks)
+        self._trees = Trees(self.tables, self._chunks, stored.node_size)
+        chunk_root = TreeRoot(stored.chunk_root, stored.chunk_level)
+        first, last = (CHUNK_OBJECT, CHUNK_ITEM, 0), (CHUNK_OBJECT, CHUNK_ITEM, LARGEST)
         for key, item in self._trees.items(chunk_root, first, last):
             self._chunks.add(key[2], item)
-        self._root = Root(super_.root, super_.root_level)
+        self._root = TreeRoot(stored.root, stored.root_level)
         # The top is tree 0, the others follow in the order of their IDs.
-        self._ids = [_TOP, *self._subvolumes()]
+        self._ids = [TOP_TREE, *self._subvolumes()]
         self._numbers = {id_: number for number, id_ in enumerate(self._ids)}
-        self._bits = 44 - max(len(self._ids) - 1, 1).bit_length()
-        self._roots: dict[int, tuple[Root, int]] = {}
+        self._bits = _INODE_BITS - max(len(self._ids) - 1, 1).bit_length()
+        self._roots: dict[int, tuple[TreeRoot, int]] = {}
         self.root = self._number(0, self._tree(0)[1])
         self._load(self.root)
 
@@ -103,7 +111,7 @@ class BtrfsFileSystem(UnixFileSystem[_Inode]):
             return Entry(inode, NodeType.FOLDER, 0o755, 0, 0, 1, 0, 0, 0, 0, 0)
         return super().entry(inode)
 
-    def _device(self, node: _Inode) -> int:
+    def _device(self, node: BtrfsInode) -> int:
         return os.makedev(node.device >> 20 & 0xFFF, node.device & 0xFFFFF)
 
     def names(self, inode: int) -> Iterator[tuple[bytes, int]]:
@@ -125,8 +133,8 @@ class BtrfsFileSystem(UnixFileSystem[_Inode]):
 
     def readlink(self, inode: int) -> bytes:
         node = self._load_kind(inode, stat.S_IFLNK)
-        if node.size > _MAX_LINK:
-            raise GuestDamaged(f"btrfs: the link {inode} is of {node.size} bytes")
+        if node.size > MAX_LINK:
+            raise _damaged(inode, "length of the link target", node.size, f"at most {MAX_LINK} bytes")
         return self._data(node).read(0, node.size)
 
     def xattrs(self, inode: int) -> dict[bytes, bytes]:
@@ -142,21 +150,21 @@ class BtrfsFileSystem(UnixFileSystem[_Inode]):
             check_attributes(len(found), inode)
         return found
 
-    def _load(self, inode: int) -> _Inode:
+    def _load(self, inode: int) -> BtrfsInode:
         tree, object_ = inode >> self._bits, inode & ((1 << self._bits) - 1)
         if not 0 <= tree < len(self._ids):
-            raise GuestMissing(f"btrfs: no inode {inode}")
+            raise GuestMissing(f"btrfs: there is no inode {inode}")
         root, _ = self._tree(tree)
         item = self._trees.find(root, (object_, INODE_ITEM, 0))
         if item is None:
-            raise GuestMissing(f"btrfs: no inode {object_} in tree {self._ids[tree]}")
+            raise GuestMissing(f"btrfs: tree {self._ids[tree]} has no inode {object_}")
         (
-            _, _, size, allocated, _, links, uid, gid, mode, device, _, _,
+            size, allocated, links, uid, gid, mode, device,
             atime, atime_ns, ctime, ctime_ns, mtime, mtime_ns,
-        ) = _INODE.unpack_from(item)  # fmt: skip
+        ) = INODE.unpack(item)  # fmt: skip
         if size > MAX_SIZE:
-            raise GuestDamaged(f"btrfs: inode {inode} of {size} bytes")
-        return _Inode(
+            raise _damaged(inode, "size", size, f"at most {MAX_SIZE} bytes")
+        return BtrfsInode(
             inode,
             root,
             object_,
@@ -172,78 +180,93 @@ class BtrfsFileSystem(UnixFileSystem[_Inode]):
             nanoseconds(mtime, mtime_ns),
         )
 
-    def _extents(self, node: _Inode) -> tuple[Extent, ...] | None:
+    def _extents(self, node: BtrfsInode) -> tuple[Extent, ...] | None:
         try:
-            pieces = plain_extents(self._parsed(node), self._chunks)
-            return None if pieces is None else disk_extents(self.device, pieces, node.size)
+            extents = plain_extents(self._stored_extents(node), self._chunks)
+            return None if extents is None else disk_extents(self.device, extents, node.size)
         except PARSE_ERRORS:
-            return None  # reading it will say what is wrong
+            return None  # reading the file tells what is wrong
 
-    def _data(self, node: _Inode) -> Content:
-        extents = self._parsed(node)
-        pieces = plain_extents(extents, self._chunks)
-        if pieces is not None:
-            return ExtentContent(self.device, pieces, node.size)
-        return MixedContent(self.device, self._chunks, extents, node.size, self._sector)
+    def _data(self, node: BtrfsInode) -> Content:
+        stored = self._stored_extents(node)
+        extents = plain_extents(stored, self._chunks)
+        if extents is not None:
+            return ExtentContent(self.device, extents, node.size)
+        return MixedContent(self.device, self._chunks, stored, node.size, self._sector)
 
-    def _parsed(self, node: _Inode) -> tuple[StoredExtent, ...]:
+    def _stored_extents(self, node: BtrfsInode) -> tuple[StoredExtent, ...]:
         first, last = (node.object, EXTENT_DATA, 0), (node.object, EXTENT_DATA, LARGEST)
         items = ((key[2], item) for key, item in self._trees.items(node.root, first, last))
         return tuple(parse_extents(items, node.number))
 
     def _number(self, tree: int, object_: int) -> int:
+        """The number here of an inode in the tree at a position."""
         number = tree << self._bits | object_
         if object_ >= 1 << self._bits or number >= MAX_INODE:
-            raise GuestDamaged(f"btrfs: the inode number {object_} is too large to be shown")
+            limit = f"below {1 << self._bits}, the most that a mount can show"
+            raise _damaged(object_, "number", object_, limit)
         return number
 
-    def _tree(self, number: int) -> tuple[Root, int]:
-        """Root of a tree of files, and the number of its top folder."""
+    def _tree(self, number: int) -> tuple[TreeRoot, int]:
+        """The root of the tree of files at a position, and the number of its top directory in it."""
         known = self._roots.get(number)
         if known is None:
             id_ = self._ids[number]
             for _, item in self._trees.items(self._root, (id_, ROOT_ITEM, 0), (id_, ROOT_ITEM, LARGEST)):
-                _, top, logical, _, _, _, _, _ = _ROOT_FIXED.unpack_from(item, 160)
-                known = Root(logical, item[238]), top
+                root = ROOT.read(item)
+                known = TreeRoot(root.address, root.level), root.top_directory
             if known is None:
-                raise GuestDamaged(f"btrfs: no tree {id_}")
+                raise StructureDamaged(
+                    "btrfs tree of roots", f"number of roots of tree {id_}", 0, "at least 1"
+                )
             self._roots[number] = known
         return known
 
     def _subvolumes(self) -> Iterator[int]:
-        """IDs of the trees of subvolumes, in order."""
-        place = _FIRST_FREE
-        while place <= _LAST_FREE:
-            first, last = (place, ROOT_ITEM, 0), (_LAST_FREE, ROOT_ITEM, LARGEST)
+        """The IDs of the trees of subvolumes, in order."""
+        next_id = FIRST_FREE
+        while next_id <= LAST_FREE:
+            first, last = (next_id, ROOT_ITEM, 0), (LAST_FREE, ROOT_ITEM, LARGEST)
             for key, _ in self._trees.items(self._root, first, last):
-                place = key[0] + 1
+                next_id = key[0] + 1
                 if key[1] == ROOT_ITEM:
                     yield key[0]
                     break
             else:
                 return
 
-    def _subvolume(self, tree: int, id_: int, folder: int, name: bytes) -> int:
-        """The inode number of a subvolume's top folder, when the root tree knows it at this place; that of an
-        empty folder in a snapshot of the place. That also keeps folders from going round in a circle."""
+    def _subvolume(self, tree: int, id_: int, directory: int, name: bytes) -> int:
+        """The inode number of the subvolume that a directory's entry refers to.
+
+        It is that of the subvolume's top directory when the tree of roots says that the subvolume stands
+        there, else that of an empty directory: the entry is in a snapshot of its directory. So no directory
+        can lead back to itself.
+        """
         reference = self._trees.find(self._root, (self._ids[tree], ROOT_REF, id_))
         number = self._numbers.get(id_)
         if reference is None or number is None:
             return self._number(tree, _EMPTY)
-        parent, _, length = struct.unpack_from("<QQH", reference)
-        if parent != folder or reference[18 : 18 + length] != name:
+        known = ROOT_REFERENCE.read(reference)
+        start = ROOT_REFERENCE.size
+        if known.directory != directory or reference[start : start + known.name_length] != name:
             return self._number(tree, _EMPTY)
         return self._number(number, self._tree(number)[1])
 
 
 def _dir_items(item: bytes, inode: int) -> Iterator[tuple[int, int, bytes, bytes]]:
-    """(objectid, kind, name, data) of what stands in a directory item or an attribute."""
-    place = 0
-    while place < len(item):
-        object_, kind, _, _, data_length, name_length, _ = _NAME.unpack_from(item, place)
-        place += _NAME.size
-        end = place + name_length + data_length
-        if end > len(item) or data_length > _MAX_XATTR:
-            raise GuestDamaged(f"btrfs: inode {inode}: a name of {name_length} bytes")
-        yield object_, kind, item[place : place + name_length], item[place + name_length : end]
-        place = end
+    """(object ID, type of key, name, data) of the entries in a directory item or an attribute item."""
+    position = 0
+    while position < len(item):
+        object_, kind, data_length, name_length, _ = DIR_ITEM.unpack(item, position)
+        start = position + DIR_ITEM.size
+        name_end = start + name_length
+        position = name_end + data_length
+        if position > len(item):
+            raise _damaged(inode, "end of a name and its data", position, f"at most {len(item)}")
+        if data_length > MAX_ATTRIBUTE:
+            raise _damaged(inode, "size of an attribute", data_length, f"at most {MAX_ATTRIBUTE} bytes")
+        yield object_, kind, item[start:name_end], item[name_end:position]
+
+
+def _damaged(inode: int, field: str, value: int, limit: str) -> StructureDamaged:
+    return StructureDamaged(f"btrfs inode {inode}", field, value, limit)

@@ -35,8 +35,8 @@ class BlockReader:
         self._seen: set[int] = set()
 
     def by_extents(self, root: bytes) -> list[VolumeExtent]:
-        """The extents of a file with an extent tree, whose root `root` is the inode's i_block. Extents that were
-        never written are zeros."""
+        """The extents of a file with an extent tree, whose root `root` is the inode's i_block. Extents that
+        were never written are zeros."""
         _, _, depth = EXTENT_HEADER.unpack(root)
         if depth > MAX_EXTENT_DEPTH:
             raise self._damaged("depth of the extent tree", depth, f"at most {MAX_EXTENT_DEPTH}")

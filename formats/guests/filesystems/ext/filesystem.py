@@ -164,8 +164,8 @@ class ExtFileSystem(UnixFileSystem[ExtInode]):
         return found
 
     def _add_attributes(self, found: Attributes, area: bytes, position: int, node: ExtInode) -> None:
-        """Add the attributes whose entries begin at `position` of `area`; offsets of values count from the start
-        of `area`. Entries end with four zero bytes."""
+        """Add the attributes whose entries begin at `position` of `area`; offsets of values count from the
+        start of `area`. Entries end with four zero bytes."""
         while position + 4 <= len(area) and area[position : position + 4] != bytes(4):
             entry = ATTRIBUTE_ENTRY.read(area, position)
             start = position + ATTRIBUTE_ENTRY.size

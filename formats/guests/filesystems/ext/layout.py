@@ -156,8 +156,8 @@ class ExtentHeader(NamedTuple):
 class ExtentRecord(NamedTuple):
     """struct ext4_extent in a leaf, struct ext4_extent_idx above. Read as a plain tuple, in this order.
 
-    A leaf has the length in the low 16 bits of `low` (above 32768: unwritten, and so much less) and bits 32 to
-    47 of the block in the high ones, bits 0 to 31 in `high`. An index has bits 0 to 31 of the block of the
+    A leaf has the length in the low 16 bits of `low` (above 32768: unwritten, and so much less) and bits 32
+    to 47 of the block in the high ones, bits 0 to 31 in `high`. An index has bits 0 to 31 of the block of the
     node below in `low`, bits 32 to 47 in the low half of `high`.
     """
 
@@ -168,7 +168,8 @@ class ExtentRecord(NamedTuple):
 
 
 class DirectoryEntry(NamedTuple):
-    """struct ext4_dir_entry_2, "Directory Entries"; the name follows. Read as a plain tuple, in this order."""
+    """struct ext4_dir_entry_2, "Directory Entries"; the name follows. Read as a plain tuple, in this
+    order."""
 
     inode: Annotated[int, At(0, "I")]
     """0: not in use."""

@@ -47,7 +47,8 @@ class ExtGeometry:
         self._sparse = bool(stored.ro_compat & layout.RO_COMPAT_SPARSE_SUPER)
         self._group = -1
         self._table_offset = 0
-        """Where the table of inodes of that group stands: neighbours in a directory are mostly of one group."""
+        """Where the table of inodes of that group stands: neighbours in a directory are mostly of one
+        group."""
         self._backups = (
             (stored.backup_groups_0, stored.backup_groups_1)
             if stored.compat & layout.COMPAT_SPARSE_SUPER2

@@ -11,7 +11,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Content, VolumeExtent, ExtentContent, add_extent, disk_extents
+from holdfast.formats.guests.filesystems.base.content import (
+    Content,
+    ExtentContent,
+    VolumeExtent,
+    add_extent,
+    disk_extents,
+)
 from holdfast.formats.guests.filesystems.base.directory_tree import (
     MAX_SIZE,
     PARSE_ERRORS,

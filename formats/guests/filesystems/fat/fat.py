@@ -11,7 +11,12 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.content import Content, VolumeExtent, ExtentContent, disk_extents
+from holdfast.formats.guests.filesystems.base.content import (
+    Content,
+    ExtentContent,
+    VolumeExtent,
+    disk_extents,
+)
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, TreeFileSystem, utf8
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import safe_names

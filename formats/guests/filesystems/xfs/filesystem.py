@@ -117,7 +117,8 @@ class XfsFileSystem(UnixFileSystem[XfsInode]):
             return None  # reading the file tells what is wrong
 
     def _remote_link(self, node: XfsInode) -> bytes:
-        """The target of a link in blocks. Version 5 has a header before each extent, not before each block."""
+        """The target of a link in blocks. Version 5 has a header before each extent, not before each
+        block."""
         extents = fork_extents(self.tables, self._geometry, node.fork, node.number)
         if self._geometry.version == 4:
             return read_extents(self.tables, extents, node.size, 0, node.size)

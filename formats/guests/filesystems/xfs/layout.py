@@ -3,8 +3,8 @@
     per allocation group     superblock, free space, tables of inodes, blocks of data
     first group, offset 0    512 bytes: the superblock that counts
 
-Block and inode numbers have the number of their group in the high bits and that within the group in the low ones.
-Version 5 has checksums: its structures have longer headers. Sizes are in bytes.
+Block and inode numbers have the number of their group in the high bits and that within the group in the low
+ones. Version 5 has checksums: its structures have longer headers. Sizes are in bytes.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class SuperBlock(NamedTuple):
 
 
 class StoredInode(NamedTuple):
-    """struct xfs_dinode, "On-disk Inode", 100 bytes in versions 1 and 2. Read as a plain tuple, in this order."""
+    """struct xfs_dinode, "On-disk Inode", 100 bytes in versions 1 and 2. Read as a plain tuple, in this
+    order."""
 
     magic: Annotated[bytes, At(0, "2s")]
     mode: Annotated[int, At(2, "H")]
@@ -111,7 +112,8 @@ class ExtentRecord(NamedTuple):
 
 
 class DataEntry(NamedTuple):
-    """struct xfs_dir2_data_entry, "Block Directories"; the name follows, then a file type and padding to 8."""
+    """struct xfs_dir2_data_entry, "Block Directories"; the name follows, then a file type and padding to
+    8."""
 
     inode: Annotated[int, At(0, "Q")]
     name_length: Annotated[int, At(8, "B")]

@@ -1,7 +1,7 @@
 """XFS: whether the log holds changes that are not yet in the file system itself.
 
-Source: xlog_find_head and xlog_find_tail in fs/xfs/xfs_log_recover.c of Linux. The log is a ring of blocks of 512
-bytes; each block begins with the number of the round in which it was written.
+Source: xlog_find_head and xlog_find_tail in fs/xfs/xfs_log_recover.c of Linux. The log is a ring of blocks of
+512 bytes; each block begins with the number of the round in which it was written.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ from holdfast.formats.guests.values.values import GuestMissing
 class XfsGeometry:
     """A checked superblock: sizes, features, and where blocks and inodes stand.
 
-    Raises StructureDamaged for values that the format does not allow, GuestUnsupported for unknown versions and
-    features.
+    Raises StructureDamaged for values that the format does not allow, GuestUnsupported for unknown versions
+    and features.
     """
 
     def __init__(self, device: BlockDevice) -> None:
@@ -50,7 +50,8 @@ class XfsGeometry:
         return self.block_offset(block) + index * self.inode_size
 
     def block_offset(self, block: int) -> int:
-        """Byte offset on the device of a block, whose number holds its group and its position in the group."""
+        """Byte offset on the device of a block, whose number holds its group and its position in the
+        group."""
         group, position = block >> self._log_group, block & ((1 << self._log_group) - 1)
         if group >= self._groups or position >= self._group_blocks:
             raise StructureDamaged(
@@ -79,7 +80,9 @@ def _check_sizes(stored: SuperBlock) -> None:
     size = stored.block_size
     if not layout.MIN_BLOCK_SIZE <= size <= layout.MAX_BLOCK_SIZE or size & (size - 1):
         raise _damaged(
-            "block size", size, f"a power of two from {layout.MIN_BLOCK_SIZE} to {layout.MAX_BLOCK_SIZE} bytes"
+            "block size",
+            size,
+            f"a power of two from {layout.MIN_BLOCK_SIZE} to {layout.MAX_BLOCK_SIZE} bytes",
         )
     inode = stored.inode_size
     if inode < layout.MIN_INODE_SIZE or inode << stored.log_inodes_per_block != size:

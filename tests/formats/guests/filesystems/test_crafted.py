@@ -12,9 +12,10 @@ import pytest
 from holdfast.formats.guests.filesystems.base.devices import WholeDisk
 from holdfast.formats.guests.filesystems.base.names import NameCache, safe_names
 from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks
-from holdfast.formats.guests.filesystems.btrfs.data import parse_extents, unpack
+from holdfast.formats.guests.filesystems.btrfs.compression import unpack
+from holdfast.formats.guests.filesystems.btrfs.data import parse_extents
 from holdfast.formats.guests.filesystems.btrfs.filesystem import BtrfsFileSystem
-from holdfast.formats.guests.filesystems.btrfs.trees import Root, Trees
+from holdfast.formats.guests.filesystems.btrfs.trees import TreeRoot, Trees
 from holdfast.formats.guests.filesystems.ext.blocks import BlockReader
 from holdfast.formats.guests.filesystems.ext.filesystem import ExtFileSystem
 from holdfast.formats.guests.filesystems.fat.fat import FatFileSystem
@@ -130,10 +131,10 @@ def test_a_btrfs_node_must_be_the_one_that_was_meant() -> None:
         chunks.add(0x10000, struct.pack("<QQQQIIIHHQQ16s", 4096, 2, 65536, 2, 0, 0, 0, 1, 0, 1, 0, b""))
         trees = Trees(disk_of(node(address)), chunks, 4096)
         if address == 0x10000:
-            assert trees.find(Root(0x10000, 0), (256, 1, 0)) == b"item"
+            assert trees.find(TreeRoot(0x10000, 0), (256, 1, 0)) == b"item"
         else:
             with pytest.raises(GuestDamaged, match="not itself"):
-                trees.find(Root(0x10000, 0), (256, 1, 0))
+                trees.find(TreeRoot(0x10000, 0), (256, 1, 0))
 
 
 def test_a_btrfs_tree_of_leaves_without_items_is_damaged() -> None:
@@ -149,7 +150,7 @@ def test_a_btrfs_tree_of_leaves_without_items_is_damaged() -> None:
     chunks.add(0, struct.pack("<QQQQIIIHHQQ16s", len(raw), 2, 65536, 2, 0, 0, 0, 1, 0, 1, 0, b""))
     trees = Trees(disk_of(raw), chunks, 4096)
     with pytest.raises(GuestDamaged, match="keys of another"):
-        list(trees.items(Root(7 * 4096, 7), (0, 0, 0), (200, 0, 0)))
+        list(trees.items(TreeRoot(7 * 4096, 7), (0, 0, 0), (200, 0, 0)))
 
 
 def test_the_size_of_a_plain_btrfs_extent_is_what_is_stored() -> None:
