@@ -9,7 +9,7 @@ from typing import NamedTuple
 from holdfast.formats.guests.filesystems.base.devices import CachedDevice
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
-from holdfast.formats.guests.filesystems.fat.table import Boot
+from holdfast.formats.guests.filesystems.fat.boot import read_boot_sector
 from holdfast.formats.guests.values.values import GuestDamaged
 
 
@@ -116,7 +116,7 @@ def _is_fat(device: BlockDevice) -> bool:
     if raw[510:] != b"\x55\xaa" or raw[:1] not in (b"\xeb", b"\xe9"):
         return False
     try:
-        Boot(device)
+        read_boot_sector(device)
     except PARSE_ERRORS:
         return False
     return True
