@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
+from holdfast.base.escaping import escape
 from holdfast.formats.guests.values.values import GuestDamaged
 
 Value: TypeAlias = int | str | bytes
@@ -25,10 +26,10 @@ class StructureDamaged(GuestDamaged):
     """
 
     def __init__(self, structure: str, field: str, value: Value, limit: str) -> None:
-        self.structure = printable(structure, _PART_LENGTH)
-        self.field = printable(field, _PART_LENGTH)
+        self.structure = _bounded(structure, _PART_LENGTH)
+        self.field = _bounded(field, _PART_LENGTH)
         self.value = value
-        self.limit = printable(limit, _PART_LENGTH)
+        self.limit = _bounded(limit, _PART_LENGTH)
         super().__init__(f"{self.structure}: {self.field} is {shown(value)}; it must be {self.limit}")
 
 
@@ -37,19 +38,17 @@ class GuestUnsupported(GuestDamaged):
     another device, or uses a feature that this program does not know."""
 
     def __init__(self, structure: str, reason: str) -> None:
-        self.structure = printable(structure, _PART_LENGTH)
-        self.reason = printable(reason, _PART_LENGTH)
+        self.structure = _bounded(structure, _PART_LENGTH)
+        self.reason = _bounded(reason, _PART_LENGTH)
         super().__init__(f"{self.structure}: {self.reason}")
 
 
 def shown(value: Value) -> str:
     """A value as a message shows it: at most 80 characters, nothing that a terminal would act on."""
-    if isinstance(value, bytes):
-        return printable(repr(value[:_VALUE_LENGTH]), _VALUE_LENGTH)
-    return printable(str(value), _VALUE_LENGTH)
+    return _bounded(repr(value[:_VALUE_LENGTH]) if isinstance(value, bytes) else str(value), _VALUE_LENGTH)
 
 
-def printable(text: str, limit: int) -> str:
-    """At most `limit` characters of a text, with escapes instead of characters that cannot be printed."""
-    escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:limit])
-    return escaped if len(escaped) <= limit and len(text) <= limit else escaped[: limit - 3] + "..."
+def _bounded(text: str, limit: int) -> str:
+    """At most `limit` characters of a text, escaped."""
+    escaped = escape(text[: limit + 1])
+    return escaped if len(escaped) <= limit else escaped[: limit - 3] + "..."
