@@ -108,6 +108,31 @@ check_same(const Output *a, const Output *b)
     }
 }
 
+/* The search for needles taken from the stream against the obvious one, on a copy of exactly its length. */
+static void
+check_search(const unsigned char *data, size_t size, uint32_t seed)
+{
+    size_t first = 1 + seed % 40, second = 1 + (seed >> 6) % 5;
+    if (size < first + second)
+        return;
+    const Needle needles[] = {{data, first}, {data + first, second}}, common = {0};
+    unsigned char *copy = malloc(size);
+    CHECK(copy != NULL);
+    memcpy(copy, data, size);
+    Matches matches = {0};
+    CHECK(find_all(copy, size, needles, 2, &common, &matches) == 0);
+    free(copy);
+    size_t used = 0;
+    for (size_t end = 1; end <= size; end++)
+        for (size_t i = 0; i < 2; i++)
+            if (end >= needles[i].length && !memcmp(data + end - needles[i].length, needles[i].bytes, needles[i].length)) {
+                CHECK(used < matches.used && matches.at[used].end == end && matches.at[used].needle == i);
+                used++;
+            }
+    CHECK(used == matches.used);
+    free(matches.at);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -119,6 +144,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const size_t parts[] = {1, 7, 70, 1000};
     data += 4;
     size -= 4;
+    check_search(data, size, seed);
     Output whole = {0};
     const char *state = lex(dialect, limit, data, size, 0, 0, &whole);
     check_places(&whole, data, size, limit);

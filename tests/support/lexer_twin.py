@@ -337,3 +337,14 @@ def lex(dialect: int, stream: bytes, text_limit: int = DEFAULT_LIMIT) -> tuple[l
     twin = Twin(dialect, stream, text_limit)
     twin.run()
     return twin.events, twin.state
+
+
+def find_all(data: bytes, needles: tuple[bytes, ...], common: bytes) -> list[tuple[int, int]]:
+    """Where byte strings stand: (end, index in `needles`)."""
+    found = [
+        (at + len(needle), index)
+        for index, needle in enumerate(needles)
+        for at in range(len(data))
+        if data.startswith(needle, at)
+    ]
+    return sorted(found) if common in data else []

@@ -11,9 +11,10 @@ themselves, as no data of several columns can have either there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
+
+from holdfast.formats.dumps.lexer._lexer import find_all
 
 _FAULT: Final = "another dump begins within {}: the first one was cut off, and the other appended"
 
@@ -32,31 +33,30 @@ class MarkWatch:
     """Finds the marks in a stream and judges where they stand."""
 
     def __init__(self, marks: Marks) -> None:
-        self._marks: Final = [(mark, True) for mark in marks.heads] + [(mark, False) for mark in marks.ends]
-        self._overlap: Final = max((len(mark) for mark, _ in self._marks), default=1) - 1
+        self._marks: Final = marks.heads + marks.ends
+        self._heads: Final = len(marks.heads)
         self._common: Final = marks.common
+        self._overlap: Final = max((len(mark) for mark in self._marks), default=1) - 1
         self._before = b""
         self._more: Final[Counter[str]] = Counter()
         """Heads less ends, by what they are within."""
         self._in_statement = False
 
-    def find(self, data: memoryview) -> Iterable[tuple[int, bool]]:
+    def find(self, data: memoryview) -> list[tuple[int, bool]]:
         """(end of the mark, whether it is a head) of all that end in `data`, the next bytes of the stream."""
         if not self._marks:
-            return ()
+            return []
         before = len(self._before)
-        text = b"".join((self._before, data))
-        found = []
-        for mark, is_head in self._marks if self._common in text else ():
-            at = text.find(mark)
-            while at >= 0:
-                end = at + len(mark)
-                if end > before:
-                    found.append((end - before, is_head))
-                at = text.find(mark, at + 1)
-        self._before = text[len(text) - min(self._overlap, len(text)) :]
-        found.sort()
-        return found
+        border = self._before + data[: self._overlap]
+        found = [
+            (end - before, mark)
+            for end, mark in find_all(border, self._marks, b"")
+            if end - len(self._marks[mark]) < before < end
+        ]
+        found += find_all(data, self._marks, self._common)
+        kept = border if len(data) <= self._overlap else bytes(data[-self._overlap :])
+        self._before = kept[len(kept) - min(self._overlap, len(kept)) :]
+        return [(end, mark < self._heads) for end, mark in sorted(found)]
 
     def met(self, state: str, lead: bytes, *, is_head: bool) -> None:
         """A mark ends in this state of the lexer; `lead` is that of the last rows, b"" for COPY."""

@@ -1,6 +1,8 @@
-/* The Python module: Lexer, see _lexer.pyi. */
+/* The Python module: Lexer and find_all, see _lexer.pyi. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+
+#include <stdlib.h>
 
 #include "lexer.h"
 
@@ -169,6 +171,79 @@ static PyType_Spec lexer_spec = {
     .slots = lexer_slots,
 };
 
+/* ---- find_all ------------------------------------------------------------------------------------------ */
+
+#define NEEDLES_LIMIT 16
+
+/* The needles of a tuple of bytes, which must outlive them. -1 with an exception. */
+static Py_ssize_t
+take_needles(PyObject *tuple, Needle *needles)
+{
+    Py_ssize_t count = PyTuple_Size(tuple);
+    if (count > NEEDLES_LIMIT) {
+        PyErr_Format(PyExc_ValueError, "%zd byte strings to look for, not up to %d", count, NEEDLES_LIMIT);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *bytes;
+        Py_ssize_t length;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(tuple, i), &bytes, &length) < 0)
+            return -1;
+        if (length == 0) {
+            PyErr_SetString(PyExc_ValueError, "an empty byte string is everywhere");
+            return -1;
+        }
+        needles[i] = (Needle){(const unsigned char *)bytes, (size_t)length};
+    }
+    return count;
+}
+
+static PyObject *
+matches_to_list(const Matches *matches)
+{
+    PyObject *list = PyList_New((Py_ssize_t)matches->used);
+    for (size_t i = 0; list != NULL && i < matches->used; i++) {
+        const Match *m = &matches->at[i];
+        PyObject *match = Py_BuildValue("(nn)", (Py_ssize_t)m->end, (Py_ssize_t)m->needle);
+        if (match == NULL || PyList_SetItem(list, (Py_ssize_t)i, match) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+py_find_all(PyObject *module, PyObject *args)
+{
+    Needle needles[NEEDLES_LIMIT], common;
+    Matches matches = {0};
+    PyObject *tuple, *list = NULL;
+    const char *common_bytes;
+    Py_ssize_t common_length;
+    Py_buffer data;
+    (void)module;
+    if (!PyArg_ParseTuple(args, "y*O!y#:find_all", &data, &PyTuple_Type, &tuple, &common_bytes, &common_length))
+        return NULL;
+    common = (Needle){(const unsigned char *)common_bytes, (size_t)common_length};
+    Py_ssize_t count = take_needles(tuple, needles);
+    if (count >= 0) {
+        int status;
+        Py_BEGIN_ALLOW_THREADS
+        status = find_all(data.buf, (size_t)data.len, needles, (size_t)count, &common, &matches);
+        Py_END_ALLOW_THREADS
+        list = status < 0 ? PyErr_NoMemory() : matches_to_list(&matches);
+        free(matches.at);
+    }
+    PyBuffer_Release(&data);
+    return list;
+}
+
+/* ---- the module ---------------------------------------------------------------------------------------- */
+
+static PyMethodDef functions[] = {
+    {"find_all", py_find_all, METH_VARARGS, "find_all(data, needles, common, /) -> list[tuple[int, int]]"},
+    {NULL, NULL, 0, NULL},
+};
+
 static int
 fill(PyObject *module)
 {
@@ -194,7 +269,7 @@ static struct PyModuleDef_Slot slots[] = {{Py_mod_exec, fill}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, .m_name = "_lexer", .m_doc = "Pieces of SQL text; see _lexer.pyi.",
-    .m_size = 0,           .m_slots = slots,
+    .m_size = 0,           .m_methods = functions, .m_slots = slots,
 };
 
 PyMODINIT_FUNC

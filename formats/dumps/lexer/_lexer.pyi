@@ -48,3 +48,11 @@ class Lexer:
     def state(self) -> str:
         """What is open: "statement", "string", "quoted name", "dollar quote", "comment", "rows", or ""
         between pieces. After `finish`: what the end of the stream left unfinished."""
+
+def find_all(data: Buffer, needles: tuple[bytes, ...], common: bytes, /) -> list[tuple[int, int]]:
+    """Where byte strings stand in `data`: (end, index in `needles`) of each, in order of the ends.
+
+    Overlapping ones too. `common`, unless it is empty, is part of all needles: where it is not in `data`,
+    one search replaces one for each needle. Releases the GIL: `data` must not change meanwhile. Raises
+    ValueError for an empty needle and for more than 16.
+    """

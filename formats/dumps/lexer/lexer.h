@@ -13,7 +13,7 @@
  * output.c     memory that grows, events
  * statement.c  the bytes of a statement: quotes, comments, its end
  * words.c      its words
- * scanning.c   vector loops over rows
+ * scanning.c   vector loops over rows, and byte strings among them
  * postgresql.c, mysql.c, sqlite.c  what only this dialect has
  * _lexer.c     the Python module
  *
@@ -165,6 +165,22 @@ typedef struct {
 #define FOUR_OF(b) b, b, b, b
 #define SIXTEEN_OF(b) {{FOUR_OF(b), FOUR_OF(b), FOUR_OF(b), FOUR_OF(b)}}
 
+/* A byte string to look for, and where one was found. */
+typedef struct {
+    const unsigned char *bytes;
+    size_t length; /* not 0 */
+} Needle;
+
+typedef struct {
+    size_t end;    /* behind it */
+    size_t needle; /* its index */
+} Match;
+
+typedef struct {
+    Match *at;
+    size_t used, room;
+} Matches;
+
 /* The rules that one client program has for itself. What is NULL or 0, it does not have. */
 struct Dialect {
     int number;                   /* POSTGRESQL, MYSQL or SQLITE */
@@ -228,6 +244,11 @@ Answer copy_data(Lexer *x, Cursor *c);
 /* scanning.c */
 void skip_blocks(Lexer *x, Cursor *c);
 const unsigned char *find_copy_end(const unsigned char *p, const unsigned char *end);
+
+/* All matches in order of their ends, overlapping ones too; none when `common`, if it has a length, is not
+ * in `data`. -1: out of memory. The caller frees out->at. */
+int find_all(const unsigned char *data, size_t size, const Needle *needles, size_t count, const Needle *common,
+             Matches *out);
 
 #pragma GCC visibility pop
 

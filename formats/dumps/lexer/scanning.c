@@ -2,6 +2,8 @@
  * instructions the automaton finds the same, byte by byte. */
 #include "lexer.h"
 
+#include <stdlib.h>
+
 #if defined(__SSE2__)
 #include <emmintrin.h>
 
@@ -139,27 +141,93 @@ skip_blocks(Lexer *x, Cursor *c)
 
 #endif
 
-/* ---- COPY data ------------------------------------------------------------------------------------------ */
+/* ---- byte strings ----------------------------------------------------------------------------------------- */
+
+#if defined(__SSE2__)
+/* One bit for each of 16 places where three bytes of a needle stand: its first, one at `middle`, one at `last`. */
+static inline unsigned
+places_at(const unsigned char *p, const __m128i bytes[3], size_t middle, size_t last)
+{
+    __m128i same = _mm_and_si128(_mm_cmpeq_epi8(load(p), bytes[0]), _mm_cmpeq_epi8(load(p + middle), bytes[1]));
+    return (unsigned)_mm_movemask_epi8(_mm_and_si128(same, _mm_cmpeq_epi8(load(p + last), bytes[2])));
+}
+#endif
+
+/* Where the needle begins at or after p, or NULL. Inline: known needles become constants. */
+static inline __attribute__((always_inline)) const unsigned char *
+find(const unsigned char *p, const unsigned char *end, const Needle *needle)
+{
+    const unsigned char *bytes = needle->bytes;
+    size_t length = needle->length;
+#if defined(__SSE2__)
+    /* Three bytes: marks begin with a newline, which alone is in every row. */
+    size_t middle = length / 2, last = length - 1;
+    const __m128i three[3] = {
+        _mm_set1_epi8((char)bytes[0]), _mm_set1_epi8((char)bytes[middle]), _mm_set1_epi8((char)bytes[last])};
+    for (; (size_t)(end - p) >= length + 31; p += 32) {
+        uint32_t places = places_at(p, three, middle, last) | places_at(p + 16, three, middle, last) << 16;
+        for (; __builtin_expect(places != 0, 0); places &= places - 1) {
+            const unsigned char *place = p + __builtin_ctz(places);
+            if (memcmp(place, bytes, length) == 0)
+                return place;
+        }
+    }
+#endif
+    while ((size_t)(end - p) >= length && (p = memchr(p, bytes[0], (size_t)(end - p) - length + 1)) != NULL) {
+        if (memcmp(p, bytes, length) == 0)
+            return p;
+        p++;
+    }
+    return NULL;
+}
 
 /* The first newline with \. behind it, or NULL. */
 const unsigned char *
 find_copy_end(const unsigned char *p, const unsigned char *end)
 {
-#if defined(__SSE2__)
-    const __m128i newline = _mm_set1_epi8('\n'), backslash = _mm_set1_epi8('\\'), dot = _mm_set1_epi8('.');
-    for (; end - p >= 18; p += 16) {
-        __m128i a = _mm_cmpeq_epi8(load(p), newline);
-        __m128i b = _mm_cmpeq_epi8(load(p + 1), backslash);
-        __m128i d = _mm_cmpeq_epi8(load(p + 2), dot);
-        int found = _mm_movemask_epi8(_mm_and_si128(_mm_and_si128(a, b), d));
-        if (found)
-            return p + __builtin_ctz((unsigned)found);
+    static const Needle closing = {(const unsigned char *)"\n\\.", 3};
+    return find(p, end, &closing);
+}
+
+static int
+add(Matches *matches, Match match)
+{
+    if (matches->used == matches->room) {
+        size_t room = matches->room ? matches->room * 2 : 16;
+        Match *larger = room > SIZE_MAX / sizeof *larger ? NULL : realloc(matches->at, room * sizeof *larger);
+        if (larger == NULL)
+            return -1;
+        matches->at = larger;
+        matches->room = room;
     }
-#endif
-    while (end - p >= 3 && (p = memchr(p, '\n', (size_t)(end - p - 2))) != NULL) {
-        if (p[1] == '\\' && p[2] == '.')
-            return p;
-        p++;
+    matches->at[matches->used++] = match;
+    return 0;
+}
+
+static int
+by_end(const void *a, const void *b)
+{
+    const Match *one = a, *other = b;
+    if (one->end != other->end)
+        return one->end < other->end ? -1 : 1;
+    return (one->needle > other->needle) - (one->needle < other->needle);
+}
+
+int
+find_all(const unsigned char *data, size_t size, const Needle *needles, size_t count, const Needle *common, Matches *out)
+{
+    const unsigned char *end = data + size;
+    if (common->length && find(data, end, common) == NULL)
+        return 0;
+    for (size_t i = 0; i < count; i++) {
+        const unsigned char *p = data;
+        while ((p = find(p, end, &needles[i])) != NULL) {
+            if (add(out, (Match){(size_t)(p - data) + needles[i].length, i}) < 0)
+                return -1;
+            p++;
+        }
     }
-    return NULL;
+    if (out->used > 1)
+        qsort(out->at, out->used, sizeof *out->at, by_end);
+    return 0;
 }
