@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from holdfast.ingest.pipeline.changes_plan import ParentExtents, ReadRange, plan
 from holdfast.ingest.pipeline.pieces import Stored, cut_pieces, enter_pieces, store_pieces
-from holdfast.ingest.pipeline.pipeline import UNIT, Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.chunks.chunker import Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder
@@ -91,6 +91,7 @@ class _IncrementalIngest:
         self._writer = pipeline.writer
         self._make_id = pipeline.keys.data_chunk_id
         self._progress = pipeline.progress
+        self._unit = pipeline.unit
         self._pool = pool
         self._source = source
         self._cutter = Chunker(spec, pipeline.keys.cut)
@@ -126,8 +127,8 @@ class _IncrementalIngest:
         will_read = self._source.will_read if isinstance(self._source, Announced) else _not_announced
         ahead: deque[_RangeUnit] = deque()
         for run in runs:
-            for start in range(run.start, run.stop, UNIT):
-                unit = _RangeUnit(run, start, min(UNIT, run.stop - start))
+            for start in range(run.start, run.stop, self._unit):
+                unit = _RangeUnit(run, start, min(self._unit, run.stop - start))
                 will_read(unit.start, unit.length)
                 ahead.append(unit)
                 if len(ahead) > _LOOK_AHEAD:
@@ -166,7 +167,9 @@ class _IncrementalIngest:
             self._collect()
         # Page-aligned reads: five times faster than into malloc'ed memory on Zen 3.
         buffer = (
-            self._free.pop() if self._free else mmap.mmap(-1, self._headroom + max(UNIT, 2 * self._stretch))
+            self._free.pop()
+            if self._free
+            else mmap.mmap(-1, self._headroom + max(self._unit, 2 * self._stretch))
         )
         first = self._headroom - len(self._carry)
         whole = memoryview(buffer)

@@ -11,7 +11,7 @@ from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID
 from holdfast.repo.chunks.recipe import Recipe, RecipeNode
 
-_PAUSE = 16
+PAUSE = 16
 """Units without guesses after a unit where less than half of them held: behind an insertion in a dump
 nothing is where it was, and hashing for nothing costs as much as hashing for something."""
 
@@ -35,9 +35,10 @@ class ParentRecipe:
 class ParentChunks:
     """Guesses out of a parent's recipe; none without one, or when the parent is damaged."""
 
-    def __init__(self, parent: ParentRecipe | None) -> None:
+    def __init__(self, parent: ParentRecipe | None, *, pause: int = PAUSE) -> None:
         self._parent = parent.recipe if parent else None
         self.present = parent is not None and parent.present
+        self._pause_after = pause
         self._pause = 0
 
     def guesses(self, start: int, end: int) -> Sequence[Guess]:
@@ -62,7 +63,7 @@ class ParentChunks:
     def report(self, held: int, tried: int) -> None:
         """How many of the guessed bytes of a unit held."""
         if held * 2 < tried:
-            self._pause = _PAUSE
+            self._pause = self._pause_after
 
 
 def _natural_chunks(

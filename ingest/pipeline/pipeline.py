@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from holdfast.base.types import ChunkID, ProgressFunction
-from holdfast.ingest.pipeline.parent_chunks import Guess, ParentChunks, ParentRecipe
+from holdfast.ingest.pipeline.parent_chunks import PAUSE, Guess, ParentChunks, ParentRecipe
 from holdfast.ingest.pipeline.pieces import (
     ChunkSink,
     Piece,
@@ -73,12 +73,18 @@ class Ingested:
 
 @dataclass(slots=True)
 class Pipeline:
-    """Reads sources into a sink, one after another. `threads` workers share it."""
+    """Reads sources into a sink, one after another. `threads` workers share it.
+
+    `unit`: bytes read at a time, a multiple of 4 KiB. `pause`: units without guesses behind one where less
+    than half of them held.
+    """
 
     writer: ChunkSink
     keys: Keys
     progress: ProgressFunction
     threads: int = field(default_factory=lambda: min(_MOST_THREADS, max(2, os.cpu_count() or 1)))
+    unit: int = UNIT
+    pause: int = PAUSE
 
     def ingest(self, source: Source, spec: ChunkerSpec, parent: ParentRecipe | None) -> Ingested:
         """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
@@ -101,11 +107,12 @@ class _SourceIngest:
         self._keys = pipeline.keys
         self._progress = pipeline.progress
         self._threads = pipeline.threads
+        self._unit = pipeline.unit
         self._pool = pool
         self._source = source
         self._spec = spec
         self._cutter = Chunker(spec, pipeline.keys.cut)
-        self._guide = ParentChunks(parent)
+        self._guide = ParentChunks(parent, pause=pipeline.pause)
         self._recipe = RecipeBuilder(pipeline.writer.put_node)
         self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
         self._buffers = 2 * self._threads + 2
@@ -142,13 +149,13 @@ class _SourceIngest:
                 yield from self._stream_units(extent.start)
             else:
                 end = extent.start + extent.length
-                for start in range(extent.start, end, UNIT):
-                    yield self._read_unit(start, min(UNIT, end - start), last=start + UNIT >= end)
+                for start in range(extent.start, end, self._unit):
+                    yield self._read_unit(start, min(self._unit, end - start), last=start + self._unit >= end)
 
     def _stream_units(self, start: int) -> Iterator[_ReadUnit]:
         while True:
-            unit = self._read_unit(start, UNIT, last=False)
-            unit.last = unit.length < UNIT
+            unit = self._read_unit(start, self._unit, last=False)
+            unit.last = unit.length < self._unit
             yield unit
             if unit.last:
                 return
@@ -172,7 +179,7 @@ class _SourceIngest:
         if self._made < self._buffers:
             self._made += 1
             # Page-aligned reads: five times faster than into malloc'ed memory on Zen 3.
-            return mmap.mmap(-1, self._headroom + UNIT)
+            return mmap.mmap(-1, self._headroom + self._unit)
         while self._free.empty():
             if self._storing:
                 self._collect()

@@ -13,7 +13,7 @@ from holdfast.formats.dumps.core.engine import Scanning, Unpacking
 from holdfast.ingest.sources.source import Source, SourceExtent
 from holdfast.repo.snapshots.snapshot import BadRange
 
-_AHEAD: Final = 256 << 10
+AHEAD: Final = 256 << 10
 """Bytes that a scanner sees before they are handed on: it knows a border when it has read what follows it,
 the names in an INSERT statement at most."""
 _INPUT: Final = 1 << 20
@@ -146,12 +146,12 @@ def _told(bad: BadRange) -> str:
 
 
 class ScannedSource(SectionedSource):
-    """A dump that is scanned as it is read, and stays as it is."""
+    """A dump that is scanned as it is read, and stays as it is. The scanner is `ahead` bytes in front."""
 
-    def __init__(self, source: Source, scanner: Scanning) -> None:
+    def __init__(self, source: Source, scanner: Scanning, *, ahead: int = AHEAD) -> None:
         super().__init__(source, scanner.finish)
         self._scanner = scanner
-        self._ahead = memoryview(bytearray(_AHEAD))
+        self._ahead = memoryview(bytearray(ahead))
         self._held = 0
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:

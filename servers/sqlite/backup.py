@@ -59,12 +59,13 @@ def prepare_database(
     *,
     as_sql: bool = True,
     patience: float = _LOCKED,
+    pages: int = _PAGES,
 ) -> Prepared:
     """Copy the database at `path` into a temporary folder that `stack` removes, and check the copy.
 
     `as_sql`: its text comes too, which is what single tables can be had from; not of a damaged one.
-    `progress` counts bytes copied. Raises SourceError without a file there, StreamFailed when the file is
-    locked for longer than `patience` seconds or cannot be read.
+    `progress` counts bytes copied, `pages` pages at a time. Raises SourceError without a file there,
+    StreamFailed when the file is locked for longer than `patience` seconds or cannot be read.
     """
     if not path.is_file():
         raise SourceError(f"{path}: there is no such file; nothing was stored")
@@ -73,7 +74,7 @@ def prepare_database(
     copy = folder / "dump.sqlite"
     copy.touch(mode=0o600)
     try:
-        _copy(path, copy, folder, progress, patience)
+        _copy(path, copy, folder, progress, patience=patience, pages=pages)
         grade, evidence, facts, warnings = _check(copy)
     except sqlite3.Error as error:
         raise StreamFailed(f"{path}: {_reason(error, patience)}; nothing was stored") from None
@@ -86,19 +87,23 @@ def prepare_database(
     return Prepared(tuple(parts), name, ENGINE, str(path), facts, warnings)
 
 
-def _copy(path: Path, copy: Path, folder: Path, progress: ProgressFunction, patience: float) -> None:
+def _copy(
+    path: Path, copy: Path, folder: Path, progress: ProgressFunction, *, patience: float, pages: int
+) -> None:
     try:
         with _opened(path, "ro", patience) as source:
-            _back_up(source, copy, progress, patience)
+            _back_up(source, copy, progress, patience=patience, pages=pages)
     except sqlite3.OperationalError:
         if not _needs_rollback(path):
             raise
         _recover(path, folder / "recovered.sqlite", patience)
         with _opened(folder / "recovered.sqlite", "rw", patience) as source:
-            _back_up(source, copy, progress, patience)
+            _back_up(source, copy, progress, patience=patience, pages=pages)
 
 
-def _back_up(source: sqlite3.Connection, copy: Path, progress: ProgressFunction, patience: float) -> None:
+def _back_up(
+    source: sqlite3.Connection, copy: Path, progress: ProgressFunction, *, patience: float, pages: int
+) -> None:
     """In a read transaction where that leaves writers alone (a write-ahead log), or when nothing else helps;
     else step by step, as often as `_RESTARTS` allows."""
     mode = source.execute("PRAGMA journal_mode").fetchone()[0]
@@ -107,14 +112,14 @@ def _back_up(source: sqlite3.Connection, copy: Path, progress: ProgressFunction,
         target.execute("PRAGMA synchronous=OFF")
         if mode != "wal":
             try:
-                source.backup(target, pages=_PAGES, progress=_Watch(progress, page, patience), sleep=0.02)
+                source.backup(target, pages=pages, progress=_Watch(progress, page, patience), sleep=0.02)
                 return
             except _Restarted:
                 pass
         source.execute("BEGIN")
         source.execute("SELECT count(*) FROM sqlite_master").fetchone()
         watch = _Watch(progress, page, patience)
-        source.backup(target, pages=_PAGES, progress=watch, sleep=0.02)
+        source.backup(target, pages=pages, progress=watch, sleep=0.02)
         source.execute("COMMIT")
 
 

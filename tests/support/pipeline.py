@@ -14,6 +14,8 @@ from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decod
 from holdfast.repo.format.crypto import Keys, Suite
 from support.basics import ignore
 
+UNIT = 64 << 10
+"""Many units out of little content."""
 KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)
 
 
@@ -55,8 +57,9 @@ def ingest(
     parent: Recipe | None = None,
     *,
     present: bool = False,
+    unit: int = UNIT,
 ) -> Ingested:
-    pipeline = Pipeline(writer, KEYS, ignore, threads=2)  # type: ignore[arg-type]  # all that is used of a Writer
+    pipeline = Pipeline(writer, KEYS, ignore, threads=2, unit=unit, pause=1)
     return pipeline.ingest(source, spec, ParentRecipe(parent, present) if parent else None)
 
 

@@ -11,8 +11,6 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, StreamFailed
 from holdfast.base.types import ChunkID, SnapshotID
-from holdfast.ingest.pipeline import changes as changes_module
-from holdfast.ingest.pipeline import pipeline as pipeline_module
 from holdfast.ingest.pipeline.changes import ingest_changes
 from holdfast.ingest.pipeline.changes_plan import ReadRange, find_bitmap_parent, plan
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
@@ -24,13 +22,6 @@ from support.pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_reci
 
 ALIGNED = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
 UNIT = 128 << 10
-
-
-@pytest.fixture(autouse=True)
-def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many units out of little content."""
-    monkeypatch.setattr(pipeline_module, "UNIT", UNIT)
-    monkeypatch.setattr(changes_module, "UNIT", UNIT)
 
 
 @dataclass
@@ -64,7 +55,7 @@ def ingest_what_changed(
     progress: list[int] | None = None,
 ) -> Ingested:
     told = ignore if progress is None else progress.append
-    pipeline = Pipeline(writer, KEYS, told, threads=2)  # type: ignore[arg-type]  # all that is used of a Writer
+    pipeline = Pipeline(writer, KEYS, told, threads=2, unit=UNIT)
     return ingest_changes(pipeline, source, spec, writer.recipe(parent), changed)
 
 
@@ -269,7 +260,7 @@ def test_errors_of_source_writer_and_parent_come_through() -> None:
     def lost(id_: ChunkID) -> None:
         raise Damaged("node", "lost")
 
-    pipeline = Pipeline(writer, KEYS, ignore, threads=2)  # type: ignore[arg-type]  # all that is used of a Writer
+    pipeline = Pipeline(writer, KEYS, ignore, threads=2, unit=UNIT)
     broken = Recipe(parent.recipe, parent.size, lost)  # type: ignore[arg-type]  # never returns
     with pytest.raises(Damaged, match="lost"):
         ingest_changes(pipeline, MemorySource(old), ALIGNED, broken, [(0, BLOCK)])

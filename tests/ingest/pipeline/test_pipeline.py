@@ -13,26 +13,16 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, SourceError, StoreError
 from holdfast.base.types import Buffer, ChunkID
-from holdfast.ingest.pipeline import parent_chunks as guide_module
-from holdfast.ingest.pipeline import pipeline as pipeline_module
 from holdfast.ingest.pipeline.pipeline import Pipeline
 from holdfast.ingest.sources.source import FileSource, StreamSource
 from holdfast.repo.chunks.chunker import BLOCK, Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe, RecipeNode
 from support.basics import MemorySource, random_bytes
-from support.pipeline import KEYS, MemoryWriter, cut_directly, ingest, same_recipe
+from support.pipeline import KEYS, UNIT, MemoryWriter, cut_directly, ingest, same_recipe
 
 ALIGNED = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
 GEAR = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 SPECS = [ALIGNED, GEAR]
-UNIT = 64 << 10
-
-
-@pytest.fixture(autouse=True)
-def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many units out of little content, and guesses again right after a unit where few held."""
-    monkeypatch.setattr(pipeline_module, "UNIT", UNIT)
-    monkeypatch.setattr(guide_module, "_PAUSE", 1)
 
 
 # ---- contents and edits -------------------------------------------------------------------------------
@@ -152,10 +142,9 @@ def test_a_chunk_that_ended_with_the_file_goes_on_when_the_file_grows(spec: Chun
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: spec.kind.value)
 def test_an_unchanged_file_is_hardly_cut_at_all(spec: ChunkerSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the parent is for. Only around the borders of two units something is cut anew."""
-    monkeypatch.setattr(pipeline_module, "UNIT", 16 * UNIT)
     content = random_bytes(128 * UNIT, 1)
     writer = MemoryWriter()
-    before = ingest(writer, MemorySource(content), spec)
+    before = ingest(writer, MemorySource(content), spec, unit=16 * UNIT)
     seen: list[int] = []
     real = Chunker.cut
 
@@ -164,7 +153,8 @@ def test_an_unchanged_file_is_hardly_cut_at_all(spec: ChunkerSpec, monkeypatch: 
         return pieces
 
     monkeypatch.setattr(Chunker, "cut", cut)
-    assert same_recipe(ingest(writer, MemorySource(content), spec, writer.recipe(before)), before)
+    again = ingest(writer, MemorySource(content), spec, writer.recipe(before), unit=16 * UNIT)
+    assert same_recipe(again, before)
     assert sum(seen) < len(content) // 2
 
 
@@ -263,7 +253,7 @@ def test_any_number_of_workers_gives_the_same(threads: int) -> None:
     content = random_bytes(20 * UNIT + 5, 1) + bytes(3 * UNIT) + random_bytes(5 * UNIT, 2)
     progress: list[int] = []
     writer = MemoryWriter()
-    pipeline = Pipeline(writer, KEYS, progress.append, threads=threads)  # type: ignore[arg-type]
+    pipeline = Pipeline(writer, KEYS, progress.append, threads=threads, unit=UNIT, pause=1)
     found = pipeline.ingest(MemorySource(content), ALIGNED, None)
     assert same_recipe(found, cut_directly(content, ALIGNED))
     assert sum(progress) == len(content)
@@ -325,7 +315,7 @@ def test_an_error_of_the_source_ends_it() -> None:
         ingest(MemoryWriter(), MemorySource(random_bytes(40 * UNIT, 1), before=before), GEAR)
 
 
-def test_memory_does_not_grow_with_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_does_not_grow_with_the_source() -> None:
     """The reader waits for buffers: it is never more than a few units ahead of what is stored."""
     stored, ahead = [0], [0]
 

@@ -19,10 +19,7 @@ from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
-from holdfast.ingest.pipeline import pipeline as pipeline_module
-from holdfast.ingest.pipeline.parent_chunks import ParentRecipe
 from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
-from holdfast.ingest.sources import wrapped as wrapped_module
 from holdfast.ingest.sources.source import FileSource, Source, StreamSource
 from holdfast.ingest.sources.wrapped import Peeked, ScannedSource, Wrapped, innermost
 from holdfast.repo.chunks.chunker import DUMP, ChunkerKind, ChunkerSpec
@@ -43,13 +40,6 @@ KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)
 SPEC = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 UNIT = 64 << 10
 AHEAD = 16 << 10
-
-
-@pytest.fixture
-def _small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many units out of little content."""
-    monkeypatch.setattr(pipeline_module, "UNIT", UNIT)
-    monkeypatch.setattr(wrapped_module, "_AHEAD", AHEAD)
 
 
 @dataclass
@@ -97,8 +87,12 @@ class Chunks:
         return b"".join(self.chunks[e.id] for e in self.recipe(found).extents() if e.id)
 
 
-def ingest(chunks: Chunks, source: Source, parent: ParentRecipe | None = None) -> Ingested:
-    return Pipeline(chunks, KEYS, ignore, threads=2).ingest(source, SPEC, parent)  # type: ignore[arg-type]
+def ingest(chunks: Chunks, source: Source, *, unit: int = UNIT) -> Ingested:
+    return Pipeline(chunks, KEYS, ignore, threads=2, unit=unit).ingest(source, SPEC, None)
+
+
+def scanned(source: Source, scanner: Marks) -> ScannedSource:
+    return ScannedSource(source, scanner, ahead=AHEAD)
 
 
 def section_by_section(content: bytes, ends: Sequence[int]) -> ChunkID:
@@ -149,7 +143,6 @@ def content_and_ends(length: int, places: Sequence[int]) -> tuple[bytes, list[in
 # ---- the law ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("_small_units")
 @settings(max_examples=40)
 @given(lengths, cuts, st.integers(0, AHEAD), st.lists(st.integers(1, 70_000), min_size=1, max_size=4))
 def test_the_recipe_is_that_of_its_sections_however_the_stream_comes(
@@ -160,42 +153,39 @@ def test_the_recipe_is_that_of_its_sections_however_the_stream_comes(
     chunks = Chunks()
     for source in (MemorySource(content), MemorySource(content, is_stream=True)):
         scanner = Marks(ends, delay)
-        found = ingest(chunks, ScannedSource(source, scanner))
+        found = ingest(chunks, scanned(source, scanner))
         assert (found.recipe, found.size, chunks.content(found)) == (expected, length, content)
         assert scanner.seen == content
     with piped(content, sizes) as stream:
-        assert ingest(chunks, ScannedSource(stream, Marks(ends, delay))).recipe == expected
+        assert ingest(chunks, scanned(stream, Marks(ends, delay))).recipe == expected
 
 
-@pytest.mark.usefixtures("_small_units")
 @pytest.mark.parametrize("length", [0, 1, UNIT, 3 * UNIT, 3 * UNIT + 5])
 def test_a_file_has_the_recipe_of_the_stream(tmp_path: Path, length: int) -> None:
     content, ends = content_and_ends(length, [1, 5000, UNIT, UNIT + 1, 2 * UNIT - 1])
     path = tmp_path / "shop.sql"
     path.write_bytes(content)
     with FileSource(path) as source:
-        found = ingest(Chunks(), ScannedSource(source, Marks(ends)))
+        found = ingest(Chunks(), scanned(source, Marks(ends)))
     assert found.recipe == section_by_section(content, ends)
 
 
-@pytest.mark.usefixtures("_small_units")
 @given(lengths, cuts, st.integers(AHEAD + 1, 6 * UNIT))
 def test_a_border_that_is_known_too_late_costs_deduplication_and_no_byte(
     length: int, places: list[int], delay: int
 ) -> None:
     content, ends = content_and_ends(length, places)
     chunks = Chunks()
-    found = ingest(chunks, ScannedSource(MemorySource(content, is_stream=True), Marks(ends, delay)))
+    found = ingest(chunks, scanned(MemorySource(content, is_stream=True), Marks(ends, delay)))
     assert chunks.content(found) == content
 
 
-@pytest.mark.usefixtures("_small_units")
 @given(lengths, cuts, st.lists(st.integers(0, 2 * UNIT), min_size=1, max_size=5), st.booleans())
 def test_any_reads_give_the_bytes_and_each_border_once(
     length: int, places: list[int], reads: list[int], is_stream: bool
 ) -> None:
     content, ends = content_and_ends(length, places)
-    source = ScannedSource(MemorySource(content, is_stream=is_stream), Marks(ends, 100))
+    source = scanned(MemorySource(content, is_stream=is_stream), Marks(ends, 100))
     found, turn = bytearray(), 0
     told: list[int] = []
     while len(found) < length:
@@ -214,7 +204,7 @@ def test_holes_are_read_like_data() -> None:
     content = bytes(1 << 20)
     inner = MemorySource(content, holes=[(0, 1 << 20)])
     scanner = Marks([])
-    assert ingest(Chunks(), ScannedSource(inner, scanner)).size == len(scanner.seen) == 1 << 20
+    assert ingest(Chunks(), ScannedSource(inner, scanner), unit=4 << 20).size == len(scanner.seen) == 1 << 20
 
 
 def test_what_is_wrapped_speaks_for_itself() -> None:
@@ -306,9 +296,8 @@ def test_a_scanned_dump_follows_no_parent_and_is_none_the_dearer(memory_reposito
     assert (again.stats.new, again.stats.new_chunks) == (0, 0)
 
 
-def test_real_scanners_know_their_borders_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_scanners_know_their_borders_in_time() -> None:
     """An INSERT's border is known when the names in it are: 64 KiB behind it at most."""
-    monkeypatch.setattr(pipeline_module, "UNIT", 1 << 20)
     names = b", ".join(b'"%060d"' % n for n in range(950))
     inserts = (b"INSERT INTO public.wide (%s) VALUES (%d);\n" % (names, n) for n in range(3))
     for edge in range((1 << 20) - 70_000, (1 << 20) + 2_000, 8_000):
@@ -317,7 +306,7 @@ def test_real_scanners_know_their_borders_in_time(monkeypatch: pytest.MonkeyPatc
             HEAD + padding + b"".join(table("t", 9000, 1) if n else next(inserts) for n in range(2)) + TAIL
         )
         chunks = Chunks()
-        found = ingest(chunks, ScannedSource(MemorySource(content), Scanner(PostgresVisitor())))
+        found = ingest(chunks, ScannedSource(MemorySource(content), Scanner(PostgresVisitor())), unit=1 << 20)
         assert edge in {extent.start for extent in chunks.recipe(found).extents()}
         inserts = (b"INSERT INTO public.wide (%s) VALUES (%d);\n" % (names, n) for n in range(3))
 

@@ -27,14 +27,14 @@ def ignore(count: int) -> None:
     """A progress function."""
 
 
-def prepare(stack: ExitStack, path: Path, patience: float = 30.0) -> Prepared:
-    return sqlite.prepare_database(stack, path, ignore, patience=patience)
+def prepare(stack: ExitStack, path: Path, patience: float = 30.0, pages: int = 4096) -> Prepared:
+    return sqlite.prepare_database(stack, path, ignore, patience=patience, pages=pages)
 
 
 def source_of(prepared: Prepared) -> sqlite.DatabaseFile:
-    (part,) = prepared.parts
-    assert isinstance(part.source, sqlite.DatabaseFile)
-    return part.source
+    source = prepared.parts[0].source
+    assert isinstance(source, sqlite.DatabaseFile)
+    return source
 
 
 @pytest.fixture(params=["wal", "delete"])
@@ -86,10 +86,7 @@ def test_facts_are_what_the_file_says(database: Path) -> None:
     assert not folder.exists()
 
 
-def test_copies_are_consistent_while_a_writer_goes_on(
-    database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sqlite, "_PAGES", 50)
+def test_copies_are_consistent_while_a_writer_goes_on(database: Path, tmp_path: Path) -> None:
     stop, wrote = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -104,7 +101,7 @@ def test_copies_are_consistent_while_a_writer_goes_on(
         assert wrote.wait(30)
         for n in range(3):
             with ExitStack() as stack:
-                source = source_of(prepare(stack, database))
+                source = source_of(prepare(stack, database, pages=50))
                 assert source.grade is Consistency.APPLICATION
                 copy = tmp_path / f"copy{n}"
                 shutil.copyfile(source.path, copy)
@@ -114,16 +111,13 @@ def test_copies_are_consistent_while_a_writer_goes_on(
         writer.join()
 
 
-def test_a_writer_between_all_steps_is_held_back_in_the_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_between_all_steps_is_held_back_in_the_end(tmp_path: Path) -> None:
     path = tmp_path / "busy.db"
     with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as db:
         db.execute("CREATE TABLE account (n INTEGER, pad TEXT)")
         db.execute("BEGIN")
         db.executemany("INSERT INTO account VALUES (?, ?)", [(1, "x" * 3000)] * 500)
         db.execute("COMMIT")
-        monkeypatch.setattr(sqlite, "_PAGES", 50)
         answers: list[str] = []
 
         def write(count: int) -> None:
@@ -135,7 +129,7 @@ def test_a_writer_between_all_steps_is_held_back_in_the_end(
                 answers.append("written")
 
         with ExitStack() as stack:
-            source = source_of(sqlite.prepare_database(stack, path, write))
+            source = source_of(sqlite.prepare_database(stack, path, write, pages=50))
             copy = tmp_path / "copy"
             shutil.copyfile(source.path, copy)
     assert "written" in answers
