@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.base import durable_files
 from holdfast.base.durable_files import (
     durable_file,
     rename_unless_taken,
@@ -97,7 +96,7 @@ def test_a_name_that_is_taken_is_left_alone(
         def link(source: Path, target: Path) -> None:
             raise OSError(errno.EPERM, "no hard links here")
 
-        monkeypatch.setattr(durable_files.os, "link", link)
+        monkeypatch.setattr(os, "link", link)
     temporary, path = tmp_path / "temporary", tmp_path / "name"
     temporary.write_bytes(b"new")
     rename_unless_taken(temporary, path)

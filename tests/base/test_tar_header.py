@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -42,7 +43,9 @@ def read(data: bytes) -> TarHeader:
 
 
 @given(_NAMES, _NAMES, st.sampled_from(sorted(_KINDS)), st.integers(0, 1 << 40), st.sampled_from([1, 2]))
-def test_what_tarfile_writes_is_read(name: str, target: str, kind: bytes, size: int, form: int) -> None:
+def test_what_tarfile_writes_is_read(
+    name: str, target: str, kind: bytes, size: int, form: Literal[0, 1, 2]
+) -> None:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = _KINDS[kind], target if kind == LINK else ""
     info.size, info.mode, info.mtime = size if kind == FILE else 0, 0o640, 1_700_000_000

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.durable_files import PARTIAL_SUFFIX
 from holdfast.base.errors import Refused
-from holdfast.base.targets import PARTIAL_SUFFIX, DeviceTarget, FileTarget, TargetError, check_free, is_device
+from holdfast.base.targets import DeviceTarget, FileTarget, TargetError, check_free, is_device
 from support.basics import need
 from support.cli import Place, files, flip_byte
 
