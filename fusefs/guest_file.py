@@ -11,7 +11,7 @@ from holdfast.formats.guests.values.values import Extent, GuestDamaged
 from holdfast.repo.snapshots.snapshot import BadRange
 
 
-class OpenDisk(Protocol):
+class DiskHandle(Protocol):
     """The disk, open for reading."""
 
     async def read(self, offset: int, length: int) -> Buffer: ...
@@ -26,7 +26,7 @@ class MappedFile:
     """
 
     def __init__(
-        self, extents: Sequence[Extent], size: int, disk: OpenDisk, bad: Sequence[BadRange] = ()
+        self, extents: Sequence[Extent], size: int, disk: DiskHandle, bad: Sequence[BadRange] = ()
     ) -> None:
         self._extents = extents
         self._starts = [extent.start for extent in extents]

@@ -16,7 +16,7 @@ from holdfast.base.lru import Lru
 from holdfast.formats.guests.client.open_disk import Guest
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestMissing, NodeType
 from holdfast.fusefs.guest_disks import GuestDisks
-from holdfast.fusefs.guest_file import MappedFile, OpenDisk, ParsedFile
+from holdfast.fusefs.guest_file import DiskHandle, MappedFile, ParsedFile
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, split_number
 from holdfast.repo.snapshots.snapshot import Item
@@ -40,7 +40,7 @@ Opened = MappedFile | ParsedFile
 class GuestTree:
     """Event loop only. `open_disk` opens a disk's raw bytes."""
 
-    def __init__(self, disks: GuestDisks, open_disk: Callable[[Item], OpenDisk]) -> None:
+    def __init__(self, disks: GuestDisks, open_disk: Callable[[Item], DiskHandle]) -> None:
         self._disks = disks
         self._open_disk = open_disk
         self._slots = Slots()

@@ -29,7 +29,7 @@ _Name = tuple[bytes, int, Node | Entry]
 """A name in a listing, its inode number, and what it stands for."""
 
 
-class OpenFolder(Protocol):
+class DirectoryHandle(Protocol):
     """Something that is open for reading its names."""
 
     async def names_from(self, position: int) -> Sequence[_Name]:
@@ -37,7 +37,7 @@ class OpenFolder(Protocol):
         ...
 
 
-class OpenFile(Protocol):
+class FileHandle(Protocol):
     """Something that is open for reading."""
 
     async def read(self, offset: int, length: int) -> Buffer: ...
@@ -48,7 +48,7 @@ class OpenFile(Protocol):
 class Opener(Protocol):
     """Opens what is stored."""
 
-    def open(self, node: Node) -> OpenFile:
+    def open(self, node: Node) -> FileHandle:
         """A file that is neither a text nor in a guest."""
         ...
 
@@ -112,8 +112,8 @@ class HoldfastOperations(ReadOnly):
         self._stored_bytes = stored_bytes
         self._attributes: dict[int, EntryAttributes] = {}
         self._generation = live.generation
-        self._files: dict[int, OpenFile] = {}
-        self._folders: dict[int, OpenFolder] = {}
+        self._files: dict[int, FileHandle] = {}
+        self._folders: dict[int, DirectoryHandle] = {}
         self._next_handle = 1
 
     @handler
@@ -145,7 +145,7 @@ class HoldfastOperations(ReadOnly):
 
     @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        folder: OpenFolder
+        folder: DirectoryHandle
         if is_guest(inode):
             folder = self._guests.folder(inode)
             await folder.names_from(0)  # what cannot be read is better told now
@@ -252,7 +252,7 @@ class HoldfastOperations(ReadOnly):
             await self._opener.load(node)
         return node.children
 
-    def _open(self, node: Node) -> OpenFile:
+    def _open(self, node: Node) -> FileHandle:
         if is_directory(node):
             raise FUSEError(errno.EISDIR)
         return OpenText(node) if isinstance(node, TextNode) else self._opener.open(node)

@@ -29,7 +29,7 @@ from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
-from holdfast.fusefs.operations import HoldfastOperations, OpenFile
+from holdfast.fusefs.operations import FileHandle, HoldfastOperations
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.view_file import OpenView
 from holdfast.repo.core.reader import Reader
@@ -77,7 +77,7 @@ def run_session(
     operations = HoldfastOperations(
         live,
         _ownership(options),
-        _Opener(reader, bridge, open_disk),
+        _NodeOpener(reader, bridge, open_disk),
         GuestTree(guests, open_disk),
         lambda: catalog.stored_bytes,
     )
@@ -92,7 +92,7 @@ def run_session(
 
 
 @dataclass(frozen=True, slots=True)
-class _Opener:
+class _NodeOpener:
     """What `HoldfastOperations` opens files with."""
 
     reader: Reader
@@ -100,7 +100,7 @@ class _Opener:
     open_disk: Callable[[Item], StoredFileHandle]
     loading: dict[str, Flight[Iterable[RepositoryError]]] = field(default_factory=dict)
 
-    def open(self, node: Node) -> OpenFile:
+    def open(self, node: Node) -> FileHandle:
         match node:
             case ItemNode():
                 return self.open_disk(node.item)

@@ -8,7 +8,7 @@ from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer
 from holdfast.formats.disks.base.view import View, ViewPart
 from holdfast.fusefs.bridge import Bridge
-from holdfast.fusefs.guest_file import OpenDisk
+from holdfast.fusefs.guest_file import DiskHandle
 
 
 class OpenView:
@@ -18,7 +18,7 @@ class OpenView:
     answered like the disk itself.
     """
 
-    def __init__(self, view: View, disk: OpenDisk, bridge: Bridge) -> None:
+    def __init__(self, view: View, disk: DiskHandle, bridge: Bridge) -> None:
         self._view = view
         self._disk = disk
         self._bridge = bridge

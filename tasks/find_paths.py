@@ -10,14 +10,14 @@ from holdfast.base.types import ProgressFunction
 from holdfast.repo.snapshots.select import filter_snapshots, select_one
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.tasks.snapshot_trees import SnapshotTrees
-from holdfast.tree.search.findings import Findings
+from holdfast.tree.search.findings import SearchFindings
 from holdfast.tree.search.pattern import Pattern
 from holdfast.tree.search.search import Search
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which snapshots are searched: those that pass all filters; empty ones let all pass."""
+    """Which snapshots are searched: those that pass all filters. Empty ones let all pass, also of logs."""
 
     names: Collection[str] = ()
     tags: Collection[str] = ()
@@ -26,8 +26,7 @@ class Wanted:
 
     def choose(self, snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
         """Raises NotFound when none passes, and as `select_one` does."""
-        # Whoever names a snapshot of a log archive means it.
-        kinds = self.kinds or (tuple(SubjectKind) if self.selectors else ())
+        kinds = self.kinds or tuple(SubjectKind)
         chosen = filter_snapshots(snapshots, names=self.names, tags=self.tags, kinds=kinds)
         if self.selectors:
             ids = {select_one(snapshots, selector).id for selector in self.selectors}
@@ -55,7 +54,7 @@ class PathSearch:
         """How many disks will be walked."""
         return sum(search.walks(group) for group, search in self._searches)
 
-    def run(self, walked: ProgressFunction) -> list[tuple[StoredSnapshot, Findings]]:
+    def run(self, walked: ProgressFunction) -> list[tuple[StoredSnapshot, SearchFindings]]:
         """What was found, with the newest snapshot of each subject; `walked` counts disks."""
         for group, search in self._searches:
             for stored in group:

@@ -14,7 +14,7 @@ from holdfast.base.types import ProgressFunction
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.values.naming import to_bytes
 from holdfast.tasks.restore_errors import InsideRepository, NeedsDirectory, TargetExists
-from holdfast.tree.extract.extractor import Event, ExtractOptions, Extractor
+from holdfast.tree.extract.extractor import ExtractEvent, ExtractOptions, Extractor
 from holdfast.tree.nodes import Node, is_directory
 from holdfast.tree.snapshot_tree import SnapshotTree
 
@@ -62,7 +62,7 @@ class GuestRestore:
         self._options = options
         self.bits_dropped = 0
 
-    def run(self, tree: SnapshotTree, node: Node, add: ProgressFunction) -> Iterator[Event]:
+    def run(self, tree: SnapshotTree, node: Node, add: ProgressFunction) -> Iterator[ExtractEvent]:
         """Restore; each name is told when it is done. Raises as Extractor does."""
         with closing(TargetFolder.top(self._target.directory, overwrite=self._options.overwrite)) as top:
             extractor = Extractor(self._contents, top, self._options, add)

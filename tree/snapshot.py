@@ -133,8 +133,10 @@ class _Builder:
 
     def _add_document(self) -> None:
         top = self._directories[""]
-        is_vm = self._stored.snapshot.subject.kind is SubjectKind.VM
-        names = ["vm.json", "snapshot.json"] if is_vm else ["snapshot.json"]
+        kind = self._stored.snapshot.subject.kind
+        if kind is SubjectKind.LOGS:  # a few files of an archive, which is shown as a whole
+            return
+        names = ["vm.json", "snapshot.json"] if kind is SubjectKind.VM else ["snapshot.json"]
         free = next((name for name in names if name not in top), None)
         if free is not None:
             top[free] = TextNode(free, f"{self._key} document", about_snapshot(self._stored), self._mtime)

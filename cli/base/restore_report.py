@@ -13,7 +13,7 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.tasks.restore_files import RAW, RestoreJob, RestoreOptions
-from holdfast.tree.extract.extractor import Event, Outcome
+from holdfast.tree.extract.extractor import ExtractEvent, ExtractOutcome
 
 _TOLD: Final = 20
 """Warnings of a kind on a terminal; JSON has all."""
@@ -70,14 +70,14 @@ class GuestReport:
     def __init__(self, settings: RunSettings, target: str) -> None:
         self._output = settings.output
         self._target = target
-        self._counts: Counter[Outcome] = Counter()
+        self._counts: Counter[ExtractOutcome] = Counter()
         self._bytes = 0
         self._began = time.monotonic()
 
-    def add(self, event: Event) -> None:
+    def add(self, event: ExtractEvent) -> None:
         self._counts[event.outcome] += 1
         self._bytes += event.size
-        if event.outcome is Outcome.RESTORED:
+        if event.outcome is ExtractOutcome.RESTORED:
             return
         path, kind = to_text(event.path) or ".", event.outcome.value
         if self._output.json:
@@ -86,30 +86,30 @@ class GuestReport:
         told = self._counts[event.outcome]
         if told > _TOLD and not self._output.verbose:
             return
-        tell = self._output.note if event.outcome is Outcome.SKIPPED else self._output.warn
-        words = "" if event.outcome is Outcome.FLAWED else "not restored: "
+        tell = self._output.note if event.outcome is ExtractOutcome.SKIPPED else self._output.warn
+        words = "" if event.outcome is ExtractOutcome.FLAWED else "not restored: "
         more = "; there may be more: -v shows all" if told == _TOLD and not self._output.verbose else ""
         tell(f"{escape(path)}: {words}{event.reason}{more}")
 
     def end(self, bits_dropped: int) -> ExitCode:
         """The summary. FAILED when there was nothing that could be restored."""
         counts, seconds = self._counts, time.monotonic() - self._began
-        restored = counts[Outcome.RESTORED] + counts[Outcome.FLAWED]
+        restored = counts[ExtractOutcome.RESTORED] + counts[ExtractOutcome.FLAWED]
         self._output.message(
             "summary",
             action="restore",
             target=self._target,
             restored=restored,
-            flawed=counts[Outcome.FLAWED],
-            skipped=counts[Outcome.SKIPPED],
-            failed=counts[Outcome.FAILED],
+            flawed=counts[ExtractOutcome.FLAWED],
+            skipped=counts[ExtractOutcome.SKIPPED],
+            failed=counts[ExtractOutcome.FAILED],
             setuid_dropped=bits_dropped,
             size=self._bytes,
             seconds=round(seconds, 3),
         )
-        if counts[Outcome.SKIPPED]:
+        if counts[ExtractOutcome.SKIPPED]:
             self._output.note(
-                f"{count(counts[Outcome.SKIPPED], 'special file')} left out; --special makes them"
+                f"{count(counts[ExtractOutcome.SKIPPED], 'special file')} left out; --special makes them"
             )
         if bits_dropped:
             self._output.note(
@@ -119,6 +119,10 @@ class GuestReport:
             f"restored {count(restored, 'name')}, {size(self._bytes)} in files, to {escape(self._target)} in "
             f"{duration(seconds)} ({rate(self._bytes, seconds)})"
         )
-        if counts[Outcome.FAILED] and not restored:
+        if counts[ExtractOutcome.FAILED] and not restored:
             return ExitCode.FAILED
-        return ExitCode.PARTIAL if counts[Outcome.FAILED] or counts[Outcome.FLAWED] else ExitCode.DONE
+        return (
+            ExitCode.PARTIAL
+            if counts[ExtractOutcome.FAILED] or counts[ExtractOutcome.FLAWED]
+            else ExitCode.DONE
+        )

@@ -33,13 +33,13 @@ def show_listing(settings: RunSettings, tree: SnapshotTree, node: Node, *, recur
         {"snapshot": stored.id, "short_id": stored.id[:SHORT_ID], "items": [_document(one) for one in nodes]}
     )
     above = f"{node.path}/" if node.path else ""
-    folded: dict[str, _Folded] = {}
+    folded: dict[str, _DirectoryRow] = {}
     rows: list[list[str]] = []
     for one in nodes:
         inner, deeper, _ = one.path[len(above) :].partition("/")
         is_deep = deeper and one is not node and not isinstance(one, ItemNode | ImageNode)
         if is_deep and not recursive:
-            folded.setdefault(f"{above}{inner}/", _Folded()).add(one)
+            folded.setdefault(f"{above}{inner}/", _DirectoryRow()).add(one)
         else:
             rows.append(_row(one))
     rows += [directory.row(path) for path, directory in folded.items()]
@@ -60,7 +60,7 @@ def _below(node: Node) -> Iterator[Node]:
 
 
 @dataclass(slots=True)
-class _Folded:
+class _DirectoryRow:
     """A directory of virtual files that is one line."""
 
     files: list[Node] = field(default_factory=list)

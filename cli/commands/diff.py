@@ -23,6 +23,12 @@ from holdfast.tasks.snapshot_trees import SnapshotTrees
 from holdfast.tree.compare.comparison import Comparison
 from holdfast.tree.compare.difference import Change, Difference, State
 
+_TABLES: Final = {
+    ("rows",): ["rows changed"],
+    ("definition",): ["only definition"],
+    ("rows", "definition"): ["rows changed, definition too"],
+}
+"""What of a table is not the same, in words."""
 _SIGNS: Final = {Change.ADDED: "+", Change.REMOVED: "-", Change.MODIFIED: "M"}
 
 
@@ -44,18 +50,18 @@ def diff_command(
     each: bool,
     luks: Sequence[str],
 ) -> ExitCode:
-    """Show what changed between two snapshots: items, and files inside guests.
+    """Show what changed between two snapshots: items, tables, and files inside guests.
 
     \b
     holdfast diff web01                                  # the latest and the one before
     holdfast diff web01@2026-11-16 web01@latest
     holdfast diff web01@2026-11-16 web01@latest files/sda/p1/etc
 
-    + added, - removed, M modified and what: content, mode, owner, time, type, target, device. A folder that
-    was added or removed is one line; --all names what is in it. Content is compared wherever the disks differ
-    beneath a file, so a change with a forged time is shown; a file that is stored compressed, encrypted or
-    inside its inode is trusted if its inode and both its times are as they were. With --json a change is a
-    line.
+    + added, - removed, M modified and what: content, mode, owner, time, type, target, device; rows or only
+    the definition of a dump's table. A folder that was added or removed is one line; --all names what is in
+    it. Content is compared wherever the disks differ beneath a file, so a change with a forged time is shown;
+    a file that is stored compressed, encrypted or inside its inode is trusted if its inode and both its times
+    are as they were. With --json a change is a line.
     """
     with settings.opened(index=True) as repository:
         found = settings.snapshots(repository).good
@@ -68,7 +74,7 @@ def diff_command(
             after = select_one(found, name)
         trees = SnapshotTrees.of(repository, luks)
         with trees.open(before) as a, trees.open(after) as b:
-            report = _Report(settings, stat=stat, each=each)
+            report = _DiffReport(settings, stat=stat, each=each)
             report.begin(before, after)
             comparison = Comparison(trees.reader, trees.files.contents, a, b)
             for difference in comparison.run(
@@ -88,14 +94,14 @@ def _before(snapshots: Sequence[StoredSnapshot], of: StoredSnapshot) -> StoredSn
     return same[at - 1]
 
 
-class _Report:
+class _DiffReport:
     """Prints differences as they are found, and sums them up."""
 
     def __init__(self, settings: RunSettings, *, stat: bool, each: bool) -> None:
         self._output = settings.output
         self._stat = stat
         self._folds = not each and not settings.output.json
-        self._folded: _Folded | None = None
+        self._folded: _FoldedDirectory | None = None
         self._counts: Counter[Change] = Counter()
         self._bytes: Counter[Change] = Counter()
 
@@ -120,7 +126,7 @@ class _Report:
             return
         self._unfold()
         if self._folds and change is not Change.MODIFIED and state and state.type == "folder":
-            self._folded = _Folded(difference)
+            self._folded = _FoldedDirectory(difference)
             return
         self._output.message("change", **_document(difference))
         self._output.result(_line(difference))
@@ -148,7 +154,7 @@ class _Report:
         return ExitCode.DONE
 
 
-class _Folded:
+class _FoldedDirectory:
     """A folder that was added or removed, and what came after it that is below: one line for all."""
 
     def __init__(self, folder: Difference) -> None:
@@ -173,7 +179,7 @@ class _Folded:
 
 def _line(difference: Difference) -> str:
     before, after = difference.before, difference.after
-    told = [_what(name, before, after) for name in difference.what]
+    told = [*_TABLES.get(difference.what, ())] or [_what(name, before, after) for name in difference.what]
     if difference.differing and after:
         told.append(f"up to {size(difference.differing)} of {size(after.size)} differ")
     details = f"  ({', '.join(told)})" if told else ""

@@ -21,7 +21,7 @@ from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
 from holdfast.tasks.find_paths import PathSearch, Wanted
 from holdfast.tasks.snapshot_trees import SnapshotTrees
-from holdfast.tree.search.findings import Findings, Version
+from holdfast.tree.search.findings import SearchFindings, Version
 from holdfast.tree.search.pattern import Pattern
 
 
@@ -79,7 +79,7 @@ def find_command(
     return _sum_up(settings, chosen, [findings for _, findings in found])
 
 
-def _show(settings: RunSettings, subject: Subject, findings: Findings) -> None:
+def _show(settings: RunSettings, subject: Subject, findings: SearchFindings) -> None:
     output = settings.output
     if findings.paths:
         output.result(escape(describe_subject(subject)))
@@ -127,7 +127,7 @@ def _snapshot(stored: StoredSnapshot) -> dict[str, str]:
 
 
 def _sum_up(
-    settings: RunSettings, snapshots: Sequence[StoredSnapshot], findings: Sequence[Findings]
+    settings: RunSettings, snapshots: Sequence[StoredSnapshot], findings: Sequence[SearchFindings]
 ) -> ExitCode:
     for found in findings:
         for path, text in found.unknown.items():

@@ -20,7 +20,7 @@ from holdfast.fusefs import guest_disks
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_disks import DiskKey, GuestDisks
-from holdfast.fusefs.guest_file import OpenDisk
+from holdfast.fusefs.guest_file import DiskHandle
 from holdfast.fusefs.guest_folder import GuestFolder, Page
 from holdfast.fusefs.guest_tree import GuestTree
 from holdfast.fusefs.inodes import Inodes
@@ -52,7 +52,7 @@ class Direct(GuestDisks):
 
 
 def open_tree(guest: MemoryGuest) -> GuestTree:
-    def no_disk(item: Item) -> OpenDisk:
+    def no_disk(item: Item) -> DiskHandle:
         raise AssertionError
 
     return GuestTree(Direct(guest), no_disk)

@@ -10,7 +10,7 @@ from holdfast.repo.chunks.recipe import Extent, Recipe
 from holdfast.repo.core.reader import Reader
 
 
-class _Part(NamedTuple):
+class _StoredPart(NamedTuple):
     """`length` bytes: `data`, or those of an extent from `start` in the stored file when it is None."""
 
     length: int
@@ -40,34 +40,34 @@ def same_bytes(reader: Reader, one: Stored, other: Stored) -> bool:
     return p is q  # both at the end
 
 
-def _parts(recipe: Recipe, pieces: Iterable[Piece]) -> Iterator[_Part]:
+def _parts(recipe: Recipe, pieces: Iterable[Piece]) -> Iterator[_StoredPart]:
     for piece in pieces:
         if piece.data is not None:
             if piece.length:
-                yield _Part(piece.length, piece.data, None, 0)
+                yield _StoredPart(piece.length, piece.data, None, 0)
             continue
         end = piece.start + piece.length
         for extent in recipe.extents(piece.start, end):
             first, last = max(piece.start, extent.start), min(end, extent.start + extent.length)
-            yield _Part(last - first, None, extent, first)
+            yield _StoredPart(last - first, None, extent, first)
 
 
-def _behind(part: _Part, length: int) -> _Part | None:
+def _behind(part: _StoredPart, length: int) -> _StoredPart | None:
     """What is left of a part behind its first `length` bytes."""
     if part.length == length:
         return None
     data = part.data[length:] if part.data is not None else None
-    return _Part(part.length - length, data, part.extent, part.start + length)
+    return _StoredPart(part.length - length, data, part.extent, part.start + length)
 
 
-def _is_same_place(p: _Part, q: _Part) -> bool:
+def _is_same_place(p: _StoredPart, q: _StoredPart) -> bool:
     """Whether both begin at one byte of one chunk, or both are holes."""
     if p.extent is None or q.extent is None or p.extent.id != q.extent.id:
         return False
     return p.extent.id is None or p.start - p.extent.start == q.start - q.extent.start
 
 
-def _bytes(reader: Reader, part: _Part, length: int) -> bytes:
+def _bytes(reader: Reader, part: _StoredPart, length: int) -> bytes:
     if part.data is not None:
         return part.data[:length]
     assert part.extent is not None

@@ -41,7 +41,7 @@ class ExtractOptions:
     sparse: bool = True
 
 
-class Outcome(Enum):
+class ExtractOutcome(Enum):
     """What became of a name."""
 
     RESTORED = "restored"
@@ -53,10 +53,10 @@ class Outcome(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ExtractEvent:
     """Something was restored, or not. `path` is below the target."""
 
-    outcome: Outcome
+    outcome: ExtractOutcome
     path: bytes
     type: NodeType
     size: int = 0
@@ -74,7 +74,7 @@ class _Level:
 
 
 @dataclass(slots=True)
-class _Volume:
+class _VolumeState:
     """What is remembered of a volume while it is restored. `names` are files with names still to come: where
     the first one is, which file it is, how many are left."""
 
@@ -85,7 +85,7 @@ class _Volume:
 
 
 class Extractor:
-    """Restores into one folder. Yields an Event for each name; what fails is told and the rest goes on.
+    """Restores into one directory. Yields an ExtractEvent for each name; what fails is told too.
 
     Raises TargetError when the target's file system is full or broken, GuestError when a parser keeps
     failing. A file that fails, or that an interruption catches, is removed; folders get their attributes
@@ -103,7 +103,7 @@ class Extractor:
         self.bits_dropped = 0
         """Files and folders that have lost their setuid or setgid bit."""
 
-    def run(self, tree: SnapshotTree, node: Node, name: bytes = b"") -> Iterator[Event]:
+    def run(self, tree: SnapshotTree, node: Node, name: bytes = b"") -> Iterator[ExtractEvent]:
         """Restore a node that leads into a guest: to `name` in the top directory, or what a directory holds
         into the top directory itself, which becomes that directory if it was not there."""
         if isinstance(node, TextNode):
@@ -111,7 +111,7 @@ class Extractor:
         elif isinstance(node, DirectoryNode | DiskNode):
             yield from self._volumes(tree, node, self._top, b"")
         elif isinstance(node, GuestNode) and not node.is_directory:
-            volume = _Volume(tree.opened(node.disk), node.volume.path)
+            volume = _VolumeState(tree.opened(node.disk), node.volume.path)
             yield from self._one(volume, self._top, Found(name, node.entry))
         elif isinstance(node, GuestNode):
             into = self._top.below([])
@@ -120,7 +120,7 @@ class Extractor:
 
     def _volumes(
         self, tree: SnapshotTree, node: DirectoryNode | DiskNode, folder: TargetFolder, path: bytes
-    ) -> Iterator[Event]:
+    ) -> Iterator[ExtractEvent]:
         """`files`, a disk or `lvm` in it: a directory for each volume."""
         for text, child in sorted(tree.children(node).items()):
             name = to_bytes(text)
@@ -138,7 +138,7 @@ class Extractor:
             except OSError as error:
                 yield _failed(below, NodeType.FOLDER, _bearable(error))
 
-    def _text(self, node: TextNode, folder: TargetFolder, name: bytes, path: bytes) -> Iterator[Event]:
+    def _text(self, node: TextNode, folder: TargetFolder, name: bytes, path: bytes) -> Iterator[ExtractEvent]:
         try:
             with folder.new_file(name) as fd:
                 write_all_at(fd, 0, node.data)
@@ -146,13 +146,13 @@ class Extractor:
         except OSError as error:
             yield _failed(path, NodeType.FILE, _bearable(error))
             return
-        yield Event(Outcome.RESTORED, path, NodeType.FILE, len(node.data))
+        yield ExtractEvent(ExtractOutcome.RESTORED, path, NodeType.FILE, len(node.data))
 
     def _tree(
         self, tree: SnapshotTree, node: GuestNode, into: TargetFolder, path: bytes, *, own: bool
-    ) -> Iterator[Event]:
+    ) -> Iterator[ExtractEvent]:
         """A folder with all below it. Closes `into`, which gets the folder's attributes if it is `own`."""
-        volume = _Volume(tree.opened(node.disk), node.volume.path)
+        volume = _VolumeState(tree.opened(node.disk), node.volume.path)
         stack: list[_Level] = []
         try:
             stack.append(self._level(volume, into, path, node.entry, 0))
@@ -173,7 +173,9 @@ class Extractor:
             for level in stack:
                 level.folder.close()
 
-    def _level(self, volume: _Volume, folder: TargetFolder, path: bytes, entry: Entry, depth: int) -> _Level:
+    def _level(
+        self, volume: _VolumeState, folder: TargetFolder, path: bytes, entry: Entry, depth: int
+    ) -> _Level:
         try:
             volume.guard.enter(entry.inode, depth)
             names = told(listed(volume.disk.guest, volume.name, entry.inode), path + b"/" if path else b"")
@@ -182,7 +184,7 @@ class Extractor:
             raise
         return _Level(folder, path, entry, names)
 
-    def _enter(self, volume: _Volume, stack: list[_Level], found: Found) -> Iterator[Event]:
+    def _enter(self, volume: _VolumeState, stack: list[_Level], found: Found) -> Iterator[ExtractEvent]:
         try:
             folder = stack[-1].folder.folder(_name(found))
         except OSError as error:
@@ -194,7 +196,7 @@ class Extractor:
             volume.guard.failed(error)
             yield _failed(found.path, NodeType.FOLDER, error)
 
-    def _leave(self, volume: _Volume, level: _Level) -> Event:
+    def _leave(self, volume: _VolumeState, level: _Level) -> ExtractEvent:
         """A folder is complete: its attributes. One that was there before keeps its own unless it may be
         overwritten."""
         flaws: list[str] = []
@@ -204,7 +206,7 @@ class Extractor:
             self.bits_dropped += self._attributes.drops(level.entry)
         return _done(level.path, level.entry, flaws)
 
-    def _one(self, volume: _Volume, folder: TargetFolder, found: Found) -> Iterator[Event]:
+    def _one(self, volume: _VolumeState, folder: TargetFolder, found: Found) -> Iterator[ExtractEvent]:
         """Anything but a folder."""
         path, entry = found
         try:
@@ -217,7 +219,9 @@ class Extractor:
                 folder.node(_name(found), FILE_FORMATS[entry.type] | 0o600, entry.device)
                 yield _done(path, entry, self._attributes.of_special(folder, _name(found), entry))
             else:
-                yield Event(Outcome.SKIPPED, path, entry.type, reason=f"is a {entry.type.value}")
+                yield ExtractEvent(
+                    ExtractOutcome.SKIPPED, path, entry.type, reason=f"is a {entry.type.value}"
+                )
         except (GuestError, RepositoryError) as error:
             volume.guard.failed(error)
             yield _failed(path, entry.type, error)
@@ -226,10 +230,10 @@ class Extractor:
         except OSError as error:
             yield _failed(path, entry.type, _bearable(error))
 
-    def _file(self, volume: _Volume, folder: TargetFolder, found: Found) -> Event:
+    def _file(self, volume: _VolumeState, folder: TargetFolder, found: Found) -> ExtractEvent:
         path, entry = found
         if entry.inode in volume.names and self._second_name(volume, folder, found):
-            return Event(Outcome.RESTORED, path, entry.type)
+            return ExtractEvent(ExtractOutcome.RESTORED, path, entry.type)
         with folder.new_file(_name(found)) as fd:
             os.ftruncate(fd, entry.size)
             if not self._options.sparse and entry.size:
@@ -246,7 +250,7 @@ class Extractor:
             flaws.append(f"{zeros} bytes could not be read when this was backed up, and are zeros")
         return _done(path, entry, flaws)
 
-    def _fill(self, fd: int, volume: _Volume, entry: Entry) -> None:
+    def _fill(self, fd: int, volume: _VolumeState, entry: Entry) -> None:
         written = 0
         for start, data in self._contents.pieces(volume.disk, volume.name, entry):
             if not is_zero(data):
@@ -255,7 +259,7 @@ class Extractor:
             self._add(len(data))
         self._add(entry.size - written)
 
-    def _second_name(self, volume: _Volume, folder: TargetFolder, found: Found) -> bool:
+    def _second_name(self, volume: _VolumeState, folder: TargetFolder, found: Found) -> bool:
         """Another name of a file that was restored already. False when its first one is not there any more:
         then it is restored anew."""
         first, status, left = volume.names[found.entry.inode]
@@ -275,7 +279,7 @@ class Extractor:
             del volume.names[found.entry.inode]
         return True
 
-    def _xattrs(self, volume: _Volume, entry: Entry, flaws: list[str]) -> Mapping[bytes, bytes]:
+    def _xattrs(self, volume: _VolumeState, entry: Entry, flaws: list[str]) -> Mapping[bytes, bytes]:
         if entry.plain:
             return {}
         try:
@@ -291,15 +295,15 @@ def _name(found: Found) -> bytes:
     return found.path.rpartition(b"/")[2]
 
 
-def _done(path: bytes, entry: Entry, flaws: list[str]) -> Event:
-    outcome = Outcome.FLAWED if flaws else Outcome.RESTORED
+def _done(path: bytes, entry: Entry, flaws: list[str]) -> ExtractEvent:
+    outcome = ExtractOutcome.FLAWED if flaws else ExtractOutcome.RESTORED
     size = entry.size if entry.type is NodeType.FILE else 0
-    return Event(outcome, path, entry.type, size, "; ".join(flaws))
+    return ExtractEvent(outcome, path, entry.type, size, "; ".join(flaws))
 
 
-def _failed(path: bytes, type_: NodeType, error: Exception) -> Event:
+def _failed(path: bytes, type_: NodeType, error: Exception) -> ExtractEvent:
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return Event(Outcome.FAILED, path, type_, reason=reason)
+    return ExtractEvent(ExtractOutcome.FAILED, path, type_, reason=reason)
 
 
 def _bearable(error: OSError) -> OSError:

@@ -40,7 +40,7 @@ class NotSearched:
 
 
 @dataclass(slots=True)
-class Findings:
+class SearchFindings:
     """Versions by path, each in the order of the first snapshot that has them."""
 
     paths: dict[str, dict[Match, Version]] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from holdfast.tree.nodes import (
     node_type,
     walk_nodes,
 )
-from holdfast.tree.search.findings import Findings, Match, NotSearched
+from holdfast.tree.search.findings import Match, NotSearched, SearchFindings
 from holdfast.tree.search.pattern import Pattern
 from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.virtual import table_name
@@ -44,7 +44,7 @@ class Search:
         self._inner = prefix.startswith("/")
         self._prefix = prefix.strip("/")
         self._known: dict[str, _Known] = {}
-        self.findings = Findings()
+        self.findings = SearchFindings()
 
     def walks(self, snapshots: Sequence[StoredSnapshot]) -> int:
         """How many disks `snapshot` will walk for these, if all of them can be read."""

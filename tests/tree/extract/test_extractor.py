@@ -21,7 +21,7 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, ItemKind
-from holdfast.tree.extract.extractor import Event, ExtractOptions, Extractor, Outcome
+from holdfast.tree.extract.extractor import ExtractEvent, ExtractOptions, Extractor, ExtractOutcome
 from holdfast.tree.nodes import DiskNode
 from holdfast.tree.snapshot_tree import SnapshotTree
 from support.basics import ignore, make_snapshot, make_stored, need, put_item, random_bytes
@@ -31,7 +31,7 @@ SIZE = 3 << 20
 DATA = random_bytes(SIZE, 5)
 BAD = BadRange(1 << 20, 4096, "I/O error")
 
-Run: TypeAlias = Callable[..., list[Event]]
+Run: TypeAlias = Callable[..., list[ExtractEvent]]
 """`extract` of the test's folders."""
 
 
@@ -65,7 +65,7 @@ def extract(
     *,
     name: bytes = b"",
     **options: Any,
-) -> list[Event]:
+) -> list[ExtractEvent]:
     """Everything that a restore of the path tells."""
     disk = subject.tree.resolve("files/sda")
     assert isinstance(disk, DiskNode)
@@ -80,7 +80,7 @@ def extract(
 
 @pytest.fixture
 def run(subject: Subject, memory_repository: Repository, tmp_path: Path) -> Run:
-    def call(guest: MemoryGuest, path: str = "files/sda/p1", **options: Any) -> list[Event]:
+    def call(guest: MemoryGuest, path: str = "files/sda/p1", **options: Any) -> list[ExtractEvent]:
         return extract(subject, memory_repository, guest, tmp_path / "out", path, **options)
 
     return call
@@ -91,7 +91,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def outcomes(events: list[Event]) -> dict[str, str]:
+def outcomes(events: list[ExtractEvent]) -> dict[str, str]:
     return {os.fsdecode(event.path): event.outcome.value for event in events}
 
 
@@ -211,7 +211,7 @@ def test_an_owner_that_means_nobody_is_told(run: Run) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", uid=0xFFFF_FFFF)
     events = run(guest, owners=True)
-    assert events[0].outcome is Outcome.FLAWED
+    assert events[0].outcome is ExtractOutcome.FLAWED
     assert "owner not set" in events[0].reason
 
 
@@ -239,7 +239,7 @@ def test_names_that_lead_elsewhere_are_refused(name: bytes, run: Run, out: Path)
     guest.file(2, b"good", b"good")
     events = run(guest)
     assert outcomes(events)["good"] == "restored"
-    assert sum(event.outcome is Outcome.FAILED for event in events) == 3
+    assert sum(event.outcome is ExtractOutcome.FAILED for event in events) == 3
     assert {path.name for path in out.parent.iterdir()} == {"out", "cache"}
     assert {str(path.relative_to(out)) for path in out.rglob("*")} == {"d", "good"}
 
@@ -309,7 +309,9 @@ def test_what_fails_is_told_removed_and_the_rest_goes_on(run: Run, out: Path) ->
     guest.file(2, b"zz", b"fine")
     events = run(guest)
     reasons = {
-        os.fsdecode(event.path)[:8]: event.reason for event in events if event.outcome is Outcome.FAILED
+        os.fsdecode(event.path)[:8]: event.reason
+        for event in events
+        if event.outcome is ExtractOutcome.FAILED
     }
     assert reasons["unread"] == "no such block"
     assert reasons["folder"] == "torn"
@@ -323,7 +325,7 @@ def test_a_file_where_the_backup_could_not_read_is_flawed(run: Run) -> None:
     guest = MemoryGuest()
     guest.file(2, b"f", size=8192, extents=extents((0, 8192, BAD.offset - 100)))
     (event, _) = run(guest)
-    assert event.outcome is Outcome.FLAWED
+    assert event.outcome is ExtractOutcome.FLAWED
     assert "4096 bytes could not be read" in event.reason
 
 
