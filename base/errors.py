@@ -12,15 +12,23 @@ HoldfastError
 |   `-- Damaged                bytes are not what was written: kind, name, offset
 |       `-- MissingChunk       a chunk is in no pack
 |-- SourceError                the thing being backed up: the snapshot is marked partial
+|   |-- NotSeekable            neither a file nor a block device: only a stream can be read of it
 |   `-- StreamFailed           a command failed or a stream ended early: nothing is committed
 |-- NotFound                   no such snapshot, key or path inside a snapshot
+|   |-- NoSnapshots            the repository holds none
+|   |-- OnlyLogs               it holds none but those of log archives
+|   |-- NoSuchSnapshot         it holds others
+|   |-- NoSuchKeySlot          it has others
+|   `-- NotInTrash             nothing to bring back
 |-- Ambiguous                  a selector matches more than one
 `-- Refused                    would overwrite, empty a group, or is otherwise unsafe
+    `-- NeedsUnknown           damage hides what is still needed, so nothing may be deleted
 """
 
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 
 class HoldfastError(Exception):
@@ -89,6 +97,14 @@ class SourceError(HoldfastError):
     """A source could not be read as announced."""
 
 
+class NotSeekable(SourceError):
+    """A path is wanted that can be read anywhere, and this is a pipe, a terminal or a directory."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is neither a file nor a block device")
+        self.path = path
+
+
 class StreamFailed(SourceError):
     """A command exited non-zero or a stream ended before its trailer; nothing was committed."""
 
@@ -97,9 +113,33 @@ class NotFound(HoldfastError):
     """No such snapshot, key slot or path inside a snapshot."""
 
 
+class NoSnapshots(NotFound):
+    """The repository holds no snapshots at all."""
+
+
+class OnlyLogs(NotFound):
+    """The repository holds no snapshots but those of log archives, which no selector means."""
+
+
+class NoSuchSnapshot(NotFound):
+    """No snapshot fits the selector; there are others."""
+
+
+class NoSuchKeySlot(NotFound):
+    """No key slot has an ID that begins so."""
+
+
+class NotInTrash(NotFound):
+    """A snapshot that is to be brought back is not in the trash."""
+
+
 class Ambiguous(HoldfastError):
     """A selector matches more than one thing."""
 
 
 class Refused(HoldfastError):
     """The request would destroy something and was not confirmed by an option."""
+
+
+class NeedsUnknown(Refused):
+    """Nothing may be deleted: because of damage it cannot be told what snapshots need."""

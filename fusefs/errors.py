@@ -2,8 +2,26 @@
 
 from __future__ import annotations
 
-from holdfast.base.errors import HoldfastError
+from pathlib import Path
+
+from holdfast.base.errors import HoldfastError, Refused
 
 
 class MountFailed(HoldfastError):
     """The operating system or the FUSE tools did not do as asked; the message says what to type."""
+
+
+class MountTaken(Refused):
+    """There is a mount of ours already."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is mounted already")
+        self.path = path
+
+
+class MountDead(Refused):
+    """There is a mount of ours already, whose daemon is gone."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"the mount at {path} has lost its daemon")
+        self.path = path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from holdfast.base.errors import Refused
 from holdfast.base.mount_table import mounted_at
-from holdfast.fusefs.errors import MountFailed
+from holdfast.fusefs.errors import MountDead, MountFailed, MountTaken
 
 TYPE = "fuse.holdfast"
 _FUSE_DEVICE = Path("/dev/fuse")
@@ -41,9 +41,8 @@ def check_mountpoint(path: Path, location: Path | None) -> None:
     entry = mounted_at(path)
     if entry is not None and entry.type == TYPE:
         if is_dead(path):
-            remedy = f"`holdfast umount {path}` removes it, then mount again"
-            raise Refused(f"the mount at {path} has lost its daemon; {remedy}")
-        raise Refused(f"{path} is mounted already; `holdfast umount {path}` unmounts it")
+            raise MountDead(path)
+        raise MountTaken(path)
     try:
         with os.scandir(path) as children:
             stranger = next(children, None)

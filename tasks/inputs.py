@@ -26,10 +26,11 @@ from holdfast.ingest.sources.image import ImageSource
 from holdfast.ingest.sources.source import CommandSource, FileSource, Source, StreamSource
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.servers.base.folder import plan_folder
+from holdfast.tasks.source_errors import UnknownDirectory
 
 _SHORTEST: Final = 100
 """Bytes that no compressed nothing has: xz takes 32."""
-_NO_BITMAP: Final = "--bitmap: only a live disk (nbd://...) has dirty bitmaps; nothing was stored"
+_NO_BITMAP: Final = "only a live disk (nbd://...) has dirty bitmaps; nothing was stored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,12 +159,7 @@ def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageO
     if is_nbd_uri(path):
         return stack.enter_context(NbdSource(path, bitmap=options.bitmap))
     if Path(path).is_dir():
-        raise Refused(
-            f"{path} is a directory, and a virtual machine's export is backed up by itself; a folder of a "
-            "database's tool is taken whole with --kind database and nothing else; "
-            f"`tar -C {path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME` keeps "
-            "any other one whole"
-        )
+        raise UnknownDirectory(path)
     if kind in (None, SubjectKind.VM):
         image = _open_image(stack, Path(path), options)
         if image is not None:

@@ -28,6 +28,7 @@ from holdfast.repo.snapshots.snapshot import (
     StoredSnapshot,
     Subject,
 )
+from holdfast.tasks.source_errors import LogInUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,10 +206,7 @@ def _check_binlog(source: FileSource, *, current: bool) -> str:
     except Refused as error:
         raise Refused(f"{source.path} {error}") from None
     if head.in_use and not current:
-        raise Refused(
-            f"{source.path} is still being written; `FLUSH BINARY LOGS` makes the server close it; "
-            "--current takes it as it is, when the server is gone; nothing was stored"
-        )
+        raise LogInUse(source.path)
     return head.engine
 
 

@@ -6,9 +6,9 @@ import socket
 from pathlib import Path
 
 from holdfast import __version__
-from holdfast.base.errors import Refused
 from holdfast.formats.dumps.postgresql.control import CONTROL_HEAD, CONTROL_PATH, parse_control
 from holdfast.tasks.push_logs import Pusher
+from holdfast.tasks.source_errors import NoCluster
 
 
 def pusher() -> Pusher:
@@ -17,16 +17,13 @@ def pusher() -> Pusher:
 
 
 def system_id_in(folder: Path) -> str:
-    """The system identifier of the cluster whose data directory this is. Raises Refused."""
+    """The system identifier of the cluster whose data directory this is. Raises NoCluster."""
     path = folder / CONTROL_PATH
     try:
         with path.open("rb") as file:
             control = parse_control(file.read(CONTROL_HEAD))
     except OSError as error:
-        raise Refused(
-            f"cannot read {path} ({error.strerror}): run this in the cluster's data directory, as the "
-            "server does, or give --system-id"
-        ) from None
+        raise NoCluster(f"cannot read {path} ({error.strerror})") from None
     if control is None:
-        raise Refused(f"{path} is not the control file of a PostgreSQL cluster; give --system-id")
+        raise NoCluster(f"{path} is not the control file of a PostgreSQL cluster")
     return control.system_id

@@ -11,17 +11,29 @@ from holdfast.base.errors import (
     Ambiguous,
     Damaged,
     Locked,
+    NeedsUnknown,
     NoRepository,
+    NoSnapshots,
     NoSpace,
+    NoSuchKeySlot,
+    NoSuchSnapshot,
     NotFound,
+    NotInTrash,
+    NotSeekable,
+    OnlyLogs,
+    RepositoryExists,
     StoreError,
     Unsupported,
     WrongPassword,
 )
 from holdfast.base.passwords import NoPassword
+from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
+from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
+from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
 from holdfast.tasks.restore_errors import DeviceNotConfirmed, NeedsDirectory, NoImageOnDevice, TargetExists
+from holdfast.tasks.source_errors import LogInUse, NoCluster, UnknownDirectory
 from holdfast.tree.errors import IsDirectory, SeveralFiles
 
 
@@ -70,11 +82,16 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
 )
 
 _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} and the like are filled in
+    (RepositoryExists, "`holdfast -r DIR info` shows what is in a repository"),
     (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
     (NoPassword, "nothing was changed"),
     (Locked, "nothing was changed; `holdfast snapshots` and `holdfast mount` work meanwhile"),
-    (WrongPassword, "nothing was changed; a recovery key opens the repository too"),
+    (
+        WrongPassword,
+        "`holdfast key list` shows the slots; a recovery key opens the repository too",
+    ),
     (Unsupported, "nothing was changed; a newer Holdfast may know it"),
+    (CutOffDisk, "--kind files keeps it as it is"),
     (Damaged, "`holdfast check` tells which snapshots are affected; the others can be used"),
     (
         NoSpace,
@@ -82,6 +99,11 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     ),
     (StoreError, "snapshots made before are safe; when that is mended, run it again"),
     (LessConsistent, "snapshots made before are safe; a lower --require accepts this one"),
+    (NeedsUnknown, "`holdfast check` tells what is damaged, and what helps"),
+    (NotSeekable, "a pipe can be read with --stdin"),
+    (UnknownForm, "--kind files keeps it as it is"),
+    (UnclearFormat, "say which it is: --disk-format {error.format} or --disk-format raw"),
+    (UnnamedFile, "name that file too if it may be read; --follow-backing allows files beside the image"),
     (Ambiguous, "`holdfast snapshots` shows the IDs"),
     (GuestMissing, "`holdfast snapshots` and `holdfast ls` list what there is"),
     (
@@ -89,12 +111,26 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         "other volumes and disks can be used, and `holdfast restore SNAPSHOT:disks/NAME.raw` gets the disk "
         "itself for other tools to look into",
     ),
+    (MountDead, "`holdfast umount {error.path}` removes it; then mount again"),
+    (MountTaken, "`holdfast umount {error.path}` unmounts it"),
+    (LogInUse, "`FLUSH BINARY LOGS` makes the server close it; --current takes it when the server is gone"),
+    (NoCluster, "run this in the cluster's data directory, as the server does, or give --system-id"),
+    (
+        UnknownDirectory,
+        "--kind database takes the folder of a database's tool, when nothing else is named; any other is "
+        "kept by `tar -C {error.path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME`",
+    ),
     (IsDirectory, "`holdfast restore SNAPSHOT:{error.path} --target DIR` gets what is in it"),
     (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
     (TargetExists, "--overwrite replaces it"),
     (NeedsDirectory, "`holdfast restore SNAPSHOT:PATH` with the path of one file restores that one"),
     (DeviceNotConfirmed, "--force writes over all that is on it"),
     (NoImageOnDevice, "--format raw writes the disk itself"),
+    (NoSnapshots, "`holdfast backup` makes one"),
+    (OnlyLogs, "`holdfast logs` lists them"),
+    (NoSuchKeySlot, "`holdfast key list` shows them"),
+    (NotInTrash, "`holdfast undelete` lists what is"),
+    (NoSuchSnapshot, "`holdfast snapshots` lists them"),
     (NotFound, "`holdfast snapshots` and `holdfast ls` list what there is"),
 )
 

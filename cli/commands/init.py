@@ -85,7 +85,7 @@ def refuse_existing(root: Path) -> None:
         LocalStore.open(root).close()
     except NoRepository:
         return
-    raise RepositoryExists(f"there is a repository in {root} already; `holdfast info` shows it")
+    raise RepositoryExists(f"there is a repository in {root} already")
 
 
 def _add_recovery_key(repository: Repository, now: datetime) -> str:

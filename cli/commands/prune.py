@@ -144,6 +144,7 @@ def _plan_document(plan: Plan) -> dict[str, object]:
 
 
 def _tell(settings: RunSettings, plan: Plan, pruned: Pruned) -> None:
+    notes = [f"{error}; this pack was kept; run `holdfast check`" for error in pruned.damaged] + pruned.notes
     settings.output.message(
         "summary",
         action="prune",
@@ -152,14 +153,14 @@ def _tell(settings: RunSettings, plan: Plan, pruned: Pruned) -> None:
         trashed={"packs": pruned.trashed, "bytes": pruned.trashed_bytes},
         deleted={"packs": pruned.deleted, "bytes": pruned.freed_bytes},
         repacked_bytes=pruned.repacked_bytes,
-        notes=pruned.notes,
+        notes=notes,
     )
     lines = [f"{size(pruned.freed_bytes)} freed: {count(pruned.deleted, 'pack')} deleted"]
     if pruned.repacked_bytes:
         lines.append(f"{size(pruned.repacked_bytes)} written into new packs")
     if pruned.trashed:
         lines.append(f"{count(pruned.trashed, 'pack')} ({size(pruned.trashed_bytes)}) moved to the trash")
-    settings.output.summary("\n" + "\n".join([*lines, *pruned.notes]))
+    settings.output.summary("\n" + "\n".join([*lines, *notes]))
     if pruned.trashed > pruned.deleted:
         settings.output.note(
             "packs in the trash are deleted by a prune after the quarantine; "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import PurePath
 from typing import Final
 
-from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
+from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused, UnclearFormat
 from holdfast.formats.disks.base.files import read_exactly
 from holdfast.formats.disks.base.image import Companions, Image, ImageFile
 from holdfast.formats.disks.base.raw import RawImage
@@ -92,11 +92,7 @@ def image_format(file: ImageFile) -> str | None:
             raise ImageDamaged(file.name, f"is named like a {promised} image, but {it_is}", offset=0)
         return promised
     if found is not None and PurePath(file.name).suffix.lower() in _AMBIGUOUS:
-        raise ImageRefused(
-            file.name,
-            f"it begins like a {found} image, which a guest can also have written into its own raw disk; "
-            f"say which it is: --disk-format {found} or --disk-format raw",
-        )
+        raise UnclearFormat(file.name, found)
     return found
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.base.errors import Refused
-from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.open import suffix_format
 from holdfast.formats.dumps.engines import refusal
+from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
 from holdfast.ingest.backup.recognise import OTHER_DUMP, PLAIN_FILE, RAW_DISK, SECTOR, Form, recognise
 from holdfast.ingest.exports.export import VmExport
 from holdfast.ingest.nbd.source import NbdSource
@@ -137,7 +137,7 @@ def _form(source: Source, kind: SubjectKind | None) -> Form:
             _check_sectors(source.name, source.size or 0)
             return RAW_DISK
     if kind is not SubjectKind.FILES and (reason := refusal(source.head)):
-        raise Refused(f"{source.name} {reason}; --kind files keeps it as it is; nothing was stored")
+        raise UnknownForm(source.name, reason)
     found = recognise(source.head, _name(source), source.size)
     if kind is None or found.subject is kind:
         return found
@@ -152,7 +152,7 @@ def _check_sectors(name: str, size: int) -> None:
         whole = size // SECTOR * SECTOR
         reason = f"the file has {size} bytes and ends inside a sector: a raw disk that is cut off"
         reason = reason if size else "an empty file is no disk"
-        raise ImageDamaged(name, f"{reason}, or none (--kind files keeps it as it is)", offset=whole)
+        raise CutOffDisk(name, f"{reason}, or none", offset=whole)
 
 
 def _item_paths(sources: Sequence[Source], forms: Sequence[Form], kind: SubjectKind) -> list[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
-from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused, UnnamedFile
 from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.open import suffix_format
@@ -81,11 +81,8 @@ class ImageCompanions:
         allowed = self._is_extent(wish) if self._is_vmdk else self._follow_backing
         if plain and allowed:
             return self._folder.open(wish)
-        if plain and not self._is_vmdk and self._folder.holds(wish):
-            hint = "name that file too, or allow it with --follow-backing"
-        else:
-            hint = "name that file too if it may be read"
-        raise ImageRefused(self._image, f"wants the file {wish!r}; {hint}")
+        is_beside = plain and not self._is_vmdk and self._folder.holds(wish)
+        raise UnnamedFile(self._image, wish, is_beside=is_beside)
 
 
 class OwnedCompanions:

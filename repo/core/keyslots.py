@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from holdfast.base.errors import Ambiguous, Damaged, NotFound, Refused, Unsupported, WrongPassword
+from holdfast.base.errors import Ambiguous, Damaged, NoSuchKeySlot, Refused, Unsupported, WrongPassword
 from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
 from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, content_hash, derive, unwrap_root, wrap_root
 from holdfast.repo.store.interface import FileKind, Store
@@ -164,7 +164,7 @@ def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
             return root, slot
     if damaged:
         raise damaged[0]
-    raise WrongPassword("wrong password, or no key slot for it; `holdfast key list` shows the slots")
+    raise WrongPassword("wrong password, or no key slot for it")
 
 
 def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
@@ -172,7 +172,7 @@ def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
     slots = [slot for slot in list_slots(store) if isinstance(slot, KeySlot)]
     found = [slot for slot in slots if slot.id.startswith(slot_id)]
     if not found:
-        raise NotFound(f"no key slot {slot_id}; `holdfast key list` shows them")
+        raise NoSuchKeySlot(f"no key slot {slot_id}")
     if len(found) > 1:
         raise Ambiguous(f"{slot_id} is the start of {len(found)} key slots; give more digits")
     if len(slots) == 1:

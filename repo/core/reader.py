@@ -109,7 +109,7 @@ class Reader:
                 raise failure
             if attempt == 1:
                 self._repository.refresh()  # packs may have come or moved since the last listing
-        raise MissingChunk(f"chunk {id_.hex()}", "is in no pack; `holdfast check` shows what it affects")
+        raise MissingChunk(f"chunk {id_.hex()}", "is in no pack")
 
     def open(self, location: Location, data: bytes | memoryview, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record whose bytes were read from `location`."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from holdfast.base.errors import Damaged, NotFound, Refused, RepositoryError, Unsupported
+from holdfast.base.errors import Damaged, NeedsUnknown, NotFound, Refused, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import delete_pair, pair_names, trash_pair
 from holdfast.repo.core.repository import Repository
@@ -293,9 +293,8 @@ def _all_snapshots(repository: Repository) -> list[StoredSnapshot]:
     reading = LogReading(repository)
     found = reading.snapshots()
     if reading.damaged:
-        raise Refused(
-            f"{reading.damaged[0]}; which log files this snapshot needs is unknown, so none was dropped; "
-            "run `holdfast check`"
+        raise NeedsUnknown(
+            f"{reading.damaged[0]}; which log files this snapshot needs is unknown, so none was dropped"
         )
     return [*found, *repository.snapshots(pending=True).good]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from holdfast.base.errors import Ambiguous, NotFound
+from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, NotFound, OnlyLogs
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
@@ -40,13 +40,13 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
     """The one snapshot meant; `snapshots` are oldest first.
 
     A name means its newest snapshot. Snapshots of log archives are meant by their ID only: their files are
-    had by their own names. Raises NotFound or Ambiguous, saying what would help.
+    had by their own names. Raises NoSnapshots, OnlyLogs, NoSuchSnapshot or Ambiguous.
     """
     everything, snapshots = snapshots, [s for s in snapshots if s.snapshot.subject.kind is not _LOGS]
     if not everything:
-        raise NotFound("there are no snapshots yet; `holdfast backup` makes one")
+        raise NoSnapshots("there are no snapshots yet")
     if selector == "latest" and not snapshots:
-        raise NotFound("there are only log archives; `holdfast logs` lists them")
+        raise OnlyLogs("there are only log archives")
     if selector == "latest":
         return snapshots[-1]
     name, at, when = selector.rpartition("@")
@@ -57,7 +57,7 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
         by_id = _by_id(everything, selector)
         if by_id is not None:
             return by_id
-        raise NotFound(f"no snapshot {selector!r}; `holdfast snapshots` lists them")
+        raise NoSuchSnapshot(f"no snapshot {selector!r}")
     if len({s.snapshot.subject.identity for s in named}) > 1:
         ids = ", ".join(sorted({f"{s.snapshot.subject.kind.value} {s.id[:8]}" for s in named}))
         raise Ambiguous(f"{name!r} names several subjects: {ids}; give a snapshot ID")
@@ -79,7 +79,7 @@ def _by_time(snapshots: Sequence[StoredSnapshot], name: str, when: str) -> Store
     wanted = re.sub(r"[T ]", "_", when.removesuffix("Z").removesuffix("+00:00")).replace(":", "-")
     found = [s for s in snapshots if time_name(s.snapshot.time).startswith(wanted)]
     if not found or not wanted:
-        raise NotFound(f"no snapshot of {name!r} at {when!r}; `holdfast snapshots --name {name}` lists them")
+        raise NoSuchSnapshot(f"no snapshot of {name!r} at {when!r}")
     if len(found) > 1:
         raise Ambiguous(
             f"{len(found)} snapshots of {name!r} are from {when!r}; give more of the time, or an ID"

@@ -62,7 +62,7 @@ class LocalStore:
                 p.name for p in root.iterdir() if p.name not in known and not p.name.startswith(_TEMPORARY)
             )
             if any((root / name).exists() for name in CONFIG_NAMES):
-                raise RepositoryExists(f"there is a repository in {root} already; `holdfast info` shows it")
+                raise RepositoryExists(f"there is a repository in {root} already")
             if strangers:
                 raise RepositoryExists(f"{root} is not empty ({strangers[0]!r}): choose an empty directory")
             if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in store.listing(kind)):
@@ -82,7 +82,7 @@ class LocalStore:
     def open(root: Path) -> LocalStore:
         """Raises NoRepository when the directory does not look like one."""
         if not any((root / name).is_file() for name in CONFIG_NAMES):
-            raise NoRepository(f"no repository in {root}; `holdfast init -r {root}` makes one")
+            raise NoRepository(f"no repository in {root}")
         return LocalStore(root)
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from holdfast.base.errors import NotFound, Refused
+from holdfast.base.errors import NotFound, NotInTrash, Refused
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import trash_pair, untrash_pair
 from holdfast.repo.core.repository import Repository
@@ -35,7 +35,7 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
         trashed = {s.id: s for s in repository.snapshots(trashed=True).good}
         for id_ in ids:
             if id_ not in trashed:
-                raise NotFound(f"snapshot {id_[:8]} is not in the trash; `holdfast undelete` lists what is")
+                raise NotInTrash(f"snapshot {id_[:8]} is not in the trash")
         for entry in list(store.listing(FileKind.PACK, trashed=True)):
             with suppress(FileNotFoundError):
                 store.untrash(FileKind.PACK, entry.name)

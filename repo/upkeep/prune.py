@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from holdfast.base.errors import Damaged, NoSpace, Refused
+from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace
 from holdfast.base.types import PackID, ProgressFunction
 from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair, untrash_pair
 from holdfast.repo.core.reader import Reader
@@ -40,6 +40,8 @@ class Pruned:
     deleted: int = 0
     freed_bytes: int = 0
     repacked_bytes: int = 0
+    damaged: list[Damaged] = field(default_factory=list)
+    """What is wrong with packs that were kept for that reason."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,13 +63,13 @@ def execute(
     4. snapshots and pending ones are looked at again, and what they claim is moved back;
     5. only what lies in the trash for `quarantine` is deleted.
 
-    Works on a full disk: when there is no room to repack, the rest is done all the same. Raises Refused
-    when reachable chunks are missing, Locked when a backup runs past `lock_timeout`.
+    Works on a full disk: when there is no room to repack, the rest is done all the same. Raises
+    NeedsUnknown when reachable chunks are missing, Locked when a backup runs past `lock_timeout`.
     """
     if plan.missing:
-        raise Refused(
+        raise NeedsUnknown(
             f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
-            "repair them with; run `holdfast check`"
+            "repair them with"
         )
     result = Pruned()
     repack = list(plan.repack)
@@ -76,7 +78,7 @@ def execute(
             with repository.store.lock(LockMode.SHARED, lock_timeout):
                 result.repacked_bytes, bad = _repack(repository, plan, progress, batch)
             repack = [use for use in repack if use.pack not in bad]
-            result.notes += [f"{error}; this pack was kept; run `holdfast check`" for error in bad.values()]
+            result.damaged += bad.values()
         except NoSpace:
             repack = []
             result.notes.append("no room to repack; packs that nothing needs were removed all the same")
@@ -240,9 +242,7 @@ def _bring_back_claimed(repository: Repository) -> bool:
     repository.refresh()
     with IdSet(repository.scratch("claims")) as seen:
         if mark_all(repository, committed, seen, lambda count: None):
-            raise Refused(
-                "chunks that snapshots need are in no pack; nothing was deleted; run `holdfast check`"
-            )
+            raise NeedsUnknown("chunks that snapshots need are in no pack; nothing was deleted")
     return True
 
 

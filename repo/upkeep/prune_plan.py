@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from holdfast.base.errors import Damaged, MissingChunk, Refused
+from holdfast.base.errors import Damaged, MissingChunk, NeedsUnknown
 from holdfast.base.types import PackID, ProgressFunction, SnapshotID
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -129,9 +129,8 @@ def sort_packs(
 def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:
     committed, pending = repository.snapshots(), repository.snapshots(pending=True)
     if committed.damaged:
-        raise Refused(
-            f"{committed.damaged[0]}; what this snapshot needs is unknown, so nothing can be removed; "
-            "run `holdfast check`"
+        raise NeedsUnknown(
+            f"{committed.damaged[0]}; what this snapshot needs is unknown, so nothing can be removed"
         )
     return committed.good, pending.good
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import click
 import pytest
@@ -46,6 +47,13 @@ EXAMPLES: list[tuple[BaseException, int]] = [
     (errors.SourceError("x"), 1),
     (errors.StreamFailed("x"), 1),
     (errors.NotFound("x"), 1),
+    (errors.NoSnapshots("x"), 1),
+    (errors.OnlyLogs("x"), 1),
+    (errors.NoSuchSnapshot("x"), 1),
+    (errors.NoSuchKeySlot("x"), 1),
+    (errors.NotInTrash("x"), 1),
+    (errors.NotSeekable(Path("x")), 1),
+    (errors.NeedsUnknown("x"), 1),
     (errors.Ambiguous("x"), 1),
     (errors.Refused("x"), 1),
     (click.UsageError("x"), 2),

@@ -28,3 +28,23 @@ class ImageRefused(Refused):
         super().__init__(f"{name}: {reason}")
         self.name = name
         self.reason = reason
+
+
+class UnclearFormat(ImageRefused):
+    """The name says some disk, the content `format`; but a guest can write that into its own raw disk."""
+
+    def __init__(self, name: str, format_: str) -> None:
+        super().__init__(
+            name,
+            f"it begins like a {format_} image, which a guest can also have written into its own raw disk",
+        )
+        self.format = format_
+
+
+class UnnamedFile(ImageRefused):
+    """An image wants another file, which nobody named; `is_beside`: it is in the image's directory."""
+
+    def __init__(self, name: str, wanted: str, *, is_beside: bool) -> None:
+        super().__init__(name, f"wants the file {wanted!r}, which is only read when it is named too")
+        self.wanted = wanted
+        self.is_beside = is_beside

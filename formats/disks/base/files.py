@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.base.errors import SourceError
+from holdfast.base.errors import NotSeekable, SourceError
 from holdfast.base.filesystems import reports_holes_honestly
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.image import ImageFile
@@ -30,9 +30,7 @@ class OpenFile:
         try:
             self.status = os.fstat(self._fd)
             if not (stat.S_ISREG(self.status.st_mode) or stat.S_ISBLK(self.status.st_mode)):
-                raise SourceError(
-                    f"{path} is neither a file nor a block device; a pipe can be read with --stdin"
-                )
+                raise NotSeekable(path)
             self.size = os.lseek(self._fd, 0, os.SEEK_END)
             self._honest = stat.S_ISREG(self.status.st_mode) and reports_holes_honestly(path)
         except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import HoldfastError
-from holdfast.formats.disks.base.errors import ImageRefused
+from holdfast.formats.disks.base.errors import ImageRefused, UnnamedFile
 from holdfast.ingest.exports.opened import ExportDirectory
 from holdfast.ingest.exports.recognise import find_export
 from support.export import (
@@ -97,7 +97,7 @@ def test_backing_files_beside_an_image_are_followed_only_when_allowed(folder: Pa
     subprocess.run(
         ["qemu-img", "rebase", "-u", "-b", "base.raw", "-F", "raw", folder / "a.qcow2"], check=True
     )
-    with pytest.raises(ImageRefused, match="--follow-backing"):
+    with pytest.raises(UnnamedFile):
         find_export(folder / "a.xml")
     for options in ({"follow_backing": True}, {"named": [folder / "base.raw"]}):
         export = find_export(folder / "a.xml", **options)

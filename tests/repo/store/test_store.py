@@ -109,7 +109,7 @@ def test_a_repository_or_a_folder_with_strangers_is_not_taken_over(tmp_path: Pat
 
 def test_a_folder_without_a_config_is_no_repository(tmp_path: Path) -> None:
     for root in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(NoRepository, match="holdfast init"):
+        with pytest.raises(NoRepository, match="no repository in"):
             LocalStore.open(root)
     (tmp_path / "config.2").touch()
     LocalStore.open(tmp_path).close()

@@ -1,0 +1,79 @@
+"""What to type next is for the command line to say: below it, errors carry data."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from holdfast.cli.main import VERBS, cli
+from support.source_tree import ROOT
+
+_FLOORS: Final = ("base", "repo", "formats", "tree", "ingest", "servers", "tasks", "fusefs")
+_CONTEXTS: Final = ("holdfast key slot", "holdfast repository", "holdfast cutter ")
+"""Contexts of keys and digests: a part of the repository's format."""
+_WRITTEN: Final = {"\n# Recovery, written by holdfast restore.\n"}
+"""What stands in files that are written, to say where they come from."""
+_STILL_TO_DO: Final = {
+    "formats/dumps/postgresql/recovery_logs.py",
+    "formats/guests/volumes/open.py",
+    "servers/base/connection.py",
+    "servers/base/secrets.py",
+    "servers/confined/private.py",
+    "servers/mysql/dump.py",
+    "servers/postgresql/basebackup.py",
+    "servers/postgresql/throwaway.py",
+}
+"""Modules that still word advice; to become empty."""
+_COMMAND: Final = re.compile(r"holdfast (?:-\S+ \S+ )?(" + "|".join(VERBS) + r")\b")
+_OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
+
+
+def own_options() -> set[str]:
+    """The long options of all commands."""
+    found: set[str] = set()
+    waiting: list[click.Command] = [cli]
+    while waiting:
+        command = waiting.pop()
+        found |= {name for option in command.params for name in option.opts if name.startswith("--")}
+        if isinstance(command, click.Group):
+            with click.Context(command) as context:
+                below = [command.get_command(context, name) for name in command.list_commands(context)]
+            waiting += [one for one in below if one is not None]
+    return found
+
+
+def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of the string constants that are prose: no docstring, and no single word of an argv."""
+    module = ast.parse(path.read_text())
+    documents = {id(node.value) for node in ast.walk(module) if isinstance(node, ast.Expr)}
+    for node in ast.walk(module):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
+            text = node.value
+            if not text.startswith(_CONTEXTS) and text not in _WRITTEN and (" " in text or "`" in text):
+                yield node.lineno, text
+
+
+def advice_in(path: Path, options: set[str]) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {text!r}"
+        for line, text in texts(path)
+        if _COMMAND.search(text) or any(word in options for word in _OPTION.findall(text))
+    ]
+
+
+def test_nothing_below_the_command_line_says_what_to_type() -> None:
+    options = own_options()
+    assert "--disk-format" in options
+    found: dict[str, list[str]] = {}
+    for floor in _FLOORS:
+        for path in sorted((ROOT / floor).rglob("*.py")):
+            if lines := advice_in(path, options):
+                found[f"{path.relative_to(ROOT)}"] = lines
+    unknown = [line for name, lines in found.items() if name not in _STILL_TO_DO for line in lines]
+    assert unknown == []
+    assert set(found) == _STILL_TO_DO, "take those that are clean now out of the list"
