@@ -18,7 +18,7 @@ from holdfast.repo.chunks.chunker import STREAM
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
-from holdfast.repo.records.log_archive import LogArchive, LogReading, add, archives, refusal, same, settle
+from holdfast.repo.records.log_archive import LogArchive, LogReading, add, refusal, same, settle
 from holdfast.repo.snapshots.snapshot import (
     Consistency,
     Item,
@@ -208,8 +208,3 @@ def _check_binlog(source: FileSource, *, current: bool) -> str:
     if head.in_use and not current:
         raise LogInUse(source.path)
     return head.engine
-
-
-def wal_archives(reading: LogReading) -> list[LogArchive]:
-    """All archives of PostgreSQL's write-ahead log."""
-    return [a for a in archives(reading.snapshots()) if a.subject.engine == required_wal.NAME]

@@ -87,3 +87,15 @@ class OtherFormat(Refused):
         super().__init__(f"format {format_} contradicts {path}; nothing was written")
         self.path = path
         self.format = format_
+
+
+class SeveralArchives(Refused):
+    """Several clusters have a WAL archive of that name."""
+
+
+class NotPhysical(Refused):
+    """A snapshot is no physical backup, and only such a one can be recovered to a point in time."""
+
+
+class TooEarly(Refused):
+    """A recovery's target is before the moment from which on a backup is consistent."""

@@ -32,7 +32,15 @@ from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
-from holdfast.tasks.restore_errors import DeviceNotConfirmed, NeedsDirectory, NoImageOnDevice, TargetExists
+from holdfast.servers.base.errors import BadScratch, NoDatabase, PasswordInUrl, SeveralDatabases
+from holdfast.tasks.restore_errors import (
+    DeviceNotConfirmed,
+    NeedsDirectory,
+    NoImageOnDevice,
+    NotPhysical,
+    SeveralArchives,
+    TargetExists,
+)
 from holdfast.tasks.source_errors import LogInUse, NoCluster, UnknownDirectory
 from holdfast.tree.errors import IsDirectory, SeveralFiles
 
@@ -131,6 +139,15 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (NoSuchKeySlot, "`holdfast key list` shows them"),
     (NotInTrash, "`holdfast undelete` lists what is"),
     (NoSuchSnapshot, "`holdfast snapshots` lists them"),
+    (
+        PasswordInUrl,
+        "give it by --db-password-file or --db-password-fd, or keep it in {error.file}",
+    ),
+    (NoDatabase, "--all-databases takes all of them"),
+    (SeveralDatabases, "--database says in which one"),
+    (BadScratch, "give another directory with --scratch"),
+    (SeveralArchives, "give --system-id"),
+    (NotPhysical, "--until is for physical backups, which `holdfast backup --physical` makes"),
     (NotFound, "`holdfast snapshots` and `holdfast ls` list what there is"),
 )
 

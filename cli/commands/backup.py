@@ -13,14 +13,16 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.commands.backup_database import back_up_database
+from holdfast.cli.base.subject_name import subject_name
+from holdfast.cli.commands.backup_database import back_up_by_url
 from holdfast.cli.commands.backup_options import BackupOptions, backup_options
-from holdfast.cli.commands.backup_run import run_backup, subject_name
+from holdfast.cli.commands.backup_run import BackupReport, snapshot_labels
+from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.freeze.guest_agent import AgentFreeze
 from holdfast.ingest.freeze.hooks import CommandHooks, Freeze, frozen
 from holdfast.ingest.nbd.uri import is_nbd_uri
 from holdfast.repo.store.interface import LockMode
-from holdfast.servers.base.connection import is_database_url
+from holdfast.tasks.back_up import store_inputs
 from holdfast.tasks.inputs import ImageOptions, Stream, open_paths, open_stream
 
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
@@ -59,8 +61,8 @@ def backup_command(settings: RunSettings, /, **given: Any) -> ExitCode:
     """
     options = BackupOptions(**given)
     settings.if_interrupted = _INTERRUPTED
-    if not (options.stdin or options.stdin_from_command) and any(map(is_database_url, options.paths)):
-        return back_up_database(settings, options, _freezes(options))
+    if not (options.stdin or options.stdin_from_command) and any(map(ENGINES.entry_for_url, options.paths)):
+        return back_up_by_url(settings, options, _freezes(options))
     if options.of_databases:
         raise click.UsageError(
             f"{', '.join(options.of_databases)}: only for the URL of a database, like postgres://host/shop"
@@ -97,7 +99,15 @@ def _back_up_files(settings: RunSettings, options: BackupOptions) -> ExitCode:
                     said=options.said,
                 )
         name = subject_name(options.name or inputs.name or label)
-        outcome = run_backup(settings, repository, options, inputs, name, held=held, close=opened.close)
+        outcome = store_inputs(
+            repository,
+            inputs,
+            name,
+            snapshot_labels(options),
+            BackupReport(settings),
+            held=held,
+            close=opened.close,
+        )
     return ExitCode.PARTIAL if outcome.stored.snapshot.partial else ExitCode.DONE
 
 

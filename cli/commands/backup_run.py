@@ -1,77 +1,51 @@
-"""One run of `holdfast backup`, from opened inputs to the words at its end."""
+"""What `holdfast backup` shows while it runs and at its end."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import click
-
-from holdfast import __version__
 from holdfast.base.escaping import escape
+from holdfast.base.types import ProgressFunction
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import duration, rate, size
 from holdfast.cli.base.subjects import describe_subject
 from holdfast.cli.commands.backup_options import BackupOptions
-from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
-from holdfast.repo.core.repository import Repository
-from holdfast.tasks.inputs import Inputs
-
-_NAME_LIMIT = 200
+from holdfast.ingest.backup.backup import BackupOutcome
+from holdfast.tasks.back_up import SnapshotLabels
 
 
-def run_backup(
-    settings: RunSettings,
-    repository: Repository,
-    options: BackupOptions,
-    inputs: Inputs,
-    name: str,
-    **more: Any,
-) -> BackupOutcome:
-    """Store the inputs as one snapshot and tell about it. `more` are further fields of the request."""
-    if options.time is not None:
-        more["time"] = options.time
-    request = BackupRequest(
-        inputs.parts,
-        name,
-        options.host,
-        f"holdfast {__version__}",
-        kind=inputs.kind,
-        uuid=str(options.uuid) if options.uuid else inputs.uuid,
-        origin=inputs.origin,
+class BackupReport:
+    """`BackupEvents` for the terminal or a program that reads JSON."""
+
+    def __init__(self, settings: RunSettings) -> None:
+        self._settings = settings
+
+    @contextmanager
+    def meter(self, label: str, total: int | None = None) -> Iterator[ProgressFunction]:
+        with progress(self._settings.output, label, total) as meter:
+            yield meter.add
+
+    def done(self, outcome: BackupOutcome) -> None:
+        _tell(self._settings, outcome)
+
+    def warn(self, text: str) -> None:
+        self._settings.output.warn(text)
+
+
+def snapshot_labels(options: BackupOptions) -> SnapshotLabels:
+    """What the options say of the snapshot."""
+    return SnapshotLabels(
+        host=options.host,
+        uuid=str(options.uuid) if options.uuid else "",
+        engine=options.engine,
         tags=options.tags,
         required=options.required,
-        warnings=inputs.warnings,
-        engine=inputs.engine or options.engine,
-        facts=inputs.facts,
-        **more,
+        time=options.time,
+        lock_timeout=options.lock_timeout,
     )
-    sizes = [part.source.size for part in inputs.parts]
-    total = None if None in sizes else sum(size or 0 for size in sizes)
-    with progress(settings.output, "backup", total) as meter:
-        outcome = back_up(repository, request, progress=meter.add, lock_timeout=options.lock_timeout)
-    _tell(settings, outcome)
-    return outcome
-
-
-def subject_name(name: str) -> str:
-    """Raises UsageError for a name that could not be selected later."""
-    reason = name_fault(name)
-    if reason:
-        raise click.UsageError(f"{escape(name)!r} cannot be a name: {reason}; give another with --name")
-    return name
-
-
-def name_fault(name: str) -> str:
-    """Why this cannot be a subject's name: names are folders in the mount and parts of selectors."""
-    if not name or name in (".", "..", "latest"):
-        return "it is empty or has a meaning of its own"
-    if not name.isprintable() or name != name.strip():
-        return "it has control characters in it, or space around it"
-    if set(name) & set("/:"):
-        return "/ and : cannot be in it"
-    return f"it is longer than {_NAME_LIMIT} bytes" if len(name.encode()) > _NAME_LIMIT else ""
 
 
 def _tell(settings: RunSettings, outcome: BackupOutcome) -> None:

@@ -14,11 +14,12 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
-from holdfast.cli.commands.wal import check_name, write_log
+from holdfast.cli.base.subject_name import subject_name
 from holdfast.formats.dumps.logs.required_logs import contents, findings
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
+from holdfast.tasks.fetch_logs import write_log
 from holdfast.tasks.push_logs import push_binlogs
 from holdfast.tasks.wal_source import pusher
 
@@ -50,7 +51,7 @@ def binlog_push_command(
     Files that are there already are compared and passed over, so that all of them may be named each time.
     The one that is still being written is refused: `FLUSH BINARY LOGS` makes the server close it.
     """
-    check_name(name)
+    subject_name(name)
     with ExitStack() as stack:
         sources = [stack.enter_context(FileSource(path)) for path in files]
         repository = stack.enter_context(settings.opened())

@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import shlex
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import click
 
-from holdfast import __version__
-from holdfast.base.errors import Refused
 from holdfast.base.escaping import escape, escape_lines
+from holdfast.base.types import ProgressFunction
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import proof_document, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
+from holdfast.cli.base.recovery_options import recovery_of
 from holdfast.cli.base.render import Column, count, duration, table
 from holdfast.cli.base.subjects import describe_subject
-from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.servers.base.proof import Outcome, Proof, QueryResult, keep_proof
-from holdfast.servers.rehearsal.options import Wishes
-from holdfast.servers.rehearsal.rehearsal import Rehearsed, rehearse
-from holdfast.servers.rehearsal.subject import PHYSICAL, Material, find_material
+from holdfast.servers.base.proof import Outcome, Proof, QueryResult
+from holdfast.servers.confined.stage import RehearsalOptions
+from holdfast.tasks.rehearse import RehearsalHandlers, RehearsalReport, rehearse_snapshot
+from holdfast.tasks.restore_cluster import pick_backup
 
 _COLUMNS = (Column("database"), Column("table"), Column("rows", "right"))
 _SHOWN = 40
@@ -90,91 +86,47 @@ def rehearse_command(
     """
     began = time.monotonic()
     settings.if_interrupted = "the server and its folder are gone; nothing was recorded; run it again"
-    with settings.opened(index=True) as repository, ExitStack() as stack:
-        stored, path, more = _chosen(settings, repository, snapshot, until, timeline)
-        material = find_material(repository, stored, path)
-        if until is not None and material.form != PHYSICAL:
-            raise Refused(f"snapshot {stored.id[:8]} is no physical backup, and --until needs one")
-        wishes = Wishes(
+    handlers = RehearsalHandlers(
+        meter=lambda total: _meter(settings, total, shown=not no_progress),
+        tell=lambda step: settings.output.detail(f"{time.monotonic() - began:6.1f} s  {step}"),
+        warn=settings.output.warn,
+    )
+    with settings.opened(index=True) as repository:
+        recovery = recovery_of(settings, until, timeline)
+        options = RehearsalOptions(
             scratch or Path(tempfile.gettempdir()),
             queries=queries,
             database=database,
             keep=keep,
             timeout=timeout,
             superuser=superuser,
-            **more,
+            recovery=recovery,
         )
-        meter = stack.enter_context(
-            progress(settings.output, "rehearse", material.item.size, shown=not no_progress)
-        )
-        done = rehearse(
-            *(repository, stored, material, wishes),
-            time=datetime.now(UTC),
-            host=socket.gethostname(),
-            program=f"holdfast {__version__}",
-            clock=time.monotonic,
-            progress=meter.add,
-            tell=lambda step: settings.output.detail(f"{time.monotonic() - began:6.1f} s  {step}"),
-        )
-        stack.close()
-        keep_proof(repository, done.proof)
-    _tell(settings, stored, material, done)
-    if done.damage:
+        if recovery is None:
+            stored, path = settings.pick(repository, snapshot)
+        else:
+            stored, path = pick_backup(settings.snapshots(repository).good, snapshot, recovery)
+        report = rehearse_snapshot(repository, stored, path, options, handlers)
+    _tell(settings, stored, report)
+    return _code(report)
+
+
+@contextmanager
+def _meter(settings: RunSettings, total: int, *, shown: bool) -> Iterator[ProgressFunction]:
+    with progress(settings.output, "rehearse", total, shown=shown) as meter:
+        yield meter.add
+
+
+def _code(report: RehearsalReport) -> ExitCode:
+    if report.result.damage:
         return ExitCode.DAMAGE
-    if done.proof.verdict.outcome is Outcome.PROVEN:
+    if report.result.proof.verdict.outcome is Outcome.PROVEN:
         return ExitCode.DONE
-    return ExitCode.PARTIAL if done.loads and material.fault else ExitCode.FAILED
+    return ExitCode.PARTIAL if report.result.loads and report.subject.fault else ExitCode.FAILED
 
 
-def _chosen(
-    settings: RunSettings, repository: Repository, selector: str, until: str | None, timeline: str | None
-) -> tuple[StoredSnapshot, str, dict[str, Any]]:
-    """(snapshot, path inside, what a recovery needs)."""
-    if until is None:
-        if timeline is not None:
-            raise click.UsageError("--timeline says which way to go to --until; give that too")
-        return (*settings.pick(repository, selector), {})
-    # Here and not above: dumps need nothing of it.
-    from holdfast.cli.commands.restore_physical import pick_backup, recovery_of  # noqa: PLC0415
-    from holdfast.cli.commands.wal import write_log  # noqa: PLC0415
-    from holdfast.formats.dumps.core.facts import facts_of  # noqa: PLC0415
-    from holdfast.formats.dumps.logs.required_logs import item_reader  # noqa: PLC0415
-    from holdfast.formats.dumps.postgresql.recovery_logs import check_logs  # noqa: PLC0415
-    from holdfast.formats.dumps.postgresql.required_wal import archive_subject, read_histories  # noqa: PLC0415
-    from holdfast.repo.records.log_archive import LogReading  # noqa: PLC0415
-
-    recovery = recovery_of(settings, until, timeline)
-    assert recovery is not None
-    stored, path = pick_backup(settings, repository, selector, recovery)
-    facts = facts_of(stored.snapshot)
-    reading = LogReading(repository)
-    archive = reading.archive(archive_subject(facts.system_id).identity)
-    histories = read_histories(archive, item_reader(repository)) if archive else {}
-    try:
-        # A server takes the first file that is not there for the end of the log, and is content.
-        note = check_logs(archive, histories, facts, recovery)
-    except Refused:
-        if reading.damaged:
-            raise reading.damaged[0] from None  # it may be the one that holds what is missing
-        raise
-    assert archive is not None
-    if note:
-        settings.output.warn(note)
-
-    def fetch(name: str, target: Path) -> bool:
-        item = archive.get(name)
-        if item is None:
-            if reading.damaged:
-                raise reading.damaged[0]  # it may be the one that holds the file
-            return False
-        write_log(repository, item, target)
-        return True
-
-    return stored, path, {"recovery": recovery, "fetch": fetch}
-
-
-def _tell(settings: RunSettings, stored: StoredSnapshot, material: Material, done: Rehearsed) -> None:
-    output = settings.output
+def _tell(settings: RunSettings, stored: StoredSnapshot, report: RehearsalReport) -> None:
+    output, done = settings.output, report.result
     proof = done.proof
     folder = str(done.folder) if done.folder else None
     output.document(
@@ -183,7 +135,7 @@ def _tell(settings: RunSettings, stored: StoredSnapshot, material: Material, don
             "action": "rehearse",
             "snapshot": snapshot_document(stored, items=False),
             "proof": proof_document(proof),
-            "expected_tables": material.expected,
+            "expected_tables": report.subject.expected,
             "kept": folder,
         }
     )
@@ -202,9 +154,8 @@ def _tell(settings: RunSettings, stored: StoredSnapshot, material: Material, don
         output.note(note)
     output.result(_sentence(stored, proof))
     if done.folder is not None:
-        output.summary(
-            f"kept: {escape(str(done.folder))}; start its server with\n  {escape(_start(material, done))}"
-        )
+        start = shlex.join(report.start_command())
+        output.summary(f"kept: {escape(str(done.folder))}; start its server with\n  {escape(start)}")
 
 
 def _sentence(stored: StoredSnapshot, proof: Proof) -> str:
@@ -226,23 +177,3 @@ def _describe_query(query: QueryResult) -> str:
     wide = [row[: len(columns)] + [""] * (len(columns) - len(row)) for row in rows]
     more = "\n(and more)" if query.more else ""
     return table(columns, wide, title=query.sql) + more if columns else f"{escape(query.sql)}\n(nothing)"
-
-
-def _start(material: Material, done: Rehearsed) -> str:
-    assert done.folder is not None
-    folder = done.folder
-    data = str(folder / "data")
-    words: Callable[[], list[str]] = {
-        "postgresql": lambda: ["postgres", "-D", data, "-c", f"config_file={folder / 'postgresql.conf'}"],
-        "sqlite": lambda: ["sqlite3", str(folder / "database.sqlite")],
-    }.get(
-        material.engine,
-        lambda: [
-            "mariadbd",
-            "--no-defaults",
-            f"--datadir={data}",
-            f"--socket={folder / 'socket'}",
-            "--skip-networking",
-        ],
-    )
-    return shlex.join(words())

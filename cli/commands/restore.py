@@ -15,17 +15,13 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
+from holdfast.cli.base.recovery_options import recovery_of, until_options
 from holdfast.cli.base.render import size
 from holdfast.cli.base.restore_report import GuestReport, tell_files
-from holdfast.cli.commands.restore_physical import (
-    is_cluster,
-    pick_backup,
-    recovery_of,
-    restore_cluster,
-    until_options,
-)
+from holdfast.cli.commands.restore_physical import restore_physical
 from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.repository import Repository
+from holdfast.tasks.restore_cluster import is_cluster, pick_backup
 from holdfast.tasks.restore_errors import NoDiskFormat, OtherFormat
 from holdfast.tasks.restore_files import RestoreOptions, check_targets, plan_restore, restore_file
 from holdfast.tasks.restore_guest import GuestRestore, guest_target
@@ -95,11 +91,11 @@ def restore_command(
         if recovery is None:
             stored, path = settings.pick(repository, snapshot)
         else:
-            stored, path = pick_backup(settings, repository, snapshot, recovery)
+            stored, path = pick_backup(settings.snapshots(repository).good, snapshot, recovery)
         if is_cluster(stored, path):
             if format_ or verify or force or overwrite:
                 raise click.UsageError("--format, --verify, --force and --overwrite are not for clusters")
-            return restore_cluster(
+            return restore_physical(
                 settings, repository, stored, recovery, target=target, owner=owner, shown=shown
             )
         if recovery is not None:

@@ -7,21 +7,15 @@ from typing import Any
 
 import click
 
-from holdfast.base.durable_files import durable_file, write_all
-from holdfast.base.errors import Damaged, NotFound, Refused
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.failures import report
 from holdfast.cli.base.options import SharedOptionsCommand, command, pass_settings
-from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
-from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
+from holdfast.cli.base.subject_name import subject_name
 from holdfast.ingest.sources.source import FileSource
-from holdfast.repo.core.reader import Reader
-from holdfast.repo.core.repository import Repository
-from holdfast.repo.core.restore import Restorer
-from holdfast.repo.records.log_archive import LogArchive, LogReading
-from holdfast.repo.snapshots.snapshot import Item
-from holdfast.tasks.push_logs import push_wal, wal_archives
+from holdfast.repo.records.log_archive import LogReading
+from holdfast.tasks.fetch_logs import fetch_from, find_wal_archive
+from holdfast.tasks.push_logs import push_wal
 from holdfast.tasks.wal_server import leave_behind
 from holdfast.tasks.wal_source import pusher, system_id_in
 
@@ -48,7 +42,7 @@ def wal_push_command(settings: RunSettings, *, path: Path, name: str, system_id:
     it fails and changes nothing. A recovery key in HOLDFAST_PASSWORD_FILE opens the repository fastest.
     """
     if name:
-        check_name(name)
+        subject_name(name)
     with FileSource(path) as source:
         system = system_id or system_id_in(Path())
         with settings.opened() as repository:
@@ -60,13 +54,6 @@ def wal_push_command(settings: RunSettings, *, path: Path, name: str, system_id:
     if not (name or system_id or settings.repo or settings.cache_dir or settings.passwords.given()):
         leave_behind(settings.variables, settings.cache_home)
     return ExitCode.DONE
-
-
-def check_name(name: str) -> None:
-    """Raises UsageError for a name that could not be selected later."""
-    from holdfast.cli.commands.backup_run import subject_name  # noqa: PLC0415  it takes 40 ms, and few give a name
-
-    subject_name(name)
 
 
 class _FetchCommand(SharedOptionsCommand):
@@ -101,55 +88,11 @@ def wal_fetch_command(
     try:
         with settings.opened() as repository:
             reading = LogReading(repository)
-            archive = _archive(reading, name, system_id)
-            item = archive.get(file)
-            if item is None and reading.damaged:
-                raise reading.damaged[0]  # it may be the one that holds the file
-            if item is None:
+            archive = find_wal_archive(reading, name, system_id)
+            if not fetch_from(repository, reading, archive)(file, target):
                 settings.output.detail(f"{file} is not in the archive {archive.subject.name}")
                 return ExitCode.FAILED
-            write_log(repository, item, target)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the recovery must hear of all
         report(error, settings)
         return ExitCode.RECOVERY_STOPS
     return ExitCode.DONE
-
-
-def _archive(reading: LogReading, name: str, system_id: str | None) -> LogArchive:
-    """Of the cluster whose data directory this is, unless the options say which.
-
-    Raises NotFound or Refused.
-    """
-    found = wal_archives(reading)
-    if name:
-        chosen = [a for a in found if a.subject.name == name]
-        if len(chosen) > 1 and system_id is None and Path(CONTROL_PATH).exists():
-            system_id = system_id_in(Path())
-        if system_id is not None:
-            chosen = [a for a in chosen if a.subject.uuid == cluster_identity(system_id)]
-        what = f"called {name}"
-    else:
-        system_id = system_id or system_id_in(Path())
-        chosen = [a for a in found if a.subject.uuid == cluster_identity(system_id)]
-        what = f"of the cluster with system identifier {system_id}"
-    if len(chosen) > 1:
-        raise Refused(f"several clusters have a WAL archive {what}; give --system-id")
-    if not chosen and reading.damaged:
-        raise reading.damaged[0]
-    if not chosen:
-        there = ", ".join(f"{a.subject.name} ({a.subject.uuid})" for a in found) or "none"
-        raise NotFound(f"there is no WAL archive {what} in this repository; there are: {there}")
-    return chosen[0]
-
-
-def write_log(repository: Repository, item: Item, target: Path) -> None:
-    """Write a log file under a temporary name, durably, then give it its own. Replaces what is there."""
-    reader = Reader(repository)
-    parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
-    size = 0
-    with durable_file(target) as fd:
-        for part in parts:
-            write_all(fd, part)
-            size += len(part)
-        if size != item.size:
-            raise Damaged(item.path, f"{size} bytes came out of the archive, not {item.size}")

@@ -18,14 +18,15 @@ from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine
 
 _D: Final = "holdfast.formats.dumps."
 _S: Final = "holdfast.servers."
+_LONGEST_PREFIX: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class EngineEntry:
-    """`schemes` are those of URLs that mean a server or file of the engine, in lower case."""
+    """`prefixes` are those of URLs that mean a server or file of the engine, in lower case."""
 
     name: str
-    schemes: tuple[str, ...]
+    prefixes: tuple[str, ...]
     formats: str
     server: str
 
@@ -54,9 +55,10 @@ class EngineRegistry:
     def entry(self, name: str) -> EngineEntry | None:
         return self._entries.get(name)
 
-    def entry_for_scheme(self, scheme: str) -> EngineEntry | None:
-        """The engine whose URLs begin with `scheme`, in any case."""
-        return next((e for e in self._entries.values() if scheme.lower() in e.schemes), None)
+    def entry_for_url(self, text: str) -> EngineEntry | None:
+        """The engine whose server or file the URL means; None for what is no such URL."""
+        start = text[:_LONGEST_PREFIX].lower()
+        return next((e for e in self._entries.values() if start.startswith(e.prefixes)), None)
 
     def engine(self, name: str) -> Engine | None:
         """None for an engine that this program does not know."""
@@ -80,12 +82,12 @@ def load_object(reference: str) -> Any:
     return getattr(import_module(module), name)
 
 
-_LIBPQ: Final = ("postgresql", "postgres")
+_LIBPQ: Final = ("postgresql://", "postgres://")
 ENGINES: Final = EngineRegistry(
     EngineEntry("postgresql", _LIBPQ, _D + "postgresql.engine:ENGINE", _S + "postgresql.engine:SERVER"),
-    EngineEntry("mariadb", ("mariadb",), _D + "mysql.engine:MARIADB", _S + "mysql.engine:MARIADB"),
-    EngineEntry("mysql", ("mysql",), _D + "mysql.engine:MYSQL", _S + "mysql.engine:MYSQL"),
-    EngineEntry("sqlite", ("sqlite",), _D + "sqlite.engine:ENGINE", _S + "sqlite.engine:SERVER"),
+    EngineEntry("mariadb", ("mariadb://",), _D + "mysql.engine:MARIADB", _S + "mysql.engine:MARIADB"),
+    EngineEntry("mysql", ("mysql://",), _D + "mysql.engine:MYSQL", _S + "mysql.engine:MYSQL"),
+    EngineEntry("sqlite", ("sqlite:",), _D + "sqlite.engine:ENGINE", _S + "sqlite.engine:SERVER"),
 )  # fmt: skip
 
 

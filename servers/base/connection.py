@@ -1,59 +1,32 @@
-"""Which database server a URL means, and how its own tools are told so. No I/O; no secrets are held here."""
+"""Which database server a URL means. No I/O; no secrets are held here."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from holdfast.base.errors import Refused
+from holdfast.servers.base.errors import PasswordInUrl
 
-_SCHEMES: Final = {
-    "postgres": "postgresql",
-    "postgresql": "postgresql",
-    "mysql": "mysql",
-    "mariadb": "mariadb",
-}
-_URL: Final = re.compile(r"(postgres|postgresql|mysql|mariadb)://", re.IGNORECASE)
-_SQLITE: Final = "sqlite:"
 _LIMIT: Final = 8 << 10
 """Characters of a URL."""
-
-_EXPOSED: Final = (
-    "a password in a URL can be read by everybody on this machine; nothing was done. Take it out, and give "
-    "it by --db-password-file or --db-password-fd, or in {file}"
-)
-_FILES: Final = {
-    "postgresql": "~/.pgpass (PGPASSFILE)",
-    "mysql": "~/.my.cnf (--db-defaults-file)",
-    "mariadb": "~/.my.cnf (--db-defaults-file)",
-}
 _SECRETS: Final = frozenset({"password", "sslpassword", "passwd", "pwd", "ssl-passphrase"}) | {
     "oauth_client_secret",
     "scram_client_key",
     "scram_server_key",
 }
 
-_LIBPQ: Final = re.compile(r"[a-z_]{2,40}")
-_NOT_LIBPQ: Final = frozenset({"dbname", "host", "port", "user", "replication", "client_encoding"})
-"""Said elsewhere in the URL, or ours to say."""
-
-_MYSQL: Final = frozenset(
-    {"ssl-ca", "ssl-capath", "ssl-cert", "ssl-key", "ssl-cipher", "ssl-mode", "ssl-verify-server-cert"}
-    | {"ssl", "skip-ssl", "protocol", "default-auth", "plugin-dir", "compress", "tls-version"}
-    | {"get-server-public-key", "server-public-key-path", "connect-timeout", "bind-address"}
-)
-_FLAGS: Final = frozenset({"ssl", "skip-ssl", "ssl-verify-server-cert", "compress", "get-server-public-key"})
-
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server and a database on it. What is "" or None is left to the tools' own defaults.
+    """A server and a database on it. What is "" is left to the engine's programs.
 
-    `scheme` is "postgresql", "mysql" or "mariadb". `host` may be several for PostgreSQL ("a,b"), or the
-    directory of its socket; `port` then is several too ("5432,5433"). `socket` is MySQL's. `parameters` are
-    the tools' own, in order.
+    `scheme` is the engine's. `host` may be several, separated by commas, where the engine allows it, or the
+    directory of a socket; `port` then is several too ("5432,5433"). `socket` is the path of a socket.
+    `parameters` are the programs' own, in order.
     """
 
     scheme: str
@@ -73,10 +46,6 @@ class Connection:
         return replace(self, parameters=parameters)
 
     @property
-    def is_postgresql(self) -> bool:
-        return self.scheme == "postgresql"
-
-    @property
     def origin(self) -> str:
         """Where the data comes from, for people: no parameters but the socket."""
         user = f"{quote(self.user)}@" if self.user else ""
@@ -89,74 +58,65 @@ class Connection:
         where = f"?{'socket' if self.socket else 'host'}={quote(socket)}" if socket else ""
         return f"{self.scheme}://{user}{host}{port}/{quote(self.database)}{where}"
 
-    def conninfo(self, **more: str) -> str:
-        """libpq's connection string, for `--dbname=`. `more` are further parameters, which come last."""
-        pairs = [("host", self.host), ("port", self.port), ("user", self.user), ("dbname", self.database)]
-        pairs = [pair for pair in pairs if pair[1]] + [*self.parameters, *more.items()]
-        return " ".join(f"{name}='{_escape(value)}'" for name, value in pairs)
 
-    def mysql_options(self) -> list[str]:
-        """The options of MySQL's and MariaDB's programs that lead to the server. No database among them."""
-        told = {"host": self.host, "port": self.port, "user": self.user, "socket": self.socket}
-        options = [f"--{name}={value}" for name, value in told.items() if value]
-        for name, value in self.parameters:
-            options.append(f"--{name}" if name in _FLAGS and value in ("", "1") else f"--{name}={value}")
-        return options
+@dataclass(frozen=True, slots=True)
+class UrlRules:
+    """What an engine's URLs may say. `scheme` is the one that a connection has, whatever the URL's is.
 
-
-def is_database_url(text: str) -> bool:
-    """Whether this means a database server or an SQLite file, and no path."""
-    return _URL.match(text) is not None or text.startswith(_SQLITE)
-
-
-def sqlite_path(text: str) -> str | None:
-    """The path in `sqlite:PATH`, as it stands there; None for what is none. Raises Refused without a path."""
-    if not text.startswith(_SQLITE):
-        return None
-    path = text.removeprefix(_SQLITE)
-    if not path or "\0" in path:
-        raise Refused("which SQLite database? Write sqlite:PATH")
-    return path
-
-
-def parse_url(text: str) -> Connection:
-    """What `postgres://[user@][host][:port][/database][?parameters]` and its like mean.
-
-    Everything may be percent-encoded. Raises Refused for a password, for what the tools do not know
-    and for what is no URL; the URL is not quoted then: there may be a secret in it.
+    `password_file` names the files where the engine's programs find passwords. `check_parameter` raises
+    Refused for a parameter that a backup cannot pass on. `socket_refusal` says why there is no `socket`, ""
+    where there is.
     """
-    start = _URL.match(text)
-    if start is None or len(text) > _LIMIT:
+
+    scheme: str
+    password_file: str
+    check_parameter: Callable[[str], None]
+    several_hosts: bool = False
+    socket_refusal: str = ""
+
+
+def parse_url(text: str, rules: UrlRules) -> Connection:
+    """What `SCHEME://[user@][host][:port][/database][?parameters]` means.
+
+    Everything may be percent-encoded. Raises PasswordInUrl, and Refused for what the engine's programs do not
+    know and for what is no URL; the URL is not quoted then: there may be a secret in it.
+    """
+    scheme, found, address = text.partition("://")
+    if not found or not scheme.isalnum() or len(text) > _LIMIT:
         raise Refused("not the URL of a database server; write postgres://user@host/database")
-    scheme = _SCHEMES[start[1].lower()]
-    rest, _, query = text[start.end() :].partition("?")
+    rest, _, query = address.partition("?")
     authority, _, path = rest.partition("/")
     userinfo, at, hosts = authority.rpartition("@")
     if ":" in userinfo:
-        raise Refused(_EXPOSED.format(file=_FILES[scheme]))
+        raise PasswordInUrl(rules.password_file)
     if "/" in path:
         raise Refused("a database URL has one name behind the host; a / in it is written %2F")
-    host, port = _hosts(hosts, several=scheme == "postgresql")
-    told = _Told(scheme, _decode(host), port, _decode(userinfo) if at else "", _decode(path))
+    host, port = _hosts(hosts, several=rules.several_hosts)
+    parts = _UrlParts(rules, _decode(host), port, _decode(userinfo) if at else "", _decode(path))
     parameters = []
     for name, value in _pairs(query):
         if name.lower() in _SECRETS:
-            raise Refused(_EXPOSED.format(file=_FILES[scheme]))
-        if not told.take(name, value):
+            raise PasswordInUrl(rules.password_file)
+        if not parts.take(name, value):
             parameters.append((name, value))
-    check = _check_libpq if scheme == "postgresql" else _check_mysql
     for name, _value in parameters:
-        check(name)
+        rules.check_parameter(name)
     return Connection(
-        scheme, told.host, told.port, told.user, told.database, told.socket, parameters=tuple(parameters)
+        rules.scheme,
+        parts.host,
+        parts.port,
+        parts.user,
+        parts.database,
+        parts.socket,
+        parameters=tuple(parameters),
     )
 
 
 @dataclass(slots=True)
-class _Told:
+class _UrlParts:
     """What a URL says of the server, in its path or in its parameters, but not in both."""
 
-    scheme: str
+    rules: UrlRules
     host: str
     port: str
     user: str
@@ -164,48 +124,37 @@ class _Told:
     socket: str = ""
 
     def take(self, name: str, value: str) -> bool:
-        """Whether this parameter is one of ours. MySQL's host may stand beside its socket."""
+        """Whether this parameter is one of these fields. A host may stand beside a socket."""
         field = {"dbname": "database"}.get(name, name)
         if field not in ("host", "port", "user", "database", "socket"):
             return False
-        if field == "socket" and self.scheme == "postgresql":
-            raise Refused("socket: PostgreSQL's is named by its directory, ?host=/run/postgresql")
+        if field == "socket" and self.rules.socket_refusal:
+            raise Refused(self.rules.socket_refusal)
         if getattr(self, field):
-            raise Refused(f"the URL says the {field} twice")
+            raise Refused(f"the URL gives the {field} twice")
         if field == "port":
             _check_ports(value)
         setattr(self, field, value)
         return True
 
 
-def _check_libpq(name: str) -> None:
-    if _LIBPQ.fullmatch(name) is None or name in _NOT_LIBPQ:
-        raise Refused(f"the URL's parameter {name[:40]!r} is none that a backup can pass on to libpq")
-
-
-def _check_mysql(name: str) -> None:
-    if name not in _MYSQL:
-        known = ", ".join(sorted(_MYSQL | {"socket"}))
-        raise Refused(f"the URL's parameter {name[:40]!r} is not known; known are {known}")
-
-
 def _pairs(query: str) -> list[tuple[str, str]]:
     pairs = [part.partition("=") for part in query.split("&") if part]
     found = [(_decode(name), _decode(value)) for name, _, value in pairs]
     if len({name for name, _ in found}) < len(found):
-        raise Refused("a parameter stands twice in the URL")
+        raise Refused("the URL gives a parameter twice")
     return found
 
 
 def _hosts(text: str, *, several: bool) -> tuple[str, str]:
     """(hosts, ports), separated by commas when there are several."""
     if "," in text and not several:
-        raise Refused("only PostgreSQL can be given several hosts")
+        raise Refused("the URL gives several hosts, which only PostgreSQL's programs understand")
     hosts, ports = [], []
     for part in text.split(","):
         found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^:\[\]]*))(?::([0-9]*))?", part)
         if found is None:
-            raise Refused("the host in the URL cannot be understood; an IPv6 address stands in [brackets]")
+            raise Refused("the URL's host is invalid; write an IPv6 address in [brackets]")
         hosts.append(found[1] or found[2])
         ports.append(found[3] or "")
     port = ",".join(ports).strip(",") and ",".join(ports)
@@ -216,7 +165,7 @@ def _hosts(text: str, *, several: bool) -> tuple[str, str]:
 def _check_ports(text: str) -> None:
     for port in text.split(","):
         if port and not (port.isascii() and port.isdecimal() and len(port) < 6 and 0 < int(port) < 65536):
-            raise Refused("the port in the URL is none")
+            raise Refused(f"the URL's port {port[:20]!r} is invalid; ports are 1 to 65535")
 
 
 def _decode(text: str) -> str:
@@ -230,7 +179,3 @@ def _decode(text: str) -> str:
     if "\0" in found:
         raise Refused("a name in the URL has a NUL in it")
     return found
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace("'", "\\'")

@@ -37,7 +37,7 @@ class Findings:
             self.notes.append(f"only the first {KEPT_TABLES} of {len(counts)} tables are listed")
 
 
-class Server(Protocol):
+class ThrowawayServer(Protocol):
     """A throw-away server that runs, with the snapshot in it. All methods raise RehearsalFailed."""
 
     def count(self) -> list[TableCount]:

@@ -1,4 +1,4 @@
-"""The folder that a rehearsal happens in."""
+"""The private directory of a throw-away server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from holdfast.base.errors import Refused
+from holdfast.servers.base.errors import BadScratch
 from holdfast.servers.confined.confined import User, without_interrupt
 
 PREFIX: Final = "holdfast-rehearsal-"
@@ -25,27 +25,24 @@ def private_folder(base: Path, user: User, *, keep: bool = False) -> Iterator[Pa
     """A new folder in `base` that only `user` may enter, removed at the end whatever happens; with `keep`
     only when the block raises.
 
-    Raises Refused when `base` cannot serve.
+    Raises BadScratch when `base` cannot serve.
     """
     base = base.resolve()
     path = base / f"{PREFIX}{secrets.token_hex(4)}"
     if len(os.fsencode(path)) > _LONGEST:
-        raise Refused(f"{base} is too long a path for a server's socket; give a shorter one with --scratch")
+        raise BadScratch(f"the path {base} is too long for a server's socket")
     if os.geteuid() == 0:
         for folder in (base, *base.parents):
             status = folder.stat()
             if not (status.st_mode & 0o001 or (status.st_uid == user.uid and status.st_mode & 0o100)):
-                raise Refused(
-                    f"{folder} lets only its owner in, and the server runs as {user.name}; "
-                    "give another folder with --scratch"
-                )
+                raise BadScratch(f"{folder} lets only its owner in, and the server runs as {user.name}")
     try:
         try:
             path.mkdir(mode=0o700)
             if os.geteuid() == 0:
                 os.chown(path, user.uid, user.gid)
         except OSError as error:
-            raise Refused(f"cannot make a folder in {base}: {error.strerror}") from error
+            raise BadScratch(f"cannot make a directory in {base}: {error.strerror}") from error
         yield path
     except BaseException:
         without_interrupt(lambda: _remove(path))

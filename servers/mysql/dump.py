@@ -13,18 +13,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-from holdfast.base.errors import Refused, StreamFailed
+from holdfast.base.errors import StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.mysql.facts import END, DumpComments
-from holdfast.formats.dumps.mysql.product import MARIADB, MYSQL, TITLES, product_in
+from holdfast.formats.dumps.mysql.product import MARIADB, MYSQL, SYSTEM_DATABASES, TITLES, product_in
 from holdfast.ingest.backup.plan import plan_dump
 from holdfast.repo.snapshots.snapshot import Consistency
-from holdfast.servers.base.client_programs import find_program
+from holdfast.servers.base.errors import NoDatabase
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
+from holdfast.servers.mysql.connection import mysql_options
+from holdfast.servers.mysql.programs import find_client, find_dump_program
 
-_SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
 _PACKET: Final = "--max-allowed-packet=1073741824"
 """Rows may have 1 GiB; the tools' own limit is 16 to 24 MiB, and a longer row ends the dump."""
 _NAMED: Final = 5
@@ -42,7 +43,7 @@ _POSITION: Final = {MARIADB: "SHOW MASTER STATUS", MYSQL: "SHOW BINARY LOG STATU
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerDescription:
     """What a server says of itself. `engine` is one of `PRODUCTS`."""
 
     version: str
@@ -51,32 +52,32 @@ class Server:
     has_binlog: bool
 
 
-def describe(access: Access) -> Server:
+def describe(access: Access) -> ServerDescription:
     """Ask the server about itself. Raises StreamFailed."""
     answer = _ask(access, _SERVER)
     lines = answer[0].split("\n") if answer else []
     if len(lines) < 4:
         raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")
     version, binlog, database, comment = lines[:4]
-    return Server(version, product_in(f"{version} {comment}"), database, binlog == "1")
+    return ServerDescription(version, product_in(f"{version} {comment}"), database, binlog == "1")
 
 
 def list_databases(access: Access) -> tuple[str, ...]:
     """Every database that this user sees, without the server's own. Raises StreamFailed."""
-    return tuple(name for name in _ask(access, _DATABASES) if name.lower() not in _SYSTEM)
+    return tuple(name for name in _ask(access, _DATABASES) if name.lower() not in SYSTEM_DATABASES)
 
 
 def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False) -> Prepared:
     """Start the dump of the connection's database. Tables of engines without transactions make the grade
     `unknown`, because they are read while they change, unless `lock_all` holds every writer back.
 
-    Raises StreamFailed, NotFound, and Refused when no database is named.
+    Raises StreamFailed, NotFound, and NoDatabase when no database is named.
     """
     server = describe(access)
     if not server.database:
-        raise Refused("which database? Write mysql://user@host/DATABASE, or --all-databases")
-    program = dump_program(server)
-    argv = [program, *access.first, *access.connection.mysql_options(), *_OPTIONS, _PACKET]
+        raise NoDatabase("the URL names no database; write mysql://user@host/DATABASE")
+    program = find_dump_program(server.engine)
+    argv = [program, *access.first, *mysql_options(access.connection), *_OPTIONS, _PACKET]
     argv += ["--lock-all-tables"] if lock_all else ["--single-transaction"]
     warnings: list[str] = []
     if server.has_binlog:
@@ -103,26 +104,23 @@ def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False
 def writes_users(access: Access) -> bool:
     """Whether users and grants can be dumped: only MariaDB's tool writes them as statements."""
     server = describe(access)
-    return server.engine == MARIADB and product_in(tool_version(access, dump_program(server))) == MARIADB
+    return (
+        server.engine == MARIADB
+        and product_in(tool_version(access, find_dump_program(server.engine))) == MARIADB
+    )
 
 
 def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
     """Start the dump of users and grants, where `writes_users` says that it can be had."""
     server = describe(access)
-    program = dump_program(server)
-    argv = [program, *access.first, *access.connection.to("").mysql_options(), "--skip-dump-date"]
+    program = find_dump_program(server.engine)
+    argv = [program, *access.first, *mysql_options(access.connection.to("")), "--skip-dump-date"]
     argv += ["--system=users", "--insert-ignore"]
     source = ToolSource(access, argv, "dump.sql", end=END)
     stack.callback(source.close)
     part = plan_dump(source, "dump.sql")
     facts = _facts(server, tool_version(access, program))
     return Prepared((part,), "globals", server.engine, access.connection.to("").origin, facts)
-
-
-def dump_program(server: Server) -> str:
-    """The dump program that fits the server: each may fail with the other's. Raises NotFound."""
-    names = ("mariadb-dump", "mysqldump")
-    return find_program(*(names if server.engine == MARIADB else names[::-1]))
 
 
 def with_position(facts: DumpFacts, head: bytes) -> DumpFacts:
@@ -148,7 +146,7 @@ _OPTIONS: Final = (
 
 
 def _binlog_options(
-    access: Access, server: Server, program: str, *, lock_all: bool
+    access: Access, server: ServerDescription, program: str, *, lock_all: bool
 ) -> tuple[list[str], list[str]]:
     """(options that write the place in the binlog, warnings). Asked for without the right to, it would fail
     the dump; without MariaDB's help it needs a short global lock, which needs one more right."""
@@ -190,13 +188,13 @@ def _grade(access: Access, program: str, *, lock_all: bool) -> tuple[Consistency
         return Consistency.APPLICATION, f"{whole}; one transaction read all tables", []
     some = ", ".join(tables[:_NAMED]) + (f" and {len(tables) - _NAMED} more" if tables[_NAMED:] else "")
     text = f"tables without transactions were read while they could change: {some}"
-    return Consistency.UNKNOWN, text, [f"{text}; --lock-all-tables makes writers wait instead"]
+    return Consistency.UNKNOWN, text, [f"{text}; locking all tables would make writers wait instead"]
 
 
 def _ask(access: Access, sql: str, *, hexadecimal: bool = True) -> list[str]:
     """The one column of an answer. Names come in hexadecimal: they can have tabs and line ends in them."""
     connection = access.connection
-    argv = [find_program("mariadb", "mysql"), *access.first, *connection.mysql_options()]
+    argv = [find_client(), *access.first, *mysql_options(connection)]
     argv += ["--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--binary-as-hex=0"]
     argv += [f"--database={connection.database}"] if connection.database else []
     lines = ask_program(access, argv, stdin=f"{sql};\n").decode(errors="replace").splitlines()
@@ -208,6 +206,6 @@ def _ask(access: Access, sql: str, *, hexadecimal: bool = True) -> list[str]:
         raise StreamFailed(f"{connection.origin}: the server's answer cannot be understood") from None
 
 
-def _facts(server: Server, tool: str) -> DumpFacts:
+def _facts(server: ServerDescription, tool: str) -> DumpFacts:
     version = server.version.removeprefix("5.5.5-").split("-")[0]  # MariaDB's, put there for old clients
     return DumpFacts(server=f"{TITLES[server.engine]} {version}", tool=tool)

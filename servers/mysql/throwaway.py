@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
+from holdfast.formats.dumps.mysql.product import MYSQL, SYSTEM_DATABASES
 from holdfast.servers.base.proof import QueryResult, TableCount
-from holdfast.servers.base.server_programs import MariaPrograms
 from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
 from holdfast.servers.confined.confined import Confinement, Program
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.mysql.programs import MysqlPrograms
 
-_SYSTEM: Final = ("information_schema", "performance_schema", "mysql", "sys")
+DATA_FOLDER: Final = "data"
+SOCKET: Final = "socket"
+"""Names in the private directory."""
 _PACKET: Final = "--max-allowed-packet=1073741824"
 _START_SECONDS: Final = 120.0
 _NAME_LIMIT: Final = 64
@@ -27,14 +30,14 @@ ORDER BY 1, 2;
 """
 
 
-class Maria:
+class ThrowawayMysql:
     """A server that answers. Made by `running`."""
 
-    def __init__(self, confinement: Confinement, programs: MariaPrograms, data: Path) -> None:
+    def __init__(self, confinement: Confinement, programs: MysqlPrograms, data: Path) -> None:
         self._confinement = confinement
         self._programs = programs
         self._data = data
-        self._socket = confinement.folder / "socket"
+        self._socket = confinement.folder / SOCKET
         self._process: Program | None = None
         self._filled: list[str] = []
 
@@ -58,7 +61,7 @@ class Maria:
             "--local-infile=0",
             _PACKET,
         ]
-        argv += ["--mysqlx=OFF"] if self._programs.engine == "mysql" else ["--skip-symbolic-links"]
+        argv += ["--mysqlx=OFF"] if self._programs.product == MYSQL else ["--skip-symbolic-links"]
         self._process = self._confinement.start([*argv, *options])
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
@@ -144,13 +147,13 @@ class Maria:
 
 
 @contextmanager
-def running(confinement: Confinement, programs: MariaPrograms) -> Iterator[Maria]:
+def running(confinement: Confinement, programs: MysqlPrograms) -> Iterator[ThrowawayMysql]:
     """A fresh server. Raises RehearsalFailed with its last words."""
-    data = confinement.folder / "data"
+    data = confinement.folder / DATA_FOLDER
     program = confinement.start(_install(programs, data, confinement))
     if program.wait():
         raise failure(program)
-    server = Maria(confinement, programs, data)
+    server = ThrowawayMysql(confinement, programs, data)
     try:
         server.start()
         yield server
@@ -160,8 +163,8 @@ def running(confinement: Confinement, programs: MariaPrograms) -> Iterator[Maria
         server.stop()
 
 
-def _install(programs: MariaPrograms, data: Path, confinement: Confinement) -> Sequence[str]:
-    if programs.engine == "mysql":
+def _install(programs: MysqlPrograms, data: Path, confinement: Confinement) -> Sequence[str]:
+    if programs.product == MYSQL:
         return [programs.server, "--no-defaults", "--initialize-insecure", f"--datadir={data}"]
     return [
         programs.install,
@@ -177,7 +180,7 @@ def _install(programs: MariaPrograms, data: Path, confinement: Confinement) -> S
 def database_name(wanted: str) -> str:
     """A database for a dump that names none: of that name if it can be one."""
     usable = wanted and len(wanted) <= _NAME_LIMIT and wanted.isprintable() and not wanted.endswith(" ")
-    return wanted if usable and wanted.lower() not in _SYSTEM and "/" not in wanted else "rehearsal"
+    return wanted if usable and wanted.lower() not in SYSTEM_DATABASES and "/" not in wanted else "rehearsal"
 
 
 def _quoted(name: bytes) -> bytes:

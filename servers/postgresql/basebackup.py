@@ -19,15 +19,17 @@ from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
 from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.repo.snapshots.snapshot import SubjectKind
-from holdfast.servers.base.client_programs import find_program
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
+from holdfast.servers.postgresql.connection import conninfo
+from holdfast.servers.postgresql.programs import find_client
+from holdfast.servers.postgresql.psql import psql_arguments
 
 ITEM: Final = "base.tar"
 _OLDEST: Final = 13
 """The first release that writes a manifest."""
-_QUESTIONS: Final = ("IDENTIFY_SYSTEM", "SHOW server_version", "SHOW cluster_name")
+_QUESTIONS: Final = "IDENTIFY_SYSTEM;\nSHOW server_version;\nSHOW cluster_name;\n"
 _SEVERAL: Final = re.compile("can only write single tablespace to stdout")
 _EVIDENCE: Final = "pg_basebackup exited with 0; its manifest was there, and files and log are what it says"
 
@@ -73,10 +75,10 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
             f"the server is PostgreSQL {version}, which gives no manifest to verify a physical backup by: "
             f"that came with {_OLDEST}; nothing was stored. Take dumps (without --physical)"
         )
-    program = find_program("pg_basebackup")
+    program = find_client("pg_basebackup")
     argv = [program, "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"]
     argv += ["--manifest-checksums=SHA256", "--no-password", "--label=holdfast"]
-    argv.append(f"--dbname={access.connection.conninfo()}")
+    argv.append(f"--dbname={conninfo(access.connection)}")
     source = PhysicalSource(access, argv, system_id)
     stack.callback(source.close)
     facts = DumpFacts(
@@ -98,10 +100,9 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
 
 def _ask(access: Access) -> tuple[str, str, str]:
     """(system identifier, version, cluster name), asked over a replication connection."""
-    argv = [find_program("psql"), "-XqAtw", "-v", "ON_ERROR_STOP=1"]
-    argv += [f"--command={question}" for question in _QUESTIONS]
-    argv.append(f"--dbname={access.connection.to('').conninfo(replication='yes')}")
-    lines = ask_program(access, argv).decode(errors="replace").splitlines()
+    database = conninfo(access.connection.to(""), replication="yes")
+    argv = psql_arguments(find_client("psql"), database, "-A", "-t")
+    lines = ask_program(access, argv, stdin=_QUESTIONS).decode(errors="replace").splitlines()
     system = re.match(r"[0-9]{1,20}(?=\|)", lines[0]) if lines else None
     if system is None or len(lines) < 2:
         raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")

@@ -8,21 +8,12 @@ into a database of any name; roles and tablespaces beside it, because without th
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import secrets
-import select
-import subprocess
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import IO, Any, Final
+from typing import Final
 
 from holdfast.base.errors import StreamFailed
-from holdfast.base.processes import last_words
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.marks import CLUSTER_END, DATABASE_END
 from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
@@ -30,16 +21,14 @@ from holdfast.ingest.backup.plan import Part, plan_dump
 from holdfast.ingest.backup.recognise import Form
 from holdfast.repo.chunks.chunker import DUMP
 from holdfast.repo.snapshots.snapshot import ItemKind
-from holdfast.servers.base.client_programs import find_program
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, tool_version
+from holdfast.servers.postgresql.connection import conninfo
+from holdfast.servers.postgresql.programs import find_client
+from holdfast.servers.postgresql.psql import Session, session
 
 _GLOBALS: Final = Form(ItemKind.FILE, DUMP, ENGINE, "globals.sql")
-_ANSWER: Final = 64 << 20
-_ANSWER_LIMIT: Final = 60.0
-"""Seconds to wait for the answer to a question about catalogues."""
-
 _SERVER: Final = """json_build_object(
     'version', current_setting('server_version'),
     'number', current_setting('server_version_num')::int,
@@ -53,95 +42,8 @@ _NO_TIMEOUTS: Final = """(SELECT count(set_config(name, '0', false)) FROM pg_set
     WHERE name IN ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout'))"""
 
 
-class Session:
-    """A conversation with the server through psql, which reads our password's file as pg_dump does."""
-
-    def __init__(self, access: Access, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-        self._access = access
-        self._process = process
-        self._errors = errors
-        self._unread = b""
-
-    def run(self, sql: str) -> None:
-        """Statements that answer nothing."""
-        self._send(f"{sql};\n")
-
-    def ask(self, expression: str) -> Any:
-        """The value of an SQL expression of type json. Raises StreamFailed when the server gives none."""
-        mark = secrets.token_hex(16)
-        self._send(f"SELECT {expression};\nSELECT '{mark}';\n")
-        answer = self._receive(mark.encode() + b"\0")
-        try:
-            return json.loads(answer.split(b"\0")[0])
-        except (ValueError, RecursionError):
-            raise StreamFailed(f"{self._where}: the server's answer cannot be understood") from None
-
-    @property
-    def _where(self) -> str:
-        return self._access.connection.origin
-
-    def _send(self, text: str) -> None:
-        assert self._process.stdin is not None
-        try:
-            self._process.stdin.write(text.encode())
-            self._process.stdin.flush()
-        except OSError:
-            raise self._failure() from None
-
-    def _receive(self, end: bytes) -> bytes:
-        assert self._process.stdout is not None
-        deadline = time.monotonic() + _ANSWER_LIMIT
-        while not self._unread.endswith(end):
-            left = max(0.0, deadline - time.monotonic())
-            if not select.select([self._process.stdout], [], [], left)[0]:
-                raise StreamFailed(f"{self._where} did not answer psql within {_ANSWER_LIMIT:g} s")
-            data = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not data:
-                raise self._failure()
-            self._unread += data
-            if len(self._unread) > _ANSWER:
-                raise StreamFailed(f"{self._where}: an answer is longer than {_ANSWER} bytes")
-        answer, self._unread = self._unread.removesuffix(end), b""
-        return answer
-
-    def _failure(self) -> StreamFailed:
-        """psql is gone, or about to go: what it said."""
-        self._process.kill()
-        self._process.wait()
-        said = self._access.scrub(last_words(self._errors))
-        return StreamFailed(f"{self._where}: {said or 'the connection was lost'}; nothing was stored")
-
-
-@contextmanager
-def session(access: Access) -> Iterator[Session]:
-    """A connection to `access.connection`, closed at the end of the block. Raises StreamFailed when the first
-    question shows that there is none."""
-    argv = [find_program("psql"), "-XqAtwz0", "-v", "ON_ERROR_STOP=1", "-f", "-"]
-    argv.append(f"--dbname={access.connection.conninfo()}")
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=dict(access.environment),
-            pass_fds=access.descriptors,
-            process_group=0,  # a Ctrl-C is ours to handle
-        )
-        try:
-            yield Session(access, process, errors)
-        finally:
-            process.kill()
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
-            assert process.stdin is not None
-            with suppress(OSError):  # what was not read any more
-                process.stdin.close()
-
-
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerDescription:
     """What a server says of itself. `system_id` is "" for who may not know; `reads_roles` says whether roles
     can be dumped with their passwords."""
 
@@ -153,11 +55,11 @@ class Server:
     system_id: str = ""
 
 
-def describe(held: Session) -> Server:
+def describe(held: Session) -> ServerDescription:
     """Ask the server about itself. Raises StreamFailed."""
     found = held.ask(_SERVER)
     try:
-        server = Server(
+        server = ServerDescription(
             str(found["version"]),
             int(found["number"]),
             str(found["database"]),
@@ -199,8 +101,8 @@ def prepare_database(
     if not (isinstance(found, list) and len(found) == 2 and re.fullmatch(r"[0-9A-F-]+", str(found[0]))):
         raise StreamFailed("the server's answer cannot be understood")
     connection = access.connection.to(server.database)
-    program = find_program("pg_dump")
-    argv = [program, "--no-password", f"--snapshot={found[0]}", f"--dbname={connection.conninfo()}"]
+    program = find_client("pg_dump")
+    argv = [program, "--no-password", f"--snapshot={found[0]}", f"--dbname={conninfo(connection)}"]
     argv += ["--format=custom", "--compress=0"] if custom else ["--format=plain"]
     name = "dump.pgdump" if custom else "dump.sql"
     source = ToolSource(access, argv, name, end=None if custom else DATABASE_END)
@@ -219,14 +121,14 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
     with session(access) as held:
         server = describe(held)
     part, warnings = _globals(stack, access, server)
-    facts = _facts(server, tool_version(access, find_program("pg_dumpall")))
+    facts = _facts(server, tool_version(access, find_client("pg_dumpall")))
     return Prepared((part,), "globals", ENGINE, access.connection.to("").origin, facts, warnings)
 
 
-def _globals(stack: ExitStack, access: Access, server: Server) -> tuple[Part, tuple[str, ...]]:
+def _globals(stack: ExitStack, access: Access, server: ServerDescription) -> tuple[Part, tuple[str, ...]]:
     connection = access.connection
-    argv = [find_program("pg_dumpall"), "--globals-only", "--no-password"]
-    argv += [f"--database={server.database}", f"--dbname={connection.to(server.database).conninfo()}"]
+    argv = [find_client("pg_dumpall"), "--globals-only", "--no-password"]
+    argv += [f"--database={server.database}", f"--dbname={conninfo(connection.to(server.database))}"]
     warnings: tuple[str, ...] = ()
     if not server.reads_roles:
         argv.append("--no-role-passwords")
@@ -236,5 +138,5 @@ def _globals(stack: ExitStack, access: Access, server: Server) -> tuple[Part, tu
     return Part(source, _GLOBALS, "globals.sql"), warnings
 
 
-def _facts(server: Server, tool: str) -> DumpFacts:
+def _facts(server: ServerDescription, tool: str) -> DumpFacts:
     return DumpFacts(server=f"PostgreSQL {server.version}", tool=tool, system_id=server.system_id)

@@ -15,16 +15,16 @@ from holdfast.formats.dumps.postgresql.recovery import AUTO_CONF, SIGNAL, STANDB
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.servers.base.server_programs import find_postgres
 from holdfast.servers.confined.clients import ask
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.findings import Findings
+from holdfast.servers.confined.stage import FetchLog
 from holdfast.servers.postgresql.data_directory import Changes, restore_data_directory
-from holdfast.servers.postgresql.throwaway import Cluster, Postgres, running
-from holdfast.servers.postgresql.wal_relay import FetchLog, WalRelay
+from holdfast.servers.postgresql.programs import find_release
+from holdfast.servers.postgresql.throwaway import DATA_FOLDER, RestoredCluster, ThrowawayPostgres, running
+from holdfast.servers.postgresql.wal_relay import WalRelay
 
-_PLACE: Final = "data"
 _RECOVERY_SECONDS: Final = 1e9
 """A recovery takes as long as it takes; the rehearsal as a whole may have a limit."""
 _CONTROL: Final = {
@@ -49,10 +49,10 @@ def recovered(
     fetch: FetchLog | None,
     superuser: str,
     progress: ProgressFunction,
-) -> Iterator[Postgres]:
+) -> Iterator[ThrowawayPostgres]:
     """The cluster in `item`, recovered to the end of the backup, or as far as `recovery` says with archived
     log from `fetch`. Raises Refused when no server of its release is here, RehearsalFailed."""
-    programs = find_postgres(_major(repository, item, catalogue), exactly=True)
+    programs = find_release(_major(repository, item, catalogue), exactly=True)
     findings.server = f"PostgreSQL {programs.version}"
     user = confinement.user
     owner = (user.uid, user.gid)
@@ -63,7 +63,7 @@ def recovered(
             relay = stack.enter_context(WalRelay(confinement.folder, user, fetch))
             added = {AUTO_CONF: replace(recovery, command=relay.command).settings(), SIGNAL: b""}
         changes = Changes({}, added, frozenset({AUTO_CONF, STANDBY_SIGNAL, "recovery.conf"}), owner)
-        data = confinement.folder / _PLACE
+        data = confinement.folder / DATA_FOLDER
         restore_data_directory(repository, item, catalogue, data, changes=changes, progress=progress)
         settings = _settings(confinement, programs.path("pg_controldata"), data)
         try:
@@ -73,7 +73,7 @@ def recovered(
                     superuser=superuser,
                     settings=settings,
                     patience=_RECOVERY_SECONDS,
-                    kind=Cluster,
+                    kind=RestoredCluster,
                 )
             )
         except RehearsalFailed as error:

@@ -14,6 +14,7 @@ from typing import Final
 
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Section
+from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
 
 _NAME: Final = rb'(?:"(?:[^"\0]|""){1,1000}"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]{0,200})'
 _STATEMENT: Final = re.compile(
@@ -107,7 +108,7 @@ class Needs:
                     self._tablespaces.add(plain)
                     spaces[plain] = None
         if roles or spaces:
-            self._make([quoted(name) for name in roles], [quoted(name) for name in spaces])
+            self._make([quoted_identifier(n) for n in roles], [quoted_identifier(n) for n in spaces])
         return self._relocated(block) if self._in_head else block
 
     def _relocated(self, block: bytes) -> bytes:
@@ -133,11 +134,6 @@ def guarded(parts: Iterable[Buffer], drops: Iterable[Section]) -> Iterator[Buffe
             view, at = view[offset - at :], offset
         yield view
         at += len(view)
-
-
-def quoted(name: bytes) -> bytes:
-    """As an SQL identifier."""
-    return b'"' + name.replace(b'"', b'""') + b'"'
 
 
 def _plain(name: bytes) -> bytes:

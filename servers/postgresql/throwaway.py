@@ -10,17 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
+from holdfast.formats.dumps.postgresql.quoting import conninfo_value, setting_value
+from holdfast.servers.base.errors import SeveralDatabases
 from holdfast.servers.base.proof import QueryResult, TableCount
-from holdfast.servers.base.server_programs import PostgresPrograms
 from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement, Program
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.postgresql.programs import PostgresPrograms
+from holdfast.servers.postgresql.psql import FIELDS, psql_arguments
 from holdfast.servers.postgresql.script import Needs
 
 SUPERUSER: Final = "holdfast_rehearsal"
 """Of a fresh cluster: no name that a dump's roles have."""
+DATA_FOLDER: Final = "data"
+SETTINGS_FILE: Final = "postgresql.conf"
+"""Names in the private directory."""
 _SETTINGS: Final[Mapping[str, str]] = {
     "listen_addresses": "",
     "port": "5432",
@@ -55,7 +60,7 @@ ORDER BY nspname, relname
 _START_SECONDS: Final = 60.0
 
 
-class Postgres:
+class ThrowawayPostgres:
     """A server that answers. Made by `running`."""
 
     def __init__(
@@ -92,7 +97,7 @@ class Postgres:
         return counts
 
     def _count(self, database: str) -> Iterator[TableCount]:
-        argv = self._psql(database, "-A", "-t", "-z", "-0")
+        argv = self._psql(database, *FIELDS)
         answer, more = ask(self._confinement, argv, _COUNT, env=self._environment)
         if more:
             raise RehearsalFailed(f"database {database} has too many tables to list")
@@ -104,7 +109,7 @@ class Postgres:
         if not database:
             if len(self._filled) > 1:
                 there = ", ".join(self._filled[:10])
-                raise Refused(f"in which database shall be asked ({there})? --database says it")
+                raise SeveralDatabases(f"a query needs the name of its database; there are {there}")
             database = self._filled[0] if self._filled else "postgres"
         null = secrets.token_hex(8)
         argv = self._psql(database, "--csv", "-P", f"null={null}", "-v", "FETCH_COUNT=200")
@@ -127,17 +132,15 @@ class Postgres:
         return ask(self._confinement, argv, sql, env=self._environment)[0].split(b"\0")[:-1]
 
     def _psql(self, database: str, *options: str) -> list[str]:
-        psql = self._programs.path("psql")
-        dbname = "dbname='" + database.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        return [psql, "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", *options, "-f", "-", f"--dbname={dbname}"]
+        return psql_arguments(self._programs.path("psql"), f"dbname={conninfo_value(database)}", *options)
 
     @property
     def _environment(self) -> dict[str, str]:
         return environment(self._confinement.folder, self._superuser)
 
 
-class Cluster(Postgres):
-    """One whose files were restored, not made by a load."""
+class RestoredCluster(ThrowawayPostgres):
+    """A cluster started from restored files instead of a loaded dump."""
 
     def inspect(self) -> str:
         """Let pg_amcheck read all tables and indexes; returns what was done, for a note. Raises
@@ -164,7 +167,7 @@ def environment(folder: Path, user: str) -> dict[str, str]:
 
 def initialise(confinement: Confinement, programs: PostgresPrograms, encoding: str = "UTF8") -> Path:
     """A fresh cluster in the private folder; returns its data directory. Raises RehearsalFailed."""
-    data = confinement.folder / "data"
+    data = confinement.folder / DATA_FOLDER
     argv = [programs.path("initdb"), "-D", str(data), "-U", SUPERUSER, "-A", "trust", "-N"]
     locale = "C.UTF-8" if encoding == "UTF8" else "C"
     program = confinement.start([*argv, "-E", encoding, f"--locale={locale}"])
@@ -182,15 +185,15 @@ def running(
     superuser: str = SUPERUSER,
     settings: Mapping[str, str] | None = None,
     patience: float = _START_SECONDS,
-    kind: type[Postgres] = Postgres,
-) -> Iterator[Postgres]:
+    kind: type[ThrowawayPostgres] = ThrowawayPostgres,
+) -> Iterator[ThrowawayPostgres]:
     """A server on `data`, with settings of our own and none of the cluster's. `patience`: seconds that it
     may take until it answers; a recovery takes as long as it takes, so the caller bounds that.
 
     Raises RehearsalFailed with the server's last words.
     """
     folder = confinement.folder
-    config, access = folder / "postgresql.conf", folder / "pg_hba.conf"
+    config, access = folder / SETTINGS_FILE, folder / "pg_hba.conf"
     values = {
         **_SETTINGS,
         "hba_file": str(access),
@@ -199,7 +202,7 @@ def running(
     }
     if programs.major >= 15:
         values.setdefault("allow_in_place_tablespaces", "on")
-    config.write_text("".join(f"{name} = {_setting(value)}\n" for name, value in values.items()))
+    config.write_text("".join(f"{name} = {setting_value(value)}\n" for name, value in values.items()))
     access.write_text("local all all trust\nlocal replication all trust\n")
     for path in (config, access):
         path.chmod(0o644)
@@ -216,7 +219,7 @@ def running(
 
 def _await(confinement: Confinement, programs: PostgresPrograms, process: Program, patience: float) -> None:
     deadline = time.monotonic() + patience
-    pid_file = confinement.folder / "data" / "postmaster.pid"
+    pid_file = confinement.folder / DATA_FOLDER / "postmaster.pid"
     while process.process.poll() is None:
         if _is_ready(pid_file):
             return
@@ -234,10 +237,6 @@ def _is_ready(pid_file: Path) -> bool:
     except OSError:
         return False
     return len(lines) >= 8 and lines[7].strip() == "ready"
-
-
-def _setting(value: str) -> str:
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
 def _text(name: bytes) -> str:

@@ -10,16 +10,13 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from holdfast.servers.confined.confined import User
 from holdfast.servers.confined.errors import RehearsalFailed
-
-FetchLog = Callable[[str, Path], bool]
-"""`fetch(name, path)` writes an archived file to `path`; False when the archive does not hold it."""
+from holdfast.servers.confined.stage import FetchLog
 
 _SCRIPT: Final = b"""#!/bin/sh
 # $1: the file's name, $2: where the server wants it. 200 stops a recovery, 1 says that there is no such file.

@@ -1,4 +1,4 @@
-"""One rehearsal: a snapshot into a throw-away server, counted, asked, and the proof of it."""
+"""One rehearsal: a snapshot is loaded into a throw-away server, counted and queried; a proof comes out."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.proof import Outcome, Proof, Verdict
 from holdfast.servers.confined.confined import Confinement, user_for
 from holdfast.servers.confined.errors import RehearsalFailed
-from holdfast.servers.confined.findings import Findings, Server
+from holdfast.servers.confined.findings import Findings, ThrowawayServer
 from holdfast.servers.confined.private import private_folder
-from holdfast.servers.rehearsal.loading import Stage, loaded
-from holdfast.servers.rehearsal.options import Wishes
-from holdfast.servers.rehearsal.subject import Material
+from holdfast.servers.confined.stage import RehearsalOptions, RehearsalSubject, Stage
+from holdfast.servers.registry import engine_server
 
-_USERS: Final = {"postgresql": ("postgres",), "mariadb": ("mysql",), "mysql": ("mysql",), "sqlite": ()}
 _ERROR: Final = 4000
 
 
@@ -41,8 +39,8 @@ class Rehearsed:
 def rehearse(
     repository: Repository,
     stored: StoredSnapshot,
-    material: Material,
-    wishes: Wishes,
+    subject: RehearsalSubject,
+    options: RehearsalOptions,
     *,
     time: datetime,
     host: str,
@@ -57,22 +55,24 @@ def rehearse(
     that does not load is a result, not an error. Raises Refused when there is no server to try it with.
     """
     began = clock()
-    findings = Findings(material.engine, expected=material.expected)
+    side = engine_server(subject.engine.name)
+    findings = Findings(subject.engine.name, expected=subject.expected)
     error = ""
     loads = False
     damage: Damaged | None = None
-    user = user_for(_USERS[material.engine])
+    user = user_for(side.users)
     with (
-        private_folder(wishes.scratch, user, keep=wishes.keep) as folder,
-        Confinement(user, folder, keep=wishes.keep) as confined,
+        private_folder(options.scratch, user, keep=options.keep) as folder,
+        Confinement(user, folder, keep=options.keep) as confined,
     ):
         findings.notes += confined.notes
         try:
-            with _limited(confined, wishes.timeout) as limit, ExitStack() as stack:
-                stage = Stage(confined, repository, material, findings, _both(progress, limit), tell)
-                server = loaded(stack, stage, wishes)
+            with _limited(confined, options.timeout) as limit, ExitStack() as stack:
+                watched = _until_timeout(progress, limit)
+                stage = Stage(confined, repository, subject, options, findings, watched, tell)
+                server = side.load(stack, stage)
                 loads = True
-                _examine(server, material, wishes, findings, tell)
+                _examine(server, subject, options, findings, tell)
         except RehearsalFailed as failed:
             error = str(failed)
         except Damaged as damaged:
@@ -92,37 +92,41 @@ def rehearse(
         findings.tables,
         findings.rows,
         error[:_ERROR],
-        "" if material.alone else material.item.path,
+        "" if subject.alone else subject.item.path,
     )
     proof = Proof(verdict, tuple(findings.counted), tuple(findings.queries), tuple(findings.notes))
-    return Rehearsed(proof, folder if wishes.keep else None, loads, damage)
+    return Rehearsed(proof, folder if options.keep else None, loads, damage)
 
 
 def _examine(
-    server: Server, material: Material, wishes: Wishes, findings: Findings, tell: Callable[[str], None]
+    server: ThrowawayServer,
+    subject: RehearsalSubject,
+    options: RehearsalOptions,
+    findings: Findings,
+    tell: Callable[[str], None],
 ) -> None:
     tell("counting rows")
     findings.enter(server.count())
-    for sql in wishes.queries:
+    for sql in options.queries:
         tell("asking")
-        findings.queries.append(server.query(sql, wishes.database))
+        findings.queries.append(server.query(sql, options.database))
     tell("checking")
     note = server.inspect()
     if note:
         findings.notes.append(note)
-    if material.fault:
-        raise RehearsalFailed(f"it loads, but it is not whole: {material.fault}")
+    if subject.fault:
+        raise RehearsalFailed(f"it loads, but it is not whole: {subject.fault}")
     if findings.expected is not None and findings.expected != findings.tables:
         differ = f"the dump has {findings.expected} tables, the server {findings.tables} after it"
-        if findings.tables < findings.expected and material.engine in ("postgresql", "sqlite"):
+        if findings.tables < findings.expected and engine_server(subject.engine.name).loads_every_table:
             raise RehearsalFailed(differ)
-        # Extensions bring tables of their own; MySQL's dumps have stand-ins for views and system tables.
+        # Extensions bring tables of their own.
         findings.notes.append(differ)
 
 
 @contextmanager
 def _limited(confined: Confinement, seconds: float | None) -> Iterator[threading.Event]:
-    """Ends everything when the time is over. The event says that it is."""
+    """End everything after `seconds`; the event is set then."""
     over = threading.Event()
 
     def expire() -> None:
@@ -145,7 +149,7 @@ def _limited(confined: Confinement, seconds: float | None) -> Iterator[threading
             timer.join()
 
 
-def _both(progress: ProgressFunction, over: threading.Event) -> ProgressFunction:
+def _until_timeout(progress: ProgressFunction, over: threading.Event) -> ProgressFunction:
     def heard(count: int) -> None:
         if over.is_set():
             raise RehearsalFailed("out of time")

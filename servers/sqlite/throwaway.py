@@ -14,18 +14,20 @@ from holdfast.servers.confined.clients import QUERY_BYTES, ask, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 
+DATABASE: Final = "database.sqlite"
+"""The file's name in the private directory."""
 _TABLES: Final = b"""SELECT hex(name) FROM sqlite_schema
 WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY 1;
 """
 
 
-class Sqlite:
+class ThrowawaySqlite:
     """One database file in the private folder."""
 
     def __init__(self, confinement: Confinement, program: str) -> None:
         self._confinement = confinement
         self._program = program
-        self._path: Path = confinement.folder / "database.sqlite"
+        self._path: Path = confinement.folder / DATABASE
 
     def load(self, parts: Iterable[Buffer]) -> None:
         """Run a script. Raises RehearsalFailed at its first error."""

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.cli.commands.backup_database import quoted_name
-from holdfast.cli.commands.backup_run import name_fault
+from holdfast.tasks.subject_names import name_fault, quoted_name
 from support.cli import PG_HEAD, PG_TAIL, Place
 
 

@@ -20,10 +20,10 @@ from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.servers.base.connection import parse_url
 from holdfast.servers.base.prepared import Prepared
-from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.base.secrets import Credentials
 from holdfast.servers.postgresql.basebackup import PhysicalSource, prepare_physical
+from holdfast.servers.postgresql.connection import access, parse_url
 from support.database import PostgresServer, database_user, postgres_tool, run
 
 NAME = "shopcluster"

@@ -7,6 +7,8 @@ from typing import Final
 MYSQL: Final = "mysql"
 MARIADB: Final = "mariadb"
 PRODUCTS: Final = (MARIADB, MYSQL)
+SYSTEM_DATABASES: Final = ("information_schema", "performance_schema", MYSQL, "sys")
+"""The servers' own."""
 TITLES: Final = {MARIADB: "MariaDB", MYSQL: "MySQL"}
 
 

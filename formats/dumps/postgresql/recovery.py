@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.formats.dumps.postgresql.quoting import setting_value
 from holdfast.formats.dumps.postgresql.wal import lsn_text, parse_lsn
 
 AUTO_CONF: Final = "postgresql.auto.conf"
@@ -72,7 +73,7 @@ class Recovery:
             "recovery_target_inclusive": "on",
             "recovery_target_action": "promote",
         }
-        lines = [f"{name} = {_quoted(value)}\n" for name, value in found.items()]
+        lines = [f"{name} = {setting_value(value)}\n" for name, value in found.items()]
         return ("\n# Recovery, written by holdfast restore.\n" + "".join(lines)).encode(
             errors="surrogateescape"
         )
@@ -117,8 +118,3 @@ def _shell_word(word: str) -> str:
         raise Refused(f"{word!r} cannot stand in a restore_command; nothing was written")
     word = word.replace("%", "%%")
     return word if _SAFE.fullmatch(word) else "'" + word.replace("'", "'\"'\"'") + "'"
-
-
-def _quoted(value: str) -> str:
-    """A value in postgresql.conf, where a backslash escapes too."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
+
 _WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
 _QUOTED = rb'(?:[uU]&)?"[^"]*+(?:""[^"]*+)*+(?:"|\Z)'
 _PLAIN = rb"(?:[bBxXnN]|[uU]&)?'[^']*+(?:''[^']*+)*+(?:'|\Z)"
@@ -82,7 +84,7 @@ def unquoted(raw: bytes) -> str:
 
 def quoted(name: str) -> bytes:
     """An identifier that stands for the name, always quoted."""
-    return b'"' + as_bytes(name).replace(b'"', b'""') + b'"'
+    return quoted_identifier(as_bytes(name))
 
 
 def parts_of(raw: bytes) -> tuple[str, ...]:

@@ -14,15 +14,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import NotFound, Refused
-from holdfast.servers.base.client_programs import find_program, program_environment
-from holdfast.servers.base.connection import is_database_url, parse_url, sqlite_path
-from holdfast.servers.base.secrets import Credentials, access
+from holdfast.cli.base.exits import advice_for
+from holdfast.formats.dumps.engines import ENGINES
+from holdfast.servers.base.connection import Connection
+from holdfast.servers.base.errors import PasswordInUrl
+from holdfast.servers.base.programs import find_program
+from holdfast.servers.base.secrets import Credentials
+from holdfast.servers.mysql import connection as mysql
+from holdfast.servers.postgresql import connection as postgres
+from holdfast.servers.postgresql.connection import conninfo
+from holdfast.servers.postgresql.programs import find_client
+from holdfast.servers.sqlite.engine import path_in
+
+
+def parse_url(url: str) -> Connection:
+    return (postgres if url.lower().startswith("postgres") else mysql).parse_url(url)
+
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
 @pytest.mark.parametrize(
-    ("url", "conninfo"),
+    ("url", "expected"),
     [
         ("postgres://backup@db1/shop", "host='db1' user='backup' dbname='shop'"),
         (
@@ -36,15 +49,15 @@ NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
         ("postgres://a%40b@/x%2Fy%27%5C", r"user='a@b' dbname='x/y\'\\'"),
     ],
 )
-def test_a_postgresql_url_becomes_a_connection_string(url: str, conninfo: str) -> None:
-    assert parse_url(url).conninfo() == conninfo
+def test_a_postgresql_url_becomes_a_connection_string(url: str, expected: str) -> None:
+    assert conninfo(parse_url(url)) == expected
 
 
 def test_a_mysql_url_becomes_options() -> None:
     connection = parse_url("mysql://root@db2:3307/shop?ssl-ca=/etc/ca.pem&skip-ssl")
     expected = ["--host=db2", "--port=3307", "--user=root", "--ssl-ca=/etc/ca.pem", "--skip-ssl"]
-    assert connection.mysql_options() == expected
-    assert parse_url("mariadb://root@localhost/?socket=/run/x").mysql_options()[-1] == "--socket=/run/x"
+    assert mysql.mysql_options(connection) == expected
+    assert mysql.mysql_options(parse_url("mariadb://root@localhost/?socket=/run/x"))[-1] == "--socket=/run/x"
 
 
 @given(NAMES, NAMES)
@@ -66,10 +79,12 @@ def test_any_name_survives_a_url(user: str, database: str) -> None:
     ],
 )
 def test_a_password_in_a_url_is_refused_with_the_ways_to_give_it_and_not_repeated(url: str) -> None:
-    with pytest.raises(Refused, match="--db-password-file or --db-password-fd") as raised:
+    with pytest.raises(PasswordInUrl) as raised:
         parse_url(url)
-    assert "hunter2" not in str(raised.value)
-    assert "~/.pgpass" in str(raised.value) or "~/.my.cnf" in str(raised.value)
+    told = f"{raised.value}; {advice_for(raised.value)}"
+    assert "--db-password-file or --db-password-fd" in told
+    assert "hunter2" not in told
+    assert "~/.pgpass" in told or "~/.my.cnf" in told
 
 
 @pytest.mark.parametrize(
@@ -97,14 +112,19 @@ def test_what_cannot_be_meant_is_refused(url: str) -> None:
 
 
 def test_sqlite_paths_stand_as_they_are() -> None:
-    assert sqlite_path("sqlite:/srv/a b%20.db") == "/srv/a b%20.db"
-    assert sqlite_path("/srv/a.db") is None
+    assert path_in("sqlite:/srv/a b%20.db") == "/srv/a b%20.db"
     with pytest.raises(Refused):
-        sqlite_path("sqlite:")
-    assert is_database_url("mysql://x")
-    assert is_database_url("sqlite:x")
-    assert not is_database_url("postgres.sql")
-    assert not is_database_url("nbd://x")
+        path_in("sqlite:")
+
+
+def test_a_url_is_known_by_its_first_letters() -> None:
+    urls = ("mysql://x", "MariaDB://x", "postgres://", "postgresql://x", "sqlite:x")
+    entries = [ENGINES.entry_for_url(url) for url in urls]
+    assert [entry.name if entry else "" for entry in entries] == [
+        *("mysql", "mariadb", "postgresql", "postgresql", "sqlite")
+    ]
+    for path in ("postgres.sql", "mysql:x", "nbd://x", "/srv/sqlite:x", ""):
+        assert ENGINES.entry_for_url(path) is None
 
 
 def test_what_people_are_told_has_no_parameters() -> None:
@@ -119,8 +139,11 @@ def test_what_people_are_told_has_no_parameters() -> None:
 def test_programs_get_no_secrets_and_nothing_that_changes_a_dump() -> None:
     ours = {"HOLDFAST_PASSWORD": "x", "HOLDFAST_REPOSITORY": "/r", "PGPASSWORD": "x", "MYSQL_PWD": "x"}
     kept = {"PGHOST": "h", "PGPASSFILE": "/f", "HOME": "/root", "PATH": "/bin"}
-    found = program_environment(ours | kept | {"PGCLIENTENCODING": "LATIN1", "AWS_SECRET": "x"})
-    assert found == kept | {"LC_ALL": "C"}
+    given_ = ours | kept | {"PGCLIENTENCODING": "LATIN1", "AWS_SECRET": "x"}
+    with postgres.access(parse_url("postgres://h/x"), Credentials(), given_ | {"PGPASSWORD": ""}) as reach:
+        assert reach.environment == kept | {"LC_ALL": "C"}
+    with mysql.access(parse_url("mysql://h/x"), Credentials(), given_ | {"MYSQL_PWD": ""}) as reach:
+        assert reach.environment == {"HOME": "/root", "PATH": "/bin", "LC_ALL": "C"}
 
 
 def test_a_program_on_path_goes_before_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,22 +151,24 @@ def test_a_program_on_path_goes_before_others(tmp_path: Path, monkeypatch: pytes
     mine.write_text("#!/bin/sh\necho 'pg_dump (PostgreSQL) 15.1'\n")
     mine.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert find_program("pg_dump") == str(mine)
+    assert find_client("pg_dump") == str(mine)
 
 
-def test_a_release_is_that_release_or_not_found() -> None:
-    assert find_program("initdb", release="15")
-    with pytest.raises(NotFound, match="initdb of PostgreSQL 9 is not installed"):
-        find_program("initdb", release="9")
+def test_a_program_that_is_not_installed_is_named() -> None:
     with pytest.raises(NotFound, match="neither-here or there is not installed"):
         find_program("neither-here", "there")
+    with pytest.raises(NotFound, match="pg_nothing is not installed"):
+        find_client("pg_nothing")
 
 
 def test_a_password_reaches_programs_through_memory_alone() -> None:
     password = 'p\\a:s"s'
-    for url, variable in (("postgres://h/x", "PGPASSWORD"), ("mysql://h/x", "MYSQL_PWD")):
+    for engine, url, variable in (
+        (postgres, "postgres://h/x", "PGPASSWORD"),
+        (mysql, "mysql://h/x", "MYSQL_PWD"),
+    ):
         for given_, environ in ((password, {}), (None, {variable: password})):
-            with access(parse_url(url), Credentials(given_), environ) as reach:
+            with engine.access(parse_url(url), Credentials(given_), environ) as reach:
                 (fd,) = reach.descriptors
                 assert stat.S_IMODE(os.fstat(fd).st_mode) == 0o600
                 assert not os.get_inheritable(fd)
@@ -166,11 +191,14 @@ def test_a_password_reaches_programs_through_memory_alone() -> None:
 def test_a_password_that_no_file_can_hold_is_refused() -> None:
     with (
         pytest.raises(Refused, match="line break"),
-        access(parse_url("postgres://h/x"), Credentials("a\nb"), {}),
+        postgres.access(parse_url("postgres://h/x"), Credentials("a\nb"), {}),
     ):
         pass
 
 
 def test_an_option_file_and_a_password_exclude_each_other() -> None:
-    with pytest.raises(Refused, match="not both"), access(parse_url("mysql://h/x"), Credentials("a", "/f")):
+    with (
+        pytest.raises(Refused, match="not both"),
+        mysql.access(parse_url("mysql://h/x"), Credentials("a", "/f")),
+    ):
         pass

@@ -15,8 +15,8 @@ from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.sources.source import Graded
 from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.snapshots.snapshot import Consistency
-from holdfast.servers.base.connection import parse_url
-from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.base.secrets import Credentials
+from holdfast.servers.mysql.connection import access, parse_url
 from holdfast.servers.mysql.dump import list_databases, prepare_database, with_position
 from support.cli import Place
 from support.database import MariaServer, maria_server, recorder
@@ -169,7 +169,8 @@ def test_all_databases_become_a_snapshot_each_and_users_one_of_their_own(
 def test_without_a_database_the_user_is_asked_which(server: MariaServer, place: Place) -> None:
     result = place.run("backup", server.url())
     assert result.exit_code == 1
-    assert "which database?" in result.stderr
+    assert "names no database" in result.stderr
+    assert "--all-databases" in result.stderr
 
 
 def test_a_database_that_is_not_there_is_named(server: MariaServer, place: Place) -> None:

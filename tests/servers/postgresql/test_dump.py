@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.servers.base.connection import parse_url
-from holdfast.servers.base.secrets import Credentials, access
+from holdfast.servers.base.secrets import Credentials
+from holdfast.servers.postgresql.connection import access, parse_url
 from holdfast.servers.postgresql.dump import prepare_database
 from support.cli import Place
 from support.database import PostgresServer, postgres_server, postgres_tool, recorder, run

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from holdfast.base.errors import Refused
-from holdfast.servers.base.server_programs import find_postgres
+from holdfast.cli.base.exits import advice_for
+from holdfast.servers.base.errors import BadScratch
 from holdfast.servers.confined.clients import converted, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement, User, user_for
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.private import private_folder
+from holdfast.servers.postgresql.programs import find_release
 from holdfast.servers.postgresql.script import Needs
 from support.cli import PG_HEAD, PG_TAIL, Place, files, flip_byte
 from support.database import PostgresServer, database_user, postgres_server
@@ -130,7 +132,7 @@ def test_what_is_kept_can_be_started(place: Place, scratch: Path) -> None:
     out = place.ok("rehearse", "shop", "--keep", "--scratch", scratch)
     kept = next(scratch.glob("holdfast-rehearsal-*"))
     assert str(kept) in out
-    argv = [find_postgres(None).path("postgres"), "--single", "-D", str(kept / "data"), "postgres"]
+    argv = [find_release(None).path("postgres"), "--single", "-D", str(kept / "data"), "postgres"]
     done = subprocess.run(
         argv, input=b"select a from t;\n", user=database_user("postgres"), capture_output=True, check=False
     )
@@ -151,10 +153,10 @@ def test_a_chunk_that_cannot_be_read_fails_the_rehearsal_as_damage(place: Place,
 def test_a_server_older_than_the_dump_is_refused(server: str, words: str | None) -> None:
     major = int(server.split()[1].split(".", maxsplit=1)[0])
     if words is None:
-        assert find_postgres(major).major >= 13
+        assert find_release(major).major >= 13
         return
     with pytest.raises(Refused, match=f"{words}; here is .*Debian: postgresql-99"):
-        find_postgres(major)
+        find_release(major)
 
 
 def test_what_is_no_database_cannot_be_rehearsed(place: Place, scratch: Path) -> None:
@@ -168,12 +170,13 @@ def test_a_folder_that_the_server_cannot_get_into_is_refused_with_advice(tmp_pat
     stranger = User("stranger", 54321, 54321)
     tmp_path.chmod(0o700)
     if os.geteuid() == 0:
-        with pytest.raises(Refused, match="--scratch"), private_folder(tmp_path, stranger):
+        with pytest.raises(BadScratch, match=r"too long|only its owner"), private_folder(tmp_path, stranger):
             pass
     deep = tmp_path / ("x" * 90)
     deep.mkdir()
-    with pytest.raises(Refused, match="--scratch"), private_folder(deep, stranger):
+    with pytest.raises(BadScratch, match="too long") as raised, private_folder(deep, stranger):
         pass
+    assert "--scratch" in advice_for(raised.value)
 
 
 # ---- its parts ----------------------------------------------------------------------------------------

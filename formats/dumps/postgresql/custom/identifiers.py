@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
+
 _PLAIN: Final = re.compile(rb"[a-z_][a-z0-9_]*")
 _KEYWORDS: Final = frozenset(
     b"all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean "
@@ -26,9 +28,9 @@ _KEYWORDS: Final = frozenset(
 def identifier(name: bytes) -> bytes:
     if _PLAIN.fullmatch(name) and name not in _KEYWORDS:
         return name
-    return b'"' + name.replace(b'"', b'""') + b'"'
+    return quoted_identifier(name)
 
 
 def one_line(text: bytes) -> bytes:
-    """For comments: what could end one is a space."""
+    """Replace line ends, which would end an SQL comment, by spaces."""
     return text.replace(b"\n", b" ").replace(b"\r", b" ")

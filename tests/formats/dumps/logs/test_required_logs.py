@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +14,6 @@ from holdfast.base.errors import NotFound
 from holdfast.base.types import PackID, RecordType
 from holdfast.cli.commands import forget_logs
 from holdfast.cli.commands.forget_logs import keep_last_users
-from holdfast.cli.commands.restore_physical import pick_backup
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
 from holdfast.formats.dumps.postgresql.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_pair
@@ -33,6 +31,7 @@ from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.forget import forget
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
+from holdfast.tasks.restore_cluster import pick_backup
 from support.basics import NOW, new_repository, open_repository, put_item
 from support.cli import PASSWORD, Place, flip_byte
 from support.log import (
@@ -262,11 +261,10 @@ def test_a_backup_that_was_committed_after_the_plan_keeps_its_logs(
 def test_a_restore_picks_a_whole_backup_if_one_reaches(shop: Shop) -> None:
     with shop.opened() as repository:
         torn_backup(repository, 6, time=day(6))
-        settings: Any = SimpleNamespace(snapshots=Repository.snapshots)
         recovery = parse_target("latest", ("holdfast",))
-        assert pick_backup(settings, repository, "shop", recovery) == (shop.kept, "")
+        assert pick_backup(repository.snapshots().good, "shop", recovery) == (shop.kept, "")
         forget(repository, [shop.old.id, shop.kept.id])
-        assert pick_backup(settings, repository, "shop", recovery)[0].snapshot.partial
+        assert pick_backup(repository.snapshots().good, "shop", recovery)[0].snapshot.partial
 
 
 def test_logs_of_a_kept_backup_are_not_forgotten_by_id(shop: Shop) -> None:

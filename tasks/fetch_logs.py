@@ -1,0 +1,79 @@
+"""Bringing archived log files back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.base.durable_files import durable_file, write_all
+from holdfast.base.errors import Damaged, NotFound
+from holdfast.formats.dumps.postgresql import required_wal
+from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
+from holdfast.repo.core.reader import Reader
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.restore import Restorer
+from holdfast.repo.records.log_archive import LogArchive, LogReading, archives
+from holdfast.repo.snapshots.snapshot import Item
+from holdfast.tasks.restore_errors import SeveralArchives
+from holdfast.tasks.wal_source import system_id_in
+
+
+def fetch_from(
+    repository: Repository, reading: LogReading, archive: LogArchive
+) -> Callable[[str, Path], bool]:
+    """`fetch(name, target)` of the archive: writes a file durably; False when the archive does not hold it.
+
+    It raises Damaged when a snapshot cannot be read that may hold the file.
+    """
+
+    def fetch(name: str, target: Path) -> bool:
+        item = archive.get(name)
+        if item is None:
+            if reading.damaged:
+                raise reading.damaged[0]  # it may be the one that holds the file
+            return False
+        write_log(repository, item, target)
+        return True
+
+    return fetch
+
+
+def find_wal_archive(reading: LogReading, name: str, system_id: str | None) -> LogArchive:
+    """The WAL archive `name`, else that of the cluster whose data directory this is, unless `system_id` says
+    which.
+
+    Raises NotFound, SeveralArchives or Refused; Damaged when a snapshot cannot be read that may be of it.
+    """
+    found = [a for a in archives(reading.snapshots()) if a.subject.engine == required_wal.NAME]
+    if name:
+        chosen = [a for a in found if a.subject.name == name]
+        if len(chosen) > 1 and system_id is None and Path(CONTROL_PATH).exists():
+            system_id = system_id_in(Path())
+        if system_id is not None:
+            chosen = [a for a in chosen if a.subject.uuid == required_wal.cluster_identity(system_id)]
+        what = f"called {name}"
+    else:
+        system_id = system_id or system_id_in(Path())
+        chosen = [a for a in found if a.subject.uuid == required_wal.cluster_identity(system_id)]
+        what = f"of the cluster with system identifier {system_id}"
+    if len(chosen) > 1:
+        raise SeveralArchives(f"several clusters have a WAL archive {what}")
+    if not chosen and reading.damaged:
+        raise reading.damaged[0]
+    if not chosen:
+        there = ", ".join(f"{a.subject.name} ({a.subject.uuid})" for a in found) or "none"
+        raise NotFound(f"there is no WAL archive {what} in this repository; there are: {there}")
+    return chosen[0]
+
+
+def write_log(repository: Repository, item: Item, target: Path) -> None:
+    """Write a log file under a temporary name, durably, then give it its own. Replaces what is there."""
+    reader = Reader(repository)
+    parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
+    size = 0
+    with durable_file(target) as fd:
+        for part in parts:
+            write_all(fd, part)
+            size += len(part)
+        if size != item.size:
+            raise Damaged(item.path, f"{size} bytes came out of the archive, not {item.size}")
