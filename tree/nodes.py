@@ -297,6 +297,22 @@ def walk_nodes(top: DirectoryNode) -> Iterator[Node]:
             yield from walk_nodes(node)
 
 
+def items_behind(node: Node) -> list[Item]:
+    """The items that a node of a snapshot comes of, each once; all those below a directory."""
+    match node:
+        case DirectoryNode():
+            found = {item.path: item for child in node.children.values() for item in items_behind(child)}
+            return list(found.values())
+        case GuestNode():
+            return [node.disk.item]
+        case TextNode():
+            return []
+        case LinkNode():
+            return [node.item] if node.item else []
+        case _:
+            return [node.item]
+
+
 def growing_nodes(directory: DirectoryNode) -> Iterator[tuple[DirectoryNode, str, Node]]:
     """(parent, name, node) of everything below a growing directory, down to and with what never changes."""
     for name, node in directory.children.items():

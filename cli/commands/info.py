@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
+from holdfast.cli.base.entries import moment
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
 from holdfast.formats.dumps.logs.required_logs import contents, findings, needs
+from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.core.keyslots import KeySlot, list_slots
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import VERSION
 from holdfast.repo.records.log_archive import LogReading, archives
-from holdfast.repo.snapshots.select import find_items, time_name
+from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import FileKind
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
+from holdfast.tasks.snapshot_trees import SnapshotTrees
+from holdfast.tree.nodes import ImageNode, ItemNode, Node, items_behind, node_type
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10
@@ -45,7 +51,11 @@ def info_command(settings: RunSettings, *, snapshot: str | None) -> None:
             _show_repository(settings, repository)
         else:
             stored, path = settings.pick(repository, snapshot)
-            _show_snapshot(settings, repository, stored, find_items(stored.snapshot, path))
+            with SnapshotTrees.of(repository).open(stored) as tree:
+                # The snapshot as a whole is told even if nothing in it can be read.
+                node = tree.resolve(path) if path else None
+                items = items_behind(node) if node else stored.snapshot.items
+            _show_snapshot(settings, repository, stored, items, node)
 
 
 def _show_repository(settings: RunSettings, repository: Repository) -> None:
@@ -98,7 +108,11 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
 
 
 def _show_snapshot(
-    settings: RunSettings, repository: Repository, stored: StoredSnapshot, items: tuple[Item, ...]
+    settings: RunSettings,
+    repository: Repository,
+    stored: StoredSnapshot,
+    items: Sequence[Item],
+    node: Node | None,
 ) -> None:
     proof = _proof(settings, repository, stored)
     settings.output.document(snapshot_document(stored) | {"proven": proof_document(proof) if proof else None})
@@ -126,6 +140,9 @@ def _show_snapshot(
         *_describe_logs(repository, stored),
     ]
     settings.output.result(fields(lines))
+    if node is not None and not isinstance(node, ItemNode):
+        settings.output.result("")
+        settings.output.result(fields(_describe_node(node)))
     for item in items:
         settings.output.result("")
         settings.output.result(fields(_describe_item(item)))
@@ -173,6 +190,18 @@ def _describe_proof(proof: Proof | None) -> list[tuple[str, str]]:
 def _first_answer(query: QueryResult) -> str:
     first = ", ".join("NULL" if cell is None else cell for cell in query.rows[0]) if query.rows else "nothing"
     return first + (" ..." if query.more or len(query.rows) > 1 else "")
+
+
+def _describe_node(node: Node) -> list[tuple[str, str]]:
+    """Of what comes of items: a directory, a disk as an image, a table of a dump, a file of a guest."""
+    is_file = node_type(node) is NodeType.FILE
+    return [
+        ("path", node.path),
+        ("type", node_type(node).value),
+        ("format", node.format if isinstance(node, ImageNode) else ""),
+        ("size", f"{size(node.size)} ({node.size} bytes)" if is_file else ""),
+        ("changed", time_name(moment(node.mtime)) if is_file else ""),
+    ]
 
 
 def _describe_item(item: Item) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, NotFound, OnlyLogs
-from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, SubjectKind
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 """How times stand in paths and selectors: UTC, no colon."""
@@ -103,13 +103,3 @@ def filter_snapshots(
         and set(tags) <= set(s.snapshot.tags)
         and (s.snapshot.subject.kind in kinds if kinds else s.snapshot.subject.kind is not _LOGS)
     ]
-
-
-def find_items(snapshot: Snapshot, path: str) -> tuple[Item, ...]:
-    """The item at `path`, or all below it; all items for "". Raises NotFound."""
-    path = path.strip("/")
-    found = tuple(i for i in snapshot.items if not path or i.path == path or i.path.startswith(path + "/"))
-    if not found:
-        there = ", ".join(item.path for item in snapshot.items[:5])
-        raise NotFound(f"nothing at {path!r} in this snapshot; it holds {there}")
-    return found

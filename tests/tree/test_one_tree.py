@@ -227,10 +227,12 @@ def test_what_the_mount_shows_has_one_name_everywhere(shown: Shown, subject: str
 
 
 def agree(shown: Shown, selector: str, path: Path, out: Path) -> None:
-    """ls, dump and restore give what the mount gives."""
+    """ls, info, dump and restore give what the mount gives."""
     fine = (0, PARTIAL)
     listed = shown.place.run("ls", selector)
     assert listed.exit_code in fine, (selector, listed.stderr)
+    described = shown.place.run("info", selector)
+    assert described.exit_code == 0, (selector, described.stderr)
     restored = shown.place.run("restore", selector, "--target", out, "--no-progress")
     assert restored.exit_code in fine, (selector, restored.stderr)
     mode = path.lstat().st_mode

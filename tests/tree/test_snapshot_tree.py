@@ -28,7 +28,7 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind
-from holdfast.tree.nodes import DirectoryNode, GuestNode, ImageNode, ItemNode, TextNode
+from holdfast.tree.nodes import DirectoryNode, GuestNode, ImageNode, ItemNode, TextNode, items_behind
 from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.walk import DEPTH, Found, Unread, walk
 from support.basics import make_snapshot, make_stored, put_item, random_bytes
@@ -95,6 +95,31 @@ def test_folders_that_no_guest_has_know_what_is_in_them(memory_repository: Repos
         assert names_in(tree, "files/sda") == ["lvm", "p1", "p2.txt"]
         assert names_in(tree, "files/sda/lvm") == ["vg"]
         assert names_in(tree, "files/sda/p1") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("", ["disks/sda.raw", "disks/sdb.raw", "disks.txt"]),
+        ("disks", ["disks/sda.raw", "disks/sdb.raw"]),
+        ("/disks/", ["disks/sda.raw", "disks/sdb.raw"]),
+        ("disks/sda.raw", ["disks/sda.raw"]),
+        ("disks/sda.qcow2", ["disks/sda.raw"]),
+        ("files", ["disks/sda.raw"]),
+        ("files/sda/p1/etc/passwd", ["disks/sda.raw"]),
+        ("disks.txt", ["disks.txt"]),
+        ("snapshot.json", []),
+    ],
+)
+def test_a_path_leads_to_the_items_that_it_comes_of(
+    path: str, found: list[str], memory_repository: Repository
+) -> None:
+    others = [
+        replace(store_disk(memory_repository, path), kind=ItemKind.FILE)
+        for path in ("disks/sdb.raw", "disks.txt")
+    ]
+    with opened(memory_repository, example(), *others) as tree:
+        assert sorted(item.path for item in items_behind(tree.resolve(path))) == sorted(found)
 
 
 @pytest.mark.parametrize(

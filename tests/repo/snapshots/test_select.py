@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -13,13 +12,11 @@ from holdfast.base.errors import Ambiguous, NoSnapshots, NotFound
 from holdfast.base.types import SnapshotID
 from holdfast.repo.snapshots.select import (
     filter_snapshots,
-    find_items,
     select_one,
     split_selector,
     time_name,
 )
 from holdfast.repo.snapshots.snapshot import Consistency, Item, Snapshot, StoredSnapshot, Subject, SubjectKind
-from support.basics import make_item
 
 T = datetime(2026, 11, 22, 2, 0, tzinfo=UTC)
 
@@ -168,32 +165,3 @@ def test_filters_take_any_name_all_tags_and_any_kind() -> None:
     assert filter_snapshots(ALL, tags=["gold", "weekly"]) == [WEB_2]
     assert filter_snapshots(ALL, kinds=[SubjectKind.DATABASE, SubjectKind.FILES]) == [SHOP]
     assert filter_snapshots(ALL, names=["web01"], tags=["gold"], kinds=[SubjectKind.DATABASE]) == []
-
-
-ITEMS = tuple(
-    make_item(recipe=b"r" * 32, size=1, path=path)  # type: ignore[arg-type]  # any ID will do
-    for path in ("disks/sda.raw", "disks/sdb.raw", "disks.txt")
-)
-
-
-@pytest.mark.parametrize(
-    ("path", "found"),
-    [
-        ("", ["disks/sda.raw", "disks/sdb.raw", "disks.txt"]),
-        ("/", ["disks/sda.raw", "disks/sdb.raw", "disks.txt"]),
-        ("disks", ["disks/sda.raw", "disks/sdb.raw"]),
-        ("/disks/", ["disks/sda.raw", "disks/sdb.raw"]),
-        ("disks/sda.raw", ["disks/sda.raw"]),
-        ("disks.txt", ["disks.txt"]),
-    ],
-)
-def test_a_path_means_the_item_or_all_below_it(path: str, found: list[str]) -> None:
-    stored = snapshot("1111", "x", T, items=ITEMS)
-    assert [item.path for item in find_items(stored.snapshot, path)] == found
-
-
-@pytest.mark.parametrize("path", ["disk", "disks/sda", "disks/../disks.txt", "DISKS", "disks/sda.raw/x"])
-def test_a_path_that_is_not_there_names_what_is(path: str) -> None:
-    stored = snapshot("1111", "x", T, items=ITEMS)
-    with pytest.raises(NotFound, match=re.escape("disks/sda.raw")):
-        find_items(stored.snapshot, path)
