@@ -155,7 +155,12 @@ class _Builder:
 
     def _free_name(self, path: str) -> tuple[dict[str, Node], str, str]:
         """(the other names of the directory that a path leads to, path as it is shown, its last name)."""
-        above, _, name = path.rpartition("/")
-        siblings = self._directory(above)
-        name = unique_name(name, path, siblings)
-        return siblings, f"{self._shown[above]}/{name}" if above else name, name
+        above, _, wanted = path.rpartition("/")
+        siblings = self._directories.get(above)
+        if siblings is None:
+            siblings = self._directory(above)
+        shown = self._shown[above]
+        if wanted not in siblings and shown == above:
+            return siblings, path, wanted
+        name = unique_name(wanted, path, siblings)
+        return siblings, f"{shown}/{name}" if above else name, name
