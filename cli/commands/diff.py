@@ -136,13 +136,16 @@ class _DiffReport:
             self._output.result(self._folded.line())
             self._folded = None
 
+    def _in_files(self, change: Change) -> str:
+        return f" ({size(self._bytes[change])} in files)" if self._bytes[change] else ""
+
     def end(self) -> ExitCode:
         self._unfold()
         counts = {change.value: self._counts[change] for change in Change}
         size_ = {change.value: self._bytes[change] for change in _SIGNS}
         self._output.message("summary", **counts, bytes_in_files=size_)
         told = ", ".join(
-            f"{self._counts[change]:,} {change.value} ({size(self._bytes[change])} in files)"
+            f"{self._counts[change]:,} {change.value}{self._in_files(change)}"
             for change in _SIGNS
             if self._counts[change]
         )

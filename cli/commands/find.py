@@ -55,12 +55,13 @@ def find_command(
     luks: Sequence[str],
     no_progress: bool,
 ) -> ExitCode:
-    """Find files by name in all snapshots, inside guests too, and show which versions there are.
+    """Find files, folders and tables by name in all snapshots, inside guests too: which versions there are.
 
     \b
     holdfast find fstab --name web01
     holdfast find '*.conf' --name web01 --path /etc
     holdfast find /etc/passwd --snapshot web01@2026-11-22
+    holdfast find orders --name shop
 
     A pattern stands for a name; one with slashes for the end of a path, one that begins with a slash for a
     whole path inside a volume. A version is a size and a time of change, with the first and the last

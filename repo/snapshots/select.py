@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, NotFound, OnlyLogs
+from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, OnlyLogs
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
