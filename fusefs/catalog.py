@@ -6,7 +6,7 @@ import logging
 
 from holdfast.base.errors import Damaged, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import IndexProgress, Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
@@ -30,7 +30,7 @@ class Catalog:
     def update(self, before: Tree | None, progress: IndexProgress | None = None) -> Tree | None:
         """The new tree, None when no snapshot came or went. Raises StoreError when the store or the
         index cannot be used."""
-        listed = pair_names(self._repository.store, FileKind.SNAPSHOT)
+        listed = mirrored_names(self._repository.store, FileKind.SNAPSHOT)
         if before is not None and listed == self._listed:
             return None
         # First the index: a snapshot that is shown can be read.

@@ -17,7 +17,7 @@ from holdfast.base.types import Buffer, ChunkID
 from holdfast.fusefs.bridge import Bridge, Result
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode
-from holdfast.repo.core.reader import Reader, cut_extent
+from holdfast.repo.core.reader import Reader, slice_extent
 from holdfast.repo.snapshots.snapshot import Item
 
 _LARGEST = 1 << 20
@@ -124,7 +124,7 @@ class StoredFileHandle:
     async def _one(self, extent: Extent, first: int, last: int) -> Buffer:
         if extent.id is None:
             return _zeros(last - first)
-        part = cut_extent(extent, await self._chunk(extent.id), first, last)
+        part = slice_extent(extent, await self._chunk(extent.id), first, last)
         if last - first <= _SMALL:
             return part
         answer = self._answer.take(last - first)
@@ -157,7 +157,7 @@ class StoredFileHandle:
             else:
                 plain = chunks[extent.id]
                 assert plain is not None
-                answer[first - offset : last - offset] = cut_extent(extent, plain, first, last)
+                answer[first - offset : last - offset] = slice_extent(extent, plain, first, last)
         return answer
 
     def _notice(self, offset: int, end: int) -> None:

@@ -18,7 +18,7 @@ from holdfast.repo.chunks.chunker import STREAM
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.crypto import Keys
-from holdfast.repo.records.log_archive import LogArchive, LogReading, add, refusal, same, settle
+from holdfast.repo.records.log_archive import LogArchive, LogReading, add, make_listing_durable, refusal, same
 from holdfast.repo.snapshots.snapshot import (
     Consistency,
     Item,
@@ -76,7 +76,7 @@ def push(
             record = partial(_record, subject, writer, pusher, f"{sources[0].path.parent}")
             add(repository, writer, reading, items, record)
         else:
-            settle(repository)
+            make_listing_durable(repository)
     return Pushed(subject, tuple(source.name for source in wanted), tuple(there))
 
 

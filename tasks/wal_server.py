@@ -22,7 +22,7 @@ from typing import NoReturn
 from holdfast.base.errors import HoldfastError
 from holdfast.base.passwords import from_file
 from holdfast.ingest.sources.source import FileSource
-from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading
 from holdfast.repo.store.interface import FileKind
@@ -142,7 +142,7 @@ def _serve(listener: socket.socket, place: Place) -> None:
 def _is_there(repository: Repository) -> bool:
     """Whether the repository still is what was opened, and its key still opens it."""
     config = Path(repository.store.describe(FileKind.CONFIG, "config"))
-    return config.is_file() and repository.slot.id in pair_names(repository.store, FileKind.KEY)
+    return config.is_file() and repository.slot.id in mirrored_names(repository.store, FileKind.KEY)
 
 
 def _answer(connection: socket.socket, repository: Repository, reading: LogReading) -> None:

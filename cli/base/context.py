@@ -19,7 +19,7 @@ from holdfast.cli.base.render import count
 
 if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
     from holdfast.repo.core.repository import Repository, Snapshots
-    from holdfast.repo.index.index import Synced
+    from holdfast.repo.index.index import SyncResult
     from holdfast.repo.snapshots.snapshot import StoredSnapshot
     from holdfast.repo.store.local import LocalStore
 
@@ -38,9 +38,9 @@ class RunSettings:
     cache_dir: str | None = None
     if_interrupted: str = ""
     """What is safe, and what to type, should the command be interrupted now."""
-    tells_index: bool = True
+    reports_index: bool = True
     """Whether to tell what refreshing the index found; `check` finds it out by itself."""
-    told: set[str] = field(default_factory=set)
+    reported: set[str] = field(default_factory=set)
 
     @property
     def root(self) -> Path:
@@ -84,7 +84,7 @@ class RunSettings:
 
         with (
             closing(self.store()) as store,
-            Repository.open(store, self.password, cache=self.cache, notify=self._tell_index) as repository,
+            Repository.open(store, self.password, cache=self.cache, notify=self._report_index) as repository,
         ):
             if index:
                 self.refresh(repository)
@@ -95,15 +95,15 @@ class RunSettings:
         with progress(self.output, "index", unit="packs") as meter:
             repository.refresh(meter.reach)
 
-    def _tell_index(self, synced: Synced) -> None:
-        if not self.tells_index:
+    def _report_index(self, synced: SyncResult) -> None:
+        if not self.reports_index:
             return
         if synced.rebuilt:
             self.output.note(
                 f"the index was not there and has been rebuilt from {count(synced.added, 'pack')}"
             )
-        for text in sorted({str(error) for error in synced.damaged} - self.told):
-            self.told.add(text)  # every refresh of the run finds it again
+        for text in sorted({str(error) for error in synced.damaged} - self.reported):
+            self.reported.add(text)  # every refresh of the run finds it again
             self.output.warn(f"{text}; what else is in the repository can be used; run `holdfast check`")
 
     def snapshots(self, repository: Repository, *, trashed: bool = False) -> Snapshots:

@@ -56,7 +56,7 @@ def check_command(
     if structure and (read_data or subset):
         raise click.UsageError("--structure and --read-data exclude each other")
     depth = Depth.STRUCTURE if structure else Depth.READ_DATA if read_data or subset else Depth.REACHABLE
-    settings.tells_index = False
+    settings.reports_index = False
     settings.if_interrupted = "a check changes nothing; run it again"
     with settings.opened() as repository, progress(settings.output, "check") as meter:
         report = check(repository, depth, subset=subset, progress=meter.add, announce=meter.expect)

@@ -16,7 +16,7 @@ from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.index.index import Synced
+from holdfast.repo.index.index import SyncResult
 
 
 @command("mount")
@@ -64,7 +64,7 @@ def mount_command(
             state=_state(settings),
             options=options,
             ready=lambda where: _ready(settings, where),
-            progress=lambda done, total: _tell_index(settings, done, total),
+            progress=lambda done, total: _report_index(settings, done, total),
         )
         return
     log = settings.cache / "mount.log"
@@ -76,7 +76,7 @@ def mount_command(
         state=_state(settings),
         log=log,
         options=options,
-        progress=lambda done, total: _tell_index(settings, done, total),
+        progress=lambda done, total: _report_index(settings, done, total),
     )
     settings.output.document(
         {"mountpoint": str(mounted.mountpoint), "pid": mounted.pid, "log": str(mounted.log)}
@@ -97,7 +97,7 @@ def umount_command(settings: RunSettings, *, mountpoint: str, timeout: float) ->
     settings.output.summary(f"{escape(str(place))} is unmounted")
 
 
-def _log_damage(synced: Synced) -> None:
+def _log_damage(synced: SyncResult) -> None:
     """To the mount's log: nobody is at a terminal when packs are listed again."""
     for error in synced.damaged:
         logging.getLogger("holdfast.fusefs").warning("%s", error)
@@ -108,7 +108,7 @@ def _state(settings: RunSettings) -> Path:
     return settings.cache / "mounts"
 
 
-def _tell_index(settings: RunSettings, done: int, total: int) -> None:
+def _report_index(settings: RunSettings, done: int, total: int) -> None:
     """No bar: its thread must not be there when the daemon forks."""
     if done == 1:
         settings.output.note(f"bringing the index up to date: {count(total, 'pack')}")

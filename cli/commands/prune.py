@@ -13,7 +13,7 @@ from holdfast.cli.base.options import command, parse_duration, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, size, table
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import Plan, make_plan
 
 DEFAULT_UNUSED: Final = 0.05
@@ -143,7 +143,7 @@ def _plan_document(plan: Plan) -> dict[str, object]:
     }
 
 
-def _tell(settings: RunSettings, plan: Plan, pruned: Pruned) -> None:
+def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult) -> None:
     notes = [f"{error}; this pack was kept; run `holdfast check`" for error in pruned.damaged] + pruned.notes
     settings.output.message(
         "summary",

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from holdfast.ingest.pipeline.changes_plan import ParentExtents, ReadRange, plan
 from holdfast.ingest.pipeline.pieces import Stored, cut_pieces, enter_pieces, store_pieces
-from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.chunks.chunker import Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder
@@ -59,13 +59,13 @@ def ingest_changes(
     spec: ChunkerSpec,
     parent_recipe: Recipe,
     changed: Iterable[tuple[int, int]],
-) -> Ingested:
+) -> IngestResult:
     """Store a disk that differs from its parent in `changed` at most: (start, end) in bytes, by start.
 
     Only these ranges are read, up to the extents of the parent around them. The caller guarantees what this
     cannot see: that the parent's recipe was cut by `spec` (aligned), that it is free of bad ranges, and that
-    its chunks, which are not looked up, are in the repository (`repository.index.vouches_for(parent.id)`).
-    `tie` checks all of it. The result's `tail` is empty: the end may not have been read.
+    its chunks, which are not looked up, are in the repository (`index.is_known_complete(parent.id)`).
+    `find_bitmap_parent` checks all of it.
 
     Raises what the source and the writer raise, ValueError for impossible ranges, and Damaged when the
     parent's recipe cannot be read: then read all of the source instead.
@@ -106,21 +106,21 @@ class _IncrementalIngest:
         self._covered = self._frontier = self._end = 0
         self._carry = b""
 
-    def run(self, runs: Iterator[ReadRange]) -> Ingested:
+    def run(self, runs: Iterator[ReadRange]) -> IngestResult:
         try:
             for unit in self._looking_ahead(runs):
                 if unit.begins:
-                    self._settle(unit.start)
+                    self._advance_to(unit.start)
                 self._end = unit.run.end
                 self._cut_unit(unit.start, unit.length, final=unit.run.final and unit.ends)
-            self._settle(self._recipe.size)
+            self._advance_to(self._recipe.size)
             while self._storing:
                 self._collect()
         finally:
             for stored, _ in self._storing:
                 if isinstance(stored, Future):
                     stored.cancel()
-        return Ingested(self._builder.finish(), self._builder.size, self._builder.allocated)
+        return IngestResult(self._builder.finish(), self._builder.size, self._builder.allocated)
 
     def _looking_ahead(self, runs: Iterator[ReadRange]) -> Iterator[_RangeUnit]:
         """The units of all runs, announced to the source some time before they are due."""
@@ -135,7 +135,7 @@ class _IncrementalIngest:
                     yield ahead.popleft()
         yield from ahead
 
-    def _settle(self, until: int) -> None:
+    def _advance_to(self, until: int) -> None:
         """Come to `until`, where the next run starts: out of the run before, then along the parent.
 
         A run whose last cut is none of the parent's is read on, if need be right into the next one.

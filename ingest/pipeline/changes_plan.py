@@ -39,15 +39,15 @@ def find_bitmap_parent(
     path: str,
     bitmap: str,
     size: int,
-    vouched: bool,
+    known_complete: bool,
     *,
     spec: ChunkerSpec = DISK,
 ) -> BitmapParent:
     """Whether `bitmap` tells what changed since `parent` read the disk at `path`, now `size` bytes.
 
     It does when the parent's item was read at the moment the bitmap began to record, in full, as a disk of
-    this size cut by this rule, and the repository is known to hold all its chunks: `vouched` is
-    `index.vouches_for(parent.id)`.
+    this size cut by this rule, and the repository is known to hold all its chunks: `known_complete` is
+    `index.is_known_complete(parent.id)`.
     """
     if parent is None:
         return BitmapParent(None, "there is no earlier snapshot: reading all of it")
@@ -60,7 +60,7 @@ def find_bitmap_parent(
         f"has {path} with {item.size} bytes, now there are {size}": item.size != size,
         f"lacks parts of {path} that could not be read": bool(item.bad),
         f"was cut by another rule at {path}": item.cutter != spec or item.kind is not ItemKind.DISK,
-        "is not known to be complete in the repository": not vouched,
+        "is not known to be complete in the repository": not known_complete,
     }
     for fault, applies in faults.items():
         if applies:

@@ -63,7 +63,7 @@ class _ReadUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class Ingested:
+class IngestResult:
     """What became of a source; sizes in bytes."""
 
     recipe: ChunkID
@@ -86,7 +86,7 @@ class Pipeline:
     unit: int = UNIT
     pause: int = PAUSE
 
-    def ingest(self, source: Source, spec: ChunkerSpec, parent: ParentRecipe | None) -> Ingested:
+    def ingest(self, source: Source, spec: ChunkerSpec, parent: ParentRecipe | None) -> IngestResult:
         """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
         with ThreadPoolExecutor(self.threads, "holdfast-ingest") as pool:
             return _SourceIngest(self, pool, source, spec, parent).run()
@@ -112,7 +112,7 @@ class _SourceIngest:
         self._source = source
         self._spec = spec
         self._cutter = Chunker(spec, pipeline.keys.cut)
-        self._guide = ParentChunks(parent, pause=pipeline.pause)
+        self._parent_chunks = ParentChunks(parent, pause=pipeline.pause)
         self._recipe = RecipeBuilder(pipeline.writer.put_node)
         self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
         self._buffers = 2 * self._threads + 2
@@ -122,7 +122,7 @@ class _SourceIngest:
         self._storing: deque[tuple[Future[Stored], mmap.mmap | None]] = deque()
         self._carry = b""
 
-    def run(self) -> Ingested:
+    def run(self) -> IngestResult:
         try:
             for unit in self._units():
                 self._scanned.append(unit)
@@ -136,7 +136,7 @@ class _SourceIngest:
             for future, _ in self._storing:
                 future.cancel()
         root = self._recipe.finish()
-        return Ingested(root, self._recipe.size, self._recipe.allocated)
+        return IngestResult(root, self._recipe.size, self._recipe.allocated)
 
     def _units(self) -> Iterator[_ReadUnit]:
         """Read the source. A unit is `last` when a hole or the end follows it."""
@@ -169,7 +169,7 @@ class _SourceIngest:
         unit = _ReadUnit(start, count, is_hole=False, last=last, buffer=buffer)
         if isinstance(self._source, SectionedSource):
             unit.borders = self._source.borders(start + count)
-        guesses = self._guide.guesses(start, start + count)
+        guesses = self._parent_chunks.guesses(start, start + count)
         if guesses:
             unit.scan = self._pool.submit(self._scan, view, start, guesses)
             unit.guessed = sum(guess.length for guess in guesses)
@@ -205,7 +205,7 @@ class _SourceIngest:
         assert unit.buffer is not None
         known = unit.scan.result() if unit.scan else {}
         if unit.scan:
-            self._guide.report(sum(guess.length for guess in known.values()), unit.guessed)
+            self._parent_chunks.report(sum(guess.length for guess in known.values()), unit.guessed)
         begin = unit.start - len(self._carry)
         first = self._headroom - len(self._carry)
         whole = memoryview(unit.buffer)
@@ -216,7 +216,7 @@ class _SourceIngest:
         else:
             pieces, covered = self._cut(view, begin, known, final=unit.last)
         self._carry = bytes(view[covered:])
-        if self._guide.present and all(piece.id is not None or piece.is_hole for piece in pieces):
+        if self._parent_chunks.present and all(piece.id is not None or piece.is_hole for piece in pieces):
             self._storing.append((_done(self._store(view, pieces)), unit.buffer))
         else:
             self._storing.append((self._pool.submit(self._store, view, pieces), unit.buffer))
@@ -263,7 +263,7 @@ class _SourceIngest:
         """Worker: hash what is not known yet, store what is not there. A chunk of the parent is looked up
         only when something was lost since: then it may have to be stored again."""
         make_id = self._keys.data_chunk_id
-        return store_pieces(self._writer, make_id, view, pieces, known_are_there=self._guide.present)
+        return store_pieces(self._writer, make_id, view, pieces, known_are_there=self._parent_chunks.present)
 
     def _collect(self) -> None:
         """Wait for the oldest unit being stored, enter it in the recipe, free its buffer."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast.base.errors import Ambiguous, Damaged, NoSuchKeySlot, Refused, Unsupported, WrongPassword
-from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
+from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, content_hash, derive, unwrap_root, wrap_root
 from holdfast.repo.store.interface import FileKind, Store
 
@@ -99,8 +99,8 @@ def add_slot(
     assert kek is not None
     data = public + b"\n" + wrap_root(kek, root, public)
     name = content_hash(data)
-    put_pair(store, FileKind.KEY, name, data)
-    slot = read_pair(store, FileKind.KEY, name, lambda d, where: parse_slot(d, where, name))
+    put_mirrored(store, FileKind.KEY, name, data)
+    slot = read_mirrored(store, FileKind.KEY, name, lambda d, where: parse_slot(d, where, name))
     if unwrap_root(kek, slot.wrapped, slot.public, name) != root:
         raise Damaged(
             store.describe(FileKind.KEY, name), "the new key slot does not open; the old ones still do"
@@ -137,7 +137,7 @@ def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
 def list_slots(store: Store) -> Iterator[KeySlot | Damaged | Unsupported]:
     """Every slot, or what is wrong with it, in order of creation."""
     slots: list[KeySlot] = []
-    for name in pair_names(store, FileKind.KEY):
+    for name in mirrored_names(store, FileKind.KEY):
         try:
             slots.append(_read_slot(store, name))
         except (Damaged, Unsupported) as error:
@@ -146,7 +146,7 @@ def list_slots(store: Store) -> Iterator[KeySlot | Damaged | Unsupported]:
 
 
 def _read_slot(store: Store, name: str) -> KeySlot:
-    return read_pair(store, FileKind.KEY, name, lambda data, where: parse_slot(data, where, name))
+    return read_mirrored(store, FileKind.KEY, name, lambda data, where: parse_slot(data, where, name))
 
 
 def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
@@ -179,7 +179,7 @@ def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
         raise Refused("this is the only key slot: without it nobody could open the repository again")
     if found[0].id == current:
         raise Refused("this key slot is the one in use; open the repository with another one to remove it")
-    delete_pair(store, FileKind.KEY, found[0].id)
+    delete_mirrored(store, FileKind.KEY, found[0].id)
     return found[0]
 
 
@@ -195,5 +195,5 @@ def replace_slot(
 ) -> KeySlot:
     """Change a secret: the new slot is durable and proven before the old one goes."""
     slot = add_slot(store, root, secret, label=label, created=created, cost=cost)
-    delete_pair(store, FileKind.KEY, old)
+    delete_mirrored(store, FileKind.KEY, old)
     return slot

@@ -14,7 +14,7 @@ _SECOND = ".2"
 T = TypeVar("T")
 
 
-def put_pair(store: Store, kind: FileKind, name: str, data: bytes) -> None:
+def put_mirrored(store: Store, kind: FileKind, name: str, data: bytes) -> None:
     """Write the second copy, then the first: whoever sees the first has both. Durable on return."""
     store.put(kind, name + _SECOND, data)
     store.sync()
@@ -22,7 +22,7 @@ def put_pair(store: Store, kind: FileKind, name: str, data: bytes) -> None:
     store.sync()
 
 
-def read_pair(store: Store, kind: FileKind, name: str, parse: Callable[[bytes, str], T]) -> T:
+def read_mirrored(store: Store, kind: FileKind, name: str, parse: Callable[[bytes, str], T]) -> T:
     """The first copy that `parse(data, where)` accepts.
 
     Raises FileNotFoundError when neither copy is there, else what `parse` raised for the first.
@@ -48,7 +48,7 @@ def read_small(store: Store, kind: FileKind, name: str) -> bytes:
     return data
 
 
-def pair_names(store: Store, kind: FileKind, *, trashed: bool = False) -> dict[str, int]:
+def mirrored_names(store: Store, kind: FileKind, *, trashed: bool = False) -> dict[str, int]:
     """Name to number of copies, of every pair of which at least one copy is there."""
     names: dict[str, int] = {}
     for entry in store.listing(kind, trashed=trashed):
@@ -62,20 +62,20 @@ def copies(name: str) -> tuple[str, str]:
     return name, name + _SECOND
 
 
-def delete_pair(store: Store, kind: FileKind, name: str, *, trashed: bool = False) -> None:
+def delete_mirrored(store: Store, kind: FileKind, name: str, *, trashed: bool = False) -> None:
     """Remove both copies, the first first: what a crash leaves is a lone second copy."""
     for copy in copies(name):
         store.delete(kind, copy, trashed=trashed)
     store.sync()
 
 
-def trash_pair(store: Store, kind: FileKind, name: str) -> None:
+def trash_mirrored(store: Store, kind: FileKind, name: str) -> None:
     """Take both copies out of use."""
     _move(store.trash, kind, name)
     store.sync()
 
 
-def untrash_pair(store: Store, kind: FileKind, name: str) -> None:
+def untrash_mirrored(store: Store, kind: FileKind, name: str) -> None:
     """Bring both copies back."""
     _move(store.untrash, kind, name)
     store.sync()

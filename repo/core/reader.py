@@ -95,7 +95,7 @@ class Reader:
         failure: Damaged | StoreError | None = None
         for attempt in (1, 2):
             index = self._repository.index
-            for location in index.locations(id_) or index.last_places(id_):
+            for location in index.locations(id_) or index.trashed_locations(id_):
                 try:
                     data = self._repository.store.read(
                         FileKind.PACK, location.pack, location.offset, location.length
@@ -130,10 +130,10 @@ class Reader:
         first, last = max(start, extent.start), min(end, extent.start + extent.length)
         if extent.id is None:
             return bytes(last - first)
-        return cut_extent(extent, self.chunk(extent.id), first, last)
+        return slice_extent(extent, self.chunk(extent.id), first, last)
 
 
-def cut_extent(extent: Extent, plain: bytes, first: int, last: int) -> memoryview:
+def slice_extent(extent: Extent, plain: bytes, first: int, last: int) -> memoryview:
     """Bytes [first, last) of the file out of the extent's chunk, checked for its length."""
     if len(plain) != extent.length:
         raise Damaged(

@@ -25,10 +25,10 @@ from holdfast.base.errors import (
 )
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.keyslots import KeySlot, add_slot, unlock
-from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
+from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.format.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
 from holdfast.repo.format.format import PACK_TARGET, VERSION, ObjectType
-from holdfast.repo.index.index import Directory, Index, Synced, remove_index
+from holdfast.repo.index.index import Directory, Index, SyncResult, remove_index
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
 from holdfast.repo.store.interface import FileKind, LockMode, Store
@@ -79,7 +79,7 @@ class Repository:
         root: bytes,
         slot: KeySlot,
         cache: Path,
-        notify: Callable[[Synced], None],
+        notify: Callable[[SyncResult], None],
         pack_target: int,
     ) -> None:
         self.store = store
@@ -112,10 +112,10 @@ class Repository:
         `create` left, and are removed: they wrap a root key that nothing uses.
         """
         with store.lock(LockMode.EXCLUSIVE, 10.0):
-            if pair_names(store, FileKind.CONFIG):
+            if mirrored_names(store, FileKind.CONFIG):
                 raise RepositoryExists("there is a repository already")
-            for stray in pair_names(store, FileKind.KEY):
-                delete_pair(store, FileKind.KEY, stray)
+            for stray in mirrored_names(store, FileKind.KEY):
+                delete_mirrored(store, FileKind.KEY, stray)
             root = secrets.token_bytes(32)
             repository = secrets.token_bytes(16)
             add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
@@ -128,7 +128,7 @@ class Repository:
             }
             keys = Keys.from_root(root, repository, suite)
             sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
-            put_pair(store, FileKind.CONFIG, "config", public + b"\n" + sealed)
+            put_mirrored(store, FileKind.CONFIG, "config", public + b"\n" + sealed)
 
     @staticmethod
     def open(
@@ -136,7 +136,7 @@ class Repository:
         secret: Callable[[], str],
         *,
         cache: Path,
-        notify: Callable[[Synced], None] = lambda synced: None,
+        notify: Callable[[SyncResult], None] = lambda synced: None,
         pack_target: int = PACK_TARGET,
     ) -> Repository:
         """Open with a secret, which is asked for only when there is a repository of a kind we know.
@@ -146,7 +146,7 @@ class Repository:
         Unsupported, WrongPassword or Damaged.
         """
         try:
-            read_pair(store, FileKind.CONFIG, "config", _parse_public)
+            read_mirrored(store, FileKind.CONFIG, "config", _parse_public)
         except FileNotFoundError:
             where = store.describe(FileKind.CONFIG, "config")
             raise NoRepository(f"no repository there: {where} is missing") from None
@@ -155,7 +155,7 @@ class Repository:
         def parse(data: bytes, where: str) -> tuple[Config, Keys]:
             return _open_config(data, where, root)
 
-        config, keys = read_pair(store, FileKind.CONFIG, "config", parse)
+        config, keys = read_mirrored(store, FileKind.CONFIG, "config", parse)
         return Repository(
             store,
             config,
@@ -191,7 +191,7 @@ class Repository:
         assert self._index is not None
         return self._index
 
-    def refresh(self, progress: IndexProgress | None = None) -> Synced:
+    def refresh(self, progress: IndexProgress | None = None) -> SyncResult:
         """Bring the index in step with the packs that are listed now.
 
         An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
@@ -255,7 +255,7 @@ class Repository:
         kind = FileKind.PENDING if pending else FileKind.SNAPSHOT
         good: list[StoredSnapshot] = []
         damaged: list[RepositoryError] = []
-        for name in pair_names(self.store, kind, trashed=trashed):
+        for name in mirrored_names(self.store, kind, trashed=trashed):
             try:
                 good.append(self.read_snapshot(kind, name))
             except (Damaged, Unsupported) as error:
@@ -267,7 +267,9 @@ class Repository:
 
     def read_snapshot(self, kind: FileKind, name: str) -> StoredSnapshot:
         """One snapshot, from whichever copy is good. Raises FileNotFoundError, Damaged or Unsupported."""
-        return read_pair(self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name))
+        return read_mirrored(
+            self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name)
+        )
 
     def parse_snapshot(self, data: bytes, where: str, name: str) -> StoredSnapshot:
         """A snapshot file's content. Raises Damaged or Unsupported."""

@@ -13,7 +13,7 @@ from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer, ChunkID, ProgressFunction, RecordType
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.chunks.recipe import Extent, Recipe
-from holdfast.repo.core.reader import Reader, cut_extent
+from holdfast.repo.core.reader import Reader, slice_extent
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Keys
 from holdfast.repo.index.locations import Location
@@ -86,7 +86,7 @@ class Restorer:
                 if plain is None:
                     yield from zeros(last - first)
                 else:
-                    yield cut_extent(extent, plain, first, last)
+                    yield slice_extent(extent, plain, first, last)
 
     def _decode(self, extent: Extent) -> tuple[Extent, bytes | None]:
         if extent.id is None:
@@ -118,12 +118,12 @@ class Restorer:
         except FileNotFoundError:
             data = memoryview(b"")
         last: tuple[ChunkID, bytes] | None = None
-        together = _Together(target)
+        together = _MergedWrites(target)
         for location, extent in run.records:
             assert extent.id is not None
             if last is None or last[0] != extent.id:
                 last = extent.id, self._open(location, run.cut(data, location), extent.id)
-            plain = cut_extent(extent, last[1], extent.start, extent.start + extent.length)
+            plain = slice_extent(extent, last[1], extent.start, extent.start + extent.length)
             if not is_zero(plain):
                 together.add(extent.start, plain)
         together.flush()
@@ -137,7 +137,7 @@ class Restorer:
             return self._checked(id_, self._reader.read_record(id_, RecordType.DATA))
 
 
-class _Together:
+class _MergedWrites:
     """Writes chunks that follow one another in the file in one call: a call for each 13 KiB chunk of a dump
     makes threads queue for the file's lock, and took three times as long."""
 

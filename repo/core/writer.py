@@ -12,7 +12,7 @@ import zstandard
 
 from holdfast.base.errors import MissingChunk, StoreError
 from holdfast.base.types import Buffer, ChunkID, Codec, PackID, RecordType, SnapshotID
-from holdfast.repo.core.mirrored import delete_pair, put_pair
+from holdfast.repo.core.mirrored import delete_mirrored, put_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, seal_object
 from holdfast.repo.format.format import CHUNK_LIMIT, ObjectType, RecordHeader
@@ -30,7 +30,7 @@ _local = threading.local()
 
 
 @dataclass(slots=True)
-class Written:
+class WriteTotals:
     """Running totals of one writer, in bytes; `new` is raw, `stored` is in packs."""
 
     chunks: int = 0
@@ -56,14 +56,14 @@ class Writer:
         self._claimed: set[bytes] = set()
         self._used: set[PackID] = set()
         self._unindexed: list[tuple[PackID, int, Directory]] = []
-        self.written = Written()
+        self.written = WriteTotals()
 
     def __enter__(self) -> Writer:
         repository = self._repository
         with ExitStack() as stack:
             stack.enter_context(repository.store.lock(LockMode.SHARED, self._lock_timeout))
             repository.refresh()
-            self._losses = repository.index.losses()
+            self._loss_counter = repository.index.loss_counter()
             self._packs = PackWriter(
                 repository.store, repository.keys, self._flushed, target=repository.pack_target
             )
@@ -145,25 +145,25 @@ class Writer:
             snapshot = finish(snapshot, self._packs.stored)
         data = seal_object(self._repository.keys, ObjectType.SNAPSHOT, encode(snapshot))
         name = SnapshotID(content_hash(data))
-        put_pair(store, FileKind.PENDING, name, data)
+        put_mirrored(store, FileKind.PENDING, name, data)
         self._protect(snapshot)
         try:
-            put_pair(store, FileKind.SNAPSHOT, name, data)
+            put_mirrored(store, FileKind.SNAPSHOT, name, data)
         except BaseException:
             with suppress(StoreError):  # one copy may be there already, and would count
-                delete_pair(store, FileKind.SNAPSHOT, name)
+                delete_mirrored(store, FileKind.SNAPSHOT, name)
             raise
         with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
-            delete_pair(store, FileKind.PENDING, name)
-        self._vouch(name)
+            delete_mirrored(store, FileKind.PENDING, name)
+        self._record_completeness(name)
         return StoredSnapshot(name, snapshot)
 
-    def _vouch(self, snapshot: SnapshotID) -> None:
+    def _record_completeness(self, snapshot: SnapshotID) -> None:
         """All its chunks are in the index, unless something was lost meanwhile or could not be entered."""
         index = self._repository.index
         with suppress(StoreError):
-            if not self._claimed and self._losses >= 0 and index.losses() == self._losses:
-                index.vouch(snapshot, self._losses)
+            if not self._claimed and self._loss_counter >= 0 and index.loss_counter() == self._loss_counter:
+                index.record_complete(snapshot, self._loss_counter)
 
     def _protect(self, snapshot: Snapshot) -> None:
         """Every pack this backup relies on must be listed after `pending` was written."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import lmdb
 
-from holdfast.repo.index.lmdb_env import FIRST_MAP, translated
+from holdfast.repo.index.lmdb_env import FIRST_MAP, translate_errors
 
 _PREFIX = 16
 
@@ -19,7 +19,7 @@ class IdSet:
 
     def __init__(self, folder: Path, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
-        with translated("write to", folder):
+        with translate_errors("write to", folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._env: Any = lmdb.open(
                 str(folder), map_size=first_map, sync=False, metasync=False, lock=False, mode=0o600
@@ -37,7 +37,7 @@ class IdSet:
         wanted = list(dict.fromkeys(ids))
         while True:
             try:
-                with translated("write to", self._folder), self._env.begin(write=True) as txn:
+                with translate_errors("write to", self._folder), self._env.begin(write=True) as txn:
                     return [id_ for id_ in wanted if txn.put(id_[:_PREFIX], b"", overwrite=False)]
             except lmdb.MapFullError:
                 self._env.set_mapsize(self._env.info()["map_size"] * 2)

@@ -28,8 +28,8 @@ from holdfast.base.durable_files import hand_over
 from holdfast.base.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, SnapshotID
 from holdfast.repo.format.format import RecordHeader
-from holdfast.repo.index.lmdb_env import FIRST_MAP, Gate, open_labelled, translated
-from holdfast.repo.index.locations import Location, encode_place, places_in, sweep, without
+from holdfast.repo.index.lmdb_env import FIRST_MAP, ResizeGate, open_labelled, translate_errors
+from holdfast.repo.index.locations import Location, decode_locations, encode_location, remove_locations, sweep
 
 _LAYOUT = b"1"
 _PREFIX = 16
@@ -46,7 +46,7 @@ Directory = Sequence[tuple[int, RecordHeader]]
 
 
 @dataclass(frozen=True, slots=True)
-class Synced:
+class SyncResult:
     """What `Index.sync` changed: numbers of packs."""
 
     added: int
@@ -60,7 +60,7 @@ class Index:
 
     def __init__(self, folder: Path, repository: bytes, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
-        self._gate = Gate()
+        self._gate = ResizeGate()
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
         self._unswept = False
@@ -87,7 +87,7 @@ class Index:
         progress: Callable[[int, int], None] | None = None,
         *,
         trashed: Collection[PackID] = (),
-    ) -> Synced:
+    ) -> SyncResult:
         """Make the index agree with the packs that are there.
 
         `listing` gives (pack, size). Packs that are new to the index have their directories read;
@@ -129,7 +129,7 @@ class Index:
             with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
                 self._forget_packs(gone)
                 self._unswept = False
-        return Synced(
+        return SyncResult(
             len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
         )
 
@@ -156,7 +156,7 @@ class Index:
 
     def _enter(self, number: int, places: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
         for prefix, offset, length in places:
-            place = encode_place(number, offset, length)
+            place = encode_location(number, offset, length)
             if not txn.put(prefix, place, db=self._chunks, overwrite=False):
                 txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
 
@@ -176,19 +176,19 @@ class Index:
     def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
         """A place of each chunk in a pack that is listed; None where there is none."""
         with self._read_txn() as txn:
-            return [self._first_live(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
+            return [self._first_listed(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
 
     def locations(self, id_: ChunkID) -> list[Location]:
         """Every place of the chunk in listed packs."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
-            return list(self._live_places(value)) if value else []
+            return list(self._listed_locations(value)) if value else []
 
-    def last_places(self, id_: ChunkID) -> list[Location]:
+    def trashed_locations(self, id_: ChunkID) -> list[Location]:
         """Where a reader may still find a chunk that is in no listed pack: in the trash."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
-            return list(places_in(self._resting, value)) if value else []
+            return list(decode_locations(self._resting, value)) if value else []
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Forget that the chunk is in that pack, because it was found damaged there.
@@ -198,20 +198,20 @@ class Index:
 
         def remove(txn: Any) -> None:
             value = txn.get(id_[:_PREFIX], db=self._chunks) or b""
-            kept = without(value, lambda number: self._live.get(number) == pack)
+            kept = remove_locations(value, lambda number: self._live.get(number) == pack)
             if kept:
                 txn.put(id_[:_PREFIX], kept, db=self._chunks)
             else:
                 txn.delete(id_[:_PREFIX], db=self._chunks)
 
-        self._write(_lose)
+        self._write(_count_loss)
         self._write(remove)
 
-    def _first_live(self, value: bytes | None) -> Location | None:
-        return next(self._live_places(value), None) if value else None
+    def _first_listed(self, value: bytes | None) -> Location | None:
+        return next(self._listed_locations(value), None) if value else None
 
-    def _live_places(self, value: bytes) -> Iterator[Location]:
-        return places_in(self._live, value)
+    def _listed_locations(self, value: bytes) -> Iterator[Location]:
+        return decode_locations(self._live, value)
 
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
         """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
@@ -223,25 +223,25 @@ class Index:
                 if found and cursor.key() == after:
                     found = cursor.next()
                 while found and len(page) < _BATCH:
-                    page.append((cursor.key(), list(self._live_places(cursor.value()))))
+                    page.append((cursor.key(), list(self._listed_locations(cursor.value()))))
                     found = cursor.next()
             yield from page
             if not page:
                 return
             after = page[-1][0]
 
-    def vouch(self, snapshot: SnapshotID, losses: int) -> None:
-        """Note that every chunk of the snapshot was here when `losses` was what `losses` says."""
-        self._write(lambda txn: txn.put(_WHOLE + bytes.fromhex(snapshot), str(losses).encode()))
+    def record_complete(self, snapshot: SnapshotID, loss_counter: int) -> None:
+        """Record that the snapshot was complete when `loss_counter()` returned this value."""
+        self._write(lambda txn: txn.put(_WHOLE + bytes.fromhex(snapshot), str(loss_counter).encode()))
 
-    def vouches_for(self, snapshot: SnapshotID) -> bool:
+    def is_known_complete(self, snapshot: SnapshotID) -> bool:
         """Whether all chunks of the snapshot are in listed packs: they were, and nothing was lost since."""
         found = self._read(lambda txn: txn.get(_WHOLE + bytes.fromhex(snapshot)))
-        return found is not None and int(found) == self.losses()
+        return found is not None and int(found) == self.loss_counter()
 
-    def losses(self) -> int:
+    def loss_counter(self) -> int:
         """A number that changes whenever entries go, or packs that are not listed any more are noticed."""
-        stored = self._read(_losses)
+        stored = self._read(_loss_counter)
         return stored if not self._resting and not self._unswept else -1
 
     def __len__(self) -> int:
@@ -260,7 +260,7 @@ class Index:
 
     def _forget_packs(self, gone: set[int]) -> None:
         """Remove packs and their entries, some thousand keys a transaction."""
-        self._write(_lose)
+        self._write(_count_loss)
         numbers = frozenset(gone)
         after: bytes | None = None
         more = True
@@ -301,7 +301,7 @@ class Index:
         while True:
             try:
                 with (
-                    translated("write the index in", self._folder),
+                    translate_errors("write the index in", self._folder),
                     self._gate.shared(),
                     self._env.begin(write=True) as txn,
                 ):
@@ -314,12 +314,12 @@ class Index:
                     self._env.set_mapsize(0)
 
 
-def _losses(txn: Any) -> int:
+def _loss_counter(txn: Any) -> int:
     return int(txn.get(_LOSSES, b"0"))
 
 
-def _lose(txn: Any) -> None:
-    txn.put(_LOSSES, str(_losses(txn) + 1).encode())
+def _count_loss(txn: Any) -> None:
+    txn.put(_LOSSES, str(_loss_counter(txn) + 1).encode())
 
 
 def remove_index(folder: Path) -> None:

@@ -83,7 +83,7 @@ def _open(folder: Path, label: bytes, databases: Sequence[bytes], map_size: int)
 
 
 @contextmanager
-def translated(action: str, folder: Path) -> Iterator[None]:
+def translate_errors(action: str, folder: Path) -> Iterator[None]:
     """LMDB's errors and the system's as StoreError; a map that is full, or that another process made larger,
     passes: its owner sees to it."""
     try:
@@ -95,7 +95,7 @@ def translated(action: str, folder: Path) -> Iterator[None]:
         raise StoreError.wrap(action, str(folder), OSError(code, str(error))) from error
 
 
-class Gate:
+class ResizeGate:
     """Transactions pass side by side; whoever resizes the map passes alone.
 
     `set_mapsize` ends every transaction of the process, other threads' lookups among them.

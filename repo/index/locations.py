@@ -23,12 +23,12 @@ class Location(NamedTuple):
     length: int
 
 
-def encode_place(number: int, offset: int, length: int) -> bytes:
+def encode_location(number: int, offset: int, length: int) -> bytes:
     """One place in the pack of that number."""
     return _PLACE.pack(number, offset // ALIGN, length // ALIGN)
 
 
-def places_in(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
+def decode_locations(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
     """The places in a value that are in these packs. Raises struct.error for what is no value."""
     for number, offset, length in _PLACE.iter_unpack(value):
         pack = packs.get(number)
@@ -36,7 +36,7 @@ def places_in(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
             yield Location(pack, offset * ALIGN, length * ALIGN)
 
 
-def without(value: bytes, goes: Callable[[int], bool]) -> bytes:
+def remove_locations(value: bytes, goes: Callable[[int], bool]) -> bytes:
     """A value less the places whose pack's number goes; b"" when none is left."""
     places = (value[i : i + _PLACE.size] for i in range(0, len(value), _PLACE.size))
     return b"".join(place for place in places if not goes(_PLACE.unpack(place)[0]))
@@ -64,7 +64,7 @@ def sweep(
         if not found:
             return None, False
         after, value = cursor.item()
-        kept = without(value, gone.__contains__)
+        kept = remove_locations(value, gone.__contains__)
         if len(kept) == len(value):
             found = cursor.next()
         elif kept:

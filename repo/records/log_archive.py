@@ -19,7 +19,7 @@ from typing import Final
 
 from holdfast.base.errors import Damaged, NeedsUnknown, NotFound, Refused, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import delete_pair, pair_names, trash_pair
+from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, trash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Subject, SubjectKind
@@ -123,7 +123,7 @@ class LogReading:
         return sorted(self._known.values(), key=lambda stored: (stored.snapshot.time, stored.id))
 
     def _names(self) -> set[str]:
-        return set(pair_names(self._repository.store, FileKind.SNAPSHOT))
+        return set(mirrored_names(self._repository.store, FileKind.SNAPSHOT))
 
     def _read(self, names: Iterable[str]) -> list[RepositoryError]:
         damaged: list[RepositoryError] = []
@@ -161,7 +161,7 @@ def open_archive(repository: Repository, name: str) -> LogArchive:
     return chosen[0]
 
 
-def take_over(archive: LogArchive | None) -> tuple[list[StoredSnapshot], list[Item]]:
+def snapshots_to_merge(archive: LogArchive | None) -> tuple[list[StoredSnapshot], list[Item]]:
     """(snapshots that the next one replaces, their files): those that are no full batch yet.
 
     Snapshots that hold different files under one name stay as they are, so that none of these is lost.
@@ -198,16 +198,16 @@ def add(
     for attempt in range(_ATTEMPTS):
         before = reading.archive(identity)
         _refuse_taken(before, items)
-        replaced, carried = take_over(before)
+        replaced, carried = snapshots_to_merge(before)
         new = {item.path for item in items}
         record = snapshot((*(item for item in carried if item.path not in new), *items))
         stored = writer.commit(record) if attempt == 0 else _commit(repository, record)
         after = reading.archive(identity)
         if after is None or not any(stored.id in ids for ids in after.conflicts.values()):
             for old in replaced:
-                delete_pair(repository.store, FileKind.SNAPSHOT, old.id)
+                delete_mirrored(repository.store, FileKind.SNAPSHOT, old.id)
             return stored
-        delete_pair(repository.store, FileKind.SNAPSHOT, stored.id)
+        delete_mirrored(repository.store, FileKind.SNAPSHOT, stored.id)
     raise Refused("the log archive changed again and again; nothing was stored; run it again")
 
 
@@ -279,7 +279,7 @@ def drop(
             raise Refused("a backup that was made meanwhile needs the log files; none was dropped")
         for stored in old:
             with suppress(FileNotFoundError):  # a push took it over
-                trash_pair(repository.store, FileKind.SNAPSHOT, stored.id)
+                trash_mirrored(repository.store, FileKind.SNAPSHOT, stored.id)
     return len(gone)
 
 
@@ -299,7 +299,7 @@ def _all_snapshots(repository: Repository) -> list[StoredSnapshot]:
     return [*found, *repository.snapshots(pending=True).good]
 
 
-def settle(repository: Repository) -> None:
+def make_listing_durable(repository: Repository) -> None:
     """Make durable what this process saw in the listing of snapshots, whoever wrote it.
 
     A push that was killed just before its last fsync leaves a snapshot that is visible and may be gone

@@ -17,7 +17,7 @@ from typing import Final, Generic, TypeVar
 
 from holdfast.base.errors import Damaged, NoSpace, NotFound, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair
+from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, open_object, seal_object
 from holdfast.repo.format.format import ObjectType
@@ -67,7 +67,7 @@ def store_proof(repository: Repository, proof: SealedProof, *, lock_timeout: flo
         body = proof.head + b"\n" + proof.details
         sealed = seal_object(repository.keys, ObjectType.PROOF, body)
         name = f"{proof.snapshot}.{_stamp(proof.time)}.{content_hash(sealed)}"
-        put_pair(repository.store, FileKind.PROOF, name, sealed)
+        put_mirrored(repository.store, FileKind.PROOF, name, sealed)
     return name
 
 
@@ -78,13 +78,13 @@ def newest_proofs(repository: Repository, decode: Decode[T]) -> NewestProofs[T]:
     """
     latest: dict[SnapshotID, T] = {}
     damaged: list[RepositoryError] = []
-    for snapshot, name in _newest(pair_names(repository.store, FileKind.PROOF)).items():
+    for snapshot, name in _newest(mirrored_names(repository.store, FileKind.PROOF)).items():
 
         def parse(data: bytes, where: str, name: str = name) -> T:
             return decode(open_proof(repository, data, where, name).head, where)
 
         try:
-            latest[snapshot] = read_pair(repository.store, FileKind.PROOF, name, parse)
+            latest[snapshot] = read_mirrored(repository.store, FileKind.PROOF, name, parse)
         except (Damaged, Unsupported) as error:
             damaged.append(error)
         except FileNotFoundError:
@@ -96,7 +96,7 @@ def newest_proof(
     repository: Repository, snapshot: SnapshotID, decode: Callable[[SealedProof, str], T]
 ) -> T | None:
     """The newest proof of a snapshot, decoded. Raises Damaged or Unsupported."""
-    names = [name for name in pair_names(repository.store, FileKind.PROOF) if name.startswith(snapshot)]
+    names = [name for name in mirrored_names(repository.store, FileKind.PROOF) if name.startswith(snapshot)]
     name = _newest(names).get(snapshot)
     if name is None:
         return None
@@ -105,7 +105,7 @@ def newest_proof(
         return decode(open_proof(repository, data, where, name), where)
 
     try:
-        return read_pair(repository.store, FileKind.PROOF, name, parse)
+        return read_mirrored(repository.store, FileKind.PROOF, name, parse)
     except FileNotFoundError:
         return None
 
@@ -134,23 +134,23 @@ def remove_orphans(repository: Repository, *, before: float) -> int:
     """
     store = repository.store
     alive = (
-        pair_names(store, FileKind.SNAPSHOT).keys()
-        | pair_names(store, FileKind.SNAPSHOT, trashed=True).keys()
+        mirrored_names(store, FileKind.SNAPSHOT).keys()
+        | mirrored_names(store, FileKind.SNAPSHOT, trashed=True).keys()
     )
     old = {entry.name for entry in store.listing(FileKind.PROOF) if entry.modified <= before}
     doomed = [
         name
-        for name in pair_names(store, FileKind.PROOF)
+        for name in mirrored_names(store, FileKind.PROOF)
         if (match := _NAME.fullmatch(name)) and match[1] not in alive and name in old
     ]
     for name in doomed:
-        delete_pair(store, FileKind.PROOF, name)
+        delete_mirrored(store, FileKind.PROOF, name)
     return len(doomed)
 
 
-def mend_proofs(repository: Repository) -> None:
+def restore_missing_proof_copies(repository: Repository) -> None:
     """Make proofs whole of which a crash left one copy. Under the exclusive lock."""
-    for name, count in pair_names(repository.store, FileKind.PROOF).items():
+    for name, count in mirrored_names(repository.store, FileKind.PROOF).items():
         if count < 2:
 
             def proven(data: bytes, where: str, name: str = name) -> bytes:
@@ -158,8 +158,8 @@ def mend_proofs(repository: Repository) -> None:
                 return data
 
             try:
-                data = read_pair(repository.store, FileKind.PROOF, name, proven)
-                put_pair(repository.store, FileKind.PROOF, name, data)
+                data = read_mirrored(repository.store, FileKind.PROOF, name, proven)
+                put_mirrored(repository.store, FileKind.PROOF, name, data)
             except (Damaged, Unsupported, NoSpace):
                 continue  # `check` tells; one copy is enough for now
 
@@ -167,7 +167,7 @@ def mend_proofs(repository: Repository) -> None:
 def unfinished_proofs(repository: Repository) -> frozenset[str]:
     """Names of proofs whose first copy is missing: being written now, or a crash left them so."""
     files = {entry.name for entry in repository.store.listing(FileKind.PROOF)}
-    return frozenset(name for name in pair_names(repository.store, FileKind.PROOF) if name not in files)
+    return frozenset(name for name in mirrored_names(repository.store, FileKind.PROOF) if name not in files)
 
 
 def _newest(names: Collection[str]) -> dict[SnapshotID, str]:

@@ -12,7 +12,7 @@ from enum import IntEnum
 from holdfast.base.errors import Damaged, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, ProgressFunction
 from holdfast.repo.core.keyslots import parse_slot
-from holdfast.repo.core.mirrored import copies, pair_names, read_small
+from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash
@@ -23,7 +23,7 @@ from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, StoredFile
-from holdfast.repo.upkeep.reachability import Broken, mark
+from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 
 class Depth(IntEnum):
@@ -89,7 +89,7 @@ def check(
     report.findings += _check_configs(repository)
     report.findings += _check_named(repository, FileKind.KEY, _check_slot)
     # What is pending may have one copy, and what it became too: a backup is at it, or was killed there.
-    pending = pair_names(repository.store, FileKind.PENDING).keys()
+    pending = mirrored_names(repository.store, FileKind.PENDING).keys()
     for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
         report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
     report.findings += _check_named(
@@ -149,7 +149,7 @@ def _check_named(
 ) -> Iterator[Finding]:
     """Both copies of every pair; `parse(data, where, name)` raises for a bad one."""
     store = repository.store
-    for name in sorted(pair_names(store, kind)):
+    for name in sorted(mirrored_names(store, kind)):
         for copy in copies(name):
             where = store.describe(kind, copy)
             try:
@@ -225,9 +225,9 @@ def _check_reachable(
 ) -> Iterator[Finding]:
     """Every chunk of every recipe must be in a listed pack."""
     with IdSet(repository.scratch("check")) as seen:
-        for stored, new in mark(Reader(repository), snapshots, seen):
+        for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
             name = (snapshot_name(stored),)
-            if isinstance(new, Broken):
+            if isinstance(new, UnreadableNode):
                 yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, _PACK_ADVICE)
                 continue
             report.chunks += len(new)

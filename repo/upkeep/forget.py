@@ -7,11 +7,11 @@ from contextlib import suppress
 
 from holdfast.base.errors import NotFound, NotInTrash, Refused
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import trash_pair, untrash_pair
+from holdfast.repo.core.mirrored import trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.store.interface import FileKind, LockMode
-from holdfast.repo.upkeep.prune_plan import mark_all
+from holdfast.repo.upkeep.prune_plan import collect_reachable
 
 
 def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
@@ -19,7 +19,7 @@ def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: f
     with repository.store.lock(LockMode.SHARED, lock_timeout):
         for id_ in ids:
             try:
-                trash_pair(repository.store, FileKind.SNAPSHOT, id_)
+                trash_mirrored(repository.store, FileKind.SNAPSHOT, id_)
             except FileNotFoundError:
                 raise NotFound(f"snapshot {id_[:8]} is not there any more") from None
 
@@ -43,8 +43,8 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
         repository.refresh()
         for id_ in ids:
             with IdSet(repository.scratch("undelete")) as seen:
-                if mark_all(repository, [trashed[id_]], seen, lambda count: None):
+                if collect_reachable(repository, [trashed[id_]], seen, lambda count: None):
                     raise Refused(
                         f"snapshot {id_[:8]} cannot come back: a prune has deleted some of its data"
                     )
-            untrash_pair(store, FileKind.SNAPSHOT, id_)
+            untrash_mirrored(store, FileKind.SNAPSHOT, id_)

@@ -9,7 +9,13 @@ from datetime import timedelta
 
 from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace
 from holdfast.base.types import PackID, ProgressFunction
-from holdfast.repo.core.mirrored import delete_pair, pair_names, put_pair, read_pair, untrash_pair
+from holdfast.repo.core.mirrored import (
+    delete_mirrored,
+    mirrored_names,
+    put_mirrored,
+    read_mirrored,
+    untrash_mirrored,
+)
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import PACK_LIMIT
@@ -17,11 +23,11 @@ from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.reader import open_payload, read_directory
 from holdfast.repo.packs.writer import PackWriter, Record
-from holdfast.repo.records.proofs import mend_proofs, remove_orphans
+from holdfast.repo.records.proofs import remove_orphans, restore_missing_proof_copies
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind, LockMode
-from holdfast.repo.upkeep.prune_plan import PackUse, Plan, claimants, is_good, mark_all
-from holdfast.repo.upkeep.reachability import Broken, mark
+from holdfast.repo.upkeep.prune_plan import PackUse, Plan, collect_reachable, is_good, protected_snapshots
+from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 _BATCH = 4 << 20
 """Bytes of records copied at a time."""
@@ -32,7 +38,7 @@ _UNEXPLAINED = timedelta(days=7)
 
 
 @dataclass(slots=True)
-class Pruned:
+class PruneResult:
     """What a prune did. `trashed` packs went to the trash, `deleted` left it; bytes are what they held."""
 
     trashed: int = 0
@@ -54,7 +60,7 @@ def execute(
     progress: ProgressFunction = lambda count: None,
     lock_timeout: float = 60.0,
     batch: int = _BATCH,
-) -> Pruned:
+) -> PruneResult:
     """Carry out a plan. A crash at any point leaves every snapshot whole:
 
     1. under the shared lock, what is needed of half-empty packs is written into new packs, durably;
@@ -71,7 +77,7 @@ def execute(
             f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
             "repair them with"
         )
-    result = Pruned()
+    result = PruneResult()
     repack = list(plan.repack)
     if repack:
         try:
@@ -90,10 +96,10 @@ def execute(
             _trash(repository, pack, result)
         repository.store.sync()
         repository.refresh()
-        if not _bring_back_claimed(repository):
+        if not _untrash_needed_packs(repository):
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
-        _mend_pairs(repository)
-        mend_proofs(repository)
+        _restore_missing_copies(repository)
+        restore_missing_proof_copies(repository)
         if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
             quarantine = max(quarantine, _UNEXPLAINED)
@@ -101,8 +107,8 @@ def execute(
         _empty_trash(repository, before, result)
         remove_orphans(repository, before=before)
         repository.store.clean()
-        for name in pair_names(repository.store, FileKind.PENDING):  # no backup runs: what a crash left
-            delete_pair(repository.store, FileKind.PENDING, name)
+        for name in mirrored_names(repository.store, FileKind.PENDING):  # no backup runs: what a crash left
+            delete_mirrored(repository.store, FileKind.PENDING, name)
         repository.store.sync()
         repository.refresh()
     return result
@@ -127,8 +133,8 @@ def _repack(
     bad: dict[PackID, Damaged] = {}
     try:
         with IdSet(repository.scratch("repack")) as needed, IdSet(repository.scratch("copied")) as copied:
-            committed, pending = claimants(repository)
-            mark_all(repository, [*committed, *pending], needed, lambda count: None)
+            committed, pending = protected_snapshots(repository)
+            collect_reachable(repository, [*committed, *pending], needed, lambda count: None)
             doomed = {use.pack for use in [*plan.repack, *plan.remove]}
             for use in plan.repack:
                 records = _needed_records(repository, use, doomed=doomed, needed=needed, copied=copied)
@@ -190,7 +196,7 @@ def _needed_records(
         yield record
 
 
-def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:
+def _trash(repository: Repository, pack: PackID, result: PruneResult) -> None:
     try:
         repository.store.trash(FileKind.PACK, pack)
     except FileNotFoundError:
@@ -204,7 +210,7 @@ def _trash(repository: Repository, pack: PackID, result: Pruned) -> None:
 
 def _spare(repository: Repository, plan: Plan, doomed: dict[PackID, int]) -> None:
     """Take out of `doomed` what snapshots need that came since the plan was made."""
-    committed, pending = claimants(repository)
+    committed, pending = protected_snapshots(repository)
     newer = [s for s in committed if s.id not in plan.snapshots]
     newer += [s for s in pending if s.id not in plan.pending]
     if newer:
@@ -218,22 +224,22 @@ def _needed_packs(
     """Doomed packs that are the only place of a chunk that one of the snapshots needs."""
     needed: set[PackID] = set()
     with IdSet(repository.scratch("spare")) as seen:
-        for _, new in mark(Reader(repository), snapshots, seen):
-            for id_ in [] if isinstance(new, Broken) else new:
+        for _, new in reachable_chunks(Reader(repository), snapshots, seen):
+            for id_ in [] if isinstance(new, UnreadableNode) else new:
                 places = {location.pack for location in repository.index.locations(id_)}
                 if places and places <= doomed.keys():
                     needed |= places
     return needed
 
 
-def _bring_back_claimed(repository: Repository) -> bool:
+def _untrash_needed_packs(repository: Repository) -> bool:
     """Move packs back from the trash that any snapshot, committed or pending, cannot do without.
 
     Whether there were any: then all of them come back, and the next prune sorts them anew.
     """
-    committed, pending = claimants(repository)
+    committed, pending = protected_snapshots(repository)
     with IdSet(repository.scratch("claims")) as seen:
-        if mark_all(repository, [*committed, *pending], seen, lambda count: None) == 0:
+        if collect_reachable(repository, [*committed, *pending], seen, lambda count: None) == 0:
             return False
         trashed = list(repository.store.listing(FileKind.PACK, trashed=True))
     for entry in trashed:
@@ -241,33 +247,33 @@ def _bring_back_claimed(repository: Repository) -> bool:
     repository.store.sync()
     repository.refresh()
     with IdSet(repository.scratch("claims")) as seen:
-        if mark_all(repository, committed, seen, lambda count: None):
+        if collect_reachable(repository, committed, seen, lambda count: None):
             raise NeedsUnknown("chunks that snapshots need are in no pack; nothing was deleted")
     return True
 
 
-def _mend_pairs(repository: Repository) -> None:
+def _restore_missing_copies(repository: Repository) -> None:
     """Make snapshots whole of which a killed commit, forget or undelete moved or wrote one copy.
 
     The exclusive lock is held, so nobody is at it; the half of a pair in the trash must not be deleted.
     """
     store = repository.store
-    trashed = pair_names(store, FileKind.SNAPSHOT, trashed=True)
-    for name, count in pair_names(store, FileKind.SNAPSHOT).items():
+    trashed = mirrored_names(store, FileKind.SNAPSHOT, trashed=True)
+    for name, count in mirrored_names(store, FileKind.SNAPSHOT).items():
         if name in trashed:
-            untrash_pair(store, FileKind.SNAPSHOT, name)
+            untrash_mirrored(store, FileKind.SNAPSHOT, name)
         elif count < 2:
 
             def proven(data: bytes, where: str, name: str = name) -> bytes:
                 repository.parse_snapshot(data, where, name)
                 return data
 
-            data = read_pair(store, FileKind.SNAPSHOT, name, proven)
+            data = read_mirrored(store, FileKind.SNAPSHOT, name, proven)
             with suppress(NoSpace):  # one copy is enough for now
-                put_pair(store, FileKind.SNAPSHOT, name, data)
+                put_mirrored(store, FileKind.SNAPSHOT, name, data)
 
 
-def _empty_trash(repository: Repository, before: float, result: Pruned) -> None:
+def _empty_trash(repository: Repository, before: float, result: PruneResult) -> None:
     store = repository.store
     for entry in list(store.listing(FileKind.PACK, trashed=True)):
         if entry.modified <= before:

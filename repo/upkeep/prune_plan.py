@@ -15,7 +15,7 @@ from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
-from holdfast.repo.upkeep.reachability import Broken, mark
+from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 _SCAN = 4096
 _LOOKS = 3
@@ -78,11 +78,11 @@ def make_plan(
     """
     for _ in range(_LOOKS):
         repository.refresh()
-        committed, pending = claimants(repository)
+        committed, pending = protected_snapshots(repository)
         with IdSet(repository.scratch("prune")) as seen:
-            missing = mark_all(repository, committed, seen, progress)
+            missing = collect_reachable(repository, committed, seen, progress)
             # A backup that lost a chunk finds out by itself when it commits: it must not stop this for ever.
-            mark_all(repository, pending, seen, progress)
+            collect_reachable(repository, pending, seen, progress)
             used = _use_of_packs(repository, seen)
         if not missing:
             break  # else a snapshot may have come after the packs were listed, as pushed log files do
@@ -126,7 +126,7 @@ def sort_packs(
     return [p for p in keep if p.pack not in chosen], repack, small, remove
 
 
-def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:
+def protected_snapshots(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequence[StoredSnapshot]]:
     committed, pending = repository.snapshots(), repository.snapshots(pending=True)
     if committed.damaged:
         raise NeedsUnknown(
@@ -135,13 +135,13 @@ def claimants(repository: Repository) -> tuple[Sequence[StoredSnapshot], Sequenc
     return committed.good, pending.good
 
 
-def mark_all(
+def collect_reachable(
     repository: Repository, snapshots: Sequence[StoredSnapshot], seen: IdSet, progress: ProgressFunction
 ) -> int:
     """Enter everything reachable into `seen`; the number of reachable chunks that are in no pack."""
     missing = 0
-    for _, new in mark(Reader(repository), snapshots, seen):
-        if isinstance(new, Broken):
+    for _, new in reachable_chunks(Reader(repository), snapshots, seen):
+        if isinstance(new, UnreadableNode):
             if not isinstance(new.error, MissingChunk):  # a missing one is counted with its ID
                 missing += 1
             continue

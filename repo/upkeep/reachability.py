@@ -13,20 +13,20 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class UnreadableNode:
     """A recipe node that could not be read, so that what it names is unknown."""
 
     node: ChunkID
     error: Damaged
 
 
-def mark(
+def reachable_chunks(
     reader: Reader, snapshots: Sequence[StoredSnapshot], seen: IdSet
-) -> Iterator[tuple[StoredSnapshot, list[ChunkID] | Broken]]:
+) -> Iterator[tuple[StoredSnapshot, list[ChunkID] | UnreadableNode]]:
     """Walk all recipes; yields (first snapshot that needs them, chunk IDs not yielded before).
 
     IDs of nodes are yielded too, before they are read. `seen` collects them all; memory stays bounded by
-    the depth of the trees. A node that cannot be read is yielded as Broken and the walk goes on.
+    the depth of the trees. A node that cannot be read is yielded as UnreadableNode and the walk goes on.
     """
     for stored in snapshots:
         for root in (root for item in stored.snapshot.items for root in item.recipes):
@@ -38,7 +38,7 @@ def mark(
                 try:
                     node = reader.node(id_)
                 except Damaged as error:
-                    yield stored, Broken(id_, error)
+                    yield stored, UnreadableNode(id_, error)
                     continue
                 new = [ChunkID(child) for child in seen.add(child for child in node.ids if child)]
                 if node.level:

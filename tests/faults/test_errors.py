@@ -14,7 +14,7 @@ import pytest
 
 from holdfast.base.errors import NoSpace, SourceError, StoreError
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import BadRange
 from holdfast.repo.store.interface import FileKind
@@ -91,7 +91,7 @@ def assert_sound(base: Base, store: MemoryStore, expected: dict[SnapshotID, Cont
         assert contents(repository, new.snapshot) == LAST
         prune(repository, base.clock)
         prune(repository, base.clock)
-        assert not pair_names(store, FileKind.PENDING)
+        assert not mirrored_names(store, FileKind.PENDING)
         assert not store.trashed
         assert findings(repository, Depth.READ_DATA) == []
         assert make_plan(repository, max_unused=0.0).remove == ()
@@ -141,7 +141,7 @@ def test_a_backup_refused_at_any_operation_is_no_snapshot_and_no_harm(
     base: Base, make: Callable[[int], Fault], expected: str
 ) -> None:
     def verify(store: MemoryStore, error: str) -> None:
-        names = pair_names(store, FileKind.SNAPSHOT)
+        names = mirrored_names(store, FileKind.SNAPSHOT)
         new = names.keys() - base.expected.keys()
         assert error == (expected if error else "")
         if error and not any(count == 2 for name, count in names.items() if name in new):

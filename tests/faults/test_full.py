@@ -18,7 +18,7 @@ from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
-from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import make_plan
 from support.fault import (
     Content,
@@ -62,7 +62,7 @@ def opened(root: Path, cache: Path) -> Iterator[Repository]:
         yield repository
 
 
-def prune(repository: Repository, *, quarantine: timedelta = timedelta(0)) -> Pruned:
+def prune(repository: Repository, *, quarantine: timedelta = timedelta(0)) -> PruneResult:
     plan = make_plan(repository, max_unused=0.0)
     return execute(repository, plan, quarantine=quarantine, now=lambda: time.time() + 1, lock_timeout=0.0)
 

@@ -20,7 +20,7 @@ import pytest
 from holdfast.base.errors import NoRepository, WrongPassword
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
-from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
@@ -118,7 +118,7 @@ def assert_sound(repository: Repository, expected: dict[SnapshotID, Content], k:
     prune(repository)
     prune(repository)  # what a crash had claimed is free after the first
     assert leftovers(root) == []
-    assert not pair_names(repository.store, FileKind.PENDING)
+    assert not mirrored_names(repository.store, FileKind.PENDING)
     assert list(repository.store.listing(FileKind.PACK, trashed=True)) == []
     assert findings(repository, Depth.READ_DATA) == []
     assert make_plan(repository, max_unused=0.0).remove == ()

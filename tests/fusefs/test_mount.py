@@ -17,7 +17,7 @@ import pytest
 
 from holdfast.base.errors import NotFound, Refused
 from holdfast.fusefs.mount import unmount
-from holdfast.repo.core.mirrored import trash_pair
+from holdfast.repo.core.mirrored import trash_mirrored
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
@@ -176,7 +176,7 @@ def test_snapshots_appear_and_disappear_while_mounted(mounted: Place) -> None:
     assert (vm / "latest/disks/web01.raw").read_bytes() == changed
     assert (vm / "2026-11-22_02-00-00/disks/web01.raw").read_bytes() == DISK
     with mounted.opened() as repository:
-        trash_pair(repository.store, FileKind.SNAPSHOT, old.id)
+        trash_mirrored(repository.store, FileKind.SNAPSHOT, old.id)
     assert eventually(lambda: names(vm) == ["2026-11-22_02-01-30", "latest"])
     assert eventually(lambda: not (vm / "2026-11-22_02-00-00").exists())
     assert old.id[:8] not in names(mounted.mountpoint / "snapshots")

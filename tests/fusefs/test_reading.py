@@ -24,7 +24,7 @@ from holdfast.fusefs.handle import AnswerBuffer, StoredFileHandle, Streams
 from holdfast.fusefs.live_tree import LiveTree
 from holdfast.fusefs.loader import ChunkLoader
 from holdfast.fusefs.operations import HoldfastOperations
-from holdfast.repo.core.mirrored import trash_pair
+from holdfast.repo.core.mirrored import trash_mirrored
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item
@@ -316,7 +316,7 @@ def test_live_tree_looks_at_most_once_a_second(memory_repository: Repository) ->
             assert len(shown(tree)) == 2
             assert gone == []
             for stored in memory_repository.snapshots().good:
-                trash_pair(memory_repository.store, FileKind.SNAPSHOT, stored.id)
+                trash_mirrored(memory_repository.store, FileKind.SNAPSHOT, stored.id)
             clock.now += 1.5
             await tree.look()
             assert shown(tree) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast.base.types import ChunkID, Codec, PackID, RecordType
 from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
-from holdfast.repo.index.index import Directory, Index, Synced
+from holdfast.repo.index.index import Directory, Index, SyncResult
 from holdfast.repo.index.lmdb_env import FIRST_MAP
 
 REPOSITORY = bytes(16)
@@ -41,6 +41,6 @@ def opened(folder: Path, repository: bytes = REPOSITORY, *, first_map: int = FIR
         index.close()
 
 
-def sync(index: Index, packs: dict[int, list[int]]) -> Synced:
+def sync(index: Index, packs: dict[int, list[int]]) -> SyncResult:
     contents = {pack_id(p): directory(chunks) for p, chunks in packs.items()}
     return index.sync([(pack_id(p), 1000 + p) for p in packs], lambda pack, size: contents[pack])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.ingest.pipeline.parent_chunks import ParentRecipe
-from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.chunks.chunker import Chunker, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decode_node
@@ -41,10 +41,10 @@ class MemoryWriter:
     def load(self, id_: ChunkID) -> RecipeNode:
         return decode_node(self.nodes[id_], id_.hex())
 
-    def recipe(self, ingested: Ingested) -> Recipe:
+    def recipe(self, ingested: IngestResult) -> Recipe:
         return Recipe(ingested.recipe, ingested.size, self.load)
 
-    def content(self, ingested: Ingested) -> bytes:
+    def content(self, ingested: IngestResult) -> bytes:
         return b"".join(
             self.chunks[e.id] if e.id else bytes(e.length) for e in self.recipe(ingested).extents()
         )
@@ -58,12 +58,12 @@ def ingest(
     *,
     present: bool = False,
     unit: int = UNIT,
-) -> Ingested:
+) -> IngestResult:
     pipeline = Pipeline(writer, KEYS, ignore, threads=2, unit=unit, pause=1)
     return pipeline.ingest(source, spec, ParentRecipe(parent, present) if parent else None)
 
 
-def cut_directly(content: bytes, spec: ChunkerSpec) -> Ingested:
+def cut_directly(content: bytes, spec: ChunkerSpec) -> IngestResult:
     """The whole content in one call of the cutter: what every way must give."""
     builder = RecipeBuilder(MemoryWriter().put_node)
     at = 0
@@ -73,8 +73,8 @@ def cut_directly(content: bytes, spec: ChunkerSpec) -> Ingested:
         else:
             builder.add_chunk(KEYS.data_chunk_id(content[at : at + piece]), piece)
         at += abs(piece)
-    return Ingested(builder.finish(), builder.size, builder.allocated)
+    return IngestResult(builder.finish(), builder.size, builder.allocated)
 
 
-def same_recipe(one: Ingested, two: Ingested) -> bool:
+def same_recipe(one: IngestResult, two: IngestResult) -> bool:
     return (one.recipe, one.size, one.allocated) == (two.recipe, two.size, two.allocated)

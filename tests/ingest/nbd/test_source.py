@@ -13,7 +13,7 @@ from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.nbd.uri import NbdAddress, is_nbd_uri, parse_uri
 from holdfast.ingest.pipeline.changes import ingest_changes
 from holdfast.ingest.pipeline.changes_plan import find_bitmap_parent
-from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.ingest.sources.source import HEAD_SIZE, FileSource, Source
 from holdfast.repo.chunks.chunker import DISK
 from holdfast.repo.core.reader import Reader
@@ -263,7 +263,7 @@ def test_a_bitmap_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) 
 PATH = "disks/sda.raw"
 
 
-def keep(writer: Writer, ingested: Ingested, checkpoint: str) -> StoredSnapshot:
+def keep(writer: Writer, ingested: IngestResult, checkpoint: str) -> StoredSnapshot:
     item = make_item(ingested.recipe, ingested.size, path=PATH, allocated=ingested.allocated, cutter=DISK)
     return writer.commit(make_snapshot(replace(item, kind=ItemKind.DISK, checkpoint=checkpoint)))
 
@@ -278,8 +278,8 @@ def back_up_changes(
     repository: Repository, source: NbdSource, parent: StoredSnapshot, *, bitmap: str, checkpoint: str
 ) -> StoredSnapshot:
     with Writer(repository) as writer:
-        vouched = repository.index.vouches_for(parent.id)
-        found = find_bitmap_parent(parent, PATH, bitmap, source.size or 0, vouched)
+        known_complete = repository.index.is_known_complete(parent.id)
+        found = find_bitmap_parent(parent, PATH, bitmap, source.size or 0, known_complete)
         assert found.item, found.reason
         pipeline = Pipeline(writer, repository.keys, ignore, threads=2)
         recipe = Reader(repository).recipe(found.item)

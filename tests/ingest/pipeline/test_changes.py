@@ -13,7 +13,7 @@ from holdfast.base.errors import Damaged, StreamFailed
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.ingest.pipeline.changes import ingest_changes
 from holdfast.ingest.pipeline.changes_plan import ReadRange, find_bitmap_parent, plan
-from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.repo.chunks.chunker import BLOCK, DISK, STREAM, Chunker, ChunkerKind, ChunkerSpec
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.snapshots.snapshot import BadRange, Item, ItemKind, StoredSnapshot
@@ -47,13 +47,13 @@ class CountingSource(MemorySource):
 
 def ingest_what_changed(
     writer: MemoryWriter,
-    parent: Ingested,
+    parent: IngestResult,
     source: MemorySource,
     changed: Sequence[tuple[int, int]],
     *,
     spec: ChunkerSpec = ALIGNED,
     progress: list[int] | None = None,
-) -> Ingested:
+) -> IngestResult:
     told = ignore if progress is None else progress.append
     pipeline = Pipeline(writer, KEYS, told, threads=2, unit=UNIT)
     return ingest_changes(pipeline, source, spec, writer.recipe(parent), changed)
@@ -292,7 +292,7 @@ def test_a_bitmap_is_tied_to_the_snapshot_taken_when_it_began() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "bitmap", "size", "vouched", "reason"),
+    ("changes", "bitmap", "size", "known_complete", "reason"),
     [
         ({}, "tuesday", 1 << 30, True, "abababab was not taken at the start of bitmap tuesday: reading all"),
         ({"checkpoint": ""}, "", 1 << 30, True, "was not taken at the start"),
@@ -305,9 +305,9 @@ def test_a_bitmap_is_tied_to_the_snapshot_taken_when_it_began() -> None:
     ],
 )
 def test_a_bitmap_that_counts_from_elsewhere_has_everything_read(
-    changes: dict[str, object], bitmap: str, size: int, vouched: bool, reason: str
+    changes: dict[str, object], bitmap: str, size: int, known_complete: bool, reason: str
 ) -> None:
-    found = find_bitmap_parent(snapshot_of(**changes), "disks/sda.raw", bitmap, size, vouched)
+    found = find_bitmap_parent(snapshot_of(**changes), "disks/sda.raw", bitmap, size, known_complete)
     assert found.item is None
     assert reason in found.reason
 

@@ -19,7 +19,7 @@ from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
-from holdfast.ingest.pipeline.pipeline import Ingested, Pipeline
+from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.ingest.sources.source import FileSource, Source, StreamSource
 from holdfast.ingest.sources.wrapped import Peeked, ScannedSource, Wrapped, innermost
 from holdfast.repo.chunks.chunker import DUMP, ChunkerKind, ChunkerSpec
@@ -80,14 +80,14 @@ class Chunks:
     def load(self, id_: ChunkID) -> RecipeNode:
         return decode_node(self.nodes[id_], id_.hex())
 
-    def recipe(self, found: Ingested) -> Recipe:
+    def recipe(self, found: IngestResult) -> Recipe:
         return Recipe(found.recipe, found.size, self.load)
 
-    def content(self, found: Ingested) -> bytes:
+    def content(self, found: IngestResult) -> bytes:
         return b"".join(self.chunks[e.id] for e in self.recipe(found).extents() if e.id)
 
 
-def ingest(chunks: Chunks, source: Source, *, unit: int = UNIT) -> Ingested:
+def ingest(chunks: Chunks, source: Source, *, unit: int = UNIT) -> IngestResult:
     return Pipeline(chunks, KEYS, ignore, threads=2, unit=unit).ingest(source, SPEC, None)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, HoldfastError, NoRepository, StoreError, Unsupported, WrongPassword
-from holdfast.repo.core.mirrored import delete_pair, trash_pair, untrash_pair
+from holdfast.repo.core.mirrored import delete_mirrored, trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
 from holdfast.repo.store.interface import FileKind
@@ -218,15 +218,15 @@ def test_snapshots_move_to_the_trash_and_back_in_pairs(memory_repository: Reposi
     store_file(memory_repository, [b"content"])
     (stored,) = memory_repository.snapshots().good
     store = memory_repository.store
-    trash_pair(store, FileKind.SNAPSHOT, stored.id)
+    trash_mirrored(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == ()
     assert memory_repository.snapshots(trashed=True).good == (stored,)
     with pytest.raises(FileNotFoundError):
-        trash_pair(store, FileKind.SNAPSHOT, "ab" * 32)
+        trash_mirrored(store, FileKind.SNAPSHOT, "ab" * 32)
     store.delete(FileKind.SNAPSHOT, stored.id + ".2", trashed=True)
-    untrash_pair(store, FileKind.SNAPSHOT, stored.id)
+    untrash_mirrored(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == (stored,)
-    delete_pair(store, FileKind.SNAPSHOT, stored.id)
+    delete_mirrored(store, FileKind.SNAPSHOT, stored.id)
     assert memory_repository.snapshots().good == ()
 
 

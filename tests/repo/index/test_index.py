@@ -278,41 +278,41 @@ SNAPSHOT = SnapshotID("5a" * 32)
 def test_the_index_vouches_for_a_snapshot_until_something_is_lost(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         sync(index, {1: [1, 2], 2: [3]})
-        assert not index.vouches_for(SNAPSHOT)
-        index.vouch(SNAPSHOT, index.losses())
+        assert not index.is_known_complete(SNAPSHOT)
+        index.record_complete(SNAPSHOT, index.loss_counter())
         sync(index, {1: [1, 2], 2: [3], 4: [5]})
-        assert index.vouches_for(SNAPSHOT)
+        assert index.is_known_complete(SNAPSHOT)
         sync(index, {1: [1, 2], 4: [5]})
-        assert not index.vouches_for(SNAPSHOT)
+        assert not index.is_known_complete(SNAPSHOT)
         sync(index, {1: [1, 2], 2: [3], 4: [5]})
-        assert not index.vouches_for(SNAPSHOT)
+        assert not index.is_known_complete(SNAPSHOT)
 
 
 def test_a_chunk_found_damaged_ends_the_vouching(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         sync(index, {1: [1, 2]})
-        index.vouch(SNAPSHOT, index.losses())
+        index.record_complete(SNAPSHOT, index.loss_counter())
         index.discard(chunk(2), pack_id(1))
-        assert not index.vouches_for(SNAPSHOT)
+        assert not index.is_known_complete(SNAPSHOT)
 
 
 def test_nothing_is_vouched_for_while_packs_lie_in_the_trash(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         sync(index, {1: [1, 2], 2: [3]})
-        index.vouch(SNAPSHOT, index.losses())
+        index.record_complete(SNAPSHOT, index.loss_counter())
         index.sync([(pack_id(1), 1001)], lambda pack, size: [], trashed=[pack_id(2)])
-        assert not index.vouches_for(SNAPSHOT)
+        assert not index.is_known_complete(SNAPSHOT)
         assert index.lookup([chunk(3)]) == [None]
-        assert [place.pack for place in index.last_places(chunk(3))] == [pack_id(2)]
+        assert [place.pack for place in index.trashed_locations(chunk(3))] == [pack_id(2)]
         sync(index, {1: [1, 2], 2: [3]})
-        assert index.vouches_for(SNAPSHOT)
+        assert index.is_known_complete(SNAPSHOT)
 
 
 def test_an_index_that_was_rebuilt_vouches_for_nothing(tmp_path: Path) -> None:
     with opened(tmp_path) as index:
         sync(index, {1: [1]})
-        index.vouch(SNAPSHOT, index.losses())
+        index.record_complete(SNAPSHOT, index.loss_counter())
     remove_index(tmp_path)
     with opened(tmp_path) as index:
         sync(index, {1: [1]})
-        assert not index.vouches_for(SNAPSHOT)
+        assert not index.is_known_complete(SNAPSHOT)

@@ -12,10 +12,10 @@ import pytest
 
 from holdfast.base.errors import Damaged, Locked, NotFound, Refused, SourceError
 from holdfast.ingest.sources.source import FileSource
-from holdfast.repo.core.mirrored import delete_pair
+from holdfast.repo.core.mirrored import delete_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.records.log_archive import BATCH, LogReading, drop, open_archive, take_over
+from holdfast.repo.records.log_archive import BATCH, LogReading, drop, open_archive, snapshots_to_merge
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
@@ -81,7 +81,7 @@ def test_a_full_batch_is_left_alone(repository: Repository, tmp_path: Path) -> N
         replace(stored, snapshot=replace(stored.snapshot, items=stored.snapshot.items[:1] * count))
         for count in (1, BATCH - 1, BATCH, BATCH + 1)
     )
-    replaced, _ = take_over(replace(archive, snapshots=snapshots))
+    replaced, _ = snapshots_to_merge(replace(archive, snapshots=snapshots))
     assert [len(stored.snapshot.items) for stored in replaced] == [1, BATCH - 1]
 
 
@@ -229,7 +229,7 @@ def test_a_file_that_was_taken_over_and_then_withdrawn_does_not_come_back_as_a_c
                 kept = [item for item in theirs.snapshot.items if item.path != NEW]
                 with Writer(a) as writer:
                     writer.commit(replace(theirs.snapshot, items=tuple(kept)))
-                delete_pair(store, FileKind.SNAPSHOT, theirs.id)
+                delete_mirrored(store, FileKind.SNAPSHOT, theirs.id)
                 push_files(b, tmp_path / "g", NEW, seed=5)
 
         seen: list[Operation] = []

@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, MissingChunk, NoSpace, NotFound, Refused
 from holdfast.base.types import PackID, SnapshotID
-from holdfast.repo.core.mirrored import pair_names
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.check import Depth
 from holdfast.repo.upkeep.forget import forget, undelete
-from holdfast.repo.upkeep.prune import Pruned, execute
+from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
 from support.fault import (
     LONG,
@@ -44,7 +44,7 @@ WEEK = timedelta(days=7)
 
 def prune(
     repository: Repository, clock: Clock, *, quarantine: timedelta = timedelta(0), max_unused: float = 0.0
-) -> Pruned:
+) -> PruneResult:
     plan = make_plan(repository, max_unused=max_unused)
     return execute(repository, plan, quarantine=quarantine, now=clock, lock_timeout=0.0)
 
@@ -184,7 +184,7 @@ class Bench:
             prune(repository, self.clock)
             prune(repository, self.clock)
             assert not self.store.trashed
-            assert not pair_names(self.store, FileKind.PENDING)
+            assert not mirrored_names(self.store, FileKind.PENDING)
             plan = make_plan(repository, max_unused=0.0)
             assert plan.remove == ()
             assert findings(repository, Depth.READ_DATA) == []
@@ -363,9 +363,9 @@ def test_a_backup_that_was_killed_and_lost_a_chunk_does_not_stop_prunes_for_ever
     with pytest.raises(MissingChunk, match="nothing was committed"):
         backup(pair.repository, content(5), time=later(5))
     pair.repository.store = pair.store
-    assert pair_names(pair.store, FileKind.PENDING)
+    assert mirrored_names(pair.store, FileKind.PENDING)
     prune(pair.repository, pair.clock)
-    assert not pair_names(pair.store, FileKind.PENDING)
+    assert not mirrored_names(pair.store, FileKind.PENDING)
     assert findings(pair.repository) == []
 
 

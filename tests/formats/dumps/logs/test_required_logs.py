@@ -16,7 +16,7 @@ from holdfast.cli.commands import forget_logs
 from holdfast.cli.commands.forget_logs import keep_last_users
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
 from holdfast.formats.dumps.postgresql.recovery import parse_target
-from holdfast.repo.core.mirrored import delete_pair
+from holdfast.repo.core.mirrored import delete_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.format.format import PACK_TARGET
@@ -58,7 +58,7 @@ def torn_backup(repository: Repository, number: int, *, time: Any) -> StoredSnap
         item = put_item(writer, repository, [b"x"], "base.tar")
         item = replace(item, bad=(BadRange(0, 1, "cut short"),))
         torn = writer.commit(replace(whole.snapshot, items=(item,)))
-    delete_pair(repository.store, FileKind.SNAPSHOT, whole.id)
+    delete_mirrored(repository.store, FileKind.SNAPSHOT, whole.id)
     return torn
 
 
