@@ -1,4 +1,4 @@
 """The repository: encrypted chunks in packs, an index, recipes, snapshots.
 
-Synchronous; knows no disk or dump formats.
+All calls are synchronous. The package knows no disk or dump formats.
 """

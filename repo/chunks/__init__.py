@@ -1,4 +1,1 @@
-"""Content-defined chunking.
-
-Recipes, which are trees of chunk IDs that describe a stream, and how two of them differ.
-"""
+"""Content-defined chunking, recipes (trees of chunk IDs that describe a stream) and their differences."""

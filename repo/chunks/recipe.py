@@ -8,8 +8,8 @@ A node, little endian:
     4   8n  length of each entry in bytes; the top bit marks a hole (leaves only)
     ..  32  ID of each entry that is not a hole: a data chunk in a leaf, a node below otherwise
 
-A node ends after an entry whose ID says so, so that a change rewrites only the nodes around it and the
-same entries always make the same tree. The encoding has one form for each recipe.
+The last bytes of an entry's ID decide whether a node ends after it. So a change rewrites only the nodes
+around it, and the same entries always make the same tree. Each recipe has exactly one encoding.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from holdfast.base.types import ChunkID
 _HOLE = 1 << 63
 _ID = 32
 _NODE_AVERAGE = 128
-"""Entries a node. A quiet day on a disk costs some hundred leaves of 5 KB; at 4096 entries a node it
-would write more metadata than data."""
+"""Mean number of entries in a node. A quiet day on a disk costs some hundred leaves of 5 KB; with 4096
+entries in a node it would write more metadata than data."""
 _NODE_MINIMUM = 32
 _NODE_LIMIT = 1024
 _DEPTH_LIMIT = 12
@@ -50,7 +50,7 @@ class RecipeNode:
         return self.starts[-1]
 
     def find(self, offset: int) -> int:
-        """The entry that holds the byte at `offset` (0 <= offset < size)."""
+        """Index of the entry that holds the byte at `offset` (0 <= offset < size)."""
         return bisect_right(self.starts, offset) - 1
 
 
@@ -63,7 +63,7 @@ def encode_node(level: int, lengths: list[int], ids: list[ChunkID | None]) -> by
 
 
 def decode_node(data: bytes, where: str) -> RecipeNode:
-    """Raises Damaged when the bytes are not a node (they were authentic: a program's fault, or an attack)."""
+    """Raises Damaged when the bytes are not a node: they are authentic, so their writer was faulty."""
     count = int.from_bytes(data[2:4], "little")
     if len(data) < 4 or data[1] or data[0] > _DEPTH_LIMIT or count > _NODE_LIMIT:
         raise Damaged(where, "not a recipe node")
@@ -90,9 +90,9 @@ def decode_node(data: bytes, where: str) -> RecipeNode:
 
 
 class RecipeBuilder:
-    """Takes a file's chunks and holes in order and stores finished nodes through `store_node`.
+    """Builds a recipe from a file's chunks and holes, in order, and stores nodes through `store_node`.
 
-    Holds one unfinished node a level. Adjacent holes become one.
+    Keeps one unfinished node in memory for each level. Merges adjacent holes.
     """
 
     def __init__(self, store_node: Callable[[bytes], ChunkID]) -> None:
@@ -114,7 +114,7 @@ class RecipeBuilder:
         self._pending_hole += length
 
     def finish(self) -> ChunkID:
-        """The root node's ID. The builder is used up."""
+        """Store the unfinished nodes and return the root node's ID. Call it once, last."""
         self._flush_hole()
         level = 0
         while level < len(self._lengths) - 1:
@@ -155,7 +155,7 @@ def _ends_node(id_: ChunkID | None) -> bool:
 
 
 class Extent(NamedTuple):
-    """A run of a stored file: a chunk, or a hole when `id` is None."""
+    """A range of a stored file: a chunk, or a hole when `id` is None. Start and length in bytes."""
 
     start: int
     length: int
@@ -163,9 +163,9 @@ class Extent(NamedTuple):
 
 
 class Recipe:
-    """Finds the extents of a stored file by offset; nodes come through `load_node(id) -> RecipeNode`.
+    """Finds the extents of a stored file by offset; reads nodes through `load_node(id) -> RecipeNode`.
 
-    O(depth) node loads an extent found; caching them is the loader's business.
+    Finding an extent loads O(depth) nodes. The loader may cache them; this class does not.
     """
 
     def __init__(self, root: ChunkID, size: int, load_node: Callable[[ChunkID], RecipeNode]) -> None:
@@ -174,7 +174,7 @@ class Recipe:
         self.size = size
 
     def extents(self, start: int = 0, end: int | None = None) -> Iterator[Extent]:
-        """The extents that overlap [start, end), whole, in order. Raises Damaged for a malformed tree."""
+        """All extents that overlap [start, end), unclipped, in order. Raises Damaged for a malformed tree."""
         end = self.size if end is None else min(end, self.size)
         for base, leaf in self.leaves(start, end):
             starts = leaf.starts
@@ -216,7 +216,7 @@ class Recipe:
             yield from self._descend(self._child(node, at), first, start, end)
 
     def _child(self, node: RecipeNode, at: int) -> RecipeNode:
-        """Checked against its parent: sizes fit, and levels fall, so there is no endless descent."""
+        """Load a child and compare its size and level with its parent's entry. So a cycle cannot occur."""
         id_ = node.ids[at]
         assert id_ is not None  # decode_node lets holes pass in leaves only
         child = self._load(id_)

@@ -1,4 +1,4 @@
-"""Where two recipes differ, without reading what they share. No I/O but through the node loader."""
+"""Finds the ranges in which two recipes differ, without loading the nodes that they share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.base.types import ChunkID
 from holdfast.repo.chunks.recipe import RecipeNode
 
 _CHUNK = -1
-"""The level of what is no node: a chunk or a hole."""
+"""The level of an entry that is a chunk or a hole and not a node."""
 
 
 class _RecipeRange(NamedTuple):
@@ -24,7 +24,7 @@ class _RecipeRange(NamedTuple):
 
 
 class _RecipeCursor:
-    """Stands on a piece of a recipe; goes on to the next, or down into it."""
+    """A position in a recipe's tree: on a node, a chunk or a hole. Moves to the next one, or down a level."""
 
     def __init__(self, root: ChunkID, size: int, load: Callable[[ChunkID], RecipeNode]) -> None:
         self._load = load
@@ -61,11 +61,11 @@ class _RecipeCursor:
 def differing(
     one: tuple[ChunkID, int], other: tuple[ChunkID, int], load: Callable[[ChunkID], RecipeNode]
 ) -> Iterator[tuple[int, int]]:
-    """(start, end) of the stretches that are not the same chunks in both recipes, in order, merged.
+    """Merged ranges (start, end), in order, in which the recipes have different chunks.
 
-    A recipe is (root, size). Parts of the trees that are equal are not loaded, so the cost follows the
-    difference, not the size. What one has beyond the end of the other differs. Chunks of equal content
-    that are cut at other places count as different: the stretches are an upper limit.
+    A recipe is (root, size). Equal subtrees are not loaded, so the cost grows with the difference, not with
+    the size. Bytes beyond the end of the shorter file differ. Equal bytes that were cut at other offsets
+    count as different, so the result is an upper limit. Raises Damaged for a malformed tree.
     """
     return joined(_differing(_RecipeCursor(*one, load), _RecipeCursor(*other, load)))
 
@@ -94,7 +94,7 @@ def _differing(a: _RecipeCursor, b: _RecipeCursor) -> Iterator[tuple[int, int]]:
 
 
 class RangeSet:
-    """Stretches in order, for asking which of them overlap one."""
+    """Sorted, disjoint ranges that can be intersected with another range."""
 
     def __init__(self, ranges: Iterator[tuple[int, int]]) -> None:
         self._starts = array("Q")
@@ -105,11 +105,11 @@ class RangeSet:
 
     @property
     def total(self) -> int:
-        """Bytes in all of them."""
+        """Sum of the ranges' lengths in bytes."""
         return sum(self._ends) - sum(self._starts)
 
     def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The parts of [start, end) that lie in any of them, in order."""
+        """The parts (start, end) of [start, end) that are in any of the ranges, in order."""
         at = max(0, bisect_right(self._starts, start) - 1)
         while at < len(self._starts) and self._starts[at] < end:
             first, last = max(start, self._starts[at]), min(end, self._ends[at])

@@ -1,1 +1,1 @@
-"""An open repository. Its keys, mirrored files, the write path, the read path, restores of whole files."""
+"""An open repository: key slots, mirrored files, the write path, the read path, restores of whole files."""

@@ -1,8 +1,8 @@
 """Key slots: each wraps the root key with one secret. A slot is a JSON document, named by its hash.
 
 The secret is a passphrase, stretched with Argon2id, or a recovery key: 256 random bits that need no
-stretching. A slot is never rewritten: changing a passphrase adds a slot, proves that it opens, and only
-then removes the old one.
+stretching. A slot is never rewritten: changing a passphrase adds a new slot, opens it once to test it, and
+only then removes the old one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.repo.store.interface import FileKind, Store
 _RECOVERY_PREFIX = "HOLDFAST"
 _LETTERS, _GROUP = 56, 7
 _MISCOUNT = 4
-"""Letters too many or too few that still look like a recovery key; else it is a passphrase like any other."""
+"""Most letters that a mistyped recovery key may lack or have too many; beyond, the text is a passphrase."""
 _CHECK_SIZE = 3
 _SALT_SIZE = 32
 
@@ -45,7 +45,7 @@ class KeySlot:
 
 
 def new_recovery_key() -> str:
-    """A fresh recovery key as people write it down: 56 base32 letters in groups, checksum included."""
+    """A new random recovery key in its written form: 56 base32 letters in groups, with a checksum."""
     key = secrets.token_bytes(KEY_SIZE)
     letters = base64.b32encode(key + _checksum(key)).decode()
     return "-".join([_RECOVERY_PREFIX, *(letters[n : n + _GROUP] for n in range(0, len(letters), _GROUP))])
@@ -56,7 +56,7 @@ def _checksum(key: bytes) -> bytes:
 
 
 def _parse_recovery_key(text: str) -> bytes | None:
-    """The key; None when the text is not a recovery key at all. Raises WrongPassword for a misspelt one."""
+    """The key; None when the text does not look like a recovery key. Raises WrongPassword if misspelt."""
     letters = text.upper().replace("-", "").replace(" ", "").strip()
     count = len(letters) - len(_RECOVERY_PREFIX)
     if not letters.startswith(_RECOVERY_PREFIX) or abs(count - _LETTERS) > _MISCOUNT:
@@ -72,7 +72,7 @@ def _parse_recovery_key(text: str) -> bytes | None:
 
 
 def _key_encryption_key(secret: str, cost: Argon2Cost | None, salt: bytes) -> bytes | None:
-    """None when the secret is not of the slot's kind."""
+    """The key that unwraps the root key; None when the secret is not of the slot's kind."""
     recovery = _parse_recovery_key(secret)
     if (cost is None) != (recovery is not None):
         return None
@@ -109,7 +109,7 @@ def add_slot(
 
 
 def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
-    """Raises Damaged when the bytes are not those the slot was named after."""
+    """Raises Damaged when the bytes do not match the slot's name, Unsupported for an unknown kind of slot."""
     if content_hash(data) != name:
         raise Damaged(where, "content does not match its name")
     public, _, wrapped = data.partition(b"\n")
@@ -135,7 +135,7 @@ def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
 
 
 def list_slots(store: Store) -> Iterator[KeySlot | Damaged | Unsupported]:
-    """Every slot, or what is wrong with it, in order of creation."""
+    """The errors of unreadable slots, then all readable slots in order of creation."""
     slots: list[KeySlot] = []
     for name in mirrored_names(store, FileKind.KEY):
         try:
@@ -168,7 +168,10 @@ def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
 
 
 def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
-    """Remove a slot by (a unique start of) its ID, unless it is the one in use or the only one."""
+    """Remove the slot whose ID starts with `slot_id`.
+
+    Raises NotFound, Ambiguous, or Refused when the slot is `current` (in use) or the only one.
+    """
     slots = [slot for slot in list_slots(store) if isinstance(slot, KeySlot)]
     found = [slot for slot in slots if slot.id.startswith(slot_id)]
     if not found:
@@ -193,7 +196,7 @@ def replace_slot(
     created: str,
     cost: Argon2Cost | None = None,
 ) -> KeySlot:
-    """Change a secret: the new slot is durable and proven before the old one goes."""
+    """Change a secret: the new slot is durable and tested before the old one is deleted."""
     slot = add_slot(store, root, secret, label=label, created=created, cost=cost)
     delete_mirrored(store, FileKind.KEY, old)
     return slot

@@ -1,4 +1,4 @@
-"""Small files that are stored twice, so that one flipped byte in either costs nothing."""
+"""Small files that are stored as two copies, so that damage to one copy loses nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def put_mirrored(store: Store, kind: FileKind, name: str, data: bytes) -> None:
-    """Write the second copy, then the first: whoever sees the first has both. Durable on return."""
+    """Write the second copy, then the first, so that a visible first copy implies both. Durable on return."""
     store.put(kind, name + _SECOND, data)
     store.sync()
     store.put(kind, name, data)
@@ -41,15 +41,15 @@ def read_mirrored(store: Store, kind: FileKind, name: str, parse: Callable[[byte
 
 
 def read_small(store: Store, kind: FileKind, name: str) -> bytes:
-    """A whole small file; Damaged when it is too large to be one."""
+    """Read a whole small file. Raises Damaged when it is larger than OBJECT_LIMIT."""
     data = store.read(kind, name, 0, OBJECT_LIMIT + 1)
     if len(data) > OBJECT_LIMIT:
-        raise Damaged(store.describe(kind, name), "far too large")
+        raise Damaged(store.describe(kind, name), f"is larger than {OBJECT_LIMIT} bytes, the most allowed")
     return data
 
 
 def mirrored_names(store: Store, kind: FileKind, *, trashed: bool = False) -> dict[str, int]:
-    """Name to number of copies, of every pair of which at least one copy is there."""
+    """Number of copies (1 or 2) by name, for every mirrored file of which at least one copy exists."""
     names: dict[str, int] = {}
     for entry in store.listing(kind, trashed=trashed):
         name = entry.name.removesuffix(_SECOND)
@@ -63,20 +63,20 @@ def copies(name: str) -> tuple[str, str]:
 
 
 def delete_mirrored(store: Store, kind: FileKind, name: str, *, trashed: bool = False) -> None:
-    """Remove both copies, the first first: what a crash leaves is a lone second copy."""
+    """Remove both copies, the first one first, so that a crash leaves only a second copy."""
     for copy in copies(name):
         store.delete(kind, copy, trashed=trashed)
     store.sync()
 
 
 def trash_mirrored(store: Store, kind: FileKind, name: str) -> None:
-    """Take both copies out of use."""
+    """Move both copies to the trash. Raises FileNotFoundError when there is none."""
     _move(store.trash, kind, name)
     store.sync()
 
 
 def untrash_mirrored(store: Store, kind: FileKind, name: str) -> None:
-    """Bring both copies back."""
+    """Move both copies back from the trash. Raises FileNotFoundError when there is none."""
     _move(store.untrash, kind, name)
     store.sync()
 

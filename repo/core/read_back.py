@@ -1,4 +1,4 @@
-"""What a restore leaves out, and whether what it wrote is really on the disk."""
+"""The ranges that a restore does not write, and verification of the bytes that it wrote."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from holdfast.repo.chunks.recipe import Extent, Recipe
 from holdfast.repo.format.crypto import Keys
 
 _HOLE_STEP: Final = 4 << 20
-"""Bytes of a hole that are read back at once."""
+"""Most bytes of a hole that are read back in one call."""
 
 
 def gaps(recipe: Recipe, keys: Keys) -> Iterator[tuple[int, int]]:
-    """(offset, length) of every stretch that a restore does not write: holes and chunks of zeros.
+    """(offset, length) of every range that a restore does not write: holes and chunks of zeros.
 
-    A chunk of zeros is known by its ID. Disks have chunks of few lengths, so few hashes are made.
+    The ID of a chunk tells whether it is all zeros. Disks have few different chunk lengths, so this computes
+    few hashes.
     """
     zeros: dict[int, ChunkID] = {}
 
     def is_gap(extent: Extent) -> bool:
         if extent.id is not None and extent.length not in zeros:
-            if len(zeros) >= 4096:  # a stream: any length occurs
+            if len(zeros) >= 4096:  # streams have chunks of any length
                 zeros.clear()
             zeros[extent.length] = keys.data_chunk_id(bytes(extent.length))
         return extent.id is None or extent.id == zeros[extent.length]
@@ -52,7 +53,7 @@ def read_back(
 
 
 def _steps(extent: Extent) -> Iterator[tuple[int, int]]:
-    """A chunk whole, a hole in pieces."""
+    """(offset, length) of the reads that verify an extent: a whole chunk, or parts of a hole."""
     step = extent.length if extent.id is not None else _HOLE_STEP
     end = extent.start + extent.length
     for at in range(extent.start, end, max(step, 1)):

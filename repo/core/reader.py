@@ -1,4 +1,4 @@
-"""Reading stored files: chunk ID to plaintext, offset to chunk."""
+"""Reads chunks by their ID, and bytes of stored files by their offset."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from holdfast.repo.store.interface import FileKind
 
 _NODE_CACHE = 16 << 20
 _NODE_ENTRY = 96
-"""Bytes a decoded entry takes, about: an ID object and its length."""
+"""Estimated bytes of memory of one decoded entry: an ID object and its length."""
 
 
 class Reader:
-    """Opens chunks and recipes of one repository. Thread-safe; caches nodes, and chunks when told to.
+    """Reads chunks and recipes of one repository. Thread-safe.
 
-    Every record is authenticated when it is opened, and its ID compared: damage is an error, never
-    zeros or a short read.
+    Caches nodes, and up to `chunk_cache` bytes of chunks. Authenticates every record and compares its ID:
+    damage raises an error and never yields zeros or a short read.
     """
 
     def __init__(self, repository: Repository, *, chunk_cache: int = 0) -> None:
@@ -41,7 +41,7 @@ class Reader:
         return cached or self._nodes.load(id_, lambda: self._load_node(id_))
 
     def node_if_ready(self, id_: ChunkID) -> RecipeNode | None:
-        """A decoded recipe node if that takes no waiting for a disk, as with `chunk_if_ready`."""
+        """A decoded recipe node if no disk read is needed, else None; as `chunk_if_ready`."""
         cached = self._nodes.get(id_)
         if cached is not None:
             return cached
@@ -63,9 +63,9 @@ class Reader:
         return self.chunks.load(id_, lambda: self.read_record(id_, RecordType.DATA))
 
     def chunk_if_ready(self, id_: ChunkID) -> bytes | None:
-        """A data chunk if that takes no waiting for a disk: cached, or its bytes are in the page cache.
+        """A data chunk if no disk read is needed: it is cached here, or its bytes are in the page cache.
 
-        None also when they are bad there: `chunk` knows where else to look, and what to raise.
+        Else None, also when those bytes are damaged: `chunk` then tries other packs, or raises.
         """
         cached = self.chunks.get(id_)
         if cached is not None:
@@ -108,7 +108,7 @@ class Reader:
             if failure is not None:
                 raise failure
             if attempt == 1:
-                self._repository.refresh()  # packs may have come or moved since the last listing
+                self._repository.refresh()  # packs may have been added or moved since the last listing
         raise MissingChunk(f"chunk {id_.hex()}", "is in no pack")
 
     def open(self, location: Location, data: bytes | memoryview, id_: ChunkID, kind: RecordType) -> bytes:
@@ -121,12 +121,12 @@ class Reader:
         return plain
 
     def read(self, recipe: Recipe, start: int, length: int) -> bytes:
-        """Bytes of a stored file; fewer only at its end."""
+        """Up to `length` bytes of a stored file from `start`; fewer only at the end of the file."""
         end = min(start + length, recipe.size)
         return b"".join(self.slice(extent, start, end) for extent in recipe.extents(start, end))
 
     def slice(self, extent: Extent, start: int, end: int) -> bytes | memoryview:
-        """The part of [start, end) that lies in the extent."""
+        """The bytes of [start, end) that are in the extent."""
         first, last = max(start, extent.start), min(end, extent.start + extent.length)
         if extent.id is None:
             return bytes(last - first)
@@ -134,7 +134,7 @@ class Reader:
 
 
 def slice_extent(extent: Extent, plain: bytes, first: int, last: int) -> memoryview:
-    """Bytes [first, last) of the file out of the extent's chunk, checked for its length."""
+    """Bytes [first, last) of the file from the extent's chunk. Raises Damaged if its length is wrong."""
     if len(plain) != extent.length:
         raise Damaged(
             f"chunk {extent.id.hex() if extent.id else ''}",

@@ -35,7 +35,7 @@ from holdfast.repo.store.interface import FileKind, LockMode, Store
 
 _FORMAT = "holdfast repository"
 _FEATURES: frozenset[str] = frozenset()
-"""Features of the format beyond version 1 that this program knows; none yet."""
+"""Features beyond format version 1 that this program supports; none yet."""
 
 _SCRATCH_ROOM = 1 << 30
 
@@ -44,7 +44,7 @@ IndexProgress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What is fixed when a repository is made. `compression` is the zstd level for new records."""
+    """Properties that are fixed when a repository is created. `compression` is the zstd level of records."""
 
     id: bytes
     suite: Suite
@@ -58,16 +58,16 @@ class Config:
 
 @dataclass(frozen=True, slots=True)
 class Snapshots:
-    """All snapshots that could be read, oldest first, and what is wrong with the others."""
+    """All snapshots that could be read, oldest first, and the errors of the others."""
 
     good: tuple[StoredSnapshot, ...]
     damaged: tuple[RepositoryError, ...]
 
 
 class Repository:
-    """An open repository. A context manager; `index` opens on first use and closes with it.
+    """An open repository. A context manager. The index opens on first use and closes with the repository.
 
-    Two processes may have the same repository open; one process opens it once.
+    Several processes may have the same repository open; one process may open it only once.
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Repository:
         compression: int = 2,
         cost: Argon2Cost | None = None,
     ) -> None:
-        """Make a repository in an empty store. The config comes last: it is what makes it one.
+        """Create a repository in an empty store. The config is written last, so a crash leaves none.
 
-        Raises RepositoryExists when there is a config. Key slots without one are what an interrupted
-        `create` left, and are removed: they wrap a root key that nothing uses.
+        Raises RepositoryExists when there is a config. Removes key slots that an interrupted `create` left
+        without a config: they wrap a root key that nothing uses.
         """
         with store.lock(LockMode.EXCLUSIVE, 10.0):
             if mirrored_names(store, FileKind.CONFIG):
@@ -139,11 +139,11 @@ class Repository:
         notify: Callable[[SyncResult], None] = lambda synced: None,
         pack_target: int = PACK_TARGET,
     ) -> Repository:
-        """Open with a secret, which is asked for only when there is a repository of a kind we know.
+        """Open a repository. Calls `secret` only when there is one whose format version is supported.
 
-        `cache` is a folder of this user's for the index of stores that cannot hold one. `notify` is told
-        what every refresh of the index found. Packs of `pack_target` bytes are written. Raises NoRepository,
-        Unsupported, WrongPassword or Damaged.
+        `cache` is a directory of this user for the index of stores that cannot hold one. `notify` is called
+        with the result of every refresh of the index. `pack_target` is the most bytes of a new pack. Raises
+        NoRepository, Unsupported, WrongPassword or Damaged.
         """
         try:
             read_mirrored(store, FileKind.CONFIG, "config", _parse_public)
@@ -180,21 +180,21 @@ class Repository:
 
     @property
     def root_key(self) -> bytes:
-        """For adding key slots; never shown or stored."""
+        """The root key, for adding key slots. Never show or store it."""
         return self._root
 
     @property
     def index(self) -> Index:
-        """The index, as of the last `refresh`; the first use opens it and refreshes."""
+        """The index as of the last `refresh`. The first use opens and refreshes it."""
         if self._index is None:
             self.refresh()
         assert self._index is not None
         return self._index
 
     def refresh(self, progress: IndexProgress | None = None) -> SyncResult:
-        """Bring the index in step with the packs that are listed now.
+        """Synchronise the index with the packs that the store lists now. Raises StoreError.
 
-        An index that cannot be written (a full or read-only disk) is left for one in the user's cache.
+        When the index cannot be written (full or read-only disk), uses one in the user's cache instead.
         """
         with self._refreshing:
             # The trash second: a pack that moves there meanwhile is seen twice, not missed.
@@ -216,7 +216,7 @@ class Repository:
                     return synced
 
     def _directory(self, pack: PackID, size: int) -> Directory:
-        """A pack's directory; when that is damaged, what its records say of themselves."""
+        """A pack's directory; when that is damaged, rebuilt from the headers of its records."""
         try:
             return read_directory(self.store, self.ciphers, pack, size)
         except Damaged:
@@ -231,7 +231,7 @@ class Repository:
 
     @property
     def index_folder(self) -> Path:
-        """Where the index is, or would be opened."""
+        """The directory of the index, whether it is open or not."""
         folders = self._index_folders()
         return folders[min(self._index_place, len(folders) - 1)]
 
@@ -242,7 +242,7 @@ class Repository:
             remove_index(folder)
 
     def scratch(self, name: str) -> Path:
-        """A new folder's path for data that may be lost, where there is room for it."""
+        """An unused path for a temporary directory, on the first file system with 1 GiB free."""
         places = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
         for place in places:
             with suppress(OSError):
@@ -251,7 +251,7 @@ class Repository:
         return places[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
-        """Read all snapshots: the committed ones, those in the trash, or those being committed."""
+        """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""
         kind = FileKind.PENDING if pending else FileKind.SNAPSHOT
         good: list[StoredSnapshot] = []
         damaged: list[RepositoryError] = []
@@ -266,13 +266,13 @@ class Repository:
         return Snapshots(tuple(good), tuple(damaged))
 
     def read_snapshot(self, kind: FileKind, name: str) -> StoredSnapshot:
-        """One snapshot, from whichever copy is good. Raises FileNotFoundError, Damaged or Unsupported."""
+        """Read a snapshot from either good copy. Raises FileNotFoundError, Damaged or Unsupported."""
         return read_mirrored(
             self.store, kind, name, lambda data, where: self.parse_snapshot(data, where, name)
         )
 
     def parse_snapshot(self, data: bytes, where: str, name: str) -> StoredSnapshot:
-        """A snapshot file's content. Raises Damaged or Unsupported."""
+        """Decrypt and decode a snapshot file. Raises Damaged or Unsupported."""
         if content_hash(data) != name:
             raise Damaged(where, "content does not match its name")
         body = open_object(self.keys, ObjectType.SNAPSHOT, data, where)
@@ -286,7 +286,7 @@ class Repository:
 
 
 def _parse_public(data: bytes, where: str) -> dict[str, Any]:
-    """The public head, checked for being one we can read. Not authenticated yet."""
+    """The config's public head, which is not authenticated yet. Raises Damaged or Unsupported."""
     try:
         head = json.loads(data.partition(b"\n")[0])
         if head["format"] != _FORMAT:

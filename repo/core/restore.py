@@ -1,4 +1,4 @@
-"""Reading whole stored files fast: into a file in pack order, or into a pipe in file order."""
+"""Reads whole stored files fast: in pack order into a file, or in file order into a pipe."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from holdfast.repo.packs.coalesce import CoalescedRead, coalesce
 from holdfast.repo.store.interface import FileKind
 
 _WINDOW = 1 << 18
-"""Extents that are sorted by pack at a time: 16 GiB of disk, some 60 MB of memory."""
+"""Extents that are sorted by pack together: 16 GiB of a disk, about 60 MB of memory."""
 _RUN = 4 << 20
-"""Bytes of a pack that are read at once."""
+"""Most bytes of a pack in one read."""
 _GAP = 256 << 10
-"""Unwanted bytes that are read rather than seeked over."""
+"""Most unwanted bytes between two records that are read rather than skipped by a seek."""
 _MOST_THREADS = 16
 _WRITE = 1 << 20
-"""Bytes that are written at once."""
+"""Bytes from which on collected chunks are written."""
 _AHEAD = 32 << 20
 """Decoded bytes in flight ahead of a pipe."""
 
@@ -38,7 +38,7 @@ B = TypeVar("B")
 
 
 class Target(Protocol):
-    """Where a restored file goes. Called from several threads, each offset once."""
+    """The destination of a restored file. Several threads call it, once for each offset."""
 
     def write(self, offset: int, data: Buffer) -> None: ...
 
@@ -56,10 +56,10 @@ class Restorer:
         self._threads = threads or min(_MOST_THREADS, os.cpu_count() or 1)
 
     def to_target(self, recipe: Recipe, target: Target, progress: ProgressFunction) -> None:
-        """Write every data extent to `target`; holes, and chunks of zeros, are not written.
+        """Write every data extent to `target`, but no holes and no chunks of zeros.
 
-        Each pack is read once a window, in order, so that fragmentation costs little. Every chunk's ID
-        is computed from its plaintext before it is written. Raises Damaged at the first bad chunk.
+        Reads each pack once per window, in order, so that fragmentation costs little. Compares every chunk's
+        ID with its plaintext before writing it. Raises Damaged at the first bad chunk.
         """
         extents = recipe.extents()
         with ThreadPoolExecutor(self._threads, "holdfast-restore") as pool:
@@ -76,7 +76,7 @@ class Restorer:
                     pass
 
     def in_order(self, recipe: Recipe, start: int = 0, end: int | None = None) -> Iterator[Buffer]:
-        """The bytes [start, end) of a stored file in order, decoded ahead on worker threads."""
+        """The bytes [start, end) of a stored file in order; worker threads decode ahead. Raises Damaged."""
         end = recipe.size if end is None else min(end, recipe.size)
         depth = max(2, _AHEAD // (1 << 18))
         with ThreadPoolExecutor(self._threads, "holdfast-read") as pool:
@@ -103,7 +103,7 @@ class Restorer:
         ids = [extent.id for extent in extents if extent.id is not None]
         placed: list[tuple[Location, Extent]] = []
         for extent, location in zip(extents, self._repository.index.lookup(ids), strict=True):
-            if location is None:  # the slow path looks again and says what is missing
+            if location is None:  # `read_record` refreshes the index and raises if the chunk is missing
                 assert extent.id is not None
                 self._reader.read_record(extent.id, RecordType.DATA)
                 location = self._repository.index.locations(extent.id)[0]  # noqa: PLW2901
@@ -138,8 +138,11 @@ class Restorer:
 
 
 class _MergedWrites:
-    """Writes chunks that follow one another in the file in one call: a call for each 13 KiB chunk of a dump
-    makes threads queue for the file's lock, and took three times as long."""
+    """Writes adjacent chunks of a file in one call.
+
+    With a call for each 13 KiB chunk of a dump, threads queued for the file's lock and took three times as
+    long.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -160,7 +163,7 @@ class _MergedWrites:
 
 
 def zeros(length: int) -> Iterator[Buffer]:
-    """So many zeros, in blocks of at most 1 MiB."""
+    """`length` zero bytes, in blocks of at most 1 MiB."""
     block = bytes(min(length, 1 << 20))
     while length > 0:
         yield block[:length] if length < len(block) else block
@@ -168,7 +171,7 @@ def zeros(length: int) -> Iterator[Buffer]:
 
 
 def _bounded(pool: ThreadPoolExecutor, depth: int, items: Iterator[A], work: Callable[[A], B]) -> Iterator[B]:
-    """Results of `work` in order, at most `depth` of them in flight; the first error ends it."""
+    """Results of `work` in order, with at most `depth` calls in flight. Raises the first error."""
     flying: deque[Future[B]] = deque()
     try:
         for item in items:

@@ -1,4 +1,4 @@
-"""Adding to a repository: deduplicate, compress, seal, commit."""
+"""Adds chunks and snapshots to a repository: deduplicates, compresses, seals and commits."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from holdfast.repo.snapshots.snapshot import Snapshot, StoredSnapshot, encode
 from holdfast.repo.store.interface import FileKind, LockMode
 
 _INDEX_BATCH = 32_768
-"""Entries that are held back until the index is written: one commit dirties nearly a page an entry."""
+"""Entries collected before they are written to the index: a commit dirties nearly one page per entry."""
 _WORTHWHILE = 0.97
-"""A chunk that zstd does not bring below this share of its size is stored raw."""
+"""Chunks that zstd does not compress below this share of their size are stored raw."""
 
 _local = threading.local()
 
 
 @dataclass(slots=True)
 class WriteTotals:
-    """Running totals of one writer, in bytes; `new` is raw, `stored` is in packs."""
+    """Running totals: `chunks` looked up, `new_chunks` stored, their `new` bytes before compression."""
 
     chunks: int = 0
     new_chunks: int = 0
@@ -39,10 +39,10 @@ class WriteTotals:
 
 
 class Writer:
-    """One backup. A context manager that holds the shared lock; `commit` once, at the end.
+    """Writes one backup. A context manager that holds the shared lock; call `commit` once, at the end.
 
-    `put` may be called from any thread. Leaving without `commit` leaves packs that nothing refers to
-    (the next backup finds and uses them, the next prune removes them) and nothing else.
+    Any thread may call `put`. Leaving the block without `commit` leaves only packs that no snapshot refers
+    to: the next backup uses their chunks, the next prune removes the rest.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Writer:
         return self._packs.stored
 
     def put(self, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None:
-        """Store the data chunks that are not there yet; `ids` are `keys.data_chunk_id` of each."""
+        """Store those data chunks that the repository lacks; `ids` are their `keys.data_chunk_id`."""
         self._put(RecordType.DATA, chunks, ids)
 
     def put_node(self, node: bytes) -> ChunkID:
@@ -103,27 +103,27 @@ class Writer:
                     mine.append(n)
             self.written.chunks += len(ids)
             self.written.new_chunks += len(mine)
-            if kind is RecordType.DATA:  # nodes are overhead: they count in what is stored
+            if kind is RecordType.DATA:  # nodes are overhead: they count in `stored` only
                 self.written.new += sum(len(chunks[n]) for n in mine)
         if mine:
             level = self._repository.config.compression
             self._packs.add([_encode(kind, ids[n], chunks[n], level) for n in mine])
 
     def _flushed(self, pack: PackID, size: int, directory: Directory) -> None:
-        """In the flush thread, when a pack is durable."""
+        """The flush thread calls this when a pack is durable."""
         self._used.add(pack)
         self._unindexed.append((pack, size, directory))
         if sum(len(d) for _, _, d in self._unindexed) >= self._index_batch:
             self._index_flushed()
 
     def _index_flushed(self) -> None:
-        # A claim is given up only after the index answers for it. A worker that looked before and
-        # claims after stores the chunk a second time: a waste of one chunk, and harmless.
+        # A claim is released only after the index has the chunk. A worker that looked it up before and
+        # claims it after stores the chunk a second time, which wastes space and harms nothing.
         batch, self._unindexed = self._unindexed, []
         try:
             self._repository.index.add(batch)
         except StoreError:
-            return  # the packs are what counts; the claims stand, and the next run reads the directories
+            return  # the packs are durable; the claims stay, and the next refresh reads the directories
         with self._claims_lock:
             for _, _, directory in batch:
                 self._claimed.difference_update(header.id for _, header in directory)
@@ -131,12 +131,13 @@ class Writer:
     def commit(
         self, snapshot: Snapshot, *, finish: Callable[[Snapshot, int], Snapshot] | None = None
     ) -> StoredSnapshot:
-        """Make the snapshot. When this returns it is durable; if it raises there is none.
+        """Store the snapshot. It is durable on return; if this raises, there is no snapshot.
 
-        The order that makes a crash anywhere harmless: packs and their names are durable; then
-        `pending/<id>`, which already protects the chunks from a prune; then another look whether every
-        pack is still listed, bringing back from the trash what is not; only then `snapshots/<id>`.
-        `finish(snapshot, stored bytes)` may complete the record when all packs are written.
+        This order makes a crash at any point harmless: first the packs and their names are durable; then
+        `pending/<id>`, which protects the chunks from a prune; then the packs are listed again, and those
+        that a prune has moved to the trash meanwhile are moved back; last comes `snapshots/<id>`.
+        `finish(snapshot, stored bytes)` may complete the record after all packs are written. Raises
+        StoreError, or MissingChunk when a prune has deleted a pack that the snapshot needs.
         """
         store = self._repository.store
         self._packs.finish()
@@ -153,20 +154,20 @@ class Writer:
             with suppress(StoreError):  # one copy may be there already, and would count
                 delete_mirrored(store, FileKind.SNAPSHOT, name)
             raise
-        with suppress(StoreError):  # it is committed; what stays pending goes with the next prune
+        with suppress(StoreError):  # it is committed; the next prune removes a leftover pending file
             delete_mirrored(store, FileKind.PENDING, name)
         self._record_completeness(name)
         return StoredSnapshot(name, snapshot)
 
     def _record_completeness(self, snapshot: SnapshotID) -> None:
-        """All its chunks are in the index, unless something was lost meanwhile or could not be entered."""
+        """Record in the index that the snapshot is complete, unless the index lost or lacks entries."""
         index = self._repository.index
         with suppress(StoreError):
             if not self._claimed and self._loss_counter >= 0 and index.loss_counter() == self._loss_counter:
                 index.record_complete(snapshot, self._loss_counter)
 
     def _protect(self, snapshot: Snapshot) -> None:
-        """Every pack this backup relies on must be listed after `pending` was written."""
+        """After `pending` is written: move every pack that the backup uses and a prune trashed back."""
         store = self._repository.store
         listed = {entry.name for entry in store.listing(FileKind.PACK)}
         lost = sorted(self._used - listed)
@@ -183,7 +184,7 @@ class Writer:
 
 
 def _compressor(level: int) -> zstandard.ZstdCompressor:
-    """This thread's: a context costs 12 us to make and must not be shared."""
+    """This thread's compressor: making a context takes 12 us, and threads must not share one."""
     contexts: dict[int, zstandard.ZstdCompressor] = _local.__dict__.setdefault("compressors", {})
     if level not in contexts:
         contexts[level] = zstandard.ZstdCompressor(level=level)

@@ -1,1 +1,1 @@
-"""The repository's bytes: record layouts and ciphers. No other package packs or seals them."""
+"""Byte layouts and ciphers of repository files. No other package encodes or encrypts them."""

@@ -1,9 +1,9 @@
-"""Ciphers, key derivation and key slots' secrets. The only module that touches a cipher.
+"""Ciphers, key derivation and the secrets of key slots. The only module that uses a cipher.
 
-One key per file, derived from a subkey and the file's random salt; the nonce is a domain byte and the
-offset. So nothing counts, and any number of threads and hosts may seal. GCM and Poly1305 do not commit
-to their key (partitioning oracles, USENIX Security 2021), so each head carries a commitment that is
-compared before anything is opened.
+Each file has its own key, derived from a subkey and the file's random salt; a nonce is a domain byte and an
+offset. So there are no counters to coordinate, and any number of threads and hosts may seal. GCM and
+Poly1305 do not commit to their key (partitioning oracles, USENIX Security 2021), so each head carries a
+commitment that is compared before anything is decrypted.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _COMMITMENT: Final = "holdfast 1 key commitment"
 
 
 class Suite(IntEnum):
-    """AEAD of a file. ChaCha20 is for machines without AES instructions."""
+    """The AEAD cipher of a file. ChaCha20 is for machines without AES instructions."""
 
     AES_256_GCM = 1
     CHACHA20_POLY1305 = 2
@@ -47,7 +47,7 @@ _SUITES: Final = frozenset(int(suite) for suite in Suite)
 
 
 def derive(key: bytes, context: str) -> bytes:
-    """BLAKE3 in key derivation mode: a 32-byte key for one purpose."""
+    """Derive a 32-byte key for one purpose: BLAKE3 in key derivation mode."""
     return blake3(key, derive_key_context=context).digest()
 
 
@@ -58,7 +58,7 @@ def content_hash(data: Buffer) -> str:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """Subkeys of one repository. Never printed: repr is the default object's."""
+    """Subkeys of one repository. `repr` does not show them."""
 
     repository: bytes
     suite: Suite
@@ -91,9 +91,9 @@ class Keys:
 
 
 class FileCipher:
-    """Seals and opens the parts of one file by their offset. Thread-safe.
+    """Encrypts (seals) and decrypts (opens) the parts of one file by their offset. Thread-safe.
 
-    The caller's promise: no (domain, offset) is sealed twice with different bytes.
+    The caller must never seal two different plaintexts at the same (domain, offset): the nonce would repeat.
     """
 
     __slots__ = ("_aad", "_aead", "head")
@@ -104,14 +104,14 @@ class FileCipher:
         self._aad = aad
 
     def seal_into(self, domain: NonceDomain, offset: int, plain: Buffer, out: memoryview) -> None:
-        """Writes len(plain) + 16 bytes, which must be out's exact length."""
+        """Seal into `out`, whose length must be exactly len(plain) + 16 bytes."""
         self._aead.encrypt_into(nonce(domain, offset), plain, self._aad, out)
 
     def seal(self, domain: NonceDomain, offset: int, plain: Buffer) -> bytes:
         return self._aead.encrypt(nonce(domain, offset), plain, self._aad)
 
     def open(self, domain: NonceDomain, offset: int, sealed: Buffer, where: str) -> bytes:
-        """Raises Damaged when the bytes are not what was sealed at that place."""
+        """Decrypt. Raises Damaged when the bytes are not what was sealed for this domain and offset."""
         try:
             return self._aead.decrypt(nonce(domain, offset), sealed, self._aad)
         except InvalidTag:
@@ -124,7 +124,7 @@ def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
 
 
 def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
-    """A cipher with a fresh random salt, for a file about to be written."""
+    """A cipher with a new random salt, for a new file."""
     salt = secrets.token_bytes(32)
     key = _file_key(keys, kind, salt)
     head = FileHead(keys.suite, kind, salt, derive(key, _COMMITMENT)[:16])
@@ -134,7 +134,7 @@ def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
 def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) -> FileCipher:
     """The cipher of an existing file from its first 64 bytes.
 
-    Raises Damaged when the head is not one of ours, Unsupported for an unknown version or suite.
+    Raises Damaged for a bad head or another key, Unsupported for an unknown version or suite.
     """
     head = parse_head(head_bytes, where, kind)
     if head.suite not in _SUITES:
@@ -154,31 +154,34 @@ def _aad(keys: Keys, kind: ObjectType) -> bytes:
 
 
 def seal_object(keys: Keys, kind: ObjectType, body: bytes) -> bytes:
-    """A whole sealed file: head and body."""
+    """Encrypt `body` into a whole file: head and sealed body."""
     cipher = new_cipher(keys, kind)
     return cipher.head.pack() + cipher.seal(NonceDomain.OBJECT, 0, body)
 
 
 def open_object(keys: Keys, kind: ObjectType, data: bytes, where: str) -> bytes:
-    """The body of a sealed file. Raises Damaged or Unsupported."""
+    """Decrypt the body of a sealed file. Raises Damaged or Unsupported."""
     cipher = open_cipher(keys, kind, data[:HEAD_SIZE], where)
     return cipher.open(NonceDomain.OBJECT, 0, data[HEAD_SIZE:], where)
 
 
 @dataclass(frozen=True, slots=True)
 class Argon2Cost:
-    """Argon2id cost; the default is RFC 9106's second recommendation, 0.3 s on one 2020 core."""
+    """Cost parameters of Argon2id. Default: RFC 9106's second recommendation, 0.3 s on a core of 2020."""
 
     memory_kib: int = 64 * 1024
     passes: int = 3
     lanes: int = 4
 
     def check(self, where: str) -> None:
-        """A slot is read before anything vouches for it: bound what it may cost us."""
+        """Raises Damaged for excessive costs: a slot's parameters are used before they are authenticated."""
         if not (
             8 * self.lanes <= self.memory_kib <= 2 << 20 and 1 <= self.passes <= 20 and 1 <= self.lanes <= 64
         ):
-            raise Damaged(where, "asks for an absurd Argon2 cost")
+            raise Damaged(
+                where,
+                f"Argon2 cost out of bounds: {self.memory_kib} KiB, {self.passes} passes, {self.lanes} lanes",
+            )
 
     def derive(self, password: bytes, salt: bytes) -> bytes:
         return Argon2id(
@@ -187,14 +190,14 @@ class Argon2Cost:
 
 
 def wrap_root(kek: bytes, root: bytes, public: bytes) -> bytes:
-    """Commitment (16), then the sealed root key. `kek` must be used for this one wrap only."""
+    """A 16-byte commitment and the sealed root key. Use `kek` for this one call only: the nonce is fixed."""
     return derive(kek, _COMMITMENT)[:16] + AESGCM(kek).encrypt(bytes(12), root, public)
 
 
 def unwrap_root(kek: bytes, wrapped: bytes, public: bytes, where: str) -> bytes | None:
-    """The root key; None when `kek` is not the one it was wrapped with (a wrong secret).
+    """The root key; None when `kek` is not the key that wrapped it (a wrong secret).
 
-    Raises Damaged when the secret is right but the bytes are not.
+    Raises Damaged when the secret is right but the wrapped bytes are damaged.
     """
     if len(wrapped) != 16 + KEY_SIZE + TAG:
         raise Damaged(where, "wrapped key has the wrong length")

@@ -1,4 +1,4 @@
-"""Byte layout of repository files, format version 1. Nothing else knows offsets or magic numbers.
+"""Byte layout of repository files, format version 1. No other module knows offsets or magic numbers.
 
 Integers are little endian. docs/format.md has the same tables with the reasons.
 
@@ -64,18 +64,18 @@ _FOOT = struct.Struct("<4sIQ32s")
 FOOT_SIZE = _FOOT.size + TAG  # 64
 
 PACK_TARGET = 64 << 20
-"""Packs are closed before they grow past this. 64 MiB is the flat part of the cost curve: 16,384 files
-a TiB and a directory of about 60 KiB."""
+"""Most bytes of a new pack. 64 MiB gives 16,384 files per TiB and directories of about 60 KiB; larger packs
+would save little more."""
 PACK_LIMIT = PACK_TARGET + (16 << 20)
-"""No pack larger than this is believed."""
+"""Readers refuse packs larger than this."""
 CHUNK_LIMIT = 4 << 20
-"""No chunk (or recipe node) longer than this is believed, or made."""
+"""Most bytes of a chunk or recipe node: writers make none longer, readers refuse them."""
 OBJECT_LIMIT = 64 << 20
-"""No config, key slot, snapshot or proof larger than this is believed."""
+"""Readers refuse configs, key slots, snapshots and proofs larger than this."""
 
 
 class ObjectType(IntEnum):
-    """What a file is; part of every associated data, so one cannot pass for another."""
+    """The type of a file; part of its associated data, so a file of one type cannot pass for another."""
 
     PACK = 1
     CONFIG = 2
@@ -84,7 +84,7 @@ class ObjectType(IntEnum):
 
 
 class NonceDomain(IntEnum):
-    """First byte of a nonce: what is sealed at that offset."""
+    """First byte of a nonce: the kind of the part that is sealed at that offset."""
 
     RECORD_HEADER = 1
     RECORD_PAYLOAD = 2
@@ -95,7 +95,7 @@ class NonceDomain(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileHead:
-    """The clear start of a pack or sealed object."""
+    """The unencrypted start of a pack or sealed object."""
 
     suite: int
     type: ObjectType
@@ -107,7 +107,7 @@ class FileHead:
 
 
 class RecordHeader(NamedTuple):
-    """What a record says of itself. `encoded` is the payload's length before sealing."""
+    """A record's header. `raw` is the chunk's length, `encoded` the payload's length before sealing."""
 
     type: RecordType
     codec: Codec
@@ -125,12 +125,12 @@ class RecordHeader(NamedTuple):
 
 
 def record_size(encoded: int) -> int:
-    """Bytes a record with an encoded payload of that length takes in a pack."""
+    """Bytes that a record with an `encoded` bytes long payload takes in a pack."""
     return RECORD_HEADER + (encoded + TAG + ALIGN - 1) // ALIGN * ALIGN
 
 
 def parse_head(data: Buffer, where: str, expected: ObjectType) -> FileHead:
-    """Raises Damaged for anything that is not a head of that type, Unsupported for a newer version."""
+    """Parse a file's head. Raises Damaged when it is not of that type, Unsupported for a newer version."""
     if len(data) < HEAD_SIZE:
         raise Damaged(where, f"only {len(data)} bytes long")
     magic, version, suite, kind, salt, commitment = _HEAD.unpack_from(data)
@@ -154,7 +154,7 @@ def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: b
 
 
 def parse_record(plain: bytes, where: str) -> RecordHeader:
-    """A record header after it was opened."""
+    """Parse a decrypted record header. Raises Damaged."""
     kind, codec, raw, encoded, id_ = _RECORD.unpack(plain)
     return _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
 
@@ -165,7 +165,7 @@ def pack_directory(entries: list[RecordHeader]) -> bytes:
 
 
 def parse_directory(plain: bytes, where: str) -> Iterator[tuple[int, RecordHeader]]:
-    """Yields (offset in the pack, header) of each record."""
+    """Yields (offset in the pack, header) of each record. Raises Damaged."""
     offset = HEAD_SIZE
     for id_, raw, encoded, kind, codec in _ENTRY.iter_unpack(plain):
         header = _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
@@ -184,13 +184,13 @@ def pack_foot(count: int, offset: int) -> bytes:
 
 
 def parse_foot(plain: bytes, where: str, pack_size: int) -> tuple[int, int]:
-    """Returns (number of entries, directory offset), checked against the pack's size."""
+    """Returns (number of entries, directory offset). Raises Damaged when they do not fit the pack's size."""
     magic, count, offset, _ = _FOOT.unpack(plain)
     if magic != b"FOOT" or offset + directory_size(count) + FOOT_SIZE != pack_size:
-        raise Damaged(where, "foot and size disagree", offset=pack_size - FOOT_SIZE)
+        raise Damaged(where, f"foot does not fit a pack of {pack_size} bytes", offset=pack_size - FOOT_SIZE)
     return count, offset
 
 
 def nonce(domain: NonceDomain, offset: int) -> bytes:
-    """12 bytes: domain, then the offset. Unique because every file has a key of its own."""
+    """12 bytes: the domain, then the offset. Unique because every file has its own key."""
     return _NONCE.pack(domain, offset)

@@ -1,4 +1,4 @@
-"""A set of chunk IDs on disk, so that walks over all snapshots take no memory."""
+"""A set of chunk IDs on disk, which keeps the memory of reachability walks bounded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFIX = 16
 
 
 class IdSet:
-    """A set of chunk IDs on disk, for walks over all snapshots: memory stays bounded. Not durable."""
+    """A set of chunk IDs on disk. A context manager that deletes its files at the end. Raises StoreError."""
 
     def __init__(self, folder: Path, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
@@ -33,7 +33,7 @@ class IdSet:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def add(self, ids: Iterable[bytes]) -> list[bytes]:
-        """Add IDs (their first 16 bytes count); returns those that were new, in order, once each."""
+        """Add IDs, compared by their first 16 bytes. Returns those that were new, in order, once each."""
         wanted = list(dict.fromkeys(ids))
         while True:
             try:

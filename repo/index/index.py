@@ -1,12 +1,13 @@
-"""The index: chunk ID to places in packs, in LMDB. A cache of the packs' directories; delete it any time.
+"""The index maps chunk IDs to their locations in packs, in LMDB. It caches the packs' directories and may be
+deleted at any time.
 
 Key: the first 16 bytes of the chunk ID (the reader compares the whole ID when it opens the record).
-Value: its places (`places`). A chunk may be in several packs: two writers may store it at once, and one of
-the packs may go later.
+Value: the chunk's locations (`locations`). A chunk may be in several packs: two writers may store it at the
+same time, and one of the packs may be removed later.
 
-Nothing is believed present because the index says so: `sync` is given this run's listing of packs, and
-places in packs that are not listed do not exist. Transactions are short and none is held between calls.
-Only this module, `idset` and `environment` import lmdb.
+An entry alone does not prove that a chunk is present: `sync` gets this run's listing of packs, and the index
+ignores locations in packs that are not listed. Transactions are short; none is held between calls. Only this
+module, `idset` and `lmdb_env` import lmdb.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ Directory = Sequence[tuple[int, RecordHeader]]
 
 @dataclass(frozen=True, slots=True)
 class SyncResult:
-    """What `Index.sync` changed: numbers of packs."""
+    """Result of `Index.sync`: how many packs were added and removed, and which could not be read."""
 
     added: int
     removed: int
@@ -56,7 +57,7 @@ class SyncResult:
 
 
 class Index:
-    """One LMDB environment. Thread-safe; a folder may be open only once in a process."""
+    """An LMDB environment. Thread-safe. A process may open a directory only once. Raises StoreError."""
 
     def __init__(self, folder: Path, repository: bytes, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
@@ -134,11 +135,11 @@ class Index:
         )
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
-        """Enter packs that are in the store: (pack, size, directory). Known packs are passed over.
+        """Add packs of the store: (pack, size, directory). Skips packs that the index has already.
 
-        A pack becomes known in its last transaction: what a crash leaves before that is of a number
-        nobody knows. Transactions are small because each copies the pages it touches, and a copy cannot
-        be used again for two more: with 512 entries that is 4 MB at most, whatever the index's size.
+        The last transaction of a pack registers its number; entries that a crash leaves before that have an
+        unregistered number and are ignored. Transactions are small because LMDB copies each page they touch
+        and reuses the old page only two transactions later: with 512 entries that is at most 4 MB.
         """
         for pack, size, directory in packs:
             found = self._read(partial(self._number_of, pack))
@@ -161,39 +162,39 @@ class Index:
                 txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
 
     def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
-        """The pack's number: when another process was faster, the one it gave."""
+        """Register the pack and return its number, which another process may have assigned before."""
         txn.put(bytes.fromhex(pack), _PACK.pack(number, size), db=self._packs, overwrite=False)
         found = self._number_of(pack, txn)
         assert found is not None
         return found
 
     def _next_number(self, txn: Any) -> int:
-        """Numbers are never used twice: an entry of a pack long gone must not point into a new one."""
+        """A number that was never used: entries of removed packs must not point into a new pack."""
         number = int(txn.get(b"next", b"0")) + 1
         txn.put(b"next", str(number).encode())
         return number
 
     def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
-        """A place of each chunk in a pack that is listed; None where there is none."""
+        """A location of each chunk in a listed pack; None for chunks that are in no listed pack."""
         with self._read_txn() as txn:
             return [self._first_listed(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
 
     def locations(self, id_: ChunkID) -> list[Location]:
-        """Every place of the chunk in listed packs."""
+        """All locations of the chunk in listed packs."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
             return list(self._listed_locations(value)) if value else []
 
     def trashed_locations(self, id_: ChunkID) -> list[Location]:
-        """Where a reader may still find a chunk that is in no listed pack: in the trash."""
+        """Locations in trashed packs, which a reader may use when no listed pack has the chunk."""
         with self._read_txn() as txn:
             value = txn.get(id_[:_PREFIX], db=self._chunks)
             return list(decode_locations(self._resting, value)) if value else []
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
-        """Forget that the chunk is in that pack, because it was found damaged there.
+        """Remove the chunk's locations in that pack, because it is damaged there.
 
-        The next rebuild brings the entry back; by then a backup may have stored the chunk elsewhere.
+        A rebuild of the index restores the entry; until then a backup may store the chunk in another pack.
         """
 
         def remove(txn: Any) -> None:
@@ -214,7 +215,7 @@ class Index:
         return decode_locations(self._live, value)
 
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
-        """Every (16-byte ID prefix, places) in key order; a fresh transaction every few thousand keys."""
+        """Every (16-byte ID prefix, locations) in key order. Starts a new transaction every 20,000 keys."""
         after: bytes | None = None
         while True:
             page: list[tuple[bytes, list[Location]]] = []
@@ -235,12 +236,12 @@ class Index:
         self._write(lambda txn: txn.put(_WHOLE + bytes.fromhex(snapshot), str(loss_counter).encode()))
 
     def is_known_complete(self, snapshot: SnapshotID) -> bool:
-        """Whether all chunks of the snapshot are in listed packs: they were, and nothing was lost since."""
+        """Whether all chunks of the snapshot are in listed packs: they were, and none was removed since."""
         found = self._read(lambda txn: txn.get(_WHOLE + bytes.fromhex(snapshot)))
         return found is not None and int(found) == self.loss_counter()
 
     def loss_counter(self) -> int:
-        """A number that changes whenever entries go, or packs that are not listed any more are noticed."""
+        """A number that changes whenever entries are removed; -1 while entries of unlisted packs remain."""
         stored = self._read(_loss_counter)
         return stored if not self._resting and not self._unswept else -1
 
@@ -250,16 +251,16 @@ class Index:
             return int(txn.stat(self._chunks)["entries"])
 
     def is_listed(self, pack: PackID) -> bool:
-        """Whether the pack was in the last listing or added since."""
+        """Whether the last `sync` listed the pack or `add` added it since."""
         return pack in self._live.values()
 
     def _known_packs(self, txn: Any) -> dict[PackID, tuple[int, int]]:
-        """Number and size of every pack that was entered."""
+        """(number, size in bytes) of every registered pack."""
         with txn.cursor(db=self._packs) as cursor:
             return {PackID(key.hex()): _PACK.unpack(value) for key, value in cursor}
 
     def _forget_packs(self, gone: set[int]) -> None:
-        """Remove packs and their entries, some thousand keys a transaction."""
+        """Remove packs and their entries, in transactions of at most 20,000 keys."""
         self._write(_count_loss)
         numbers = frozenset(gone)
         after: bytes | None = None
@@ -297,7 +298,7 @@ class Index:
             return work(txn)
 
     def _write(self, work: Callable[[Any], T]) -> T:
-        """Run `work` in a write transaction; again from the start with a larger map when it is full."""
+        """Run `work` in a write transaction. When the map is full, enlarge it and run `work` again."""
         while True:
             try:
                 with (
@@ -323,9 +324,9 @@ def _count_loss(txn: Any) -> None:
 
 
 def remove_index(folder: Path) -> None:
-    """Delete an index that is not open, or what stands in its place.
+    """Delete an index that is not open, or a file of its name. Ignores errors.
 
-    One that cannot be deleted cannot be written either, and is passed over for the cache.
+    An index that cannot be deleted cannot be written either, so `Repository.refresh` uses the cache instead.
     """
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(OSError):

@@ -23,8 +23,10 @@ _LOCK_SIZE: Final = 36 << 10
 
 
 def reserve(file: Path, size: int) -> None:
-    """Have the blocks of a file that will be written through a map: where a full disk has none left, that
-    would end the process by SIGBUS."""
+    """Allocate the blocks of a file that will be written through a memory map. Raises OSError.
+
+    Without blocks, a write to the map on a full disk would kill the process with SIGBUS.
+    """
     fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         os.posix_fallocate(fd, 0, size)
@@ -35,15 +37,15 @@ def reserve(file: Path, size: int) -> None:
 def open_labelled(
     folder: Path, label: bytes, databases: Sequence[bytes], map_size: int
 ) -> tuple[Any, list[Any]]:
-    """An environment that belongs to `label`, shared with other processes, and these databases in it.
+    """Open an environment with this label, which processes may share, and these databases in it.
 
-    One of another label, or that is damaged, is never repaired but begun anew. Raises OSError, and lmdb.Error
-    when the system refuses or this process has it open.
+    Replaces a damaged environment, or one of another label, by a new one. Raises OSError, or lmdb.Error when
+    the system refuses or this process has it open already.
     """
     try:
         return _open(folder, label, databases, map_size)
     except lmdb.Error as error:
-        # A bare Error: the system refused, or this process has it open; nothing is wrong inside.
+        # A plain Error: the system refused, or this process has it open; the content is not damaged.
         innocent = (lmdb.DiskError, lmdb.ReadonlyError, lmdb.LockError)
         if isinstance(error, innocent) or type(error) is lmdb.Error:
             raise
@@ -60,14 +62,14 @@ def _open(folder: Path, label: bytes, databases: Sequence[bytes], map_size: int)
         max_dbs=len(databases) + 1,
         mode=0o600,
         readahead=False,
-        metasync=False,  # after a power cut the last commit may be gone: the owner makes up for it
+        metasync=False,  # a power cut may lose the last commit; `Index.sync` adds it again
         max_readers=_READERS,
     )
     try:
         used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         if (folder / "data.mdb").stat().st_size < used:  # reading on would end in SIGBUS
             raise lmdb.CorruptedError("data.mdb is truncated")
-        env.reader_check()  # readers that were killed pin free pages until somebody looks
+        env.reader_check()  # frees the pages that killed readers hold
         opened = [env.open_db(name) for name in databases]
         with env.begin() as txn:
             found = txn.get(_LABEL)
@@ -84,8 +86,10 @@ def _open(folder: Path, label: bytes, databases: Sequence[bytes], map_size: int)
 
 @contextmanager
 def translate_errors(action: str, folder: Path) -> Iterator[None]:
-    """LMDB's errors and the system's as StoreError; a map that is full, or that another process made larger,
-    passes: its owner sees to it."""
+    """Raise LMDB's errors and the system's as StoreError.
+
+    MapFullError and MapResizedError pass unchanged: the caller resizes the map and tries again.
+    """
     try:
         yield
     except (lmdb.MapFullError, lmdb.MapResizedError):
@@ -96,9 +100,9 @@ def translate_errors(action: str, folder: Path) -> Iterator[None]:
 
 
 class ResizeGate:
-    """Transactions pass side by side; whoever resizes the map passes alone.
+    """A readers-writer lock: transactions hold it `shared`, a thread that resizes the map holds it `alone`.
 
-    `set_mapsize` ends every transaction of the process, other threads' lookups among them.
+    `set_mapsize` ends every transaction of the process, including those of other threads.
     """
 
     def __init__(self) -> None:

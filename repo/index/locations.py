@@ -1,6 +1,6 @@
-"""Where chunks are, as the index holds it: values, and the bytes that stand for them. No I/O.
+"""Locations of chunks in packs, and their encoding in the index. No I/O.
 
-A value is one or more places of 12 bytes: pack number, offset / 64, length / 64, little endian.
+A value is one or more locations of 12 bytes: pack number, offset / 64, length / 64, little endian.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PLACE: Final = struct.Struct("<III")
 
 
 class Location(NamedTuple):
-    """Where a record is: `length` is that of the whole record, header and padding included."""
+    """A record's location in a pack. `length` is in bytes and includes header and padding."""
 
     pack: PackID
     offset: int
@@ -24,12 +24,12 @@ class Location(NamedTuple):
 
 
 def encode_location(number: int, offset: int, length: int) -> bytes:
-    """One place in the pack of that number."""
+    """The encoded location of a record in the pack of that number."""
     return _PLACE.pack(number, offset // ALIGN, length // ALIGN)
 
 
 def decode_locations(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
-    """The places in a value that are in these packs. Raises struct.error for what is no value."""
+    """The locations of a value that are in these packs. Raises struct.error for a malformed value."""
     for number, offset, length in _PLACE.iter_unpack(value):
         pack = packs.get(number)
         if pack is not None:
@@ -43,7 +43,7 @@ def remove_locations(value: bytes, goes: Callable[[int], bool]) -> bytes:
 
 
 class LmdbCursor(Protocol):
-    """What LMDB's cursors can do, as far as `sweep` needs it."""
+    """The part of LMDB's cursor interface that `sweep` uses."""
 
     def first(self) -> bool: ...
     def set_range(self, key: bytes) -> bool: ...

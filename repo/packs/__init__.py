@@ -1,1 +1,1 @@
-"""Packs: files of sealed chunks. Reading one record, coalescing many reads, writing."""
+"""Packs: files of sealed chunks. Reads single records, coalesces many reads, writes packs."""

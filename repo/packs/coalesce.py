@@ -1,4 +1,4 @@
-"""Grouping records that lie near one another in a pack, so that one read fetches them all."""
+"""Groups records that are near one another in a pack, so that one read fetches them all."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class CoalescedRead(Generic[T]):
-    """Bytes [start, end) of a pack, and the records in them with what the caller knows of each."""
+    """Bytes [start, end) of a pack, and the records in them, each with a value of the caller."""
 
     pack: PackID
     start: int
@@ -22,14 +22,14 @@ class CoalescedRead(Generic[T]):
     records: list[tuple[Location, T]]
 
     def cut(self, data: memoryview, location: Location) -> memoryview:
-        """A record's bytes out of the run's."""
+        """A record's bytes, from `data`, the bytes [start, end) of the pack."""
         return data[location.offset - self.start :][: location.length]
 
 
 def coalesce(placed: Iterable[tuple[Location, T]], *, longest: int, gap: int) -> Iterator[CoalescedRead[T]]:
-    """Runs in pack order, of at most `longest` bytes (or one record).
+    """Group records into reads in pack order, each of one record or of at most `longest` bytes.
 
-    Up to `gap` unwanted bytes between two records are read rather than seeked over.
+    Records with at most `gap` bytes between them share a read.
     """
     run: CoalescedRead[T] | None = None
     for location, what in sorted(placed, key=lambda pair: pair[0]):

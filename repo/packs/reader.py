@@ -1,4 +1,4 @@
-"""Reading packs: head, directory, single records."""
+"""Reads packs: the head, the directory and single records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class PackCiphers:
         self._ciphers: Lru[PackID, FileCipher] = Lru(_CIPHERS)
 
     def get(self, pack: PackID) -> FileCipher:
-        """Raises FileNotFoundError when the pack is gone, Damaged when its head is not right."""
+        """Raises FileNotFoundError when there is no such pack, Damaged when its head is damaged."""
         with self._lock:
             cipher = self._ciphers.get(pack)
             if cipher is not None:
@@ -61,7 +61,10 @@ class PackCiphers:
 def read_directory(
     store: Store, ciphers: PackCiphers, pack: PackID, size: int
 ) -> list[tuple[int, RecordHeader]]:
-    """(offset, header) of each record, from the end of the pack: one read when the directory is usual."""
+    """(offset, header) of each record. One read of the pack's last 128 KiB usually has the whole directory.
+
+    Raises Damaged, FileNotFoundError or StoreError.
+    """
     where = f"pack {pack}"
     if not HEAD_SIZE + FOOT_SIZE < size <= PACK_LIMIT:
         raise Damaged(where, f"has an impossible size of {size} bytes")
@@ -96,7 +99,7 @@ def open_record(
 def open_payload(
     cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
 ) -> tuple[RecordHeader, bytes]:
-    """The same with the payload as it was before sealing, still encoded."""
+    """As `open_record`, but returns the payload still encoded (compressed)."""
     sealed = record[:RECORD_HEADER]
     header = parse_record(cipher.open(NonceDomain.RECORD_HEADER, offset, sealed, where), where)
     end = RECORD_HEADER + header.encoded + TAG
@@ -109,7 +112,7 @@ def _decode(header: RecordHeader, payload: bytes, where: str, offset: int) -> by
             raise Damaged(where, "raw record of the wrong length", offset=offset)
         return payload
     try:
-        # zstd allocates what the frame claims, whatever limit it is given: look first.
+        # zstd allocates as much as the frame claims and ignores max_output_size: check the claim first.
         if zstandard.frame_content_size(payload) != header.raw:
             raise Damaged(where, "compressed record of the wrong length", offset=offset)
         return _decompressor().decompress(payload, max_output_size=header.raw)
@@ -126,9 +129,9 @@ def _decompressor() -> zstandard.ZstdDecompressor:
 
 
 def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[tuple[int, RecordHeader]]:
-    """(offset, header) of every record that opens in a whole pack, its directory unused.
+    """(offset, header) of every record in a pack whose header can be decrypted. Ignores the directory.
 
-    After a damaged header every 64-byte step is tried, so that what lies behind is found too.
+    After a damaged header, tries every 64-byte step, so that the records behind it are found too.
     """
     offset = HEAD_SIZE
     while offset + RECORD_HEADER < len(data):
@@ -143,7 +146,7 @@ def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[t
 
 
 def salvage_directory(store: Store, ciphers: PackCiphers, pack: PackID) -> list[tuple[int, RecordHeader]]:
-    """(offset, header) of every whole record that opens in a pack whose end is damaged or missing."""
+    """(offset, header) of every complete record of a pack whose directory is damaged or missing."""
     where = f"pack {pack}"
     cipher = ciphers.get(pack)
     data = memoryview(store.read(FileKind.PACK, pack, 0, PACK_LIMIT))

@@ -1,9 +1,9 @@
-"""Writing packs: workers seal records straight into a shared buffer, one thread writes full packs out.
+"""Writes packs: workers seal records directly into a shared buffer, and one thread writes full packs.
 
-A worker reserves a stretch of the open pack (which fixes the offsets, and so the nonces), then seals into
-it without a lock. When the last reservation of a full pack is done, the pack goes to the flush thread:
-directory, foot, hash, put. A buffer lives until its pack is durable, so a failed write can be repeated
-from memory. Two buffers bound the memory and push back on the workers.
+A worker reserves a range of the open pack (which fixes the offsets, and so the nonces), then seals into it
+without a lock. When all reserved ranges of a full pack are sealed, the flush thread adds directory and foot,
+hashes the pack and stores it. A buffer lives until its pack is durable, so a failed write can be repeated
+from memory. Two buffers bound the memory and make workers wait for a slow store.
 """
 
 from __future__ import annotations
@@ -51,8 +51,10 @@ class _OpenPack:
 
 
 class PackWriter:
-    """Thread-safe. `add` blocks while both buffers are busy; errors of the flush thread surface in
-    the next `add` or in `finish`. A pack is full at `target` bytes."""
+    """Seals records into packs of at most `target` bytes. Thread-safe.
+
+    `add` blocks while all buffers are in use. The next `add` or `finish` raises errors of the flush thread.
+    """
 
     def __init__(
         self, store: Store, keys: Keys, flushed: Flushed, *, target: int = PACK_TARGET, buffers: int = 2
@@ -71,7 +73,7 @@ class PackWriter:
         self._thread.start()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Seal the records into the open pack, next to one another. They are durable after `finish`."""
+        """Seal the records side by side into the open pack. They are durable after `finish`."""
         for part in _parts(records, self._target // 2):
             pack, offset = self._reserve([header for header, _ in part])
             try:
@@ -79,7 +81,7 @@ class PackWriter:
                     _seal(pack, offset, header, payload)
                     offset += header.size
             except BaseException as error:
-                with self._condition:  # a pack with a stretch that was not sealed is never written
+                with self._condition:  # a pack with an unsealed range is never written
                     self._failure = self._failure or error
                 raise
             finally:
@@ -88,7 +90,7 @@ class PackWriter:
                     self._hand_over(pack)
 
     def finish(self) -> None:
-        """Write the last pack and wait until all are durable."""
+        """Write the last pack and wait until all packs are durable. Raises what the flush thread raised."""
         with self._condition:
             if self._open is not None:
                 self._close_open()
@@ -98,7 +100,7 @@ class PackWriter:
         self._store.sync()
 
     def abandon(self) -> None:
-        """Stop without writing what is still in memory."""
+        """Stop, and discard the records that are still in memory."""
         with self._condition:
             self._failure = self._failure or RuntimeError("abandoned")
             self._condition.notify_all()
@@ -159,7 +161,7 @@ class PackWriter:
                     self._condition.notify_all()
 
     def _flush(self, pack: _OpenPack) -> None:
-        """Directory, foot and head complete the pack; its name is the hash of all of it."""
+        """Add directory, foot and head, name the pack by the hash of its bytes, and store it."""
         out, cipher, offset = pack.view, pack.cipher, pack.end
         directory = pack_directory([header for _, header in pack.entries])
         foot_at = offset + len(directory) + TAG

@@ -1,1 +1,1 @@
-"""Sealed records beside snapshots: proofs of rehearsals and log archives."""
+"""Records beside snapshots: proofs of rehearsals and log archives."""

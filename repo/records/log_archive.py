@@ -1,13 +1,13 @@
 """A log archive: the immutable files of one subject, kept in few snapshots however many files there are.
 
-Each push writes a *log snapshot* that holds a batch of the newest files and the new ones, then deletes
-those whose files it took over. What an archive holds is the union of its snapshots, so what a crash or a
-second pusher leaves is snapshots that overlap, which the next push merges. Nothing here knows what the
-files are.
+Each push writes a *log snapshot* that holds the pushed files and those of the last incomplete batch, then
+deletes the snapshots whose files it merged. An archive is the union of its snapshots. A crash or a
+concurrent push leaves snapshots that overlap, and the next push merges them. This module does not interpret
+the files.
 
-Why nothing is lost when several push at once: a snapshot is deleted only by somebody whose own snapshot
-holds all its files, is committed and will not be withdrawn. Two cannot delete each other's, for each lists
-what it takes over before it commits: of two, one was listed first and could not see the other.
+Why concurrent pushes lose nothing: a push deletes a snapshot only if its own snapshot holds all those files,
+is committed and will not be withdrawn. Two pushes cannot delete each other's snapshots, because each lists
+the snapshots it merges before it commits: the one that listed first cannot have seen the other.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Sub
 from holdfast.repo.store.interface import FileKind, LockMode
 
 BATCH: Final = 256
-"""Files from which on a log snapshot is left alone: 90 KB that each push would have to write again."""
+"""A log snapshot with this many files is not merged again: each push would rewrite its 90 KB."""
 _ATTEMPTS: Final = 8
-"""Times a snapshot is made anew because what it took over turned out withdrawn."""
+"""Attempts to merge when a concurrent push withdrew a snapshot that was merged from."""
 _READINGS: Final = 100
-"""Times the listing may change while it is read; each change is a push that was done meanwhile."""
+"""Attempts to read the listing; each concurrent push that changes it costs one."""
 
 _NOBODY: Final = "0" * 64
 """No snapshot has this ID."""
@@ -41,8 +41,11 @@ Identity = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class LogArchive:
-    """The files of one subject. `snapshots` hold them, oldest first, and may overlap. `conflicts` are names
-    under which they hold different files: what two racing pushes leave that died between two steps."""
+    """The log files of one subject.
+
+    `snapshots` hold them, oldest first, and may overlap. `conflicts` maps a name under which snapshots hold
+    different files to those snapshots: two concurrent pushes that both crashed leave such names.
+    """
 
     subject: Subject
     snapshots: tuple[StoredSnapshot, ...]
@@ -50,7 +53,7 @@ class LogArchive:
     conflicts: Mapping[str, tuple[SnapshotID, ...]]
 
     def get(self, name: str) -> Item | None:
-        """The file of that name, None when there is none. Raises Damaged when there are two."""
+        """The file of that name; None when there is none. Raises Damaged when snapshots hold two."""
         if name in self.conflicts:
             where = " and ".join(id_[:8] for id_ in self.conflicts[name])
             raise Damaged(
@@ -59,13 +62,13 @@ class LogArchive:
         return self.files.get(name)
 
     def held_elsewhere(self, ids: Iterable[str]) -> set[str]:
-        """Names of files that are still there when the snapshots with these IDs are gone."""
+        """Names of the files that snapshots other than these hold."""
         gone = set(ids)
         return {i.path for s in self.snapshots if s.id not in gone for i in s.snapshot.items}
 
 
 def is_log(stored: StoredSnapshot) -> bool:
-    """Whether it is a part of a log archive: no backup that a user would name."""
+    """Whether the snapshot is part of a log archive. Users do not select such snapshots by name."""
     return stored.snapshot.subject.kind is SubjectKind.LOGS
 
 
@@ -75,7 +78,7 @@ def same(one: Item, other: Item) -> bool:
 
 
 def archives(snapshots: Iterable[StoredSnapshot]) -> list[LogArchive]:
-    """All archives in these snapshots (others are passed over), by name."""
+    """The log archives among these snapshots, sorted by name; other snapshots are ignored."""
     groups: dict[Identity, list[StoredSnapshot]] = {}
     for stored in snapshots:
         if is_log(stored):
@@ -98,10 +101,10 @@ def _archive(group: Sequence[StoredSnapshot]) -> LogArchive:
 
 
 class LogReading:
-    """Reads the snapshots of a repository, each once, again and again. Not thread-safe.
+    """Reads all snapshots of a repository repeatedly, each file only once. Not thread-safe.
 
-    A push replaces a snapshot by another while somebody reads: what lists neither of the two would miss
-    files that are there. So the listing is repeated until it stands still.
+    A concurrent push replaces a snapshot by another. A listing that shows neither of the two would miss
+    files, so the listing is repeated until it does not change.
     """
 
     def __init__(self, repository: Repository) -> None:
@@ -110,7 +113,7 @@ class LogReading:
         self.damaged: tuple[RepositoryError, ...] = ()
 
     def snapshots(self) -> list[StoredSnapshot]:
-        """All that can be read, oldest first; `damaged` says what is wrong with the others."""
+        """All readable snapshots, oldest first; `damaged` then has the errors of the others."""
         names = self._names()
         for _ in range(_READINGS):
             damaged = self._read(names)
@@ -144,11 +147,11 @@ class LogReading:
 
 
 def open_archive(repository: Repository, name: str) -> LogArchive:
-    """The archive of that name, or of that identity (`Subject.uuid`). Raises NotFound or Refused."""
+    """The archive whose subject has this name or UUID. Raises NotFound, or Refused if several match."""
     snapshots = LogReading(repository).snapshots()
     found = archives(snapshots)
     chosen = [a for a in found if a.subject.uuid == name] or [a for a in found if a.subject.name == name]
-    if not chosen:  # archived before the first backup gave the cluster its name
+    if not chosen:  # logs that were archived before the first backup are named by the cluster's UUID only
         of = {s.snapshot.subject.uuid for s in snapshots if s.snapshot.subject.name == name} - {""}
         chosen = [a for a in found if a.subject.uuid in of]
     if not chosen:
@@ -162,9 +165,9 @@ def open_archive(repository: Repository, name: str) -> LogArchive:
 
 
 def snapshots_to_merge(archive: LogArchive | None) -> tuple[list[StoredSnapshot], list[Item]]:
-    """(snapshots that the next one replaces, their files): those that are no full batch yet.
+    """(snapshots that the next one replaces, their files): all that hold less than a full batch.
 
-    Snapshots that hold different files under one name stay as they are, so that none of these is lost.
+    Snapshots with conflicts are not merged, so that none of their files is lost.
     """
     if archive is None:
         return [], []
@@ -181,18 +184,17 @@ def add(
     items: Sequence[Item],
     snapshot: Callable[[tuple[Item, ...]], Snapshot],
 ) -> StoredSnapshot:
-    """Enter files whose content `writer` was given; `snapshot` makes the record that holds them.
+    """Add files whose content `writer` has stored; `snapshot(items)` makes the record that holds them.
 
-    1. list the archive; refuse a name that is taken; 2. commit a snapshot with the open batch and the new
-    files; 3. look again: when one of its files is contradicted by another snapshot, it is withdrawn, and all
-    is done once more, which ends in a refusal if the name is still taken; 4. only then delete the snapshots
-    taken over, directly: all they hold is in ours.
+    1. List the archive; refuse a name that is taken by a different file. 2. Commit a snapshot with the
+    incomplete batch and the new files. 3. List again: if another snapshot holds a different file under one
+    of its names, withdraw the snapshot and start again, which refuses if the name is still taken. 4. Only
+    then delete the merged snapshots, without the trash: the new snapshot holds all their files.
 
-    Of two pushes of one name at most one succeeds: each looks after it committed, so the second to commit
-    sees the first. A file that was taken over may have been withdrawn by its own push in between: hence all
-    files count in 3, not the new ones alone.
-    A crash after 2 leaves snapshots that overlap and a file that was not asked for again: harmless.
-    The caller has entered `writer`, whose lock keeps prunes away throughout. Raises Refused.
+    Of two pushes of one name at most one succeeds: each lists after it committed, so the second to commit
+    sees the first. Step 3 compares all files and not only the new ones, because a concurrent push may
+    have withdrawn a snapshot that was merged. A crash after step 2 leaves snapshots that overlap, which is
+    harmless. The caller has entered `writer`, whose shared lock keeps prunes out. Raises Refused.
     """
     identity = snapshot(()).subject.identity
     for attempt in range(_ATTEMPTS):
@@ -212,7 +214,7 @@ def add(
 
 
 def _commit(repository: Repository, record: Snapshot) -> StoredSnapshot:
-    """A snapshot of files that are there already."""
+    """Commit a snapshot of files that are stored already."""
     with Writer(repository) as writer:
         return writer.commit(record)
 
@@ -225,7 +227,7 @@ def _refuse_taken(archive: LogArchive | None, items: Sequence[Item]) -> None:
 
 
 def refusal(archive: LogArchive, name: str) -> Refused:
-    """That another file of this name is there."""
+    """The error for a name under which the archive holds a different file."""
     holders = archive.conflicts.get(name) or tuple(
         s.id for s in archive.snapshots if any(i.path == name for i in s.snapshot.items)
     )
@@ -237,7 +239,7 @@ def refusal(archive: LogArchive, name: str) -> Refused:
 
 
 def _nothing(snapshots: Sequence[StoredSnapshot]) -> Collection[str]:
-    """No file."""
+    """The default of `drop`: no file is needed."""
     return ()
 
 
@@ -249,18 +251,18 @@ def drop(
     needed: Callable[[Sequence[StoredSnapshot]], Collection[str]] = _nothing,
     lock_timeout: float = _LOCK_TIMEOUT,
 ) -> int:
-    """Take files out of an archive, by name; returns how many. They can be had back from the trash.
+    """Remove files from an archive, by name; returns how many. `undelete` restores them from the trash.
 
-    `needed` is given all snapshots in use and says which files must stay all the same: the plan that doomed
-    them may be older than a backup that needs them.
+    `needed(snapshots)` gets all snapshots in use and returns the names of files that must stay: a backup may
+    need files and be newer than the plan behind `doomed`.
 
-    Snapshots without the doomed files are committed first, then the old ones go to the trash: a crash
-    leaves files that were to go, and nothing else. A push that took a snapshot over meanwhile may keep
-    some, too: the next run drops them. The trash is filled under the exclusive lock, after another look: a
-    backup that is being taken needs log files, and which ones nobody knows before it is committed.
+    Snapshots without the doomed files are committed first, then the old ones are moved to the trash, so a
+    crash only leaves files that were to be removed. A concurrent push that merges a snapshot may keep some
+    files; the next run removes them. The move takes the exclusive lock and calls `needed` again, because it
+    is unknown which log files a running backup needs until it is committed.
 
-    Raises Refused when a snapshot cannot be read, for it may need any file, or when a backup that came
-    meanwhile needs them; Locked when a backup runs past `lock_timeout` seconds. Then nothing was dropped.
+    Raises Refused when a snapshot cannot be read (it might need any file) or when a new backup needs one of
+    the files; Locked when a backup runs longer than `lock_timeout` seconds. Then no file is removed.
     """
     with repository.store.lock(LockMode.SHARED, lock_timeout):
         snapshots = _all_snapshots(repository)
@@ -270,7 +272,7 @@ def drop(
         old = [s for s in archive.snapshots if _holds(s, gone)] if archive else []
         for stored in old:
             kept = tuple(item for item in stored.snapshot.items if item.path not in gone)
-            if kept:  # the time stays: the order of an archive's snapshots is that of its files
+            if kept:  # with its old time, because an archive's snapshots are in the order of its files
                 _commit(repository, replace(stored.snapshot, items=kept, parent=stored.id))
     if not old:
         return 0
@@ -278,7 +280,7 @@ def drop(
         if gone & set(needed(_all_snapshots(repository))):
             raise Refused("a backup that was made meanwhile needs the log files; none was dropped")
         for stored in old:
-            with suppress(FileNotFoundError):  # a push took it over
+            with suppress(FileNotFoundError):  # a push merged and deleted it
                 trash_mirrored(repository.store, FileKind.SNAPSHOT, stored.id)
     return len(gone)
 
@@ -288,8 +290,7 @@ def _holds(stored: StoredSnapshot, names: Collection[str]) -> bool:
 
 
 def _all_snapshots(repository: Repository) -> list[StoredSnapshot]:
-    """Every snapshot, also those that a killed backup left half committed. Raises Refused when one in use
-    cannot be read."""
+    """Every snapshot, pending ones included. Raises Refused when a committed one cannot be read."""
     reading = LogReading(repository)
     found = reading.snapshots()
     if reading.damaged:
@@ -300,10 +301,10 @@ def _all_snapshots(repository: Repository) -> list[StoredSnapshot]:
 
 
 def make_listing_durable(repository: Repository) -> None:
-    """Make durable what this process saw in the listing of snapshots, whoever wrote it.
+    """Make the names of all listed snapshots durable, also those that another process wrote.
 
-    A push that was killed just before its last fsync leaves a snapshot that is visible and may be gone
-    after a power cut: whoever finds its file there and says so must bring that fsync about first.
+    A push that was killed just before its last fsync leaves a snapshot that is visible and that a power cut
+    may remove. A caller that reports one of its files as archived must call this first.
     """
-    repository.store.delete(FileKind.SNAPSHOT, _NOBODY)  # a change of that folder, so that `sync` takes it
+    repository.store.delete(FileKind.SNAPSHOT, _NOBODY)  # marks the directory as changed for `sync`
     repository.store.sync()

@@ -1,9 +1,9 @@
-"""Proofs that snapshots can be used: sealed like snapshots, kept beside them. What they say is opaque here.
+"""Proofs that a snapshot was restored successfully or not: sealed files beside the snapshots.
 
-A proof's body is two lines of JSON: a head, which names the snapshot and the time, and details. Its name is
-`<snapshot ID>.<time>.<BLAKE3 of the content>`, so a listing shows which proof of a snapshot is the newest,
-and one file is read for each snapshot, however many proofs there are. The name is a hint: it is compared with
-what is sealed. Nobody without a password of the repository can make or change a proof; whoever has one can.
+A proof's body is two lines of JSON: a head, which names the snapshot and the time, and details. This module
+does not interpret the rest. A proof's name is `<snapshot ID>.<time>.<BLAKE3 of the content>`, so a listing
+shows the newest proof of each snapshot, and only that one must be read. The name is compared with the sealed
+content. Making or changing a proof takes a password of the repository.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _STAMP: Final = "%Y%m%dT%H%M%S%fZ"
 
 T = TypeVar("T")
 Decode = Callable[[bytes, str], T]
-"""Makes a value of a head; `decode(head, where)` raises Damaged or Unsupported, which say where it was."""
+"""`decode(head, where)` makes a value from a proof's head. Raises Damaged or Unsupported with `where`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SealedProof:
-    """What is sealed: `snapshot` and `time` stand in the head too; both lines are JSON without a line end."""
+    """A decrypted proof. `head`, which also has `snapshot` and `time`, and `details` are lines of JSON."""
 
     snapshot: SnapshotID
     time: datetime
@@ -45,8 +45,7 @@ class SealedProof:
 
 @dataclass(frozen=True, slots=True)
 class NewestProofs(Generic[T]):
-    """The head of the newest proof of each snapshot that has one, and the errors of those that cannot be
-    read."""
+    """The decoded head of each snapshot's newest proof, and the errors of unreadable ones."""
 
     latest: Mapping[SnapshotID, T]
     damaged: tuple[RepositoryError, ...]
@@ -55,7 +54,8 @@ class NewestProofs(Generic[T]):
 def store_proof(repository: Repository, proof: SealedProof, *, lock_timeout: float = 60.0) -> str:
     """Seal and store a proof; durable on return. Returns its name.
 
-    Holds the shared lock, so that no prune removes the snapshot meanwhile. Raises NotFound when it is gone.
+    Holds the shared lock, so that no prune removes the snapshot meanwhile. Raises NotFound when the snapshot
+    does not exist.
     """
     with repository.store.lock(LockMode.SHARED, lock_timeout):
         try:
@@ -72,9 +72,9 @@ def store_proof(repository: Repository, proof: SealedProof, *, lock_timeout: flo
 
 
 def newest_proofs(repository: Repository, decode: Decode[T]) -> NewestProofs[T]:
-    """The decoded heads of all newest proofs: one listing, and one file read for each snapshot.
+    """The decoded heads of all newest proofs, by one listing and one file read per snapshot.
 
-    A snapshot whose newest proof cannot be read is left out: an older proof might say the opposite.
+    Omits snapshots whose newest proof cannot be read: an older proof might say the opposite.
     """
     latest: dict[SnapshotID, T] = {}
     damaged: list[RepositoryError] = []
@@ -111,10 +111,7 @@ def newest_proof(
 
 
 def open_proof(repository: Repository, data: bytes, where: str, name: str) -> SealedProof:
-    """Open a proof file's content.
-
-    Raises Damaged (also when it is of another snapshot or time than its name says) or Unsupported.
-    """
+    """Decrypt a proof. Raises Unsupported, or Damaged, also when its name does not fit its content."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise Damaged(where, "is not named like a proof")
@@ -128,9 +125,9 @@ def open_proof(repository: Repository, data: bytes, where: str, name: str) -> Se
 
 
 def remove_orphans(repository: Repository, *, before: float) -> int:
-    """Delete proofs, not younger than `before`, of snapshots that are neither in use nor in the trash.
+    """Delete proofs last modified by `before` (seconds since 1970) of snapshots that do not exist any more.
 
-    Under the exclusive lock. Returns how many.
+    Snapshots in the trash exist. The caller holds the exclusive lock. Returns the number of proofs.
     """
     store = repository.store
     alive = (
@@ -149,7 +146,7 @@ def remove_orphans(repository: Repository, *, before: float) -> int:
 
 
 def restore_missing_proof_copies(repository: Repository) -> None:
-    """Make proofs whole of which a crash left one copy. Under the exclusive lock."""
+    """Write the second copy of proofs of which a crash left one. The caller holds the exclusive lock."""
     for name, count in mirrored_names(repository.store, FileKind.PROOF).items():
         if count < 2:
 
@@ -161,18 +158,18 @@ def restore_missing_proof_copies(repository: Repository) -> None:
                 data = read_mirrored(repository.store, FileKind.PROOF, name, proven)
                 put_mirrored(repository.store, FileKind.PROOF, name, data)
             except (Damaged, Unsupported, NoSpace):
-                continue  # `check` tells; one copy is enough for now
+                continue  # `check` reports it; one copy is enough for now
 
 
 def unfinished_proofs(repository: Repository) -> frozenset[str]:
-    """Names of proofs whose first copy is missing: being written now, or a crash left them so."""
+    """Names of proofs whose first copy is missing, because they are being written or a crash stopped that."""
     files = {entry.name for entry in repository.store.listing(FileKind.PROOF)}
     return frozenset(name for name in mirrored_names(repository.store, FileKind.PROOF) if name not in files)
 
 
 def _newest(names: Collection[str]) -> dict[SnapshotID, str]:
     newest: dict[SnapshotID, str] = {}
-    for name in sorted(names):  # of one snapshot by time
+    for name in sorted(names):  # names of one snapshot sort by time
         if match := _NAME.fullmatch(name):
             newest[SnapshotID(match[1])] = name
     return newest

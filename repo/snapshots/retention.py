@@ -1,4 +1,4 @@
-"""Which snapshots to keep. Pure: snapshots and a policy in, decisions with reasons out."""
+"""Decides which snapshots a retention policy keeps, with reasons. Pure functions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How many to keep of each subject; 0 keeps none by that rule. The rules add up.
+    """How many snapshots of each subject each rule keeps (0: none). A snapshot stays if any rule keeps it.
 
     `hourly=24` keeps the last snapshot of each of the 24 most recent hours that have one, and so on.
-    `within` keeps everything younger than that before the subject's newest snapshot.
+    `within` keeps all snapshots that are at most that much older than the subject's newest one.
     """
 
     last: int = 0
@@ -28,13 +28,13 @@ class Policy:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no rule would keep anything: then nothing should be forgotten by policy."""
+        """Whether the policy has no rule, so that it would keep nothing."""
         return self == Policy()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What happens to a snapshot, and why it is kept: `reasons` is empty when it is not."""
+    """Whether to keep a snapshot: `reasons` names the rules that keep it and is empty if none does."""
 
     stored: StoredSnapshot
     reasons: tuple[str, ...]
@@ -55,11 +55,11 @@ _CALENDAR: tuple[tuple[str, _Bucket], ...] = (
 
 
 def decide(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -> list[Decision]:
-    """A decision for every snapshot, each subject by itself, newest first within a subject.
+    """A decision for every snapshot, by subject, newest first within a subject.
 
-    Snapshots dated after `now` are always kept and count for no rule: a forged or mistaken future date
-    must not push honest snapshots out. Log archives know no calendar: their snapshots get no decision, their
-    files go with the backups that need them.
+    Keeps all snapshots dated after `now` and counts them for no rule: a forged or mistaken future date must
+    not push other snapshots out. Snapshots of log archives get no decision: log files are removed together
+    with the backups that need them.
     """
     subjects: dict[tuple[str, str], list[StoredSnapshot]] = {}
     for stored in snapshots:

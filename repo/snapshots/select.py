@@ -1,4 +1,4 @@
-"""Naming snapshots: `ID`, `latest`, `NAME`, `NAME@latest`, `NAME@TIME`, each with `:path` inside."""
+"""Selectors of snapshots: `ID`, `latest`, `NAME`, `NAME@latest`, `NAME@TIME`; each may have a `:path`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, OnlyLog
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
-"""How times stand in paths and selectors: UTC, no colon."""
+"""Format of times in paths and selectors: UTC, without colons."""
 
 _LOGS = SubjectKind.LOGS
 _SHORTEST_ID = 4
@@ -18,14 +18,14 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 
 def time_name(time: datetime) -> str:
-    """A time as it stands in paths."""
+    """A time in the format of paths and selectors."""
     return time.astimezone(UTC).strftime(TIME_FORMAT)
 
 
 def split_selector(text: str) -> tuple[str, str]:
-    """(selector, path inside); the path is "" when there is none.
+    """(selector, path inside the snapshot); the path is "" when there is none.
 
-    The first colon divides, unless it belongs to a time written as 14:05:00 behind an @.
+    The first colon separates them, unless it is part of a time such as 14:05:00 after an @.
     """
     match = re.match(
         r"([^:]*@\d{4}-\d{2}-\d{2}[T _]\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:Z|\+00:00)?)(?::(.*))?$", text
@@ -37,7 +37,7 @@ def split_selector(text: str) -> tuple[str, str]:
 
 
 def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnapshot:
-    """The one snapshot meant; `snapshots` are oldest first.
+    """The snapshot that a selector names; `snapshots` are oldest first.
 
     A name means its newest snapshot. Snapshots of log archives are meant by their ID only: their files are
     had by their own names. Raises NoSnapshots, OnlyLogs, NoSuchSnapshot or Ambiguous.
@@ -94,8 +94,10 @@ def filter_snapshots(
     tags: Collection[str] = (),
     kinds: Collection[SubjectKind] = (),
 ) -> list[StoredSnapshot]:
-    """Those with any of the names, all of the tags and any of the kinds; an empty filter lets all pass, but
-    for snapshots of log archives, which are asked for by their kind only."""
+    """Snapshots with any of the names, all of the tags and any of the kinds. An empty filter accepts all.
+
+    Snapshots of log archives are included only if `kinds` names their kind.
+    """
     return [
         s
         for s in snapshots

@@ -45,7 +45,7 @@ class Consistency(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What is backed up. `uuid` is the identity when the source has one; else kind, engine and name are.
+    """The thing that is backed up. Its identity is `uuid` if the source has one, else kind, engine and name.
 
     `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds.
     """
@@ -64,14 +64,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class BadRange:
-    """A stretch of a source that could not be read; stored as a hole."""
+    """A range of a source, in bytes, that could not be read; stored as a hole. Length 0: data ends early."""
 
     offset: int
     length: int
     reason: str
 
     def overlap(self, start: int, end: int) -> int:
-        """Bytes that it has in common with [start, end)."""
+        """Number of its bytes that are in [start, end)."""
         return max(0, min(end, self.offset + self.length) - max(start, self.offset))
 
 
@@ -87,9 +87,9 @@ class StoredStream:
 class Item:
     """One stored file. `size` and `allocated` (bytes that are not holes) are in bytes, `mtime` in ns.
 
-    `source_format` is the disk image format that a disk was read from, or how a dump was compressed, ""
-    for as it is stored; `checkpoint` names the dirty bitmap that began to record when this disk was read;
-    `catalogue` is what stands where in a dump (`dumps.catalogue`), stored as a stream of its own.
+    `source_format` is the image format of a disk's source or the compression of a dump's, "" if the source
+    had the stored bytes. `checkpoint` names the dirty bitmap that began to record when this disk was read.
+    `catalogue` is the stored stream of a dump's catalogue (`formats.dumps.core.catalogue`).
     """
 
     path: str
@@ -106,14 +106,16 @@ class Item:
 
     @property
     def recipes(self) -> tuple[ChunkID, ...]:
-        """The roots of all that must be there for this item to be whole."""
+        """Root node IDs of all streams of this item: its content and its catalogue."""
         return (self.recipe, self.catalogue.recipe) if self.catalogue else (self.recipe,)
 
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What the backup cost. Bytes, but for the counts: `chunks` were looked up, `new_chunks` of them stored.
-    `stored` is the growth of the packs."""
+    """Figures of a backup: `read`, `new` and `stored` in bytes, `chunks` looked up, `new_chunks` stored.
+
+    `new` is the size of the new chunks before compression, `stored` the growth of the packs.
+    """
 
     read: int = 0
     chunks: int = 0
@@ -127,7 +129,7 @@ class Stats:
 class Snapshot:
     """The record of one backup. `time` is when it began, UTC.
 
-    `facts` are what is known of a database at that moment, by these names as far as they are known:
+    `facts` describe a database at that moment, under these names as far as they are known:
     "server" (its version), "tool" (what made the dump, with version), "system_id" and "timeline" of a
     PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn"
     and "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid",
@@ -159,7 +161,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class StoredSnapshot:
-    """A snapshot with the ID it got when it was stored."""
+    """A snapshot and its ID in the repository."""
 
     id: SnapshotID
     snapshot: Snapshot

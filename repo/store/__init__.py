@@ -1,1 +1,1 @@
-"""Where a repository's files are kept: one interface, a directory and a store in memory."""
+"""Stores of repository files: the interface, a local directory and an in-memory store."""

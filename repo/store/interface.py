@@ -1,7 +1,7 @@
-"""Where repository files live: one small interface, implemented by `store_local` and `store_memory`.
+"""The interface of stores of repository files, implemented by `local` and `memory`.
 
-A store knows kinds and names and nothing of their contents. Files are immutable: they are put whole,
-once, and never changed; `tests/support/store_conformance.py` is the contract in executable form.
+A store knows kinds and names of files and not their contents. Files are immutable: a file is written whole,
+once, and never changed. `tests/support/store_conformance.py` tests the contract.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.base.types import Buffer
 
 
 class FileKind(Enum):
-    """What files are there. The value is the folder's name (configs stand at the top)."""
+    """Kinds of files. The value is the name of their directory; configs are in the top directory."""
 
     CONFIG = "config"
     KEY = "keys"
@@ -28,19 +28,19 @@ class FileKind(Enum):
 
 
 class LockMode(Enum):
-    """SHARED for whoever adds, EXCLUSIVE for the one that sweeps."""
+    """SHARED for processes that add files, EXCLUSIVE for a prune."""
 
     SHARED = "shared"
     EXCLUSIVE = "exclusive"
 
 
 CONFIG_NAMES = ("config", "config.2")
-"""The one kind that lives at the top: its two copies."""
+"""File names of the config's two copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A listed file. `modified` (seconds since 1970) is the time of trashing for files in the trash."""
+    """A listed file. `size` in bytes; `modified` in seconds since 1970, the time of trashing in the trash."""
 
     name: str
     size: int
@@ -48,58 +48,58 @@ class StoredFile:
 
 
 class Store(Protocol):
-    """All methods raise StoreError (NoSpace when full) with the path. Thread-safe."""
+    """Stores files by kind and name. Thread-safe. All methods raise StoreError, or NoSpace when full."""
 
     def describe(self, kind: FileKind, name: str) -> str:
         """Path or URL of a file, for messages."""
         ...
 
     def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
-        """Every whole file of that kind, in no order. What a crash left half-written is not shown."""
+        """Every complete file of that kind, in any order; no file that a crash left half-written."""
         ...
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
-        """Bytes of a file; fewer than asked only at its end. A file in the trash can still be read.
+        """Read `length` bytes (None: all) from `offset`; fewer only at the file's end.
 
-        Raises FileNotFoundError when there is no such file, in use or in the trash.
+        Reads files in the trash too. Raises FileNotFoundError when there is no such file in either place.
         """
         ...
 
     def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
-        """The same, only if it needs no waiting for a disk or network; else None."""
+        """As `read` if no disk or network access is needed, else None."""
         ...
 
     def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
-        """Store a whole file unless the name is taken (then False and nothing changes).
+        """Store a whole file. Returns False and changes nothing when the name is taken.
 
-        After return the content is durable; the name is durable after `sync`.
+        The content is durable on return, the name after `sync`.
         """
         ...
 
     def sync(self) -> None:
-        """Make the names of all files put, moved or deleted so far durable."""
+        """Make the names of all files that were stored, moved or deleted so far durable."""
         ...
 
     def trash(self, kind: FileKind, name: str) -> None:
-        """Take a file out of use; it stays readable until it is deleted from the trash."""
+        """Move a file to the trash, where it stays readable until it is deleted."""
         ...
 
     def untrash(self, kind: FileKind, name: str) -> None:
-        """Bring a file back from the trash. Raises FileNotFoundError when it is not there."""
+        """Move a file back from the trash. Raises FileNotFoundError when it is not there."""
         ...
 
     def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
-        """Remove a file. What is gone already is no error."""
+        """Delete a file. A missing file is no error."""
         ...
 
     def lock(self, mode: LockMode, timeout: float) -> AbstractContextManager[None]:
-        """Hold the repository lock; raises Locked after `timeout` seconds. Dies with the process."""
+        """Hold the repository lock, which ends with the process. Raises Locked after `timeout` seconds."""
         ...
 
     def clean(self) -> int:
-        """Remove what crashes left half-written; call it under the exclusive lock. Returns bytes freed."""
+        """Delete files that crashes left half-written, under the exclusive lock. Returns bytes freed."""
         ...
 
     def index_folder(self) -> Path | None:
-        """A local folder fit for memory-mapped files, or None when the store has none."""
+        """A local directory that supports memory-mapped files; None when the store has none."""
         ...

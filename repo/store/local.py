@@ -49,10 +49,9 @@ class LocalStore:
 
     @staticmethod
     def create(root: Path) -> LocalStore:
-        """Make the folders of a new repository.
+        """Make the directories of a new repository.
 
-        Raises RepositoryExists when the directory has anything in it that an interrupted `init` did
-        not leave there.
+        Raises RepositoryExists when the directory has files other than those of an interrupted `init`.
         """
         store = LocalStore(root)
         with store._translate("create", root):
@@ -80,7 +79,7 @@ class LocalStore:
 
     @staticmethod
     def open(root: Path) -> LocalStore:
-        """Raises NoRepository when the directory does not look like one."""
+        """Open an existing repository's directory. Raises NoRepository when it has no config."""
         if not any((root / name).is_file() for name in CONFIG_NAMES):
             raise NoRepository(f"no repository in {root}")
         return LocalStore(root)
@@ -160,7 +159,7 @@ class LocalStore:
         return is_new
 
     def sync(self) -> None:
-        with self._sync_lock:  # whoever comes second waits: the first may hold names of the second's
+        with self._sync_lock:  # a second caller waits: the first may be syncing the second's names
             with self._dirty_lock:
                 folders, self._dirty = self._dirty, set()
             try:
@@ -168,7 +167,7 @@ class LocalStore:
                     with self._translate("sync", folder), suppress(FileNotFoundError):
                         sync_directory(folder)
             except StoreError:
-                with self._dirty_lock:  # not durable, and not forgotten
+                with self._dirty_lock:  # not durable yet: the next `sync` tries again
                     self._dirty |= folders
                 raise
 
@@ -239,8 +238,10 @@ class LocalStore:
             self._dirty.add(folder)
 
     def _ensure(self, folder: Path) -> None:
-        """Make a folder that a copy of the repository left out because it was empty. Without a config this
-        may be a mount point whose disk is gone: nothing is made then."""
+        """Make a directory that a copy of the repository omitted because it was empty.
+
+        Does nothing without a config: the root may be a mount point whose disk is not mounted.
+        """
         if not folder.is_dir() and any((self.root / name).is_file() for name in CONFIG_NAMES):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             hand_over(folder, self.root)
@@ -250,12 +251,12 @@ class LocalStore:
         with self._translate("move", source):
             self._ensure(target.parent)
             try:
-                # The time it was trashed, for the quarantine: set first, or a crash leaves a file in the
-                # trash that seems to have been there since it was made.
+                # The quarantine needs the time of trashing. It is set before the move: else a crash could
+                # leave a file in the trash that seems to be there since it was written.
                 os.utime(source)
                 os.rename(source, target)  # noqa: PTH104  Path.rename hides which of the two is missing
             except FileNotFoundError:
-                if not target.exists():  # moved by another process: what we wanted
+                if not target.exists():  # else another process moved it
                     raise
         self._mark(source.parent)
         self._mark(target.parent)
@@ -288,7 +289,7 @@ class LocalStore:
 
     @contextmanager
     def _reading(self, kind: FileKind, name: str) -> Iterator[int]:
-        """`_opened` with errors translated; makes a path only for an error, for this is a hot path."""
+        """As `_opened`, with OSErrors as StoreError. Formats the path only for errors: this is a hot path."""
         try:
             with self._opened(kind, name) as fd:
                 yield fd
@@ -313,7 +314,7 @@ class LocalStore:
         flags = os.O_RDONLY | os.O_CLOEXEC
         try:
             return os.open(self._path(kind, name), flags)
-        except FileNotFoundError:  # a forget or prune that began after our listing may have moved it
+        except FileNotFoundError:  # a forget or prune may have moved it since it was listed
             return os.open(self._path(kind, name, trashed=True), flags)
 
     @contextmanager

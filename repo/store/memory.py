@@ -1,4 +1,4 @@
-"""A repository in memory: for tests, and the second witness of what a store must do."""
+"""An in-memory store, for tests. It passes the same conformance tests as the local store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.repo.store.interface import FileKind, LockMode, StoredFile
 
 
 class MemoryStore:
-    """Files in a dictionary. `clock` gives the time of trashing."""
+    """Files in a dictionary. `clock` gives the times of trashing in seconds since 1970."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock

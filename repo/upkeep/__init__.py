@@ -1,1 +1,1 @@
-"""What looks at all snapshots: check, forget, prune, and the reachability that they share."""
+"""Operations on all snapshots: check, forget, prune, and the reachability that they share."""

@@ -1,4 +1,4 @@
-"""Checking a repository: structure, reachability, every byte."""
+"""Checks a repository: its structure, the reachability of chunks, every byte."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 
 class Depth(IntEnum):
-    """How far a check goes; each includes the one before."""
+    """How much a check reads; each depth includes the one before."""
 
     STRUCTURE = 1
-    """Config, key slots, snapshots, both copies of each; the head, directory and foot of every pack."""
+    """Both copies of configs, key slots, snapshots and proofs; every pack's head, directory and foot."""
     REACHABLE = 2
-    """Every recipe, and that every chunk it names is in a pack."""
+    """Every recipe node, and that every chunk of every recipe is in a pack."""
     READ_DATA = 3
-    """Every byte of every pack: its name, every record, every chunk's ID."""
+    """Every byte of every pack: the pack's hash, every record, every chunk's ID."""
 
 
 Subset = Callable[[Sequence[StoredFile]], Sequence[StoredFile]]
@@ -46,7 +46,7 @@ _READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something wrong: what it affects (snapshots, as people name them) and what to do."""
+    """A problem, the selectors of the snapshots that it affects, and advice."""
 
     where: str
     problem: str
@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(slots=True)
 class CheckReport:
-    """What was looked at and found; no findings is what one hopes for."""
+    """What a check read and found. Counts are numbers of objects; `bytes_read` counts pack data."""
 
     findings: list[Finding] = field(default_factory=list)
     snapshots: int = 0
@@ -79,16 +79,16 @@ def check(
     progress: ProgressFunction = lambda count: None,
     announce: Callable[[int], None] = lambda total: None,
 ) -> CheckReport:
-    """Look for damage. Damage is reported, not raised; of StoreErrors those of single packs.
+    """Look for damage. Reports damage, and StoreErrors of single packs; raises other StoreErrors.
 
-    The index is rebuilt on the way, so nothing here rests on it; records found bad are left out of it, so
-    that the next backup stores those chunks anew if it meets them. `announce` is told once how many bytes
-    will be read, `progress` of each that was.
+    Rebuilds the index, so the result does not depend on it. Removes bad records from it, so that the next
+    backup that reads those chunks stores them again. Calls `announce` once with the number of bytes to read
+    and `progress` with the bytes just read.
     """
     report = CheckReport()
     report.findings += _check_configs(repository)
     report.findings += _check_named(repository, FileKind.KEY, _check_slot)
-    # What is pending may have one copy, and what it became too: a backup is at it, or was killed there.
+    # A pending snapshot may have one copy, and its committed one too: a backup is writing it or was killed.
     pending = mirrored_names(repository.store, FileKind.PENDING).keys()
     for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
         report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
@@ -147,7 +147,10 @@ def _check_named(
     *,
     unfinished: Collection[str] = (),
 ) -> Iterator[Finding]:
-    """Both copies of every pair; `parse(data, where, name)` raises for a bad one."""
+    """Problems of both copies of every mirrored file; `parse(data, where, name)` raises for a bad copy.
+
+    `unfinished` names files of which one copy may be missing.
+    """
     store = repository.store
     for name in sorted(mirrored_names(store, kind)):
         for copy in copies(name):
@@ -223,7 +226,7 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
 def _check_reachable(
     repository: Repository, snapshots: Sequence[StoredSnapshot], report: CheckReport
 ) -> Iterator[Finding]:
-    """Every chunk of every recipe must be in a listed pack."""
+    """Chunks that recipes name and no listed pack has."""
     with IdSet(repository.scratch("check")) as seen:
         for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
             name = (snapshot_name(stored),)
@@ -239,7 +242,7 @@ def _check_reachable(
 def _affected(
     repository: Repository, snapshots: Sequence[StoredSnapshot], bad: set[ChunkID]
 ) -> Iterator[Finding]:
-    """Which snapshots need chunks that were found bad and are in no other pack."""
+    """Items that need bad chunks of which no other pack has a copy."""
     reader = Reader(repository)
     for stored in snapshots:
         for item in stored.snapshot.items:
@@ -257,14 +260,14 @@ def _affected(
 
 
 def snapshot_name(stored: StoredSnapshot) -> str:
-    """How a snapshot is named to people: a selector that finds it."""
+    """A selector that finds the snapshot, for messages."""
     return f"{stored.snapshot.subject.name}@{time_name(stored.snapshot.time)}"
 
 
 def parse_subset(text: str) -> Subset:
-    """What part of the packs to read: `n/t`, `p%` or a size such as `10G` (both at random).
+    """A subset of the packs: the n-th of t parts (`n/t`), or a random `p%` or size such as `10G`.
 
-    ValueError for anything else.
+    Raises ValueError for another text.
     """
     if match := re.fullmatch(r"(\d+)/(\d+)", text):
         part, parts = int(match[1]), int(match[2])

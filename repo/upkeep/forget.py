@@ -1,4 +1,4 @@
-"""Taking snapshots out of use, and back."""
+"""Moves snapshots to the trash and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.repo.upkeep.prune_plan import collect_reachable
 
 
 def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
-    """Move snapshots to the trash; their data stays until a prune finds them there long enough."""
+    """Move snapshots to the trash. A prune after their quarantine deletes them. Raises NotFound, Locked."""
     with repository.store.lock(LockMode.SHARED, lock_timeout):
         for id_ in ids:
             try:
@@ -25,10 +25,10 @@ def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: f
 
 
 def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
-    """Bring forgotten snapshots back. Raises Refused when a prune has deleted data of one for good.
+    """Move snapshots back from the trash. Raises NotFound, or Refused when a prune has deleted their data.
 
-    Packs come back first, so that a snapshot is never there without its data; the shared lock keeps any
-    prune from taking them again meanwhile. Packs that turn out not to be needed go with the next prune.
+    Moves all packs back first, so that no snapshot exists without its data; the shared lock keeps prunes
+    out. The next prune removes the packs that are not needed.
     """
     store = repository.store
     with store.lock(LockMode.SHARED, lock_timeout):

@@ -1,4 +1,4 @@
-"""Planning a prune: what snapshots need, and which packs are worth touching. Changes nothing."""
+"""Plans a prune: which bytes of which packs snapshots need, and which packs to rewrite. Changes nothing."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 _SCAN = 4096
 _LOOKS = 3
-"""Times to look before chunks are called missing."""
+"""Attempts before chunks count as missing."""
 _SMALL = 4
-"""A pack of less than this part of a full one is small."""
+"""A pack smaller than a full pack's size divided by this is small."""
 _MANY = 16
-"""So many small packs are made into few: they come to four full ones at most, so rewriting is rare."""
+"""Number of small packs from which on they are repacked. They fill at most four packs, so this is rare."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackUse:
-    """A pack's size and how much of it snapshots need, in bytes."""
+    """A pack's size and the size of those of its records that snapshots need, in bytes."""
 
     pack: PackID
     size: int
@@ -37,11 +37,11 @@ class PackUse:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a prune would do. A value: making it changes nothing.
+    """The packs that a prune would keep, repack and remove.
 
-    `missing` counts reachable chunks that are in no pack: with any, nothing may be removed.
-    `snapshots` and `pending` are what it was made from. Packs in `repack` that are `optional` are only small:
-    that one of them is damaged is no reason to stop.
+    `missing` counts reachable chunks that are in no pack: if there are any, nothing may be removed.
+    `snapshots` and `pending` are the IDs that the plan protects. Packs in `repack` that are `optional` are
+    only small: damage in one of them does not stop the prune.
     """
 
     keep: tuple[PackUse, ...]
@@ -54,11 +54,11 @@ class Plan:
 
     @property
     def freed(self) -> int:
-        """Bytes by which the packs shrink."""
+        """Bytes that the plan frees."""
         return sum(p.size for p in self.remove) + sum(p.size - p.used for p in self.repack)
 
     def lines(self) -> Iterator[tuple[str, int, int]]:
-        """(what, packs, bytes) of each part, for printing."""
+        """(action, number of packs, bytes) of each part of the plan, for display."""
         yield "keep as they are", len(self.keep), sum(p.size for p in self.keep)
         yield (
             "repack, because part of them is not needed or they are small",
@@ -71,21 +71,21 @@ class Plan:
 def make_plan(
     repository: Repository, *, max_unused: float = 0.05, progress: ProgressFunction = lambda count: None
 ) -> Plan:
-    """Find what snapshots need and sort the packs by it.
+    """Find the chunks that snapshots need and decide which packs to keep, repack and remove.
 
-    `max_unused` is the share of the packs that may stay unneeded to save rewriting. `progress` is told
-    of chunks marked. Raises Refused when a snapshot cannot be read: what it needs is unknown.
+    `max_unused` is the share of unneeded bytes that may stay to save rewriting. Calls `progress` with the
+    number of chunks just found. Raises Refused when a snapshot cannot be read: its chunks are unknown.
     """
     for _ in range(_LOOKS):
         repository.refresh()
         committed, pending = protected_snapshots(repository)
         with IdSet(repository.scratch("prune")) as seen:
             missing = collect_reachable(repository, committed, seen, progress)
-            # A backup that lost a chunk finds out by itself when it commits: it must not stop this for ever.
+            # Missing chunks of pending backups do not count: the backup notices when it commits.
             collect_reachable(repository, pending, seen, progress)
             used = _use_of_packs(repository, seen)
         if not missing:
-            break  # else a snapshot may have come after the packs were listed, as pushed log files do
+            break  # else a snapshot, such as pushed log files, may be newer than the listing of packs
     packs = [
         PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))
         for e in repository.store.listing(FileKind.PACK)
@@ -100,16 +100,15 @@ def make_plan(
 def sort_packs(
     packs: Iterable[PackUse], max_unused: float, *, target: int = PACK_TARGET
 ) -> tuple[list[PackUse], list[PackUse], list[PackUse], list[PackUse]]:
-    """(keep, repack, small, remove): the emptiest packs are repacked until the rest wastes little enough.
+    """(keep, repack, small, remove). Repacks the emptiest packs until the rest wastes at most `max_unused`.
 
-    Small packs are repacked, too, when there are many: each push of a log file leaves one, and every listing
-    walks them all. What comes of them is full packs of `target` bytes and one that is not, so the next plan
-    lets them be.
+    Repacks small packs too when there are many: each push of a log file leaves one, and every listing reads
+    them all. Repacking them gives full packs of `target` bytes and one smaller pack.
     """
     remove = [p for p in packs if p.used == 0]
     partly = sorted((p for p in packs if p.used), key=lambda p: p.used / p.size)
     allowed = max_unused * sum(p.used for p in partly)
-    # Head, directory and padding are no waste: a pack is full when 3 % is left.
+    # Head, directory and padding are not waste: up to 3 % of a pack.
     unused = [max(0, p.size - p.used - p.size * 3 // 100) for p in partly]
     total = sum(unused)
     repack: list[PackUse] = []
@@ -138,7 +137,7 @@ def protected_snapshots(repository: Repository) -> tuple[Sequence[StoredSnapshot
 def collect_reachable(
     repository: Repository, snapshots: Sequence[StoredSnapshot], seen: IdSet, progress: ProgressFunction
 ) -> int:
-    """Enter everything reachable into `seen`; the number of reachable chunks that are in no pack."""
+    """Add all reachable IDs to `seen`. Returns the number of reachable chunks that are in no pack."""
     missing = 0
     for _, new in reachable_chunks(Reader(repository), snapshots, seen):
         if isinstance(new, UnreadableNode):
@@ -151,8 +150,9 @@ def collect_reachable(
 
 
 def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
-    """Bytes needed of each pack. A chunk in several packs counts in one of them, the first that proves
-    good when it is read: it may go from the others, and a copy that healed damage must not be the one.
+    """Bytes needed of each pack. A chunk in several packs counts in the first one that has a good copy.
+
+    The prune may remove the other copies, so a damaged copy must not count.
     """
     used: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
@@ -168,7 +168,7 @@ def _first_good(repository: Repository, places: Sequence[Location]) -> Location:
 
 
 def is_good(repository: Repository, place: Location) -> bool:
-    """Whether the record there opens and its content matches its ID."""
+    """Whether the record at that location can be decrypted and its content matches its ID."""
     where = f"pack {place.pack}"
     try:
         data = repository.store.read(FileKind.PACK, place.pack, place.offset, place.length)

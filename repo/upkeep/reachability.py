@@ -1,4 +1,4 @@
-"""Which chunks snapshots need: walking recipes, each shared part once."""
+"""Finds the chunks that snapshots need, by walking their recipes; reads each shared node once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 @dataclass(frozen=True, slots=True)
 class UnreadableNode:
-    """A recipe node that could not be read, so that what it names is unknown."""
+    """A recipe node that could not be read, so that the chunks below it are unknown."""
 
     node: ChunkID
     error: Damaged
@@ -23,10 +23,10 @@ class UnreadableNode:
 def reachable_chunks(
     reader: Reader, snapshots: Sequence[StoredSnapshot], seen: IdSet
 ) -> Iterator[tuple[StoredSnapshot, list[ChunkID] | UnreadableNode]]:
-    """Walk all recipes; yields (first snapshot that needs them, chunk IDs not yielded before).
+    """Walk all recipes. Yields (first snapshot that needs them, chunk IDs that were not yielded before).
 
-    IDs of nodes are yielded too, before they are read. `seen` collects them all; memory stays bounded by
-    the depth of the trees. A node that cannot be read is yielded as UnreadableNode and the walk goes on.
+    Yields the IDs of nodes too, before it reads them. Adds all IDs to `seen`; memory is bounded by the depth
+    of the trees. Yields an UnreadableNode for a node that cannot be read, and continues.
     """
     for stored in snapshots:
         for root in (root for item in stored.snapshot.items for root in item.recipes):
