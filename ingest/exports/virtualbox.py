@@ -40,7 +40,7 @@ class VirtualBoxMachine:
 def parse_vbox(data: bytes, name: str) -> VirtualBoxMachine:
     """Raises SourceError for what is no machine, or attaches disks that it does not register."""
     root = parse_xml(data, name)
-    machine = next(children(root, "VirtualBoxMachine"), None)
+    machine = next(children(root, "Machine"), None)
     if local(root) != "VirtualBox" or machine is None:
         raise SourceError(f"{name} describes no VirtualBox machine")
     registry = dict(_registered(machine))
@@ -56,7 +56,7 @@ def parse_vbox(data: bytes, name: str) -> VirtualBoxMachine:
 
 def _registered(machine: Element) -> Iterator[tuple[str, VirtualBoxDisk]]:
     """All registered disks by UUID; a disk inside another one is its delta."""
-    todo = [(disk, False) for disk in children(machine, "MediaRegistry", "HardDisks", "VirtualBoxDisk")]
+    todo = [(disk, False) for disk in children(machine, "MediaRegistry", "HardDisks", "HardDisk")]
     while todo:
         disk, is_delta = todo.pop()
         keys = {attribute(p, "name") for p in children(disk, "Property")}
@@ -69,7 +69,7 @@ def _registered(machine: Element) -> Iterator[tuple[str, VirtualBoxDisk]]:
                 any("CRYPT/" in key for key in keys),
             ),
         )
-        todo += [(child, True) for child in children(disk, "VirtualBoxDisk")]
+        todo += [(child, True) for child in children(disk, "HardDisk")]
 
 
 def _attached(machine: Element) -> Iterator[tuple[str, str]]:
@@ -79,7 +79,7 @@ def _attached(machine: Element) -> Iterator[tuple[str, str]]:
     for controller in controllers:
         for device in children(controller, "AttachedDevice"):
             image = next(children(device, "Image"), None)
-            if attribute(device, "type") == "VirtualBoxDisk" and image is not None:
+            if attribute(device, "type") == "HardDisk" and image is not None:
                 place = f"{attribute(device, 'port')}:{attribute(device, 'device')}"
                 yield f"{attribute(controller, 'name')} {place}", attribute(image, "uuid").lower()
 
