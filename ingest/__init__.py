@@ -1,1 +1,1 @@
-"""From the outside into the repository: sources, exports, live disks, the pipeline."""
+"""Reads what is backed up into the repository: sources, exports of VMs, live disks, the pipeline."""

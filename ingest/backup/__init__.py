@@ -1,1 +1,1 @@
-"""A backup of planned parts: what each part is, how consistent it is, one snapshot."""
+"""Backs up planned parts as one snapshot: recognises each part and grades its consistency."""

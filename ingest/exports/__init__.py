@@ -1,1 +1,1 @@
-"""Exports of hypervisors: which files, disks and definitions belong to one VM."""
+"""Exports of hypervisors: finds the files, disks and definitions that belong to one VM."""

@@ -1,9 +1,9 @@
-"""Which further files an image may have: extents, backing files, parents.
+"""Decides which further files an image may open: extents, backing files, parents.
 
-An image's wish is a name. It is granted when it is a plain name in the image's own folder and
-the image is a VMDK that asks for a `.vmdk` (its extents), or when the user allowed backing files there, or
-when the user named a file of that name. A crafted image in a folder of downloads must not be able to carry
-off the letters beside it.
+An image requests a file by name. The request is granted if the user named a file of that name. It is also
+granted for a plain name in the image's own directory if the image is a VMDK and the file one of its extents,
+or if the user allowed backing files. So a crafted image in a directory of downloads cannot copy private
+files beside it into the backup.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from holdfast.ingest.exports.names import is_plain
 from holdfast.ingest.exports.opened import ExportDirectory, NamedFiles, OpenedFiles
 
 EXTENT_LIMIT: Final = 512
-"""Files of one VMDK: 1 TiB in extents of 2 GiB, and few enough for the usual limit on open files."""
+"""Most files of one VMDK: 1 TiB in extents of 2 GiB, and below the usual limit on open files."""
 CHAIN_LIMIT: Final = 64
-"""Images in one backing chain."""
+"""Most images in one backing chain."""
 
 _EXTENT_NAME: Final = re.compile(r"(?P<stem>.+)-(flat|[sf]\d{3,})\.vmdk", re.IGNORECASE)
 
 
 def extent_stem(name: str) -> str | None:
-    """The stem of the VMDK whose extent a file of this name would be; None for any other name."""
+    """The stem of the VMDK that has an extent of this name; None if the name is not that of an extent."""
     match = _EXTENT_NAME.fullmatch(name)
     return match["stem"] if match else None
 
 
 class ImageCompanions:
-    """The `Companions` of one image. What it opens is closed by whoever owns the `OpenedFiles`.
+    """The `Companions` of one image. The owner of the `OpenedFiles` closes the files that it opens.
 
-    An extent that is asked for twice is the same file; a backing file that is asked for twice is a loop.
+    Two requests for an extent return the same file; a second request for a backing file is a loop. Calling
+    it raises ImageRefused for a request that is not granted.
     """
 
     def __init__(
@@ -59,34 +60,34 @@ class ImageCompanions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files handed out so far."""
+        """Names of the files that were opened so far."""
         return tuple(file.name for file in self._files.values())
 
     def __call__(self, name: str) -> ImageFile:
         # Hyper-V writes ".\parent.vhd".
-        wish = re.sub(r"\A\.[/\\]", "", name)
-        if wish in self._files or wish == self._image:
-            if self._is_vmdk and wish != self._image:
-                return self._files[wish]
-            raise ImageRefused(self._image, f"its chain of images comes back to {wish!r}: a loop")
+        requested = re.sub(r"\A\.[/\\]", "", name)
+        if requested in self._files or requested == self._image:
+            if self._is_vmdk and requested != self._image:
+                return self._files[requested]
+            raise ImageRefused(self._image, f"its chain of images comes back to {requested!r}: a loop")
         limit = EXTENT_LIMIT if self._is_vmdk else CHAIN_LIMIT
         if len(self._files) >= limit:
             raise ImageRefused(self._image, f"wants more than {limit} further files")
-        file = self._named.open(wish) or self._in_folder(wish)
-        self._files[wish] = file
+        file = self._named.open(requested) or self._in_directory(requested)
+        self._files[requested] = file
         return file
 
-    def _in_folder(self, wish: str) -> OpenFile:
-        plain = is_plain(wish)
-        allowed = self._is_extent(wish) if self._is_vmdk else self._follow_backing
+    def _in_directory(self, requested: str) -> OpenFile:
+        plain = is_plain(requested)
+        allowed = self._is_extent(requested) if self._is_vmdk else self._follow_backing
         if plain and allowed:
-            return self._folder.open(wish)
-        is_beside = plain and not self._is_vmdk and self._folder.holds(wish)
-        raise UnnamedFile(self._image, wish, is_beside=is_beside)
+            return self._folder.open(requested)
+        is_beside = plain and not self._is_vmdk and self._folder.holds(requested)
+        raise UnnamedFile(self._image, requested, is_beside=is_beside)
 
 
 class OwnedCompanions:
-    """The companions of a single image that the user named, and what they opened. A context manager."""
+    """The companions of a single image that the user named, with the files they opened. A context manager."""
 
     def __init__(self, path: Path, named: Sequence[Path], *, follow_backing: bool) -> None:
         stem = PurePath(path.name).stem.casefold()
@@ -114,7 +115,7 @@ class OwnedCompanions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The files handed out so far."""
+        """Names of the files that were opened so far."""
         return self._companions.names
 
     def changed(self) -> list[str]:
@@ -126,6 +127,9 @@ class OwnedCompanions:
 
 
 def companions_for(path: Path, named: Sequence[Path], follow_backing: bool) -> OwnedCompanions:
-    """Companions for one image on the command line: the files in `named`; in the image's folder the extents
-    named after a VMDK's own stem; with `follow_backing` any plain name there. The caller closes them."""
+    """Companions of one image on the command line; the caller closes them.
+
+    They may open the files in `named`, the extents named after a VMDK's own stem in the image's directory,
+    and with `follow_backing` any plain file there.
+    """
     return OwnedCompanions(path, named, follow_backing=follow_backing)

@@ -1,4 +1,4 @@
-"""An export: one VM as a hypervisor hands it out, its disks open and its definition files read."""
+"""An export of one VM by a hypervisor, with its disks open and its definition files read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holdfast.ingest.exports.names import base_name, shown_name, unique_name
 from holdfast.ingest.exports.opened import ExportDirectory, NamedFiles, OpenedFiles, read_small
 
 DEFINITION_LIMIT: Final = 16 << 20
-"""Bytes of one definition file; they are held in memory."""
+"""Most bytes of one definition file, which is held in memory."""
 _DEFINITIONS_LIMIT: Final = 64 << 20
 _DEFINITION_COUNT: Final = 256
 _DISKS_LIMIT: Final = 256
@@ -26,8 +26,11 @@ _WARNINGS_LIMIT: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class ExportDisk:
-    """A disk of an export, open. `name` is unique in the export and fit for a path; `files` are the names of
-    what it is read from; `bus` says where the VM sees it, "" if unknown; `mtime` is in ns."""
+    """An open disk of an export.
+
+    `name` is unique in the export and valid in paths; `files` are the names of the files that it is read
+    from; `bus` is its address in the VM (`scsi0:0`), "" if unknown; `mtime` is in ns.
+    """
 
     name: str
     image: Image
@@ -38,7 +41,7 @@ class ExportDisk:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A definition file as delivered. `mtime` is in ns."""
+    """A definition file with its unchanged content. `mtime` is in ns."""
 
     name: str
     data: bytes
@@ -47,7 +50,7 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class VmExport:
-    """One VM. A context manager: `close` it when its disks have been read.
+    """The disks and definition files of one VM. A context manager; close it after reading the disks.
 
     `kind` is `ova`, `ovf`, `vmware`, `hyper-v`, `libvirt`, `virtualbox`, `vzdump` or `folder` (disk images
     without a definition); `uuid` is in canonical lower case, "" where the export has none; `warnings` are
@@ -78,7 +81,10 @@ class VmExport:
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What the user allowed and said. `scratch` is where something may be unpacked, None for nowhere."""
+    """Options of the user. `scratch` is the directory to unpack archives into; None forbids unpacking.
+
+    `disk_format` is the format of all disks, None to detect it; `named` are further files that may be opened.
+    """
 
     named: NamedFiles
     follow_backing: bool
@@ -88,7 +94,7 @@ class ExportOptions:
 
 
 class ExportBuilder:
-    """Collects what an export consists of, under names that are unique and fit for a snapshot."""
+    """Collects the disks and definitions of an export, under unique names that a snapshot accepts."""
 
     def __init__(self, chosen: Path, permissions: ExportOptions, opened: OpenedFiles) -> None:
         """`chosen` is the path that the user gave."""
@@ -107,14 +113,16 @@ class ExportBuilder:
             self._warnings.append(sentence)
 
     def open_definition(self, path: Path) -> OpenFile:
-        """Open the file that defines the VM: as it is where the user named it, else as a plain file of its
-        folder, for it may have become a link since it was found there. Raises SourceError, ImageRefused."""
+        """Open the file that defines the VM. Raises SourceError, ImageRefused.
+
+        Follows links only if the user named this path: else it may have become a link since it was listed.
+        """
         if path == self._chosen:
             return self.opened.add(OpenFile(path))
         return ExportDirectory(path.parent, self.opened).open(path.name)
 
     def add_definition(self, name: str, data: bytes, mtime: int) -> None:
-        """Raises SourceError when the definitions together are too large to be any."""
+        """Add a definition file. Raises SourceError when there are too many or too large ones."""
         if sum(len(d.data) for d in self._definitions) + len(data) > _DEFINITIONS_LIMIT:
             raise SourceError(
                 f"{self.source}: its definition files have more than {_DEFINITIONS_LIMIT} bytes"
@@ -125,7 +133,7 @@ class ExportBuilder:
         self._definitions.append(Definition(unique, data, mtime))
 
     def add_definition_file(self, folder: ExportDirectory, name: str) -> None:
-        """Take a file of the folder along; one that is too large is left out with a warning."""
+        """Add a file of the directory as a definition; warn instead if it is too large."""
         file = folder.open(name)
         if file.size > DEFINITION_LIMIT:
             self.warn(f"{name} was left out: {file.size} bytes are too many for a definition file")
@@ -144,14 +152,17 @@ class ExportBuilder:
         files: Callable[[], Sequence[str]],
         bus: str = "",
     ) -> Image:
-        """Open the disk image in the file called `name`. What the user said of its format goes before
-        `format_`, what the definition says of it; with neither, name and content decide."""
+        """Open the disk image in the file called `name` and add it.
+
+        Its format is the one that the user gave, else `format_` from the definition, else detected from name
+        and content.
+        """
         image = open_image(file, companions, self.permissions.disk_format or format_)
         self.add_image(PurePath(name).stem, image, tuple(files()), bus, mtime)
         return image
 
     def add_image(self, name: str, image: Image, files: tuple[str, ...], bus: str, mtime: int) -> None:
-        """Add a disk that is open. Raises SourceError for more disks than any VM has."""
+        """Add an open disk. Raises SourceError when there are too many disks."""
         if len(self._disks) >= _DISKS_LIMIT:
             raise SourceError(f"{self.source}: more than {_DISKS_LIMIT} disks")
         unique = unique_name(shown_name(name, "disk"), self._disk_names)
@@ -160,8 +171,11 @@ class ExportBuilder:
     def add_disk_file(
         self, folder: ExportDirectory, location: str, format_: str | None, bus: str = ""
     ) -> Image:
-        """Open the disk that a definition names: of its path only the last part counts, and is looked for
-        among the files that the user named, then in the export's folder. Raises SourceError, ImageRefused."""
+        """Open the disk that a definition names. Raises SourceError, ImageRefused.
+
+        Uses only the last component of its path, and looks for it among the files that the user named, then
+        in the export's directory.
+        """
         file = self.find(folder, location)
         companions = ImageCompanions(
             file.name,
@@ -181,7 +195,7 @@ class ExportBuilder:
         )
 
     def find(self, folder: ExportDirectory, location: str) -> OpenFile:
-        """Open the file that a definition names, as `add_disk_file` looks for it."""
+        """Open the file that a definition names, in the places where `add_disk_file` looks."""
         name = base_name(location)
         named = self.permissions.named.open(name)
         if named is None and not folder.holds(name):
@@ -192,7 +206,7 @@ class ExportBuilder:
         return named or folder.open(name)
 
     def finish(self, kind: str, name: str, uuid: str = "") -> VmExport:
-        """Raises SourceError when there is no disk."""
+        """The complete export. Raises SourceError when it has no disk."""
         if not self._disks:
             why = "; ".join(self._warnings)
             raise SourceError(

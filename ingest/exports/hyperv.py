@@ -1,8 +1,8 @@
-"""Hyper-V: the folder that `VmExport-VM` writes.
+"""Hyper-V: reads the directory that `Export-VM` writes.
 
 It holds `Virtual Machines/GUID.vmcx` (binary; `.xml` before Windows Server 2016), `Virtual Hard Disks` and
-`Snapshots`. The binary configuration is taken along and not read: which disks are the VM's follows from where
-they lie.
+`Snapshots`. The binary configuration is stored and not parsed: the VM's disks are those in
+`Virtual Hard Disks`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _DELTAS: Final = (".avhdx", ".avhd")
 
 
 def machine_files(folder: ExportDirectory) -> list[str]:
-    """The configurations of VMs in an export's `Virtual Machines`, of which there should be one."""
+    """Names of the VM configurations in the directory's `Virtual Machines`; a usable export has one VM."""
     machines = folder.folder(MACHINES)
     names = machines.files() if machines else []
     return [n for n in names if n.lower().endswith((".vmcx", ".xml")) and canonical_uuid(PurePath(n).stem)]
 
 
 def read_hyperv(path: Path, builder: ExportBuilder) -> VmExport:
-    """Raises SourceError; Refused for several VMs or for checkpoints, whose disks hold differences only."""
+    """Read an export. Raises SourceError, or Refused for several VMs or differencing disks of checkpoints."""
     folder = ExportDirectory(path, builder.opened)
     machines, disks = folder.folder(MACHINES), folder.folder(_DISKS)
     found = machine_files(folder)

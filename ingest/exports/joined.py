@@ -1,4 +1,4 @@
-"""Several files one after the other, as one."""
+"""A file that is the concatenation of several files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.formats.disks.base.image import ImageFile
 
 
 class JoinedFile:
-    """The concatenation of files: a disk that an OVF package holds in chunks."""
+    """The concatenation of files, such as a disk that an OVF package stores in several files."""
 
     def __init__(self, files: Sequence[ImageFile], name: str) -> None:
         self._files = tuple(files)

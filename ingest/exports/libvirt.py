@@ -1,4 +1,4 @@
-"""libvirt: the domain XML that `virsh dumpxml` writes, with the disks beside it."""
+"""libvirt: reads the domain XML that `virsh dumpxml` writes, and the disks beside it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,11 @@ _ROOT: Final = re.compile(rb"<domain[\s>]")
 
 @dataclass(frozen=True, slots=True)
 class DomainDisk:
-    """A disk of a domain: `location` is a path, "" for what is no file (a network disk, a volume of a pool);
-    `is_slice`: the image is a part of that file; `driver` is the format as the domain says it: never a
-    matter of what the image looks like."""
+    """A disk of a domain. `location` is a path, "" for network disks and volumes of pools.
+
+    `is_slice` means that the image is a part of that file. `driver` is the format in the domain XML; it is
+    never guessed from the image's content, which the guest controls.
+    """
 
     target: str
     location: str
@@ -47,7 +49,7 @@ class LibvirtDomain:
 
 
 def parse_domain(data: bytes, name: str) -> LibvirtDomain | None:
-    """None for what is no domain. Raises SourceError for one that is malformed or asks too much."""
+    """Parse a domain; None for another document. Raises SourceError for malformed or too large XML."""
     if not _ROOT.search(data):
         return None
     root = parse_xml(data, name)
@@ -77,7 +79,7 @@ def _disk(disk: Element) -> DomainDisk:
 
 
 def read_libvirt(path: Path, builder: ExportBuilder) -> VmExport | None:
-    """None for what is no domain. Raises SourceError, ImageRefused."""
+    """Read a domain and its disks; None if the file is not a domain. Raises SourceError, ImageRefused."""
     file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a domain") if file.size <= XML_LIMIT else b""
     domain = parse_domain(data, path.name)

@@ -1,6 +1,6 @@
 """Manifests of OVF packages: a digest for each file, lines like `SHA256(web-disk1.vmdk)= 9f86...`.
 
-They tell damage, not forgery: who can change a file can change the manifest.
+They detect damage, not forgery: whoever can change a file can change the manifest too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def parse_manifest(data: bytes, where: str) -> dict[str, tuple[str, str]]:
 
 
 def _parse_line(line: str) -> tuple[str, str, str] | None:
-    """By hand rather than by a pattern: names may have parentheses and `)=` in them."""
+    """(algorithm, name, digest). Splits from both ends, because names may contain parentheses and `)=`."""
     head, parenthesis, rest = line.partition("(")
     name, end, digest = rest.rpartition(")")
     digest = digest.strip().removeprefix("=").strip().lower()
@@ -49,7 +49,7 @@ def _parse_line(line: str) -> tuple[str, str, str] | None:
 
 
 def verify(file: ImageFile, algorithm: str, digest: str, progress: ProgressFunction) -> None:
-    """Read a whole file and compare its digest. Raises SourceError when it does not match."""
+    """Compare the digest of a file. Raises SourceError if it differs, ImageDamaged if the file shrank."""
     hasher = hashlib.new(algorithm, usedforsecurity=False)
     with mmap.mmap(-1, _READ) as memory, memoryview(memory) as buffer:
         for start in range(0, file.size, _READ):

@@ -1,4 +1,4 @@
-"""Names and identities as exports write them: which are plain, which are to be trusted no further."""
+"""Checks and cleans the names and UUIDs of exports, which are not trusted."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from pathlib import PurePosixPath
 from typing import Final
 
 _NAME_BYTES: Final = 255
-"""What file systems hold in one name."""
+"""Most bytes of a name in common file systems."""
 _SHOWN_CHARACTERS: Final = 80
-"""Of a disk's name; with a suffix it stays below what any file system holds."""
+"""Longest name of a disk, in characters; leaves room for a suffix below 255 bytes."""
 _NOT_SHOWN: Final = re.compile(r"[^\w .+=@-]")
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name can only be that of a file in the folder it is looked up in."""
+    """Whether a name is one path component without control characters, so it cannot lead elsewhere."""
     if name in ("", ".", "..") or any(c in "/\\" or unicodedata.category(c)[0] == "C" for c in name):
         return False
     return len(name.encode()) <= _NAME_BYTES
 
 
 def base_name(location: str) -> str:
-    """The last part of a path, as POSIX or as Windows writes it."""
+    """The last component of a POSIX or Windows path."""
     return re.split(r"[/\\]", location)[-1]
 
 
 def shown_name(name: str, fallback: str) -> str:
-    """A name fit for a path in a snapshot: letters, digits and a little punctuation, never hidden."""
+    """A name that is valid in paths of a snapshot: letters, digits and some punctuation, not hidden."""
     plain = _NOT_SHOWN.sub("_", name)[:_SHOWN_CHARACTERS].strip(" .")
     while len(plain.encode()) > _NAME_BYTES - 20:
         plain = plain[:-1]
@@ -36,7 +36,7 @@ def shown_name(name: str, fallback: str) -> str:
 
 
 def unique_name(name: str, taken: set[str]) -> str:
-    """The name, or with a number behind it where it is taken, case aside; it is taken afterwards."""
+    """The name, with a number appended if `taken` has it, ignoring case. Adds the result to `taken`."""
     stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
     number = 1
     found = name

@@ -1,7 +1,7 @@
-"""The files an export was read from, and the only ways to open one.
+"""Opens the files of an export. All files of exports are opened here.
 
-A definition's word is no reason to open a path. A file is opened because it lies directly in a folder of the
-export, as a plain regular file, or because the user named it.
+A path in a definition is not trusted. A file may be opened only if it is a regular file directly in a
+directory of the export, or if the user named it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from holdfast.formats.disks.base.files import OpenFile, read_exactly
 from holdfast.ingest.exports.names import base_name, is_plain
 
 FOLDER_LIMIT: Final = 10_000
-"""Entries of an export's folder that are looked at."""
+"""Most entries of an export's directory."""
 
 
 class OpenedFiles:
-    """Everything that is open for one export or image, to be closed together."""
+    """All open files of one export or image; closes them together."""
 
     def __init__(self) -> None:
         self._files: list[OpenFile] = []
@@ -41,16 +41,16 @@ class OpenedFiles:
 
 
 class ExportDirectory:
-    """A folder whose plain regular files may be opened. Holds no descriptor."""
+    """A directory whose regular files may be opened. Keeps no descriptor open."""
 
     def __init__(self, path: Path, opened: OpenedFiles, *, follow_links: bool = True) -> None:
-        """`follow_links`: whether the path itself may be a link, as one that the user chose may."""
+        """`follow_links`: whether `path` itself may be a symbolic link, as one that the user chose may."""
         self.path = path
         self._opened = opened
         self._follow_links = follow_links
 
     def names(self) -> list[str]:
-        """The entries, sorted. Raises SourceError."""
+        """Names of all entries, sorted. Raises SourceError."""
         try:
             names = sorted(entry.name for entry in self.path.iterdir())
         except OSError as error:
@@ -60,25 +60,24 @@ class ExportDirectory:
         return names
 
     def files(self) -> list[str]:
-        """Names of the plain regular files; symbolic links are none."""
+        """Names of the regular files, without symbolic links. Raises SourceError."""
         return [name for name in self.names() if stat.S_ISREG(self._mode(name))]
 
     def folder(self, name: str) -> ExportDirectory | None:
-        """A sub-folder by its name, case aside; None when there is none. A link to one is none."""
+        """The subdirectory of that name, ignoring case; None when there is none. Links do not count."""
         for found in self.names():
             if found.casefold() == name.casefold() and stat.S_ISDIR(self._mode(found)):
                 return ExportDirectory(self.path / found, self._opened, follow_links=False)
         return None
 
     def holds(self, name: str) -> bool:
-        """Whether anything of that name is there, links among it."""
+        """Whether the directory has an entry of that plain name; links count."""
         return is_plain(name) and self._mode(name) != 0
 
     def open(self, name: str) -> OpenFile:
-        """Open a plain regular file of this folder, to be closed with the rest.
+        """Open a regular file of this directory; `OpenedFiles` closes it.
 
-        Raises ImageRefused for a name that is a path, a link or no regular file, SourceError when it
-        cannot be read.
+        Raises ImageRefused for a path, a link or another kind of file, SourceError when it cannot be read.
         """
         if not is_plain(name):
             raise ImageRefused(self.path.name, f"it names {name!r}, which is no plain file name")
@@ -94,7 +93,7 @@ class ExportDirectory:
         return self._opened.add(file)
 
     def peek(self, name: str, limit: int) -> bytes | None:
-        """The whole of a file of at most `limit` bytes, which is closed again; None for a larger one."""
+        """Read a whole file of at most `limit` bytes and close it; None for a larger one."""
         alone = OpenedFiles()
         try:
             file = ExportDirectory(self.path, alone).open(name)
@@ -103,8 +102,7 @@ class ExportDirectory:
             alone.close()
 
     def _has(self, name: str, file: OpenFile) -> bool:
-        """Whether the file lies in the folder itself, not where a link leads that took the folder's place
-        after it was looked at."""
+        """Whether the open file is in this directory and not behind a link that replaced the directory."""
         try:
             folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:
@@ -124,7 +122,7 @@ class ExportDirectory:
 
 
 class NamedFiles:
-    """Files that the user named besides the export itself; links are followed, for the user chose them."""
+    """Files that the user named in addition to the export. Follows links: the user chose the paths."""
 
     def __init__(self, paths: Sequence[Path], opened: OpenedFiles) -> None:
         self._opened = opened
@@ -137,13 +135,13 @@ class NamedFiles:
         return name in self._paths
 
     def open(self, location: str) -> OpenFile | None:
-        """The named file whose name is the last part of `location`, opened; None when none is."""
+        """Open the named file with the name that `location` ends in; None if there is none."""
         path = self._paths.get(base_name(location))
         return self._opened.add(OpenFile(path)) if path else None
 
 
 def read_small(file: OpenFile, limit: int, what: str) -> bytes:
-    """The whole of a file of at most `limit` bytes. Raises SourceError."""
+    """Read a whole file of at most `limit` bytes. Raises SourceError; `what` names its kind in messages."""
     if file.size > limit:
         raise SourceError(f"{file.name} has {file.size} bytes: too much for {what} ({limit} at most)")
     try:

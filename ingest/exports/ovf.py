@@ -28,7 +28,7 @@ _VOLUME_FORMATS: Final = {"COW": "qcow2", "RAW": "raw"}
 
 @dataclass(frozen=True, slots=True)
 class OvfFile:
-    """A file of the package. `size` None: not said. `chunk_size` None: it is in one piece."""
+    """A file of the package, sizes in bytes. `size` None: not given. `chunk_size` None: not split."""
 
     href: str
     size: int | None
@@ -38,8 +38,7 @@ class OvfFile:
 
 @dataclass(frozen=True, slots=True)
 class OvfDisk:
-    """A disk and the file it is in. `capacity` in bytes, None: not said; `format` None: not said; `uri` is
-    what stands there of its format."""
+    """A disk and its file. `capacity` (bytes) and `format` are None if the descriptor lacks them."""
 
     id: str
     file: OvfFile
@@ -50,7 +49,7 @@ class OvfDisk:
 
 @dataclass(frozen=True, slots=True)
 class OvfDescriptor:
-    """`others` are files of the package that are no disks."""
+    """A parsed descriptor. `others` are files of the package that are not disks."""
 
     name: str
     uuid: str
@@ -60,7 +59,7 @@ class OvfDescriptor:
 
 
 def parse_ovf(data: bytes, name: str) -> OvfDescriptor:
-    """Raises SourceError for what is no descriptor, Refused for one of several VMs or of part of a disk."""
+    """Parse a descriptor. Raises SourceError, or Refused for several VMs or differencing disks."""
     root = parse_xml(data, name)
     if local(root) != "Envelope":
         raise SourceError(f"{name} is no OVF descriptor: its root is {local(root)!r}")
@@ -117,7 +116,7 @@ def _file(element: Element, name: str) -> OvfFile:
 
 
 def _number(text: str) -> int | None:
-    """None also for what a user is to fill in (`${size}`)."""
+    """The number; None for other text, such as placeholders (`${size}`)."""
     return int(text) if re.fullmatch(r"[0-9]{1,19}", text) else None
 
 
@@ -139,7 +138,7 @@ def _format(disk: Element) -> str | None:
 
 
 def _buses(system: Element) -> dict[str, str]:
-    """Where disks are attached, such as `scsi0:1`, by the disk's id."""
+    """Addresses of disks, such as `scsi0:1`, by disk ID."""
     items = [*children(system, "VirtualHardwareSection", "Item")]
     items += children(system, "VirtualHardwareSection", "StorageItem")
     controllers: dict[str, str] = {}
@@ -159,7 +158,7 @@ def _buses(system: Element) -> dict[str, str]:
 
 
 def _uuid(system: Element) -> str:
-    """OVF has no place for a VM's identity; everybody found one of their own."""
+    """The VM's UUID. OVF has no element for it, so this tries those of VirtualBox, VMware and others."""
     said = [attribute(machine, "uuid") for machine in children(system, "Machine")]  # VirtualBox
     for hardware in children(system, "VirtualHardwareSection"):
         for extra in (*children(hardware, "ExtraConfig"), *children(hardware, "Config")):  # VMware

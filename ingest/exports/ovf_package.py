@@ -1,4 +1,4 @@
-"""OVF packages: a descriptor with its files, in a folder or in one tar archive (`.ova`)."""
+"""OVF packages: a descriptor with its files, in a directory or in one tar archive (`.ova`)."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _SMALL_SUFFIXES: Final = (".nvram", ".cert", ".vmsd", ".vmxf", ".xml")
 
 
 class Package(Protocol):
-    """The files of a package by plain name."""
+    """The files of a package by their plain names."""
 
     def names(self) -> Sequence[str]: ...
 
     def file(self, name: str) -> ImageFile:
-        """Open the file of a name that is there. Raises SourceError, ImageRefused."""
+        """Open the file of one of the `names`. Raises SourceError, ImageRefused."""
         ...
 
     def mtime(self, name: str) -> int:
-        """Time of the last change in ns, of a file that was opened."""
+        """Modification time in ns of a file that was opened."""
         ...
 
 
 class DirectoryPackage:
-    """The plain files of a folder."""
+    """The files of a directory."""
 
     def __init__(self, folder: ExportDirectory) -> None:
         self._folder = folder
@@ -81,8 +81,11 @@ class TarPackage:
 
 
 def read_ova(path: Path, builder: ExportBuilder) -> VmExport:
-    """Raises SourceError for a damaged archive or a mismatch with its manifest, ImageRefused for an archive
-    that holds anything but plain files."""
+    """Read an OVA archive.
+
+    Raises SourceError for damage or a mismatch with the manifest, ImageRefused for members that are not
+    regular files.
+    """
     package = TarPackage(builder.open_definition(path))
     descriptors = [name for name in package.names() if name.lower().endswith(".ovf")]
     if len(descriptors) != 1:
@@ -91,7 +94,7 @@ def read_ova(path: Path, builder: ExportBuilder) -> VmExport:
 
 
 def read_ovf(path: Path, builder: ExportBuilder) -> VmExport:
-    """A descriptor and its files in the same folder. Raises as `read_ova`."""
+    """Read a descriptor and its files in the same directory. Raises as `read_ova`."""
     package = DirectoryPackage(ExportDirectory(path.parent, builder.opened))
     return _PackageReader(package, path.name, builder).read("ovf")
 
@@ -128,7 +131,7 @@ class _PackageReader:
         return data
 
     def _verify(self, manifest: str) -> None:
-        """Every file of the manifest is there and is what it says: before anything is believed."""
+        """Check that every file of the manifest exists and has its digest, before any file is parsed."""
         if manifest not in self._names:
             return
         self._digests = parse_manifest(self._definition(manifest, MANIFEST_LIMIT), manifest)
@@ -150,7 +153,7 @@ class _PackageReader:
             title,
             file,
             companions,
-            # A name that says it is checked against the content; URIs say "vhd" for VHDX and worse.
+            # Suffixes are checked against the content. URIs are unreliable: some say "vhd" for VHDX.
             None if suffix_format(file.name) else disk.format,
             mtime=self._package.mtime(names[0]),
             files=lambda: (*names, *companions.files),
@@ -162,7 +165,7 @@ class _PackageReader:
             )
 
     def _unpacked(self, entry: OvfFile, names: Sequence[str]) -> tuple[str, ImageFile]:
-        """The file that an entry stands for, put together and unpacked, and its name."""
+        """(name, file) of an entry, after joining and unpacking its files."""
         parts = [self._package.file(name) for name in names]
         size = sum(part.size for part in parts)
         if entry.size is not None and entry.size != size:
@@ -177,7 +180,7 @@ class _PackageReader:
         return title, self._builder.opened.add(unpacked)
 
     def _file_names(self, file: OvfFile) -> list[str]:
-        """The files of the package that an entry stands for. Raises SourceError for one that is not there."""
+        """Names of the package's files that hold an entry. Raises SourceError when one is missing."""
         base = next((name for name in (file.href, unquote(file.href)) if is_plain(name)), None)
         if base is None:
             raise ImageRefused(
@@ -210,7 +213,7 @@ class _PackageReader:
 
 
 class _PackageExtents:
-    """The companions of a disk in a package: a VMDK's extents among its files, and nothing else."""
+    """The companions of a disk in a package: only a VMDK's extents among the package's files."""
 
     def __init__(self, package: Package, source: str) -> None:
         self._package = package

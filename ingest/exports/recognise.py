@@ -1,4 +1,4 @@
-"""Telling which hypervisor's export a path is, and opening it."""
+"""Recognises which hypervisor wrote the export at a path, and opens it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _READERS: Final[dict[str, Callable[[Path, ExportBuilder], VmExport | None]]] = {
     ".xml": read_libvirt,
 }
 _DISK_SUFFIXES: Final = (".img", ".bin", ".image")
-"""Of disk images, besides those that promise a format."""
+"""Suffixes of disk images that do not name a format."""
 _NAMES_SHOWN: Final = 10
 
 
@@ -44,15 +44,15 @@ def find_export(
     scratch: Path | None = None,
     progress: ProgressFunction = _no_progress,
 ) -> VmExport | None:
-    """Open the export at a path: a folder, or one of the files that define a VM. None for any other file.
+    """Open the export at a path: a directory, or a file that defines a VM. None for any other file.
 
-    `named` are files that the user named besides, `follow_backing` allows backing files in the export's own
-    folder, `disk_format` is the format of the disks where the user says it, `scratch` is a folder that
-    compressed archives are unpacked into. `progress` counts bytes that are read ahead, for checksums or
-    to unpack. The caller closes the export.
+    `named` are further files of the user, `follow_backing` allows backing files in the export's directory,
+    `disk_format` is the format of the disks if the user gave one, `scratch` is the directory to unpack
+    archives into. Calls `progress` with bytes that are read for checksums or to unpack. The caller closes the
+    export.
 
-    Raises SourceError for what is damaged, incomplete or no export; Refused for what would need a file that
-    nobody named, or is several VMs; ImageDamaged and ImageRefused from the disks.
+    Raises SourceError for a damaged or incomplete export or a directory that is none; Refused for several
+    VMs or a file that the user must name; ImageDamaged and ImageRefused from the disks.
     """
     opened = OpenedFiles()
     try:
@@ -104,7 +104,7 @@ def _is_definition(folder: ExportDirectory, name: str) -> bool:
 def _read_disks(
     path: Path, folder: ExportDirectory, files: Sequence[str], builder: ExportBuilder
 ) -> VmExport:
-    """Nothing but disk images: all of them are one VM's."""
+    """Read a directory that has only disk images, as the disks of one VM."""
     disks = [name for name in files if _is_disk(name)]
     others = [name for name in folder.names() if not name.startswith(".") and name not in disks]
     if not disks or others:

@@ -1,7 +1,7 @@
-"""XML from strangers: no document types, no entities, and limits on everything.
+"""Parses untrusted XML: no document types, no entities, and limits on size, depth and counts.
 
-Expat expands entities and has been talked into reading files and eating memory with them. No export needs
-one, so a document that declares anything is refused before it is parsed.
+Attackers have used entities to make expat read files and exhaust memory. No export needs entities, so a
+document with a declaration is refused before it is parsed.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 from holdfast.base.errors import SourceError
 
 XML_LIMIT: Final = 8 << 20
-"""Bytes of a document."""
+"""Most bytes of a document."""
 _DEPTH_LIMIT: Final = 64
 _ELEMENT_LIMIT: Final = 100_000
 _ATTRIBUTE_LIMIT: Final = 200
-"""Attributes of one element."""
+"""Most attributes of one element."""
 
 _DECLARATION: Final = re.compile(r"\A\s*<\?xml\b[^>]*?\?>")
 _ENCODING: Final = re.compile(r"""\bencoding\s*=\s*["']([A-Za-z0-9._-]*)["']""")
@@ -27,7 +27,7 @@ _MARKUP_DECLARATION: Final = re.compile(r"<!(?!--|\[CDATA\[)")
 
 
 class _LimitedBuilder(TreeBuilder):
-    """Builds a tree that is neither too deep nor too large."""
+    """Builds an element tree. Raises SourceError when it becomes too deep or too large."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class _LimitedBuilder(TreeBuilder):
 
 
 def parse_xml(data: bytes, name: str) -> Element:
-    """The root of a document in UTF-8 or UTF-16. `name` is for messages. Raises SourceError."""
+    """Parse a document in UTF-8 or UTF-16 and return its root. `name` is for messages. Raises SourceError."""
     if len(data) > XML_LIMIT:
         raise SourceError(f"{name} has {len(data)} bytes: too much for a definition ({XML_LIMIT} at most)")
     text = _decode(data, name)
@@ -90,12 +90,12 @@ def _decode(data: bytes, name: str) -> str:
 
 
 def local(element: Element) -> str:
-    """An element's name without its namespace; OVF changed its own between versions."""
+    """An element's name without its namespace, which differs between versions of OVF."""
     return element.tag.rpartition("}")[2]
 
 
 def children(element: Element, *path: str) -> Iterator[Element]:
-    """The descendants at a path of local names."""
+    """All descendants at a path of local names."""
     if not path:
         yield element
         return

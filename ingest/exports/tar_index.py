@@ -1,8 +1,8 @@
-"""The members of a tar archive, by name and place. Nothing is unpacked.
+"""Lists the members of a tar archive with their offsets. Unpacks nothing.
 
-An OVA is a flat ustar or GNU archive of regular files. Everything else that tar can hold (links, devices,
-sparse files, folders, names that are paths, the same name twice) is refused: each has been a way out of
-somebody's target folder.
+An OVA is a flat ustar or GNU archive of regular files. All other members (links, devices, sparse files,
+folders, names that are paths, duplicate names) are refused: attackers have used each of them to write
+outside of a target directory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from holdfast.ingest.exports.names import is_plain
 _MEMBER_LIMIT: Final = 10_000
 _HEADERS_LIMIT: Final = 4 * _MEMBER_LIMIT
 _EXTENSIONS_LIMIT: Final = 4 << 20
-"""Bytes of all extensions: parsing is slower than writing them is."""
+"""Most bytes of all extensions together; parsing them is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,11 @@ class TarMember:
 
 
 def tar_members(file: ImageFile) -> list[TarMember]:
-    """All members in order. Raises ImageDamaged for an archive that is cut off or makes no sense,
-    ImageRefused for one that holds more than plain regular files. Reads headers only."""
+    """All members in order. Reads only headers.
+
+    Raises ImageDamaged for a truncated or malformed archive, ImageRefused for members that are not regular
+    files.
+    """
     members: dict[str, TarMember] = {}
     at = extensions = 0
     extension = Extension()

@@ -1,4 +1,4 @@
-"""Compressed files, unpacked into a temporary file that has no name."""
+"""Unpacks compressed files into unlinked temporary files."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from holdfast.formats.disks.base.image import ImageFile
 
 _READ: Final = 1 << 20
 _WINDOW: Final = 128 << 20
-"""The largest window of a zstd frame, as in the zstd program itself without --long=31."""
+"""Largest window of a zstd frame in bytes; the zstd program has the same limit without --long=31."""
 _PIECE: Final = 1 << 10
 """zstd is fed in pieces: a block of 4 bytes can stand for 128 KiB, so that one piece makes 32 MiB at most."""
 _MEMBERS: Final = 16 << 10
 """gzip is: an empty member has 20 bytes, and what follows each in its piece is copied."""
 _RESERVE: Final = 256 << 20
-"""Bytes that are left free in the scratch folder."""
+"""Bytes that stay free in the scratch directory."""
 _CHECK_ROOM: Final = 64 << 20
 
 
 class UnpackedFile(OpenFile):
-    """A temporary file that was unlinked when it was made; closing it frees its room."""
+    """A temporary file without a name; closing it frees its space."""
 
     def __init__(self, scratch: Path, name: str) -> None:
         try:
@@ -84,7 +84,7 @@ class UnpackedFile(OpenFile):
         self.written += len(data)
 
     def finish(self) -> None:
-        """Write what is left; then the file can be read."""
+        """Write the collected bytes. After that the file can be read."""
         self._write_pending()
         self.size = self.written
         self.status = os.fstat(self._handle)
@@ -103,8 +103,8 @@ def unpack(
 ) -> UnpackedFile:
     """Unpack a whole file (`gz`, `zst`, `lzo`) into `scratch`; progress counts bytes of the packed file.
 
-    Raises Refused without a scratch folder, ImageDamaged for a file that is damaged or cut off, SourceError
-    when there is no room or no `lzop`. The caller closes what is returned.
+    Raises Refused without a scratch directory, ImageDamaged for a damaged or truncated file, SourceError
+    when there is no space or no `lzop` program. The caller closes the file.
     """
     if scratch is None:
         raise Refused(f"{file.name} is compressed, and there is no folder to unpack it into")
@@ -133,7 +133,7 @@ def _gunzip(file: ImageFile, write: Callable[[bytes], None], progress: ProgressF
                     raise ImageDamaged(file.name, f"gzip: {error}", offset=at + start) from error
                 left = stream.unused_data if stream.eof else stream.unconsumed_tail
         at += len(data)
-    # What fits into no more than the last buffer may still be inside.
+    # The decompressor may still hold up to one buffer of output.
     while not stream.eof and (rest := _flushed(file, stream, at)):
         write(rest)
     if not stream.eof:
@@ -168,7 +168,7 @@ def _unzstd(file: ImageFile, write: Callable[[bytes], None], progress: ProgressF
 
 
 def _unlzo(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFunction) -> None:
-    """Through `lzop`, the only program that knows its file format; it is given bytes and no path."""
+    """Unpack by `lzop`, the only program for its file format. It gets the bytes by a pipe and no path."""
     with tempfile.TemporaryFile() as errors:
         try:
             process = subprocess.Popen(
@@ -206,9 +206,9 @@ def _unlzo(file: ImageFile, write: Callable[[bytes], None], progress: ProgressFu
 
 
 def _feed(file: ImageFile, pipe: IO[bytes], progress: ProgressFunction, trouble: list[SourceError]) -> None:
-    """Runs in a thread of its own, for lzop reads and writes at once; what went wrong is put in `trouble`."""
+    """Feed lzop in a thread, because it reads and writes at the same time; append errors to `trouble`."""
     try:
-        # A reader that ended early has its reasons, and its exit status says so.
+        # If lzop ended early, its exit status tells why.
         with suppress(BrokenPipeError), pipe:
             for data in _pieces(file, progress):
                 pipe.write(data)

@@ -1,4 +1,4 @@
-"""VirtualBox: a folder with a `.vbox` and its hard disks."""
+"""VirtualBox: reads a directory with a `.vbox` file and its hard disks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FORMATS: Final = {"VDI": "vdi", "VMDK": "vmdk", "VHD": "vhd", "VHDX": "vhdx", "
 
 @dataclass(frozen=True, slots=True)
 class VirtualBoxDisk:
-    """A registered disk. `is_delta`: it holds only what differs from another one."""
+    """A registered disk. `is_delta`: it is a differencing disk."""
 
     location: str
     format: str
@@ -30,7 +30,7 @@ class VirtualBoxDisk:
 
 @dataclass(frozen=True, slots=True)
 class VirtualBoxMachine:
-    """`disks` are those attached, each with its place (`SATA 0:0`)."""
+    """A parsed `.vbox` file. `disks` are the attached disks, each with its address (`SATA 0:0`)."""
 
     name: str
     uuid: str
@@ -38,7 +38,7 @@ class VirtualBoxMachine:
 
 
 def parse_vbox(data: bytes, name: str) -> VirtualBoxMachine:
-    """Raises SourceError for what is no machine, or attaches disks that it does not register."""
+    """Parse a `.vbox` file. Raises SourceError if it is malformed or attaches an unregistered disk."""
     root = parse_xml(data, name)
     machine = next(children(root, "Machine"), None)
     if local(root) != "VirtualBox" or machine is None:
@@ -55,7 +55,7 @@ def parse_vbox(data: bytes, name: str) -> VirtualBoxMachine:
 
 
 def _registered(machine: Element) -> Iterator[tuple[str, VirtualBoxDisk]]:
-    """All registered disks by UUID; a disk inside another one is its delta."""
+    """(UUID, disk) of all registered disks; a disk element inside another one is a differencing disk."""
     todo = [(disk, False) for disk in children(machine, "MediaRegistry", "HardDisks", "HardDisk")]
     while todo:
         disk, is_delta = todo.pop()
@@ -73,7 +73,7 @@ def _registered(machine: Element) -> Iterator[tuple[str, VirtualBoxDisk]]:
 
 
 def _attached(machine: Element) -> Iterator[tuple[str, str]]:
-    """(bus, UUID) of attached disks. Controllers stood under the machine until 7.0, then in its hardware."""
+    """(bus, UUID) of attached disks. Controllers are under `Machine`, or since 7.0 under `Hardware`."""
     controllers = [*children(machine, "StorageControllers", "StorageController")]
     controllers += children(machine, "Hardware", "StorageControllers", "StorageController")
     for controller in controllers:
@@ -85,7 +85,7 @@ def _attached(machine: Element) -> Iterator[tuple[str, str]]:
 
 
 def read_vbox(path: Path, builder: ExportBuilder) -> VmExport:
-    """Raises SourceError, ImageRefused."""
+    """Read a machine and its disks. Raises SourceError, ImageRefused."""
     folder = ExportDirectory(path.parent, builder.opened)
     file = builder.open_definition(path)
     data = read_small(file, XML_LIMIT, "a machine")

@@ -1,8 +1,8 @@
-"""Reading the disks of a VMA archive in place.
+"""Reads the disks of a VMA archive without unpacking it.
 
-Clusters stand in the order in which the guest was read and written, so reading at an offset needs an index: 8
-bytes a cluster (128 MiB for a disk of 1 TiB), twice that while it is built. It is made by hopping from extent
-header to extent header, and its size follows from what is really there, never from what a header claims.
+Clusters are in the order in which the guest's disks were read and written, so reading at an offset needs an
+index: 8 bytes per cluster (128 MiB for a disk of 1 TiB), twice that while it is built. It is built from the
+extent headers, and its size follows from the extents that exist and not from the sizes in the header.
 """
 
 from __future__ import annotations
@@ -28,17 +28,20 @@ from holdfast.ingest.exports.vma_format import (
 
 _ALL: Final = 0xFFFF
 _STORED: Final = bytes(mask.bit_count() for mask in range(1 << 16))
-"""Blocks of a mask."""
+"""Number of stored blocks by mask."""
 _MASK_BITS: Final = 16
 _UNIT: Final = 512
-"""Everything in an archive begins at a multiple of this."""
+"""Bytes; all parts of an archive start at multiples of it."""
 VMSTATE: Final = "vmstate"
-"""The device that holds the VM's memory; it is written as a stream, and its size is a guess."""
+"""The device that holds the VM's memory: a stream, whose size in the header is only an estimate."""
 
 
 class VmaArchive:
-    """The index of an archive: for each device but `vmstate` one word a cluster, its place in the file in
-    units of 512 bytes above its mask of stored blocks."""
+    """The index of an archive. Raises ImageDamaged.
+
+    It has one word per cluster of each device but `vmstate`: the file offset in units of 512 bytes, shifted
+    by 16 bits, and the mask of stored blocks.
+    """
 
     def __init__(self, file: ImageFile) -> None:
         self.file = file
@@ -52,7 +55,7 @@ class VmaArchive:
         return VmaImage(self.file, device, self._index[device.id])
 
     def _walk(self) -> tuple[array[int], array[int]]:
-        """The places of all extents, and the fields of their clusters one after the other."""
+        """File offsets of all extents, and the concatenated cluster fields of their headers."""
         places, fields = array("Q"), array("Q")
         limit = sum(device.clusters for device in self.header.devices)
         at = self.header.size
@@ -155,7 +158,7 @@ class VmaImage:
             yield ImageExtent(start, end - start, kind)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        """Runs of blocks that follow one another in the disk and in the file are read at once."""
+        """Read a range of the disk. One read fetches all blocks that are adjacent in disk and file."""
         end = offset + len(buffer)
         start, place = (
             offset,
@@ -169,7 +172,7 @@ class VmaImage:
         self._fill(buffer[start - offset :], place)
 
     def _blocks(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
-        """(disk offset, file offset or -1 for zeros) of the pieces of [offset, end), in order."""
+        """(disk offset, file offset or -1 for zeros) of the blocks of [offset, end), in order."""
         for number in range(offset // CLUSTER, -(-end // CLUSTER)):
             word = self._table[number]
             mask, place = word & _ALL, (word >> _MASK_BITS) * _UNIT

@@ -1,5 +1,5 @@
-"""Where the bytes of a Proxmox VMA archive are (version 1; vma_spec.txt of pve-qemu). All big endian, but
-for the lengths of blobs.
+"""Byte layout of Proxmox VMA archives, version 1 (vma_spec.txt of pve-qemu). Big endian, except the lengths
+of blobs.
 
 Header:
 
@@ -43,25 +43,25 @@ BLOCK: Final = 4096
 CLUSTER: Final = 16 * BLOCK
 EXTENT_HEADER: Final = 512
 CLUSTERS: Final = 59
-"""Clusters of one extent."""
+"""Most clusters of one extent."""
 MAGIC: Final = b"VMA\0"
 EXTENT_MAGIC: Final = b"VMAE"
 
 _FIXED: Final = 12288
 _HEADER_LIMIT: Final = 64 << 20
-"""The blob buffer holds 512 blobs of 64 KiB at most; its writer makes no header above 512 KiB."""
+"""Most bytes of a header: 512 blobs of 64 KiB and tables. Proxmox writes headers of at most 512 KiB."""
 _HEAD: Final = struct.Struct(">4sI16sQ16sIII")
 _EXTENT_HEAD: Final = struct.Struct(">4sHH16s16s")
 _DEVICE: Final = struct.Struct(">I4xQ16x")
 _TABLE: Final = struct.Struct(">256I")
 _TIME_LIMIT: Final = 1 << 33
 _DEVICE_LIMIT: Final = CLUSTER << 32
-"""Bytes of a device: cluster numbers have 32 bits."""
+"""Most bytes of a device: cluster numbers have 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
 class VmaDevice:
-    """A device by its number in the extents. `size` in bytes."""
+    """A device; `id` is its number in the extents, `size` in bytes."""
 
     id: int
     name: str
@@ -84,7 +84,7 @@ class VmaHeader:
 
 
 def read_header(file: ImageFile) -> VmaHeader:
-    """Raises ImageDamaged."""
+    """Read and check the header. Raises ImageDamaged."""
     head = read_exactly(file, 0, _FIXED, "the header")
     magic, version, uuid, time, digest, blobs_start, blobs_size, size = _HEAD.unpack_from(head)
     if magic != MAGIC:
@@ -134,7 +134,7 @@ def _string(file: ImageFile, blobs: memoryview, pointer: int) -> str:
 
 
 def extent_clusters(header: bytes, uuid: bytes, name: str, at: int) -> tuple[int, bytes]:
-    """(blocks that follow, the 59 cluster fields) of the extent header at `at`. Raises ImageDamaged."""
+    """(number of blocks, the 59 cluster fields) of the extent header at offset `at`. Raises ImageDamaged."""
     magic, reserved, blocks, its_uuid, digest = _EXTENT_HEAD.unpack_from(header)
     if magic != EXTENT_MAGIC or reserved:
         raise ImageDamaged(name, "no extent begins where one should", offset=at)

@@ -1,4 +1,4 @@
-"""VMware: a folder with a `.vmx`, as it lies on a datastore or on a workstation's disk."""
+"""VMware: reads a VM's directory with a `.vmx` file, from a datastore or a workstation's disk."""
 
 from __future__ import annotations
 
@@ -31,20 +31,22 @@ _ENCODINGS: Final = {
     "euc-kr": "euc_kr",
 }
 _COMPANIONS: Final = (".nvram", ".vmsd", ".vmxf")
-"""Further files of a VM's definition, named like the `.vmx`."""
+"""Suffixes of further definition files, which have the stem of the `.vmx` file."""
 
 
 @dataclass(frozen=True, slots=True)
 class VmxDisk:
-    """A disk by its place (`scsi0:0`) and the file name that the configuration gives."""
+    """A disk's address in the VM (`scsi0:0`) and its file name in the configuration."""
 
     bus: str
     location: str
 
 
 def parse_vmx(data: bytes, name: str) -> dict[str, str]:
-    """Values by lower-case key. Raises SourceError for a key that stands there twice with different values,
-    or an unknown encoding; lines that are no settings are skipped, as VMware does."""
+    """Values by lower-case key. Ignores lines that are not settings, as VMware does.
+
+    Raises SourceError for a key with two different values or an unknown encoding.
+    """
     said = re.search(rb'^[ \t]*\.encoding[ \t]*=[ \t]*"([^"\n]*)"', data, re.MULTILINE)
     label = said[1].decode("ascii", "replace").lower() if said else "utf-8"
     if label not in _ENCODINGS:
@@ -60,7 +62,7 @@ def parse_vmx(data: bytes, name: str) -> dict[str, str]:
 
 
 def vmx_disks(settings: Mapping[str, str]) -> list[VmxDisk]:
-    """The disks that are attached; CD-ROM drives and absent devices are none."""
+    """The attached disks, without CD-ROM drives and absent devices."""
     disks = []
     for key, location in settings.items():
         match = _FILE_KEY.fullmatch(key)
@@ -75,7 +77,7 @@ def vmx_disks(settings: Mapping[str, str]) -> list[VmxDisk]:
 
 
 def read_vmx(path: Path, builder: ExportBuilder) -> VmExport:
-    """Raises Refused for encrypted VMs and for disks that are a snapshot's delta."""
+    """Read a VM and its disks. Raises SourceError, or ImageRefused for encryption or snapshots."""
     folder = ExportDirectory(path.parent, builder.opened)
     file = builder.open_definition(path)
     data = read_small(file, VMX_LIMIT, "a VM's configuration")

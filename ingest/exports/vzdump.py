@@ -1,4 +1,4 @@
-"""Proxmox backups: `vzdump-qemu-VMID-TIME.vma`, plain or compressed."""
+"""Proxmox: reads backups `vzdump-qemu-VMID-TIME.vma`, plain or compressed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONFIG: Final = "qemu-server.conf"
 
 @dataclass(frozen=True, slots=True)
 class VmConfig:
-    """What `qemu-server.conf` says: `drives` are disks, as the keys they have there."""
+    """A parsed `qemu-server.conf`. `drives` are the keys of its disks, such as `scsi0`."""
 
     name: str
     uuid: str
@@ -33,7 +33,7 @@ def is_vzdump(name: str) -> bool:
 
 
 def parse_config(data: bytes) -> VmConfig:
-    """The VM's own section; sections of snapshots, which follow it, do not count."""
+    """Parse the VM's own section; ignore the sections of snapshots that follow it."""
     name = uuid = ""
     drives = []
     for line in data.decode(errors="replace").splitlines():
@@ -51,7 +51,7 @@ def parse_config(data: bytes) -> VmConfig:
 
 
 def read_vzdump(path: Path, builder: ExportBuilder) -> VmExport:
-    """Raises SourceError for a damaged or unfinished archive, Refused for a packed one without scratch."""
+    """Read an archive. Raises SourceError for damage, Refused for a compressed one without scratch."""
     match = _NAME.fullmatch(path.name)
     assert match
     packed = builder.open_definition(path)

@@ -1,1 +1,1 @@
-"""Holding a guest still while its disks are opened: hooks and QEMU's guest agent."""
+"""Freezes a guest while its disks are opened: hook commands and QEMU's guest agent."""

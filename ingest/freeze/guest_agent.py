@@ -1,8 +1,8 @@
-"""Freezing a guest's file systems through the QEMU guest agent.
+"""Freezes a guest's file systems through the QEMU guest agent.
 
-The agent speaks JSON, a line a message, over the UNIX socket of a virtio-serial channel, and one client at
-a time may talk to it. Source: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html. It runs in the guest
-and is not trusted: replies are limited in size and time, and their words are escaped.
+The agent exchanges lines of JSON over the UNIX socket of a virtio-serial channel, with one client at a time.
+Source: https://www.qemu.org/docs/master/interop/qemu-ga-ref.html. It runs in the guest and is not trusted:
+replies are limited in size and time, and their text is escaped.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from holdfast.ingest.freeze.hooks import FreezeResult, uninterrupted
 from holdfast.repo.snapshots.snapshot import Consistency
 
 _SENTINEL = b"\xff"
-"""Never part of JSON in UTF-8: ends whatever stands half-written in the channel, either way."""
+"""Never part of JSON in UTF-8: separates messages from incomplete earlier ones, in both directions."""
 _LINE_LIMIT = 64 << 10
 _STALE_LIMIT = 1 << 20
-"""Bytes of others' late replies that are skipped before the agent is given up."""
+"""Most bytes of late replies to other clients that are skipped before synchronising fails."""
 _WORDS_LIMIT = 300
 _ATTEMPTS = 3
-"""To thaw, each with a connection of its own."""
+"""Attempts to thaw, each with a new connection."""
 
 
 class AgentError(SourceError):
-    """The agent refused a command, or cannot be understood."""
+    """The agent refused a command, did not reply in time, or sent a malformed reply."""
 
 
 class Agent:
-    """A connection to a guest agent, in step with it. A context manager. `limit`: seconds a command."""
+    """A synchronised connection to a guest agent. A context manager. `limit`: seconds for each command."""
 
     def __init__(self, path: str, *, limit: float) -> None:
         """Connect and synchronise. Raises AgentError."""
@@ -80,7 +80,7 @@ class Agent:
             raise AgentError(f"cannot reach the guest agent at {self._path}: {reason}") from error
 
     def _synchronise(self) -> None:
-        """Skip what is left of earlier talks: only the reply with our number ends it."""
+        """Skip replies to earlier clients until the reply with our random number arrives."""
         number = secrets.randbelow(1 << 52)  # exact in every JSON reader
         deadline = time.monotonic() + self._limit
         request = {"execute": "guest-sync-delimited", "arguments": {"id": number}}
@@ -93,10 +93,12 @@ class Agent:
             try:
                 reply = self._parse(line)
             except AgentError:
-                continue  # another talk's, cut off
+                continue  # a truncated reply to an earlier client
             if isinstance(reply, dict) and reply.get("return") == number:
                 return
-        raise AgentError(f"{self._path}: the guest agent does not come to the point")
+        raise AgentError(
+            f"{self._path}: the guest agent sent no reply to guest-sync-delimited within {_STALE_LIMIT} bytes"
+        )
 
     def _send(self, data: bytes, deadline: float) -> None:
         try:
@@ -106,12 +108,12 @@ class Agent:
             raise self._broken(error) from error
 
     def _until(self, mark: bytes, deadline: float, *, limit: int = _LINE_LIMIT) -> bytes:
-        """What comes before the mark, which is taken too."""
+        """The bytes before the mark; removes both from the input. Raises AgentError."""
         searched = 0
         while (at := self._rest.find(mark, searched)) < 0:
             searched = len(self._rest)
             if searched > limit:
-                raise AgentError(f"{self._path}: the guest agent's answer does not end")
+                raise AgentError(f"{self._path}: the guest agent's answer is longer than {limit} bytes")
             try:
                 self._socket.settimeout(max(0.001, deadline - time.monotonic()))
                 data = self._socket.recv(_LINE_LIMIT)
@@ -139,11 +141,11 @@ class Agent:
 
 
 class AgentFreeze:
-    """A guest frozen by its agent: a Freeze.
+    """Freezes a guest through its agent; implements Freeze.
 
-    The agent runs the guest's own hooks before it freezes (databases flush there), so what is read meanwhile
-    is application-consistent. A guest may thaw by itself (Windows does after ten seconds): it is asked
-    before it is thawed.
+    The agent runs the guest's own hooks before it freezes (databases flush there), so the disks are
+    application-consistent. A guest may thaw by itself (Windows does after ten seconds), so `end` asks for
+    its state before it thaws.
     """
 
     def __init__(self, path: str, *, limit: float = 30.0, freeze_limit: float = 120.0) -> None:
@@ -155,7 +157,7 @@ class AgentFreeze:
         self._agent: Agent | None = None
 
     def start(self) -> None:
-        """Freeze. A guest that somebody else froze is left alone. Raises StreamFailed, the guest thawed."""
+        """Freeze, unless the guest is frozen already. Raises StreamFailed, after thawing the guest again."""
         try:
             agent = Agent(self._path, limit=self._limit)
         except AgentError as error:
@@ -174,7 +176,7 @@ class AgentFreeze:
             if type(count) is not int or count < 0:
                 raise AgentError(f"{self._path}: the guest agent froze {_words(count)} file systems")
         except BaseException as error:
-            self._hang_up()  # a late answer would be taken for the next command's
+            self._hang_up()  # else a late reply would be taken for that to the next command
             left = uninterrupted(self._thaw)
             self._hang_up()
             if isinstance(error, AgentError):
@@ -204,7 +206,7 @@ class AgentFreeze:
         return FreezeResult(Consistency.APPLICATION, f"{some} frozen by the guest agent, thawed after")
 
     def _ask_and_thaw(self, doubts: list[str]) -> str:
-        """As `_thaw`; `doubts` get what speaks against the guest having been frozen up to now."""
+        """As `_thaw`; appends reasons to doubt that the guest was frozen until now to `doubts`."""
         try:
             if self._reach().call("guest-fsfreeze-status") != "frozen":
                 doubts.append(f"{self._path}: the guest thawed by itself while it was read")
@@ -217,7 +219,7 @@ class AgentFreeze:
         return self._thaw()
 
     def _thaw(self) -> str:
-        """Thaw, with another connection if this one is broken. What went wrong in the end, "" for nothing."""
+        """Thaw, by a new connection if this one is broken. Returns the last error, "" for success."""
         fault = ""
         for _ in range(_ATTEMPTS):
             try:

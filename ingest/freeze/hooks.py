@@ -1,4 +1,4 @@
-"""Holding a source still while it is read: commands before and after, and what their success is worth."""
+"""Freezes a source while it is read, by commands before and after, and grades the resulting consistency."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ _BREATH = 5.0
 
 @dataclass(frozen=True, slots=True)
 class FreezeResult:
-    """How still a source was held: the consistency this gives it (None: nobody claims to have held it), why,
-    and sentences for the user."""
+    """Result of a freeze: the consistency that it gives (None: it claims none), the evidence and warnings."""
 
     grade: Consistency | None
     evidence: str
@@ -32,20 +31,20 @@ class FreezeResult:
 
 
 class Freeze(Protocol):
-    """One way to hold a source still."""
+    """A way to freeze a source."""
 
     def start(self) -> None:
-        """Freeze. Raises StreamFailed, with everything let go again, when that fails."""
+        """Freeze. When that fails, thaws everything again and raises StreamFailed."""
         ...
 
     def end(self) -> FreezeResult:
-        """Let go. Does its utmost before anything is raised, KeyboardInterrupt included."""
+        """Thaw. Completes all attempts before it raises anything, KeyboardInterrupt included."""
         ...
 
 
 @dataclass(slots=True)
 class Frozen:
-    """The freezes of one backup, and what became of them: complete after `thaw`."""
+    """The freezes of one backup and their results, which are complete after `thaw`."""
 
     ended: list[FreezeResult] = field(default_factory=list)
     _started: ExitStack = field(default_factory=ExitStack)
@@ -55,12 +54,12 @@ class Frozen:
         self._started.callback(lambda: self.ended.append(freeze.end()))
 
     def thaw(self) -> None:
-        """End what was started, last things first; again, it does nothing."""
+        """End all started freezes, in reverse order. A second call does nothing."""
         self._started.close()
 
     @property
     def grade(self) -> Consistency:
-        """The worst of those claimed, CRASH without any."""
+        """The worst consistency that a freeze claims; CRASH if none claims any."""
         claimed = (end.grade for end in self.ended if end.grade is not None)
         return max(claimed, key=list(Consistency).index, default=Consistency.CRASH)
 
@@ -75,10 +74,10 @@ class Frozen:
 
 @contextmanager
 def frozen(freezes: Sequence[Freeze]) -> Iterator[Frozen]:
-    """Start the freezes in order, and end all that were started at the end of the block, whatever happens.
+    """Start the freezes in order; end all started ones when the block ends or raises.
 
-    Raises what a `start` raises. What the block raises comes through after all were ended, with their
-    warnings as notes (`__notes__`): something may still be frozen.
+    Raises what `start` and the block raise, after all freezes ended, with their warnings as notes
+    (`__notes__`): something may still be frozen.
     """
     held = Frozen()
     try:
@@ -98,10 +97,10 @@ def frozen(freezes: Sequence[Freeze]) -> Iterator[Frozen]:
 
 
 class CommandHooks:
-    """A command before and one after, either may be "". Run without a shell, with nothing to read.
+    """Runs a command before and one after; either may be "". They have no shell and an empty input.
 
-    They stand in process groups of their own: a Ctrl-C at the terminal must not kill the command that
-    thaws. Their output is kept for messages. `limit` is in seconds, for each.
+    Each command has its own process group, because a Ctrl-C at the terminal must not kill the command that
+    thaws. Their output is kept for messages. `limit` is in seconds, for each command.
     """
 
     def __init__(self, before: str, after: str, *, limit: float = 300.0) -> None:
@@ -111,7 +110,7 @@ class CommandHooks:
         self._limit = limit
 
     def start(self) -> None:
-        """`after` runs too when `before` was started and failed: half a freeze may need a thaw."""
+        """Run `before`. If it fails, run `after` too, as it may have frozen something; raise StreamFailed."""
         if not self._before:
             return
         try:
@@ -146,7 +145,7 @@ class CommandHooks:
         return FreezeResult(Consistency.FILESYSTEM, f"frozen by {name}{thawed}")
 
     def _run_after(self) -> str:
-        """What went wrong, "" for nothing. An interrupt waits until the command is done, or out of time."""
+        """Run `after`. Returns the error, "" for success. Delays an interrupt until the command has ended."""
         if not self._after:
             return ""
         try:
@@ -158,7 +157,7 @@ class CommandHooks:
 
 
 def uninterrupted(action: Callable[[], str]) -> str:
-    """The action's result; begun again after a KeyboardInterrupt, which is raised when it is done."""
+    """Run the action, again after each KeyboardInterrupt; raise that interrupt after it has completed."""
     interrupt: KeyboardInterrupt | None = None
     while True:
         try:
@@ -191,7 +190,7 @@ def _launch(argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
 
 
 def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[bytes], limit: float) -> str:
-    """Wait for a command and say what went wrong, "" for nothing. May be called again."""
+    """Wait for a command. Returns the error, "" for success. May be called again."""
     try:
         code = process.wait(limit)
     except subprocess.TimeoutExpired:
@@ -203,8 +202,11 @@ def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[b
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the command and what it started, as far as that can be done: what sudo runs takes no signals of
-    ours, and what hangs in the kernel takes none at all. The thaw must not wait for either."""
+    """Signal the command and its children to end, and wait a few seconds.
+
+    Children of sudo do not accept our signals, and processes that hang in the kernel accept none; the thaw
+    must not wait for them.
+    """
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)

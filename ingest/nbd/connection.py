@@ -1,11 +1,11 @@
 """A connection to an export of an NBD server, with many reads in flight.
 
-One thread at a time. Requests go out when they are submitted; replies are taken in, in whatever order
-they come, while somebody waits for one. What arrives goes straight into the buffer of its request; a
-request that has none yet (a read ahead of its reader) is given one.
+One thread at a time. `submit` sends a request at once; `wait` receives replies in any order until its request
+is answered. Received bytes go directly into the buffer of their request; a request without one (a read-ahead)
+gets one.
 
-The server is not trusted: a reply to no request, outside of its request, twice or not at all, too
-many of them or too long is StreamFailed, before anything is allocated or written for it.
+The server is not trusted. A reply to no request or outside of its request, a repeated, missing or too long
+reply, or too many replies raise StreamFailed before memory is allocated or written for them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ from holdfast.ingest.nbd.uri import NbdAddress, Wire
 _SINK = 64 << 10
 _ZEROS = bytes(64 << 10)
 _IN_FLIGHT = 64
-"""Requests that may be unanswered: a server must not have to wait for us to listen while we still ask."""
+"""Most unanswered requests: a server must not block on sending replies while we still send requests."""
 _LEAST_PIECE = 512
-"""Bytes: replies in smaller pieces, on the average, are no server's way to read a disk."""
+"""Least mean bytes of the chunks of a reply; no server sends smaller ones."""
 
 
 @dataclass(slots=True, eq=False)
 class PendingRead:
-    """A read in flight. `error` is the protocol's number, 0 for success; `target` is complete when `done`."""
+    """A submitted read. `error` is the protocol's number, 0 for success; `target` is complete when `done`."""
 
     offset: int
     length: int
@@ -69,7 +69,7 @@ class PendingRead:
 
 @dataclass(slots=True, eq=False)
 class _PendingStatus:
-    """A block status request in flight. `found` is the reply's payload, by context."""
+    """A submitted block status request. `found` has the payloads of its replies by context ID."""
 
     length: int
     done: bool = False
@@ -79,7 +79,7 @@ class _PendingStatus:
 
 
 class _ReplyChunk(NamedTuple):
-    """Of one chunk of a structured reply; `length` bytes follow."""
+    """The header of one chunk of a structured reply; `length` bytes follow."""
 
     last: bool
     kind: int
@@ -88,10 +88,10 @@ class _ReplyChunk(NamedTuple):
 
 
 class NbdConnection:
-    """An open export. `export` tells its size and what the server can do."""
+    """A connection to an open export. `export` has its size and the server's capabilities."""
 
     def __init__(self, address: NbdAddress, *, bitmap: str = "", timeout: float = 60.0) -> None:
-        """Connect and agree. Raises SourceError, StreamFailed when the server breaks the protocol."""
+        """Connect and negotiate. Raises SourceError, or StreamFailed when the server breaks the protocol."""
         self._wire = Wire(address, timeout)
         self._pending: dict[int, PendingRead | _PendingStatus] = {}
         self._cookie = 0
@@ -105,22 +105,22 @@ class NbdConnection:
 
     @property
     def received(self) -> int:
-        """Bytes that came from the server so far."""
+        """Bytes received from the server so far."""
         return self._wire.received
 
     def close(self) -> None:
-        """Say goodbye, to nobody if need be."""
+        """Send a disconnect request, if the server still listens, and close the socket."""
         with suppress(StreamFailed):
             self._send(NbdCommand.DISCONNECT, 0, 0)
         self._wire.close()
 
     @property
     def has_room(self) -> bool:
-        """Whether a request can go out without an answer coming in first."""
+        """Whether `submit` can send a request without waiting for a reply."""
         return len(self._pending) < _IN_FLIGHT
 
     def submit(self, offset: int, length: int, target: memoryview | None = None) -> PendingRead:
-        """Ask for a part of the export: a multiple of its minimum, inside it, at most its maximum long."""
+        """Request a range of the export: multiples of its minimum, inside it, at most its maximum long."""
         while not self.has_room:
             self._take_reply()
         read = PendingRead(offset, length, target)
@@ -128,27 +128,27 @@ class NbdConnection:
         return read
 
     def attach(self, read: PendingRead, target: memoryview) -> None:
-        """Have a read that was submitted without a buffer end up in this one."""
+        """Set the buffer of a read that was submitted without one; copies what it has received."""
         if read.target is not None:
             target[:] = read.target
         read.target = target
 
     def abandon(self, read: PendingRead) -> None:
-        """Nobody will wait for it; what arrives is thrown away."""
+        """Discard the read: its bytes are dropped when they arrive."""
         read.wanted = False
         read.target = None
 
     def wait(self, request: PendingRead | _PendingStatus) -> None:
-        """Take in replies until this request is answered."""
+        """Receive replies until this request is answered. Raises StreamFailed."""
         while not request.done:
             self._take_reply()
         if request.error == SHUTDOWN_ERROR:
             raise self._wire.failed("the server is shutting down")
         if request.error == OVERFLOW_ERROR:
-            self._read_flags = 0  # it was too long to come in one piece; whoever asks again gets several
+            self._read_flags = 0  # too long for one chunk; the next requests allow several
 
     def block_status(self, start: int, end: int, context: int) -> Iterator[tuple[int, int, int]]:
-        """(start, end, flags) of the runs of [start, end), in order, as the context sees them."""
+        """(start, end, flags) of the extents of [start, end) in a metadata context, in order."""
         at = start
         while at < end:
             status = _PendingStatus(min(STATUS_STEP, end - at))
@@ -252,7 +252,7 @@ class NbdConnection:
         status.found[context] = self._wire.receive(head.length - U32.size)
 
     def _place(self, read: PendingRead, offset: int, length: int) -> memoryview | None:
-        """Where a piece of a read belongs, entered as received; None when nobody wants it."""
+        """The part of a read's buffer for a received range, which is recorded; None for abandoned reads."""
         at = offset - read.offset
         read.covered += length
         most_pieces = read.length // _LEAST_PIECE + 16

@@ -1,4 +1,4 @@
-"""The NBD handshake: from a fresh connection to an export that can be read."""
+"""The NBD handshake: negotiates options on a new connection and opens an export."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from holdfast.ingest.nbd.protocol import (
 from holdfast.ingest.nbd.uri import Wire
 
 _SHOWN = 20
-"""Names of exports or bitmaps that an error lists."""
+"""Most names of exports or bitmaps that an error lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class NbdExport:
-    """What was agreed on. Bytes; requests are multiples of `minimum`, at most `maximum` long.
+    """The negotiated properties of an export, in bytes. Requests are multiples of `minimum`, up to `maximum`.
 
     `allocation` and `dirty` are the IDs of the contexts `base:allocation` and `qemu:dirty-bitmap:NAME`, None
-    where the server does not have it. `reads_whole`: READ_WHOLE may be asked for.
+    where the server lacks them. `reads_whole`: requests may have the flag READ_WHOLE.
     """
 
     size: int
@@ -70,7 +70,7 @@ class _OptionRefused(Exception):
 
 
 def negotiate(wire: Wire, export: str, bitmap: str) -> NbdExport:
-    """Agree on structured replies, block status, the dirty bitmap when `bitmap` names one, and the export.
+    """Negotiate structured replies, block status and the dirty bitmap `bitmap` (unless ""); open the export.
 
     Raises SourceError when the server has no such export or bitmap, StreamFailed when it breaks the protocol.
     """
@@ -133,7 +133,7 @@ def _string(value: str) -> bytes:
 
 
 def _set_contexts(wire: Wire, export: str, bitmap: str) -> dict[str, int]:
-    """The IDs of the contexts that the server has, of those we want."""
+    """IDs by name of those metadata contexts that we need and the server has."""
     wanted = [BASE_ALLOCATION] + ([DIRTY_BITMAP + bitmap] if bitmap else [])
     try:
         found = _contexts(wire, Option.SET_META_CONTEXT, export, wanted)
@@ -155,7 +155,7 @@ def _contexts(wire: Wire, option: Option, export: str, queries: list[str]) -> di
 
 
 def _no_bitmap(wire: Wire, export: str, bitmap: str, *, structured: bool) -> str:
-    """Why there is no dirty bitmap, and which there are."""
+    """The reason why there is no such dirty bitmap, and the names of those that exist."""
     if not structured:
         return f"no dirty bitmap {bitmap!r}: the server knows no structured replies"
     try:
@@ -169,7 +169,7 @@ def _no_bitmap(wire: Wire, export: str, bitmap: str, *, structured: bool) -> str
 
 
 def _go(wire: Wire, export: str) -> tuple[int, int, int, int]:
-    """(size, flags, shortest, longest request) of the export, which is then open."""
+    """Open the export. Returns (size, flags, minimum, maximum request length)."""
     request = _string(export) + U16.pack(1) + U16.pack(NbdInfo.BLOCK_SIZE)
     size = None
     flags = 0
@@ -204,7 +204,7 @@ def _block_sizes(wire: Wire, body: bytes) -> tuple[int, int]:
 
 
 def _others(wire: Wire, refused: _OptionRefused) -> str:
-    """The exports there are, when ours is not."""
+    """The names of the server's exports, for an error about an unknown one."""
     if refused.kind != OptionReply.ERR_UNKNOWN:
         return ""
     names: list[str] = []

@@ -1,4 +1,4 @@
-"""The NBD protocol's numbers, structs and our limits. No I/O.
+"""Numbers and structs of the NBD protocol, and our limits. No I/O.
 
 Source: https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md (fixed newstyle, structured
 replies, metadata contexts) and docs/interop/nbd.txt of QEMU (`qemu:dirty-bitmap:`). Everything on the wire
@@ -32,7 +32,7 @@ OPTION_REPLY: Final = Struct(">QIII")
 INFO_EXPORT: Final = Struct(">HQH")
 """NbdInfo.EXPORT, size of the export in bytes, flags, of which CAN_READ_WHOLE matters here."""
 CAN_READ_WHOLE: Final = 1 << 7
-"""The server knows READ_WHOLE, NBD_CMD_FLAG_DF."""
+"""The server supports READ_WHOLE (NBD_CMD_FLAG_DF)."""
 INFO_BLOCK_SIZE: Final = Struct(">HIII")
 """NbdInfo.BLOCK_SIZE, minimum, preferred and maximum length of a request in bytes."""
 U16: Final = Struct(">H")
@@ -153,27 +153,27 @@ _ERRORS: Final = {
 
 
 def error_text(number: int) -> str:
-    """What an error number of the protocol (those of Linux, a few of them) means."""
+    """The text of a protocol error number (some of Linux's error numbers)."""
     return os.strerror(_ERRORS[number]) if number in _ERRORS else f"error {number}"
 
 
 # ---- limits -------------------------------------------------------------------------------------------
 
 SIZE_LIMIT: Final = 1 << 50
-"""Bytes of an export: no disk is that large, and asking for the status of more would never end."""
+"""Most bytes of an export: no disk is larger, and querying the status of more would take too long."""
 STRING_LIMIT: Final = 4096
-"""Bytes of a name or message, by the protocol."""
+"""Most bytes of a name or message in the protocol."""
 OPTION_DATA_LIMIT: Final = 64 << 10
-"""Bytes of one reply to an option: two strings and some numbers at most."""
+"""Most bytes of one reply to an option: at most two strings and some numbers."""
 OPTION_REPLIES_LIMIT: Final = 10_000
-"""Replies to one option."""
+"""Most replies to one option."""
 REQUEST_LIMIT: Final = 32 << 20
-"""Bytes of one read: what every server accepts, and no server is asked for more."""
+"""Most bytes of one read that every server accepts."""
 MINIMUM_LIMIT: Final = 64 << 10
-"""Bytes: no server may want larger blocks, by the protocol."""
+"""Largest minimum block size in bytes that the protocol allows."""
 STATUS_DATA_LIMIT: Final = 4 + (8 << 20)
-"""Bytes of one block status reply: QEMU sends up to 1 MiB, nbdkit up to 8 MiB."""
+"""Most bytes of one block status reply: QEMU sends up to 1 MiB, nbdkit up to 8 MiB."""
 STATUS_STEP: Final = 1 << 30
-"""Bytes of the export that one block status request asks about; less than 4 GiB, a multiple of all blocks."""
+"""Most bytes of the export in one block status request; below 4 GiB, a multiple of all block sizes."""
 ERRORS_LIMIT: Final = 1024
-"""Error chunks in the replies to one request."""
+"""Most error chunks in the replies to one request."""

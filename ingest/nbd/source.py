@@ -1,4 +1,4 @@
-"""An export of an NBD server as a source: a disk that somebody else has open."""
+"""An export of an NBD server as a source: a live disk that another process has open."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange
 
 _REQUEST = 1 << 20
-"""Bytes of one read. From qemu-nbd on the same, busy machine: 0.6 to 2.4 GB/s, 0.3 GB/s with 4 MiB."""
+"""Bytes of one read. qemu-nbd on the same busy machine gave 0.6 to 2.4 GB/s, with 4 MiB only 0.3 GB/s."""
 _AHEAD = 16 << 20
-"""Bytes that are asked for before their reader comes."""
+"""Most bytes that are requested ahead of the reader."""
 _LEAST_HOLE = 64 << 10
-"""Bytes: shorter holes are read, which costs less than a request for what is on either side."""
+"""Least bytes of a hole; shorter ones are read, which costs less than a second request."""
 
 
 class NbdSource:
     """A disk behind an NBD URI. A context manager; one thread at a time.
 
-    The size is the export's when it was opened. A read that the server answers with an error is narrowed
-    down to the blocks that cannot be read, which are zero-filled and listed in `bad`. A connection that
-    breaks is StreamFailed: nothing can be said of the rest.
+    The size is that of the export when it was opened. After a read error, finds the blocks that cannot be
+    read, fills them with zeros and lists them in `bad`. Raises StreamFailed when the connection breaks.
     """
 
     is_device = True
@@ -71,7 +70,7 @@ class NbdSource:
 
     @property
     def received(self) -> int:
-        """Bytes that came from the server so far."""
+        """Bytes received from the server so far."""
         return self._connection.received
 
     def finish(self) -> str:
@@ -80,7 +79,7 @@ class NbdSource:
     # ---- extents ------------------------------------------------------------------------------------
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
-        """Holes are what the server says reads as zeros; all is data when it says nothing."""
+        """Holes are the ranges that the server reports as zeros; all is data if it reports none."""
         at = 0
         context = self._connection.export.allocation
         if holes and context is not None:
@@ -99,22 +98,22 @@ class NbdSource:
         return SourceExtent(start, end - start, is_hole=False)
 
     def dirty_extents(self) -> Iterator[tuple[int, int]]:
-        """(start, end) of what the dirty bitmap says was written to, in order; asks as it goes."""
+        """(start, end) of the ranges that the dirty bitmap marks as written, in order; queried lazily."""
         context = self._connection.export.dirty
         assert context is not None, "opened without a bitmap"
         return self._runs(context, STATE_DIRTY)
 
     def _runs(self, context: int, flag: int) -> Iterator[tuple[int, int]]:
-        """(start, end) of the longest runs that have the flag set."""
+        """Merged ranges (start, end) that have the flag set."""
         status = self._connection.block_status(0, self._size, context)
         return joined((start, end) for start, end, flags in status if flags & flag)
 
     # ---- bytes --------------------------------------------------------------------------------------
 
     def will_read(self, offset: int, length: int) -> None:
-        """Let the server begin with what is going to be read next, as far as there is room for it.
+        """Request a range that will be read next, as far as the limits on requests allow.
 
-        Reads go front to back: what was announced and passed over is thrown away.
+        Reads go front to back: ranges that were requested and then skipped are discarded.
         """
         if (offset | length) % self._connection.export.minimum:
             return
@@ -147,7 +146,7 @@ class NbdSource:
         return len(buffer)
 
     def _submit(self, buffer: memoryview, offset: int) -> list[PendingRead]:
-        """The reads that fill the buffer; some may be on their way already."""
+        """The reads that fill the buffer, some of which may have been submitted before."""
         for at in [at for at in self._ahead if at < offset]:
             self._connection.abandon(self._ahead.pop(at))
         reads: list[PendingRead] = []
@@ -166,7 +165,7 @@ class NbdSource:
         return reads
 
     def _narrow(self, buffer: memoryview, offset: int, failed: PendingRead) -> None:
-        """After a read error: halve until only what cannot be read is lost."""
+        """After a read error: read halves of the range until only unreadable blocks are lost."""
         parts = [(failed.offset, failed.offset + failed.length)]
         error = failed.error
         while True:
@@ -177,7 +176,7 @@ class NbdSource:
                 parts += [(middle, end), (start, middle)]
             elif error:
                 buffer[start - offset : end - offset] = bytes(end - start)
-                # Blocks that are wider than a read are met twice.
+                # A block longer than a read is reported twice.
                 self._lost.mark(start, end, error_text(error))
             if not parts:
                 return
@@ -187,7 +186,7 @@ class NbdSource:
             error = read.error
 
     def _read_head(self) -> bytes:
-        """Nothing when it cannot be read: `read_into` will say which blocks."""
+        """The first bytes; empty when they cannot be read, as `read_into` will report the blocks."""
         minimum = self._connection.export.minimum
         head = memoryview(bytearray(min(HEAD_SIZE, self._size)))
         assert len(head) % minimum == 0  # both are multiples: the minimum is a power of two up to 64 KiB
@@ -198,6 +197,6 @@ class NbdSource:
 
 
 def _name(export: str) -> str:
-    """What to call the disk: the last part of the export's name that could be a file's name."""
+    """The disk's name: the last path component of the export's name, or "disk"."""
     last = export.rstrip("/").rpartition("/")[2]
     return last if last not in ("", ".", "..") and "\0" not in last else "disk"

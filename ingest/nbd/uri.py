@@ -1,4 +1,4 @@
-"""Where an NBD server is, and the socket to it."""
+"""The address of an NBD server, and the socket to it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from holdfast.base.types import Buffer
 from holdfast.ingest.nbd.protocol import DEFAULT_PORT, STRING_LIMIT
 
 SCHEMES = ("nbd", "nbd+unix", "nbds", "nbds+unix", "nbd+vsock", "nbds+vsock")
-"""What an NBD URI begins with, those that are refused included."""
+"""All schemes of NBD URIs, including those that are not supported."""
 
 
 @dataclass(frozen=True, slots=True)
 class NbdAddress:
-    """An export of a server: at `socket` (a path) when that is not "", else at `host` and `port`."""
+    """An export of a server at the UNIX socket path `socket`, or if that is "" at `host` and `port`."""
 
     export: str
     host: str = ""
@@ -33,14 +33,14 @@ class NbdAddress:
 
 
 def is_nbd_uri(text: str) -> bool:
-    """Whether `text` is meant as an NBD URI, right or wrong."""
+    """Whether `text` has a scheme of NBD URIs; it may still be invalid."""
     return text.partition("://")[0].lower() in SCHEMES and "://" in text
 
 
 def parse_uri(uri: str) -> NbdAddress:
     """`nbd://HOST[:PORT]/EXPORT` or `nbd+unix:///EXPORT?socket=PATH`.
 
-    EXPORT may be empty and is percent-encoded. SourceError with the reason for anything else.
+    EXPORT may be empty and is percent-encoded. Raises SourceError with the reason for another text.
     https://github.com/NetworkBlockDevice/nbd/blob/master/doc/uri.md
     """
     given, uri = uri, re.sub(r"//[^/]*@", "//...@", uri)  # a password has no place in a message
@@ -77,14 +77,14 @@ def parse_uri(uri: str) -> NbdAddress:
 
 
 class Wire:
-    """A connected socket; what goes wrong is StreamFailed. One thread at a time.
+    """A connected socket. Its methods raise StreamFailed. One thread at a time.
 
-    `timeout` is in seconds and bounds each `send` and each `receive`, not each system call: a server that
-    hands out one byte now and then does not hold us for ever.
+    `timeout` is in seconds and bounds each `send` and each `receive`, not each system call, so a server that
+    sends single bytes slowly cannot block us for ever.
     """
 
     def __init__(self, address: NbdAddress, timeout: float) -> None:
-        """Connect. Raises SourceError when there is nobody."""
+        """Connect. Raises SourceError when no server answers."""
         self.where = str(address)
         self._timeout = timeout
         self.received = 0
@@ -104,7 +104,7 @@ class Wire:
             raise SourceError(f"{self.where}: cannot connect: {_reason(error)}") from error
         except UnicodeError as error:
             raise SourceError(f"{self.where}: cannot connect: that is no name of a host") from error
-        # The kernel's own time limits leave the socket blocking: one system call then fills a whole buffer.
+        # With the kernel's timeouts the socket stays blocking, so one system call fills a whole buffer.
         self._socket.settimeout(None)
         limit = struct.pack("@ll", int(timeout), int(timeout % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
@@ -120,13 +120,13 @@ class Wire:
             raise self.failed(f"cannot send: {_reason(error)}") from error
 
     def receive(self, length: int) -> bytes:
-        """So many bytes; callers check lengths that come from the server."""
+        """Receive exactly `length` bytes. Callers check lengths that come from the server."""
         buffer = bytearray(length)
         self.receive_into(memoryview(buffer))
         return bytes(buffer)
 
     def receive_into(self, view: memoryview) -> None:
-        """Fill the buffer."""
+        """Receive bytes until the buffer is full."""
         done = 0
         deadline = 0.0
         while done < len(view):
@@ -144,7 +144,7 @@ class Wire:
                 raise self.failed(_reason(BlockingIOError()))
 
     def failed(self, reason: str) -> StreamFailed:
-        """The error to raise when this connection is of no use any more."""
+        """The error to raise when this connection cannot be used any more."""
         return StreamFailed(f"{self.where}: {reason}; nothing was committed")
 
 

@@ -1,1 +1,1 @@
-"""From a source's bytes to chunks and a recipe."""
+"""Turns a source's bytes into chunks and a recipe."""

@@ -1,6 +1,6 @@
-"""Incremental ingest of a disk: read what changed, take over the rest of the parent's recipe unread.
+"""Incremental ingest of a disk: reads the changed ranges and copies the rest of the parent's recipe.
 
-The recipe is exactly the one that reading everything would have made; `changes_plan` says why.
+The recipe equals the one that reading the whole disk would give; `changes_plan` explains why.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LOOK_AHEAD = 32
 
 @runtime_checkable
 class Announced(Protocol):
-    """A source that likes to know what is going to be read next."""
+    """A source that reads ahead the ranges that it is told of."""
 
     def will_read(self, offset: int, length: int) -> None: ...
 
 
 class _RangeUnit(NamedTuple):
-    """A part of a run that fits a buffer."""
+    """A part of a ReadRange that fits into a buffer."""
 
     run: ReadRange
     start: int
@@ -47,7 +47,7 @@ class _RangeUnit(NamedTuple):
 
 
 class _TakeOver(NamedTuple):
-    """The parent's extents of [start, end)."""
+    """A range whose extents are copied from the parent's recipe."""
 
     start: int
     end: int
@@ -81,8 +81,8 @@ def ingest_changes(
 class _IncrementalIngest:
     """State of one incremental ingest; belongs to the calling thread.
 
-    `_covered` is where the last decided piece ends. Within a run `_carry` holds the undecided bytes behind
-    it, up to `_frontier`; `_end` is where the run's changes end.
+    `_covered` is the end of the last chunk or hole. Within a range `_carry` holds the undecided bytes after
+    it, up to `_frontier`; `_end` is the end of the range's changes.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class _IncrementalIngest:
         return IngestResult(self._builder.finish(), self._builder.size, self._builder.allocated)
 
     def _looking_ahead(self, runs: Iterator[ReadRange]) -> Iterator[_RangeUnit]:
-        """The units of all runs, announced to the source some time before they are due."""
+        """The units of all ranges; announces each to the source some units before it is read."""
         will_read = self._source.will_read if isinstance(self._source, Announced) else _not_announced
         ahead: deque[_RangeUnit] = deque()
         for run in runs:
@@ -136,9 +136,9 @@ class _IncrementalIngest:
         yield from ahead
 
     def _advance_to(self, until: int) -> None:
-        """Come to `until`, where the next run starts: out of the run before, then along the parent.
+        """Advance to `until`, the start of the next range: finish the last one, then copy from the parent.
 
-        A run whose last cut is none of the parent's is read on, if need be right into the next one.
+        While the last cut is not one of the parent's, reads on, if necessary into the next range.
         """
         while self._frontier < until and not self._may_take_up():
             stop = self._frontier
@@ -161,7 +161,7 @@ class _IncrementalIngest:
         self._covered = self._frontier = until
 
     def _cut_unit(self, start: int, length: int, *, final: bool) -> None:
-        """Read on from the frontier and send what is decided to be stored."""
+        """Read from the frontier on, and submit the chunks that are decided for storage."""
         assert start == self._frontier
         while len(self._storing) >= self._in_flight:
             self._collect()
@@ -197,7 +197,7 @@ class _IncrementalIngest:
             self._free.append(buffer)
 
     def _enter_parent(self, start: int, end: int) -> None:
-        """Holes may be taken in part, chunks are whole."""
+        """Copy the parent's extents of [start, end): chunks are whole, holes may be clipped."""
         for base, leaf in self._recipe.leaves(start, end):
             starts, ids = leaf.starts, leaf.ids
             first = leaf.find(start - base) if start > base else 0
@@ -212,4 +212,4 @@ class _IncrementalIngest:
 
 
 def _not_announced(offset: int, length: int) -> None:
-    """For sources that do not care."""
+    """Ignore the announcement, for sources that do not read ahead."""

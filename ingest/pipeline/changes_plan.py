@@ -1,16 +1,16 @@
-"""What to read of a disk that changed since its parent: from a dirty bitmap to runs. No I/O but recipe nodes.
+"""Plans from a dirty bitmap which ranges to read of a disk that changed since its parent snapshot.
 
-By the laws of the chunker (see `repo.chunks.chunker`) cuts may begin anew at any place where an extent of
-the parent begins before the change, and from the first cut behind the change where an extent of the parent
-begins the rest is the parent's:
+By the laws of the chunker (see `repo.chunks.chunker`), chunking may restart at the start of any of the
+parent's extents before a change. After the change, once a cut falls on the start of an extent of the parent,
+all that follows is equal to the parent:
 
     parent   |  A  |  B  |   C   |  D  | hole     |  E  |
     changed                 ~~~
     read                 |.......|                C whole, and further if no cut falls at its end
     new      |  A  |  B  |  X |Y |  D  | hole     |  E  |
 
-A change at the very start of a hole may lengthen the chunk before it, which ended for the hole's sake only:
-then reading starts with that chunk. Inside a hole cuts may begin and end at any block.
+A change at the very start of a hole may lengthen the chunk before it, which ended only because of the hole:
+then reading starts with that chunk. Inside a hole, chunking may start and stop at any block.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from holdfast.repo.chunks.chunker import BLOCK, DISK, ChunkerSpec
 from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
 
-# ---- what a bitmap is worth ---------------------------------------------------------------------------
+# ---- validity of a bitmap -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class BitmapParent:
-    """The parent's item that a bitmap counts from; without one `reason` says why all must be read."""
+    """The parent's item to which a bitmap's changes relate; None with the `reason` why all must be read."""
 
     item: Item | None
     reason: str = ""
@@ -43,10 +43,10 @@ def find_bitmap_parent(
     *,
     spec: ChunkerSpec = DISK,
 ) -> BitmapParent:
-    """Whether `bitmap` tells what changed since `parent` read the disk at `path`, now `size` bytes.
+    """The parent's item, if `bitmap` has all changes of the disk at `path` since that item was read.
 
-    It does when the parent's item was read at the moment the bitmap began to record, in full, as a disk of
-    this size cut by this rule, and the repository is known to hold all its chunks: `known_complete` is
+    It has if the item was read completely when the bitmap began to record, as a disk of the same `size` in
+    bytes by the same chunker, and the repository has all its chunks: `known_complete` is
     `index.is_known_complete(parent.id)`.
     """
     if parent is None:
@@ -72,7 +72,7 @@ def find_bitmap_parent(
 
 
 class ReadRange(NamedTuple):
-    """Read [start, stop). The changes in it end at `end`; `final`: a hole or the end follows `stop`."""
+    """Read [start, stop). Its changes end at `end`; `final`: a hole or the end of the disk follows `stop`."""
 
     start: int
     end: int
@@ -81,7 +81,7 @@ class ReadRange(NamedTuple):
 
 
 class ParentExtents:
-    """The parent's extents by offset, quick for offsets near the last one."""
+    """Finds the parent's extents by offset; fast for offsets near the last one."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
@@ -97,18 +97,18 @@ class ParentExtents:
         return Extent(self._base + starts[at], starts[at + 1] - starts[at], self._leaf.ids[at])
 
     def may_continue_at(self, offset: int) -> bool:
-        """Whether a cut there lets the parent's extents follow."""
+        """Whether the parent's extents may follow a cut at `offset`."""
         if offset >= self.size:
             return True
         extent = self.find(offset)
         return extent.id is None or extent.start == offset
 
     def is_hole_at(self, offset: int) -> bool:
-        """The end counts as one: chunks end before it just so."""
+        """Whether a hole or the end of the disk is at `offset`; chunks end before either."""
         return offset >= self.size or self.find(offset).id is None
 
     def restart(self, offset: int) -> int:
-        """The last place up to `offset` where cuts are the parent's, whatever changed from `offset` on."""
+        """The last offset up to `offset` at which there is a cut, whatever changed from `offset` on."""
         extent = self.find(offset)
         if extent.id is not None:
             return extent.start
@@ -117,15 +117,15 @@ class ParentExtents:
         return self.find(offset - 1).start if offset else 0
 
     def stop(self, end: int) -> int:
-        """Where reading may stop at the earliest when the last change ends at `end`, a block's edge."""
+        """The earliest offset at which reading may stop if the last change ends at `end`, a block's edge."""
         extent = self.find(end - 1)
         return end if extent.id is None else extent.start + extent.length
 
 
 def plan(recipe: Recipe, changed: Iterable[tuple[int, int]]) -> Iterator[ReadRange]:
-    """What to read, in order, runs apart from each other. `changed` is (start, end), ascending by start.
+    """The disjoint ranges to read, in order. `changed` are ranges (start, end), ascending by start.
 
-    ValueError for ranges that do not ascend or lie outside. Raises Damaged for a broken recipe.
+    Raises ValueError for ranges that do not ascend or are outside of the disk, Damaged for a bad recipe.
     """
     parent = ParentExtents(recipe)
     run: ReadRange | None = None

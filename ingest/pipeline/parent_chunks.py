@@ -1,4 +1,4 @@
-"""What the previous backup of the same item had where: guesses for the pipeline."""
+"""Guesses of chunks for the pipeline, from the previous backup of the same item."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.base.types import ChunkID
 from holdfast.repo.chunks.recipe import Recipe, RecipeNode
 
 PAUSE = 16
-"""Units without guesses after a unit where less than half of them held: behind an insertion in a dump
-nothing is where it was, and hashing for nothing costs as much as hashing for something."""
+"""Units without guesses after a unit where less than half of the bytes were guessed right: after an insertion
+in a dump all offsets differ, and a wrong guess costs as much hashing as a right one."""
 
 
 class Guess(NamedTuple):
-    """A chunk of the parent: these bytes may be there again."""
+    """A chunk of the parent that may be unchanged at the same offset."""
 
     start: int
     length: int
@@ -26,14 +26,14 @@ class Guess(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParentRecipe:
-    """The same item in the previous snapshot. `present`: all its chunks are known to be in the repository."""
+    """The recipe of the item in the previous snapshot. `present`: the repository has all its chunks."""
 
     recipe: Recipe
     present: bool
 
 
 class ParentChunks:
-    """Guesses out of a parent's recipe; none without one, or when the parent is damaged."""
+    """Guesses chunks from a parent's recipe; none without a parent, or when its recipe is damaged."""
 
     def __init__(self, parent: ParentRecipe | None, *, pause: int = PAUSE) -> None:
         self._parent = parent.recipe if parent else None
@@ -42,14 +42,14 @@ class ParentChunks:
         self._pause = 0
 
     def guesses(self, start: int, end: int) -> Sequence[Guess]:
-        """The parent's chunks that lie in [start, end) whole and end in a natural cut."""
+        """The parent's chunks that are completely in [start, end) and end in a natural cut."""
         if self._parent is None:
             return ()
         if self._pause:
             self._pause -= 1
             return ()
         try:
-            # One byte more: whether another chunk follows the last one decides whether it counts.
+            # One byte more, because a chunk counts only if another chunk follows it.
             leaves = list(self._parent.leaves(start, end + 1))
         except Damaged:
             self._parent = None
@@ -61,7 +61,7 @@ class ParentChunks:
         return found
 
     def report(self, held: int, tried: int) -> None:
-        """How many of the guessed bytes of a unit held."""
+        """Report how many of a unit's `tried` guessed bytes were guessed right (`held`)."""
         if held * 2 < tried:
             self._pause = self._pause_after
 
@@ -69,7 +69,7 @@ class ParentChunks:
 def _natural_chunks(
     leaf: RecipeNode, base: int, start: int, end: int, follower: ChunkID | None
 ) -> Iterator[Guess]:
-    """The leaf's chunks that lie in [start, end) and are followed by a chunk; `follower` follows the last."""
+    """The leaf's chunks in [start, end) that a chunk follows; `follower` is the ID after the leaf's last."""
     starts, ids = leaf.starts, leaf.ids
     first = bisect_left(starts, start - base)
     last = bisect_right(starts, end - base) - 1

@@ -1,4 +1,4 @@
-"""A buffer's pieces on their way into a recipe: cut, hashed, stored, entered."""
+"""Splits a buffer into chunks and holes, hashes and stores them, and adds them to a recipe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from holdfast.repo.chunks.recipe import RecipeBuilder
 
 
 class ChunkSink(Protocol):
-    """Where chunks and recipe nodes go: a Writer, or what only wants to know their IDs. Any thread."""
+    """Receives chunks and recipe nodes: a Writer, or an object that only computes IDs. Thread-safe."""
 
     def put(self, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None: ...
     def put_node(self, node: bytes) -> ChunkID: ...
 
 
 class Piece(NamedTuple):
-    """A chunk or a hole at [start, start + length) of a buffer; `id` when it is known already."""
+    """A chunk or a hole at [start, start + length) of a buffer; `id` is None if it is not known yet."""
 
     start: int
     length: int
@@ -27,12 +27,14 @@ class Piece(NamedTuple):
 
 
 Stored: TypeAlias = list[tuple[ChunkID | None, int]]
-"""ID (None: a hole) and length of pieces that are stored, in order."""
+"""(ID or None for a hole, length) of stored chunks and holes, in order."""
 
 
 def cut_pieces(cutter: Chunker, view: memoryview, start: int = 0, *, final: bool) -> Iterator[Piece]:
-    """The pieces that the cutter makes of `view`, which is at `start` of its buffer. Unless `final` they end
-    before what only the following bytes can decide."""
+    """The chunks and holes of `view`, which is at `start` of its buffer.
+
+    Unless `final`, they end before bytes whose chunk depends on bytes that follow.
+    """
     for cut in cutter.cut(view, final=final):
         yield Piece(start, abs(cut), is_hole=cut < 0)
         start += abs(cut)
@@ -46,7 +48,7 @@ def store_pieces(
     *,
     known_are_there: bool = False,
 ) -> Stored:
-    """Hash what has no ID and put it into the sink; with `known_are_there` what has one is passed over."""
+    """Hash chunks without ID and put all chunks into the sink; with `known_are_there` only those without."""
     chunks: list[memoryview] = []
     ids: list[ChunkID] = []
     stored: Stored = []

@@ -1,13 +1,12 @@
-"""From a source to a recipe: one reader, workers that hash, compress and seal, memory bounded.
+"""Stores a source and makes its recipe: one thread reads, workers hash, compress and seal; memory is bounded.
 
-The caller's thread reads units of a few MiB and cuts them; workers do the rest. With a parent (the same
-item in the previous snapshot) a unit is scanned first: workers hash the bytes where the parent has chunks.
-A chunk that hashes to what the parent has there, and that the parent cut for its own bytes alone (a
-*natural* cut: another chunk follows it), would be cut there again whatever follows now, so it needs no
-cutting. Only in between is the cutter called, until it meets such a chunk again: the recipe is the same as
-without a parent.
+The caller's thread reads units of a few MiB and splits them into chunks; workers do the rest. With a parent
+(the same item in the previous snapshot) workers first hash the bytes of a unit where the parent has chunks.
+A chunk with the same hash as the parent's, which ends in a *natural* cut (another chunk follows it in the
+parent), would be cut there again whatever bytes follow now, so it needs no chunking. The chunker runs only on
+the gaps between such chunks, until it meets the next one: the recipe is the same as without a parent.
 
-Where a scanner found the sections of a dump (`ingest.wrapped`) a chunk ends, whatever the cutter says, and no
+In a dump whose sections a scanner found (`sources.wrapped`), chunks also end at the edges of sections, and no
 parent is followed.
 
     read unit n+2 | scan units n+1, n+2 (workers) | join unit n: cut the gaps | store units <= n (workers)
@@ -40,17 +39,17 @@ from holdfast.repo.chunks.recipe import RecipeBuilder
 from holdfast.repo.format.crypto import Keys
 
 UNIT = 4 << 20
-"""Bytes read at a time; a multiple of 4 KiB."""
+"""Bytes of one read; a multiple of 4 KiB."""
 _MOST_THREADS = 8
-"""Each brings two units of memory; eight of them seal what one disk writes."""
+"""Most workers. Each needs two units of memory; eight of them are as fast as one disk writes."""
 _GAP_UNIT = 4
-"""Maximal chunks that are cut at a time between two chunks of the parent."""
+"""Gaps between chunks of the parent are chunked in parts of this many maximal chunks."""
 
 
 @dataclass(slots=True)
 class _ReadUnit:
-    """A filled buffer. `data` is buffer[headroom:headroom + length]; the rest of the unit before goes in
-    front of it. A hole unit has no buffer."""
+    """A unit of the source. Its bytes are buffer[headroom:headroom + length]; undecided bytes of the unit
+    before go in front of them. The unit of a hole has no buffer."""
 
     start: int
     length: int
@@ -64,7 +63,7 @@ class _ReadUnit:
 
 @dataclass(frozen=True, slots=True)
 class IngestResult:
-    """What became of a source; sizes in bytes."""
+    """The stored source: its recipe's root node, its size and its bytes that are not holes."""
 
     recipe: ChunkID
     size: int
@@ -87,13 +86,13 @@ class Pipeline:
     pause: int = PAUSE
 
     def ingest(self, source: Source, spec: ChunkerSpec, parent: ParentRecipe | None) -> IngestResult:
-        """Store one source. `parent` must have been cut by the same spec, else it may only cost time."""
+        """Store one source. A `parent` of another spec changes nothing in the result but costs time."""
         with ThreadPoolExecutor(self.threads, "holdfast-ingest") as pool:
             return _SourceIngest(self, pool, source, spec, parent).run()
 
 
 class _SourceIngest:
-    """State of one source's way through the pipeline; belongs to the calling thread."""
+    """State of the ingest of one source; used by the calling thread only."""
 
     def __init__(
         self,
@@ -139,7 +138,7 @@ class _SourceIngest:
         return IngestResult(root, self._recipe.size, self._recipe.allocated)
 
     def _units(self) -> Iterator[_ReadUnit]:
-        """Read the source. A unit is `last` when a hole or the end follows it."""
+        """Read the source in units. A unit is `last` if a hole or the end of the source follows it."""
         for extent in self._source.extents(holes=self._spec.kind is ChunkerKind.ALIGNED):
             if extent.is_hole:
                 assert extent.length is not None
@@ -188,7 +187,7 @@ class _SourceIngest:
         return self._free.get()
 
     def _scan(self, view: memoryview, start: int, guesses: Sequence[Guess]) -> dict[int, Guess]:
-        """Worker: which of the parent's chunks are here unchanged, by offset."""
+        """Worker: the parent's chunks that are unchanged here, by offset."""
         make_id = self._keys.data_chunk_id
         return {
             guess.start: guess
@@ -197,7 +196,7 @@ class _SourceIngest:
         }
 
     def _join(self, unit: _ReadUnit) -> None:
-        """Continue the chain of cuts through the next unit and send its pieces to be stored."""
+        """Continue the chunking through the next unit and submit its chunks for storage."""
         if unit.is_hole:
             assert not self._carry  # the unit before was `last`: it left nothing
             self._storing.append((_done([(None, unit.length)]), None))

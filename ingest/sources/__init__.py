@@ -1,1 +1,1 @@
-"""Where bytes of a backup come from: files, devices, images, compressed streams."""
+"""Sources of a backup's bytes: files, devices, images, compressed streams."""

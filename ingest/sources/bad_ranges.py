@@ -1,4 +1,4 @@
-"""Reading what cannot be read everywhere: the lost blocks become zeros and are listed, the rest is kept."""
+"""Reads sources with unreadable blocks: fills those with zeros, lists them and reads all others."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange
 
 _BAD_LIMIT = 10_000
-"""Bad ranges that are listed; a source with more of them is not worth calling read."""
+"""Most bad ranges of a source; with more of them its backup fails."""
 
 ReadFunction = Callable[[memoryview, int], int]
-"""Read into a buffer from an offset: how many bytes came, 0 at the end. Raises OSError."""
+"""Reads into a buffer from an offset; returns the number of bytes, 0 at the end. Raises OSError."""
 
 
 class BadRanges:
-    """What could not be read of a source, in order. `where` names the source in messages."""
+    """The unreadable ranges of a source, in order. `where` names the source in messages."""
 
     def __init__(self, where: str) -> None:
         self._where = where
         self.found: list[BadRange] = []
 
     def mark(self, start: int, end: int, reason: str) -> None:
-        """Enter [start, end), or what of it lies behind the last one. Raises SourceError when it is one too
-        many."""
+        """Add the part of [start, end) after the last range. Raises SourceError if there are too many."""
         last = self.found[-1] if self.found else BadRange(0, 0, "")
         start = max(start, last.offset + last.length)
         if start >= end:
@@ -38,7 +37,7 @@ class BadRanges:
 
 
 class TolerantReader:
-    """Fills buffers from `read`. `where` names the source in messages."""
+    """Fills buffers by `read`, with zeros for unreadable blocks. `where` names the source in messages."""
 
     def __init__(self, where: str, read: ReadFunction) -> None:
         self._read = read
@@ -49,7 +48,7 @@ class TolerantReader:
         return self._lost.found
 
     def fill(self, buffer: memoryview, offset: int) -> int:
-        """The length of the buffer: it is always filled. Raises SourceError when too much is bad."""
+        """Fill the whole buffer and return its length. Raises SourceError for too many bad ranges."""
         done = 0
         most = len(buffer)
         while done < len(buffer):
@@ -58,8 +57,8 @@ class TolerantReader:
                 count = self._read(part, offset + done)
             except OSError as error:
                 done += self._read_around(part, offset + done, error)
-                # A read that gives all or nothing does not say where the bad sector is, and a disk tries
-                # for seconds before it gives one up: close in on it by halves.
+                # A failed read does not tell which sector is bad, and a disk retries a bad sector for
+                # seconds: halve the reads to find it.
                 most = max(BLOCK, len(part) // 2 // BLOCK * BLOCK)
                 continue
             if count == 0:
@@ -72,7 +71,7 @@ class TolerantReader:
         return len(buffer)
 
     def _read_around(self, buffer: memoryview, offset: int, error: OSError) -> int:
-        """After a read error: one block by itself, so that only what cannot be read is lost."""
+        """After a read error: read one block alone, so that only unreadable blocks are lost."""
         length = min(BLOCK - offset % BLOCK, len(buffer))
         try:
             count = self._read(buffer[:length], offset)

@@ -1,4 +1,4 @@
-"""Compressed streams, unpacked on the way in: a compressed dump shares nothing with yesterday's."""
+"""Decompresses streams before they are stored: compressed dumps of two days share no chunks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from holdfast.ingest.sources.wrapped import Wrapped
 from holdfast.repo.snapshots.snapshot import BadRange
 
 _INPUT: Final = 256 << 10
-"""Bytes of compressed data that are read at once."""
+"""Most bytes of one read of compressed data."""
 PEEK: Final = 1 << 20
-"""Bytes that hold the first block of any compressed stream: bzip2 has the largest, of 900,000 bytes, and
-gives nothing before a block is whole."""
+"""Bytes that contain the first block of any compressed stream. The largest blocks are those of bzip2, 900,000
+bytes, and it decompresses only whole blocks."""
 _SLICE: Final = 8 << 10
-"""Bytes that a decoder gets at once. When they are damaged, it returns nothing of what they hold."""
+"""Bytes that a decoder gets in one call. If they are damaged, all output of the call is lost."""
 _ERRORS: Final = (*ERRORS, EOFError, ValueError)
 
 
@@ -48,13 +48,13 @@ def compression(head: bytes) -> str:
 
 
 def plain_name(name: str, format_: str) -> str:
-    """The name without the compression's own suffix."""
+    """The name without the suffix of its compression."""
     stem, _, suffix = name.rpartition(".")
     return stem if stem and suffix.lower() in _SUFFIXES[format_] else name
 
 
 def unpacked_head(head: bytes) -> bytes:
-    """The first bytes of what a compressed stream with this head holds, as far as the head tells."""
+    """The first decompressed bytes of a compressed stream with this head; b"" if it is not compressed."""
     format_ = compression(head)
     if not format_:
         return b""
@@ -66,14 +66,16 @@ def unpacked_head(head: bytes) -> bytes:
             if sum(map(len, pieces)) >= HEAD_SIZE:
                 break
     except _ERRORS:
-        pass  # the head ends within the stream, or is no such stream: what came out counts
+        pass  # the head ends within the stream, or is no such stream: keep what was decompressed
     return b"".join(pieces)[:HEAD_SIZE]
 
 
 class DecompressedSource(Wrapped):
-    """What a compressed source holds. Its end is where the compressed data ends; when that is early or
-    damaged, `bad` says so, with no length: nobody knows how much is missing. `plain_name` is what the file
-    would be called unpacked."""
+    """The decompressed content of a source.
+
+    If the compressed data is damaged or ends early, `bad` has a range of length 0 at the end: it is unknown
+    how much is missing. `plain_name` is the name without the suffix of the compression.
+    """
 
     def __init__(self, source: Source, format_: str) -> None:
         super().__init__(source)
@@ -94,7 +96,7 @@ class DecompressedSource(Wrapped):
         yield SourceExtent(0, None, is_hole=False)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Offsets must follow one another."""
+        """Fill the buffer. Each read must start where the one before ended."""
         done = 0
         while done < len(buffer):
             if not self._rest:
@@ -122,7 +124,7 @@ class DecompressedSource(Wrapped):
             self._drain()
 
     def _drain(self) -> None:
-        """Read a stream to its end: a command that cannot print what is left would never exit."""
+        """Read a stream to its end, because a command that cannot write its output would never exit."""
         while self.source.size is None and self._input():
             pass
 
@@ -135,8 +137,10 @@ class DecompressedSource(Wrapped):
 
 
 def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
-    """All members of a stream, unpacked, in pieces that are never empty. Raises one of _ERRORS when it ends
-    early; zeros behind a member are padding, as gzip has it."""
+    """The decompressed bytes of all members of a stream, in non-empty parts.
+
+    Ignores zeros after a member: they are padding, as in gzip. Raises one of _ERRORS for damaged data.
+    """
     slices = _slices(read)
     data = next(slices, b"")
     while data:

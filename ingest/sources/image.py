@@ -1,4 +1,4 @@
-"""A disk image as a source: the disk that the guest sees, whatever format it lies in."""
+"""A disk image as a source: the virtual disk's content, independent of the image format."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from holdfast.repo.snapshots.snapshot import BadRange
 
 
 class ImageSource:
-    """Reads an open image; whoever opened it closes it.
+    """Reads an open image; the caller closes the image.
 
-    `changed` tells at the end which of its files were written to meanwhile. What the host's disk cannot
-    deliver is a bad range; an image that is damaged in itself raises ImageDamaged.
+    `changed` returns at the end the names of files that were written to meanwhile. Ranges that the host's
+    disk cannot read become bad ranges; a malformed image raises ImageDamaged.
     """
 
     head = b""
@@ -57,7 +57,7 @@ class ImageSource:
 
 
 class BytesSource:
-    """A small file that is in memory: a definition out of an export."""
+    """A small file in memory, such as a definition of an export."""
 
     def __init__(self, data: bytes, name: str, *, mtime: int) -> None:
         self._data = data

@@ -1,7 +1,7 @@
-"""Sources: where bytes to back up come from.
+"""Sources of the bytes to back up.
 
-A source gives extents in order and fills buffers. It never raises for bytes it cannot read: they are
-zero-filled and listed in `bad`, and the snapshot becomes partial. It raises only when nothing can be read.
+A source yields its extents in order and fills buffers. It raises nothing for unreadable bytes: it fills them
+with zeros and lists them in `bad`, and the snapshot becomes partial. It raises only if nothing can be read.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from holdfast.repo.chunks.chunker import BLOCK
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency
 
 HEAD_SIZE = 64 << 10
-"""Bytes at the start of a source that recognition may look at."""
+"""Most bytes at the start of a source that recognition uses."""
 _PIPE_SIZE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class SourceExtent:
-    """A run of a source. `length` is None for data whose end is not known yet (a stream)."""
+    """A range of a source, data or hole. `length` is None for a stream, whose end is not known yet."""
 
     start: int
     length: int | None
@@ -41,7 +41,7 @@ class SourceExtent:
 
 
 class Source(Protocol):
-    """One thing that is read once, front to back. `mtime` is in ns."""
+    """A sequence of bytes that is read once, front to back. `mtime` is in ns, `size` None for a stream."""
 
     @property
     def name(self) -> str: ...
@@ -57,11 +57,11 @@ class Source(Protocol):
 
     @property
     def bad(self) -> list[BadRange]:
-        """What could not be read so far."""
+        """The ranges that could not be read so far."""
         ...
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
-        """The runs in order, holes at 4 KiB edges; one run of data when `holes` is false."""
+        """The extents in order, holes at multiples of 4 KiB; only data if `holes` is false."""
         ...
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -69,7 +69,7 @@ class Source(Protocol):
         ...
 
     def finish(self) -> str:
-        """Call it at the end. What of note happened, "" if nothing; StreamFailed if it was no success."""
+        """Call once after all reads. Returns a note for the user or "". Raises StreamFailed on failure."""
         ...
 
     def close(self) -> None: ...
@@ -77,7 +77,7 @@ class Source(Protocol):
 
 @runtime_checkable
 class Graded(Protocol):
-    """A source that knows how consistent it is when its `finish` found nothing wrong, and why."""
+    """A source that knows its consistency, provided that `finish` raised nothing, and the evidence."""
 
     @property
     def grade(self) -> Consistency: ...
@@ -88,11 +88,11 @@ class Graded(Protocol):
 
 @runtime_checkable
 class ContentJudge(Protocol):
-    """A source with a say about what was found in it."""
+    """A source that checks the facts that were found in its content."""
 
     def judge(self, fault: str, facts: DumpFacts) -> None:
-        """Told why it is not whole ("" when it is) and what it says of itself, before anything is
-        committed. Raises StreamFailed when nothing shall be."""
+        """Called before the commit with the content's fault ("" for none) and facts. Raises StreamFailed to
+        prevent the commit."""
         ...
 
 
@@ -133,8 +133,8 @@ class FileSource:
         return self._file.is_device
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
-        """Holes are believed only where the file system is known to report them honestly; elsewhere all
-        is data, and the cutter finds the zeros."""
+        """Uses holes only of file systems that are known to report them correctly. On others all is data,
+        and the chunker finds the zeros."""
         yield from extents_between(self._file.holes() if holes else (), self._file.size)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -145,8 +145,10 @@ class FileSource:
 
 
 def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[SourceExtent]:
-    """The runs of a source of `size` bytes that has holes at these (start, end), in order. Holes that touch
-    are one; each is taken inward to 4 KiB edges."""
+    """The extents of a source of `size` bytes with these holes (start, end), which ascend.
+
+    Merges adjacent holes and shrinks each to multiples of 4 KiB.
+    """
     at = 0
     for start, end in joined(holes):
         first, last = -(-start // BLOCK) * BLOCK, end // BLOCK * BLOCK
@@ -160,7 +162,7 @@ def extents_between(holes: Iterable[tuple[int, int]], size: int) -> Iterator[Sou
 
 
 class StreamSource:
-    """A pipe that somebody else opened, such as standard input."""
+    """A pipe that the caller opened, such as standard input."""
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream = stream
@@ -180,7 +182,7 @@ class StreamSource:
         yield SourceExtent(0, None, is_hole=False)
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
-        """Offsets must follow one another; the head is handed out again first."""
+        """Fill the buffer, first from the head. Each read must start where the one before ended."""
         again = self.head[offset : offset + len(buffer)]
         buffer[: len(again)] = again
         return len(again) + self._fill(buffer[len(again) :])
@@ -204,10 +206,9 @@ class StreamSource:
 
 
 class CommandSource(StreamSource):
-    """The output of a command, which must exit with 0.
+    """The output of a command that is run without a shell and must exit with 0.
 
-    No shell is involved. Its standard error goes to a file of ours, so that a failure can be told with
-    its last lines, and on to ours when it is done.
+    Its standard error goes to a temporary file, whose last lines are part of errors and notes.
     """
 
     def __init__(
@@ -218,7 +219,7 @@ class CommandSource(StreamSource):
         environment: Mapping[str, str] | None = None,
         descriptors: Sequence[int] = (),
     ) -> None:
-        """The command gets this environment (None: ours) and these open descriptors."""
+        """The command inherits this environment (None: ours) and these descriptors. Raises StreamFailed."""
         self._argv = list(argv)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
         try:

@@ -1,4 +1,4 @@
-"""Sources around another source: unpacked on the way in, and looked through for what stands where."""
+"""Sources that wrap another source: they unpack it, or scan it for the sections of a dump."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from holdfast.ingest.sources.source import Source, SourceExtent
 from holdfast.repo.snapshots.snapshot import BadRange
 
 AHEAD: Final = 256 << 10
-"""Bytes that a scanner sees before they are handed on: it knows a border when it has read what follows it,
-the names in an INSERT statement at most."""
+"""Bytes that a scanner reads ahead of the pipeline: it recognises a border only after reading what follows,
+at most the names in an INSERT statement."""
 _INPUT: Final = 1 << 20
-"""Bytes that are taken apart at once."""
+"""Bytes that are unpacked in one call."""
 
 
 class Wrapped:
-    """Hands on another source's bytes, and all else about it."""
+    """A source that passes on the bytes and properties of another one; base of the classes below."""
 
     def __init__(self, source: Source) -> None:
         self.source: Final = source
@@ -48,7 +48,7 @@ class Wrapped:
 
 
 class Peeked(Wrapped):
-    """A source whose first `length` bytes were read before their time: they are its head, and come again."""
+    """A source whose first `length` bytes are read in advance as its head; `read_into` returns them too."""
 
     def __init__(self, source: Source, length: int) -> None:
         super().__init__(source)
@@ -64,14 +64,14 @@ class Peeked(Wrapped):
 
 
 def innermost(source: Source) -> Source:
-    """What is wrapped, the source itself if nothing is."""
+    """The source inside all wrappers; the source itself if it is not wrapped."""
     while isinstance(source, Wrapped):
         source = source.source
     return source
 
 
 class SectionedSource(Wrapped):
-    """A dump: `borders` after each read, the `catalogue` at the end. Offsets of reads follow one another."""
+    """A dump: call `borders` after each read, and `catalogue` at the end. Reads must be sequential."""
 
     def __init__(self, source: Source, finish: Callable[[], Catalogue]) -> None:
         super().__init__(source)
@@ -80,18 +80,18 @@ class SectionedSource(Wrapped):
         self._read = 0
 
     def borders(self, end: int) -> Sequence[int]:
-        """Offsets up to `end` where a chunk shall end, ascending; each is told once."""
+        """New offsets up to `end` at which a chunk must end, ascending; each is returned only once."""
         found = [border for border in self._borders if border <= end]
         self._borders = self._borders[len(found) :]
         return found
 
     def catalogue(self) -> Catalogue:
-        """What was found; call it once, when all was read."""
+        """The catalogue of the dump. Call it once, after all was read."""
         return self._finish()
 
 
 class UnpackedSource(SectionedSource):
-    """A dump that is taken apart as it is read."""
+    """A dump that is unpacked while it is read, such as a custom-format archive."""
 
     def __init__(self, source: Source, unpacker: Unpacking) -> None:
         super().__init__(source, unpacker.finish)
@@ -105,7 +105,7 @@ class UnpackedSource(SectionedSource):
 
     @property
     def bad(self) -> list[BadRange]:
-        """Without places: those are of the archive, and what comes out has others."""
+        """Bad ranges without offset and length, because those of the archive do not apply to the output."""
         return [replace(bad, offset=0, length=0, reason=_told(bad)) for bad in self.source.bad]
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
@@ -146,7 +146,7 @@ def _told(bad: BadRange) -> str:
 
 
 class ScannedSource(SectionedSource):
-    """A dump that is scanned as it is read, and stays as it is. The scanner is `ahead` bytes in front."""
+    """A dump that is scanned while it is read, and stored unchanged. Scans `ahead` bytes in advance."""
 
     def __init__(self, source: Source, scanner: Scanning, *, ahead: int = AHEAD) -> None:
         super().__init__(source, scanner.finish)
@@ -155,7 +155,7 @@ class ScannedSource(SectionedSource):
         self._held = 0
 
     def extents(self, *, holes: bool) -> Iterator[SourceExtent]:
-        """One run of data: a dump has no holes, and a scanner must see every byte."""
+        """One extent of data: a scanner must read every byte, so holes are not used."""
         if self.size != 0:
             yield SourceExtent(0, self.size, is_hole=False)
 

@@ -164,9 +164,9 @@ def test_an_interrupt_waits_for_the_thaw(agent: FakeAgent) -> None:
     ("answers", "reason"),
     [
         ([b'{"return": 5}\n' * 10_000], "not answer in time"),
-        ([b"\xff" + b"1" * 300_000], "does not end"),
-        ([b"x" * 3_000_000], "does not end"),
-        ([(b"\xff" + b"1" * 60_000 + b"\n") * 40], "come to the point"),
+        ([b"\xff" + b"1" * 300_000], "is longer than"),
+        ([b"x" * 3_000_000], "is longer than"),
+        ([(b"\xff" + b"1" * 60_000 + b"\n") * 40], "no reply to guest-sync"),
         ([None], "hung up"),
         ([b""], "not answer in time"),
     ],
@@ -184,7 +184,7 @@ def test_an_agent_that_does_not_come_in_step_is_given_up(
 
 def test_an_endless_answer_is_cut_off(agent: FakeAgent) -> None:
     agent.scripted["fsfreeze-status"] = [b"x" * 200_000]
-    with Agent(agent.path, limit=10) as client, pytest.raises(AgentError, match="does not end"):
+    with Agent(agent.path, limit=10) as client, pytest.raises(AgentError, match="is longer than"):
         client.call("guest-fsfreeze-status")
 
 
