@@ -1,1 +1,1 @@
-"""What all commands share: settings, passwords, output, progress, exit codes."""
+"""Shared by all commands: settings, passwords, output, progress, exit codes."""

@@ -1,4 +1,4 @@
-"""What a command gets: the repository, the password and the ways to answer, from options and environment."""
+"""The settings of one run, from options and environment, and the repository that they name."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _ELSEWHERE = re.compile(r"[a-z0-9+.-]+://|(?:s3|sftp|ssh|rest|b2|gs|azure|rclone
 
 @dataclass(slots=True)
 class RunSettings:
-    """One run's options. `variables` are the HOLDFAST_* ones, taken from the environment."""
+    """The shared options of one run. `variables` are the HOLDFAST_* variables of the environment."""
 
     variables: dict[str, str]
     cache_home: str = ""
@@ -37,14 +37,14 @@ class RunSettings:
     repo: str | None = None
     cache_dir: str | None = None
     if_interrupted: str = ""
-    """What is safe, and what to type, should the command be interrupted now."""
+    """Advice to show if the command is interrupted now: what is safe, and the next command."""
     reports_index: bool = True
-    """Whether to tell what refreshing the index found; `check` finds it out by itself."""
+    """Whether to report problems found by refreshing the index; `check` reports them itself."""
     reported: set[str] = field(default_factory=set)
 
     @property
     def root(self) -> Path:
-        """The repository's directory. Raises UsageError when nobody said."""
+        """The repository's directory. Raises UsageError when neither option nor variable gives one."""
         text = self.repo or self.variables.get("HOLDFAST_REPOSITORY")
         if not text:
             raise click.UsageError("which repository? Give -r DIR or set HOLDFAST_REPOSITORY")
@@ -56,7 +56,7 @@ class RunSettings:
 
     @property
     def cache(self) -> Path:
-        """Where this user's indexes of repositories that cannot hold one are kept."""
+        """This user's directory for the indexes of repositories that cannot hold one."""
         text = self.cache_dir or self.variables.get("HOLDFAST_CACHE_DIR")
         if text:
             return Path(text).absolute()
@@ -68,18 +68,18 @@ class RunSettings:
             raise click.UsageError("no home directory for a cache; set HOLDFAST_CACHE_DIR") from None
 
     def password(self) -> str:
-        """The repository's password, asked for if need be."""
+        """The repository's password; asks for it on the terminal if nothing else gives it."""
         return find_password(self.passwords, self.variables)
 
     def store(self) -> LocalStore:
-        """The repository's files. Raises NoRepository."""
+        """Open the repository's store. Raises NoRepository."""
         from holdfast.repo.store.local import LocalStore  # noqa: PLC0415  see above
 
         return LocalStore.open(self.root)
 
     @contextmanager
     def opened(self, *, index: bool = False) -> Iterator[Repository]:
-        """The open repository; with `index`, in step with the packs that are there."""
+        """Open the repository for the block; with `index`, refresh its index first, with progress."""
         from holdfast.repo.core.repository import Repository  # noqa: PLC0415  see above
 
         with (
@@ -91,7 +91,7 @@ class RunSettings:
             yield repository
 
     def refresh(self, repository: Repository) -> None:
-        """Bring the index in step with the packs that are there."""
+        """Synchronise the index with the packs in the store, with progress."""
         with progress(self.output, "index", unit="packs") as meter:
             repository.refresh(meter.reach)
 
@@ -107,14 +107,14 @@ class RunSettings:
             self.output.warn(f"{text}; what else is in the repository can be used; run `holdfast check`")
 
     def snapshots(self, repository: Repository, *, trashed: bool = False) -> Snapshots:
-        """All snapshots, with a warning for each that cannot be read."""
+        """All snapshots. Warns of each that cannot be read."""
         found = repository.snapshots(trashed=trashed)
         for error in found.damaged:
             self.output.warn(f"a snapshot cannot be read: {error}; run `holdfast check`")
         return found
 
     def pick(self, repository: Repository, selector: str) -> tuple[StoredSnapshot, str]:
-        """The snapshot that a selector names, and the path inside. Raises NotFound or Ambiguous."""
+        """(snapshot, path inside it) of a selector. Raises NotFound or Ambiguous."""
         from holdfast.repo.snapshots.select import select_one, split_selector  # noqa: PLC0415  see above
 
         name, path = split_selector(selector)

@@ -1,4 +1,4 @@
-"""Snapshots and items as they stand in JSON."""
+"""JSON documents of snapshots, items and proofs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHORT_ID = 8
 
 
 def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str, Any]:
-    """All about a snapshot."""
+    """All properties of a snapshot, with those of its items if `items`."""
     s = stored.snapshot
     document: dict[str, Any] = {
         "id": stored.id,
@@ -46,7 +46,7 @@ def snapshot_document(stored: StoredSnapshot, *, items: bool = True) -> dict[str
 
 
 def verdict_document(verdict: Verdict) -> dict[str, Any]:
-    """How a snapshot's last rehearsal ended."""
+    """The result of a snapshot's last rehearsal."""
     v = verdict
     document = {
         "outcome": v.outcome.value,
@@ -65,7 +65,7 @@ def verdict_document(verdict: Verdict) -> dict[str, Any]:
 
 
 def proof_document(proof: Proof) -> dict[str, Any]:
-    """All that a rehearsal found."""
+    """All results of a rehearsal."""
     return verdict_document(proof.verdict) | {
         "counts": [
             {"database": t.database, "schema": t.schema, "table": t.name, "rows": t.rows}
@@ -86,7 +86,7 @@ def proof_document(proof: Proof) -> dict[str, Any]:
 
 
 def item_document(item: Item) -> dict[str, Any]:
-    """All about an item; what is not known of it is left out."""
+    """All known properties of an item."""
     optional = {"source_format": item.source_format, "checkpoint": item.checkpoint}
     return {
         "path": item.path,

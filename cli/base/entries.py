@@ -1,4 +1,4 @@
-"""What is inside guests as it is shown: lines, and JSON."""
+"""Formats entries of guests' file systems as lines and as JSON."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from holdfast.repo.snapshots.select import time_name
 
 _FIRST: Final = -62_135_596_800
 _LAST: Final = 253_402_300_799
-"""Seconds of the years 1 and 9999, beyond which no calendar of ours goes."""
+"""Seconds since 1970 of the ends of year 1 to year 9999, the range of datetime."""
 HEADER: Final = f"{'mode':10} {'owner':>11} {'size':>9} {'changed (UTC)':19} name"
 
 
 def moment(nanoseconds: int) -> datetime:
-    """A time in UTC; what no calendar knows becomes the nearest time it does."""
+    """A time in UTC, clamped to the years 1 to 9999."""
     return datetime.fromtimestamp(max(_FIRST, min(nanoseconds // 1_000_000_000, _LAST)), UTC)
 
 
 def exact(nanoseconds: int) -> str:
-    """A time in JSON, to the nanosecond."""
+    """A time for JSON, with nanoseconds."""
     return f"{moment(nanoseconds):%Y-%m-%dT%H:%M:%S}.{nanoseconds % 1_000_000_000:09}Z"
 
 
 def entry_line(entry: Entry, name: str, target: str = "") -> str:
-    """Mode, owner, size, time and name, as `ls -l` has them; sizes of files only."""
+    """Mode, owner, size (of files only), time and name, as in `ls -l`."""
     mode = stat.filemode(FILE_FORMATS.get(entry.type, 0) | entry.mode)
     length = size(entry.size) if entry.type is NodeType.FILE else "-"
     arrow = f" -> {escape(target)}" if target else ""
@@ -37,7 +37,7 @@ def entry_line(entry: Entry, name: str, target: str = "") -> str:
 
 
 def entry_document(entry: Entry, path: str, target: str = "") -> dict[str, Any]:
-    """All about a name in a guest. Bytes that are not UTF-8 stand as lone surrogates, as Python has them."""
+    """All properties of a guest's entry. Bytes that are not UTF-8 become lone surrogates."""
     document: dict[str, Any] = {
         "path": path,
         "type": entry.type.value,

@@ -46,7 +46,7 @@ from holdfast.tree.errors import IsDirectory, SeveralFiles
 
 
 class ExitCode(IntEnum):
-    """What a script may rely on. Unknown codes count as failure."""
+    """The exit codes, which scripts may rely on. Scripts should treat unknown codes as failure."""
 
     DONE = 0
     FAILED = 1
@@ -59,8 +59,8 @@ class ExitCode(IntEnum):
     DAMAGE = 21
     INTERRUPTED = 130
     RECOVERY_STOPS = 200
-    """Of `wal-fetch`. PostgreSQL takes 1 to 125 for the end of the archive and ends recovery there, with
-    success; above, it stops (xlogarchive.c: RestoreArchivedFile)."""
+    """Exit code of `wal-fetch`. After 1 to 125 PostgreSQL assumes the end of the archive and ends recovery
+    successfully; after larger codes it stops (xlogarchive.c: RestoreArchivedFile)."""
 
 
 MEANINGS: Final = {

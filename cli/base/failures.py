@@ -1,4 +1,4 @@
-"""The end of a run that failed: one message, one exit code, no traceback."""
+"""Reports the error that ends a run: one message, one exit code, no traceback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Listing what is inside guests: volumes of a disk, directories, whole trees."""
+"""Lists the content of guests: volumes of a disk, directories, whole trees."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _COLUMNS = (
 
 
 class GuestListing:
-    """Lists a node that leads into a guest. Lines are printed as they are found."""
+    """Lists a node that is inside a guest. Prints lines as it finds entries."""
 
     def __init__(self, settings: RunSettings, tree: SnapshotTree) -> None:
         self._output = settings.output
@@ -35,7 +35,7 @@ class GuestListing:
         self._unread = 0
 
     def show(self, node: Node, *, recursive: bool) -> ExitCode:
-        """PARTIAL when something could not be read, and the rest was listed."""
+        """List a node. Returns PARTIAL when something could not be read."""
         if isinstance(node, DirectoryNode | DiskNode):
             self._places(node, recursive=recursive)
         elif isinstance(node, TextNode):

@@ -1,4 +1,4 @@
-"""Options of commands that look inside guests. Imports no more than an option needs."""
+"""Options of commands that read guests' file systems. Imports nothing else, for a fast start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that every command has, and types of options that several have."""
+"""Options that all commands share, and option types that several commands use."""
 
 from __future__ import annotations
 
@@ -48,20 +48,61 @@ def _shared_options() -> list[click.Parameter]:
 
 
 def _remember(context: click.Context, option: click.Parameter, value: Any) -> None:
-    """Keep what was given in the settings; an option may stand before or behind the command."""
-    settings = context.find_object(RunSettings)
-    if settings is None or context.get_parameter_source(option.name or "") in (None, _DEFAULT):
-        return
-    for part in (settings, settings.output, settings.passwords):
-        if hasattr(part, option.name or ""):
-            setattr(part, option.name or "", value)
+    """Store a given option in the settings. It may be given before or after the command's name."""
+    settings, name = context.find_object(RunSettings), option.name or ""
+    if settings is not None and context.get_parameter_source(name) not in (None, _DEFAULT):
+        _SETTERS[name](settings, value)
 
 
 _DEFAULT = click.core.ParameterSource.DEFAULT
 
 
+def _set_repo(settings: RunSettings, value: str) -> None:
+    settings.repo = value
+
+
+def _set_password_file(settings: RunSettings, value: str) -> None:
+    settings.passwords.password_file = value
+
+
+def _set_password_command(settings: RunSettings, value: str) -> None:
+    settings.passwords.password_command = value
+
+
+def _set_password_fd(settings: RunSettings, value: int) -> None:
+    settings.passwords.password_fd = value
+
+
+def _set_cache_dir(settings: RunSettings, value: str) -> None:
+    settings.cache_dir = value
+
+
+def _set_json(settings: RunSettings, value: bool) -> None:
+    settings.output.json = value
+
+
+def _set_quiet(settings: RunSettings, value: bool) -> None:
+    settings.output.quiet = value
+
+
+def _set_verbose(settings: RunSettings, value: int) -> None:
+    settings.output.verbose = value
+
+
+_SETTERS: Final[dict[str, Callable[[RunSettings, Any], None]]] = {
+    "repo": _set_repo,
+    "password_file": _set_password_file,
+    "password_command": _set_password_command,
+    "password_fd": _set_password_fd,
+    "cache_dir": _set_cache_dir,
+    "json": _set_json,
+    "quiet": _set_quiet,
+    "verbose": _set_verbose,
+}
+
+
 class SharedOptionsCommand(click.Command):
-    """A command with the shared options, which its help shows in a section of their own."""
+    """A command with the shared options, which its help lists in a separate section."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -78,7 +119,7 @@ class SharedOptionsCommand(click.Command):
 
 
 class SharedOptionsGroup(SharedOptionsCommand, click.Group):
-    """A command with commands below it."""
+    """A group of commands with the shared options."""
 
     command_class = SharedOptionsCommand
 
@@ -94,12 +135,12 @@ class SharedOptionsGroup(SharedOptionsCommand, click.Group):
 
 
 def command(name: str, **attributes: Any) -> Callable[[Callable[..., Any]], SharedOptionsCommand]:
-    """Make a function a command with the shared options. Its docstring is the help."""
+    """Decorator: makes a function a command with the shared options. Its docstring is the help text."""
     return click.command(name, cls=SharedOptionsCommand, **attributes)
 
 
 def parse_duration(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
-    """Callback for `30d`, `12h`, `1y6m`: years (of 365 days), months (of 30), weeks, days, h, min, s."""
+    """Click callback that parses `30d`, `12h`, `1y6m`: y (365 days), m (30 days), w, d, h, min, s."""
     if value is None:
         return None
     parts = re.findall(r"(\d+)(min|[ymwdhs])", value)
@@ -121,7 +162,7 @@ _FILTERS = (
 
 
 def filter_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """--name, --tag, --kind."""
+    """Decorator that adds the options --name, --tag and --kind."""
     for option in reversed(_FILTERS):
         function = option(function)
     return function

@@ -1,4 +1,4 @@
-"""Where words go: results to standard output, everything else to standard error."""
+"""Output of commands: results go to standard output, all other text to standard error."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from holdfast.base.escaping import escape_lines
 
 @dataclass(slots=True)
 class Output:
-    """What -q, -v and --json made of a run's output."""
+    """Prints text or JSON according to -q, -v and --json."""
 
     json: bool = False
     quiet: bool = False
     verbose: int = 0
 
     def result(self, text: str) -> None:
-        """What was asked for. `text` has its names escaped already."""
+        """Print a result, unless the output is JSON. Names in `text` must be escaped already."""
         if not self.json:
             click.echo(text)
 
     def document(self, value: object) -> None:
-        """The one JSON document of a command, or a line of several."""
+        """Print a JSON document, if the output is JSON."""
         if self.json:
             click.echo(json.dumps(value))
 
     def message(self, kind: str, /, **values: Any) -> None:
-        """A JSON line: `kind` is status, summary or error."""
+        """Print a JSON line; `kind` is status, summary or error."""
         self.document({"message_type": kind, **values})
 
     def summary(self, text: str) -> None:
-        """What was done; -q keeps it back."""
+        """Print a summary of the command's work, unless -q."""
         if not self.quiet:
             self.result(text)
 
     def note(self, text: str) -> None:
-        """Something good to know."""
+        """Print a hint, unless -q or --json."""
         if not self.json and not self.quiet:
             click.echo(escape_lines(text), err=True)
 
     def detail(self, text: str) -> None:
-        """Something good to know for those who asked with -v."""
+        """Print a detail, if -v."""
         if self.verbose:
             self.note(text)
 
     def warn(self, text: str) -> None:
-        """Something that needs a look; shown whatever -q says."""
+        """Print a warning, even with -q."""
         if self.json:
             click.echo(json.dumps({"message_type": "error", "level": "warning", "message": text}), err=True)
         else:

@@ -1,4 +1,4 @@
-"""The repository's password: from the sources of `base.passwords`, the environment, last a terminal."""
+"""Finds the repository's password: in the sources of `base.passwords`, the environment or a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HELP = (
 
 
 def take_environment(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Our variables; those with secrets are taken out, so that no child process inherits them."""
+    """The HOLDFAST_* variables. Removes those with secrets from `environ`, so that no child inherits them."""
     taken = {name: value for name, value in environ.items() if name.startswith(_VARIABLES)}
     for name in taken:
         if name.startswith(_SECRET):
@@ -26,9 +26,9 @@ def take_environment(environ: MutableMapping[str, str]) -> dict[str, str]:
 
 
 def find_password(options: PasswordSources, variables: Mapping[str, str], *, new: bool = False) -> str:
-    """The password: options, then HOLDFAST_PASSWORD, _FILE, _COMMAND, _FD, then the terminal.
+    """The password from options, else HOLDFAST_PASSWORD, _FILE, _COMMAND or _FD, else the terminal.
 
-    A `new` one is asked for twice. Raises NoPassword.
+    Asks twice for a `new` password. Raises NoPassword.
     """
     given = options.read()
     if given is None and variables.get(_SECRET):
@@ -42,7 +42,7 @@ def find_password(options: PasswordSources, variables: Mapping[str, str], *, new
 
 
 def ask_new(what: str = "new password") -> str:
-    """Ask twice on the terminal."""
+    """Ask twice on the terminal. Raises NoPassword when the answers differ or there is no terminal."""
     first = _ask(f"{what}: ")
     if _ask(f"{what}, again: ") != first:
         raise NoPassword("the two passwords differ")

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, lines of JSON for a program, nothing in a pipe."""
+"""Progress of long operations: a bar on a terminal, JSON lines with --json, nothing in a pipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.cli.base.output import Output
 
 
 class Display(Protocol):
-    """Shows figures; called at most a few times a second, by one thread at a time."""
+    """Shows progress. Called at most once per `interval` seconds, by one thread at a time."""
 
     interval: float
 
@@ -20,7 +20,7 @@ class Display(Protocol):
 
 
 class Progress:
-    """Counts what is done, usually bytes. `add` may be called from any thread, as often as one likes."""
+    """Counts finished work, usually in bytes. Any thread may call `add`, at any rate."""
 
     def __init__(
         self, display: Display | None, total: int | None, clock: Callable[[], float] = time.monotonic
@@ -43,18 +43,18 @@ class Progress:
                 self._display.show(self.done, self._total)
 
     def expect(self, total: int) -> None:
-        """How much there is to do in all, once that is known."""
+        """Set the total amount of work."""
         with self._lock:
             self._total = total
 
     def reach(self, done: int, total: int) -> None:
-        """The same in absolute figures."""
+        """Set the finished and the total amount of work."""
         self.expect(total)
         self.add(done - self.done)
 
 
 class JsonLines:
-    """A status line a second."""
+    """Prints a JSON status line every second."""
 
     interval = 1.0
 
@@ -75,9 +75,9 @@ class JsonLines:
 def progress(
     output: Output, label: str, total: int | None = None, *, unit: str = "bytes", shown: bool = True
 ) -> Iterator[Progress]:
-    """Progress of one piece of work, to be used for as long as the block lasts.
+    """Show progress of one operation while the block runs.
 
-    `total` None: not known (yet). `unit` other than "bytes" is counted and has no rate.
+    `total` None means unknown. A `unit` other than "bytes" is shown as a count, without a rate.
     """
     if shown and output.json and not output.quiet:
         yield Progress(JsonLines(output, label), total)

@@ -22,7 +22,7 @@ from holdfast.cli.base.render import size
 
 
 class _Rate(ProgressColumn):
-    """Bytes a second, in the units of all other figures."""
+    """Bytes per second, in the same units as other sizes."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -30,7 +30,7 @@ class _Rate(ProgressColumn):
 
 
 class Bar:
-    """A bar with rate and remaining time; gone without a trace when the block ends."""
+    """A bar with rate and remaining time, which is erased when the block ends."""
 
     interval = 0.1
 

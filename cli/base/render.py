@@ -14,7 +14,7 @@ _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def size(count: float) -> str:
-    """Bytes for people: `912 B`, `45.1 MiB`."""
+    """A number of bytes with a unit: `912 B`, `45.1 MiB`."""
     if abs(count) < 1024:
         return f"{count:.0f} B"
     for unit in _UNITS:
@@ -25,7 +25,7 @@ def size(count: float) -> str:
 
 
 def rate(count: int, seconds: float) -> str:
-    """Bytes a second."""
+    """Bytes per second with a unit; "-" for no time."""
     return f"{size(count / seconds)}/s" if seconds > 0 else "-"
 
 
@@ -54,15 +54,15 @@ def count(number: int, thing: str) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table; its cells are escaped when they are printed."""
+    """A column of a table. `table` escapes its cells."""
 
     title: str
     align: Literal["left", "right"] = "left"
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str = "") -> str:
-    """A table as text. On a terminal it has colours and folds to the width; in a pipe a row is a line."""
-    # Here and not above: 50 ms that commands without a table, or with --json, need not wait for.
+    """A table as text. On a terminal it has colours and wraps to the width; in a pipe each row is a line."""
+    # Imported here, because it takes 50 ms that commands without a table do not need.
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -83,7 +83,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: st
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> str:
-    """`name   value` lines; a value of several lines is indented, an empty one left out."""
+    """Lines `name   value`. Indents the lines of multi-line values and omits empty values."""
     known = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in known), default=0) + 2
     indented = f"\n{'':{width}}"

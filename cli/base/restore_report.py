@@ -1,4 +1,4 @@
-"""What a restore tells: files one by one, and sums."""
+"""Reports of restores: one line per file, and totals."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from holdfast.tasks.restore_files import RAW, RestoreJob, RestoreOptions
 from holdfast.tree.extract.extractor import ExtractEvent, ExtractOutcome
 
 _TOLD: Final = 20
-"""Warnings of a kind on a terminal; JSON has all."""
+"""Most warnings of a kind on a terminal; JSON has all."""
 
 
 def tell_files(
     settings: RunSettings, jobs: Sequence[RestoreJob], seconds: float, options: RestoreOptions
 ) -> ExitCode:
-    """The summary, and a warning for what could not be read when it was backed up: PARTIAL then."""
+    """Print the summary. Warns of ranges that could not be read at the backup, and then returns PARTIAL."""
     total = sum(job.size for job in jobs)
     allocated = sum(job.allocated for job in jobs)
     settings.output.message(
@@ -65,7 +65,7 @@ def _document(job: RestoreJob) -> dict[str, object]:
 
 
 class GuestReport:
-    """Counts what is restored of a guest; tells what is not."""
+    """Counts restored entries of a guest, and reports those that were not restored."""
 
     def __init__(self, settings: RunSettings, target: str) -> None:
         self._output = settings.output
@@ -92,7 +92,7 @@ class GuestReport:
         tell(f"{escape(path)}: {words}{event.reason}{more}")
 
     def end(self, bits_dropped: int) -> ExitCode:
-        """The summary. FAILED when there was nothing that could be restored."""
+        """Print the summary. Returns FAILED when nothing could be restored, PARTIAL after any failure."""
         counts, seconds = self._counts, time.monotonic() - self._began
         restored = counts[ExtractOutcome.RESTORED] + counts[ExtractOutcome.FLAWED]
         self._output.message(

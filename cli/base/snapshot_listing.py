@@ -1,4 +1,4 @@
-"""Listing what is outside of disks in a snapshot: items, images, virtual files, documents."""
+"""Lists the content of a snapshot outside of disks: items, images, virtual files, documents."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ _COLUMNS = (
 
 
 def show_listing(settings: RunSettings, tree: SnapshotTree, node: Node, *, recursive: bool) -> ExitCode:
-    """A node and all below it, by whole paths; in JSON one by one, else virtual files of deeper directories
-    in one line a directory unless `recursive`. What is inside disks is one directory."""
+    """Print a node and all nodes below it with full paths.
+
+    The content of disks is one directory. Unless `recursive`, the text (not the JSON) has one line for each
+    deeper directory of virtual files.
+    """
     nodes = sorted(_below(node), key=lambda one: one.path)
     stored = tree.stored
     settings.output.document(
@@ -50,7 +53,7 @@ def show_listing(settings: RunSettings, tree: SnapshotTree, node: Node, *, recur
 
 
 def _below(node: Node) -> Iterator[Node]:
-    """Files, links, directories that are empty, and the one of what is inside disks."""
+    """All files, links and empty directories below a node, and the directory of the disks' content."""
     if isinstance(node, DirectoryNode) and not node.in_guest:
         for child in node.children.values():
             is_empty = isinstance(child, DirectoryNode) and not child.children
@@ -61,7 +64,7 @@ def _below(node: Node) -> Iterator[Node]:
 
 @dataclass(slots=True)
 class _DirectoryRow:
-    """A directory of virtual files that is one line."""
+    """A directory of virtual files that is shown as one line."""
 
     files: list[Node] = field(default_factory=list)
 

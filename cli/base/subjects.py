@@ -1,4 +1,4 @@
-"""Subjects as they are shown: in words, and their snapshots together."""
+"""Displays subjects: their description, and their snapshots in groups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject
 
 
 def group_by_subject(snapshots: Sequence[StoredSnapshot]) -> list[list[StoredSnapshot]]:
-    """By identity, sorted by name; a renamed subject stands under its latest name."""
+    """Snapshots grouped by subject, sorted by the latest description of the subject."""
     groups: dict[tuple[str, str], list[StoredSnapshot]] = {}
     for stored in snapshots:
         groups.setdefault(stored.snapshot.subject.identity, []).append(stored)

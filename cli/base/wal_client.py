@@ -1,10 +1,10 @@
-"""The fast way of `wal-push`: a process that a push before left behind has the repository open already.
+"""Fast client of `wal-push`: asks a daemon, started by an earlier push, that has the repository open.
 
 Starting Python, importing the program and opening a repository take 150 ms, archiving a segment 40 ms. So
-the first push leaves a process behind (`tasks.wal_server`) that archives what pushes after it ask for, until
-it has had nothing to do for HOLDFAST_WARM_SECONDS (60; 0: none is left). This module is what a push needs to
-ask it, and imports next to nothing. Whatever is not a plain success is done again the ordinary way,
-which tells what is wrong; a file that was archived meanwhile is no trouble for it.
+the first push starts a daemon (`tasks.wal_server`) that archives the segments of later pushes, until it has
+been idle for HOLDFAST_WARM_SECONDS (60; 0 starts none). This module imports as little as possible. If the
+daemon does not report success, the push runs in the ordinary way, which reports errors; it accepts a file
+that the daemon has archived meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from holdfast.tasks.wal_protocol import DONE, SEPARATOR, Place, connect, find_pl
 
 
 def was_pushed(arguments: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether these arguments are a plain `wal-push PATH` and the process left behind has carried it out:
-    then the file is durable in the archive, as if done here. False for everything else."""
+    """Whether these arguments are `wal-push PATH` without options and the daemon has archived the file.
+
+    True means that the file is durable in the archive. Returns False in all other cases.
+    """
     if len(arguments) != 2 or arguments[0] != "wal-push" or arguments[1].startswith("-"):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Freeing space: plan what no snapshot needs, then take it out of use in an order no crash can hurt."""
+"""Carries out a prune plan: removes packs that no snapshot needs, in an order that makes crashes harmless."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from holdfast.repo.upkeep.prune_plan import PackUse, Plan, collect_reachable, is
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 _BATCH = 4 << 20
-"""Bytes of records copied at a time."""
+"""Bytes of records that are copied together."""
 
 
 _UNEXPLAINED = timedelta(days=7)
@@ -39,7 +39,7 @@ _UNEXPLAINED = timedelta(days=7)
 
 @dataclass(slots=True)
 class PruneResult:
-    """What a prune did. `trashed` packs went to the trash, `deleted` left it; bytes are what they held."""
+    """Result of a prune: numbers and bytes of packs moved to the trash and of packs deleted from it."""
 
     trashed: int = 0
     trashed_bytes: int = 0
@@ -47,7 +47,7 @@ class PruneResult:
     freed_bytes: int = 0
     repacked_bytes: int = 0
     damaged: list[Damaged] = field(default_factory=list)
-    """What is wrong with packs that were kept for that reason."""
+    """Errors of damaged packs, which were kept."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -119,8 +119,8 @@ def _repack(
 ) -> tuple[int, dict[PackID, Damaged]]:
     """Write the needed records of the plan's half-empty and small packs into new packs.
 
-    (bytes written, optional packs that must stay because a record in them is bad). Such a record in another
-    pack stops the prune.
+    Returns (bytes written, errors by optional pack that must stay because of a damaged record). Raises
+    Damaged for such a record in another pack.
     """
     store = repository.store
     new: list[tuple[PackID, int, Directory]] = []
@@ -172,9 +172,9 @@ def _copy(writer: PackWriter, records: Iterable[Record], copied: IdSet, batch: i
 def _needed_records(
     repository: Repository, use: PackUse, *, doomed: set[PackID], needed: IdSet, copied: IdSet
 ) -> Iterator[Record]:
-    """What is needed of a doomed pack and is good in no pack that stays, each chunk once.
+    """The needed records of a doomed pack of which no remaining pack has a good copy, each chunk once.
 
-    Every record is authenticated on the way. Raises Damaged for one that is bad everywhere.
+    Authenticates every record. Raises Damaged for a record that is damaged in all packs.
     """
     pack = use.pack
     where = f"pack {pack}"
@@ -202,14 +202,14 @@ def _trash(repository: Repository, pack: PackID, result: PruneResult) -> None:
     except FileNotFoundError:
         return
     except NoSpace:
-        # A disk so full that the trash cannot grow by a name. The exclusive lock is held and no
-        # snapshot needs the pack: deleting it makes room for the rest.
+        # The disk is too full for another name in the trash directory. No snapshot needs the pack and the
+        # exclusive lock is held, so it may be deleted, which frees space for the rest.
         repository.store.delete(FileKind.PACK, pack)
         result.notes.append(f"no room in the trash: pack {pack[:8]} was deleted at once")
 
 
 def _spare(repository: Repository, plan: Plan, doomed: dict[PackID, int]) -> None:
-    """Take out of `doomed` what snapshots need that came since the plan was made."""
+    """Remove packs from `doomed` that snapshots newer than the plan need."""
     committed, pending = protected_snapshots(repository)
     newer = [s for s in committed if s.id not in plan.snapshots]
     newer += [s for s in pending if s.id not in plan.pending]
@@ -221,7 +221,7 @@ def _spare(repository: Repository, plan: Plan, doomed: dict[PackID, int]) -> Non
 def _needed_packs(
     repository: Repository, snapshots: Sequence[StoredSnapshot], doomed: dict[PackID, int]
 ) -> set[PackID]:
-    """Doomed packs that are the only place of a chunk that one of the snapshots needs."""
+    """Doomed packs that have the only copies of a chunk that one of the snapshots needs."""
     needed: set[PackID] = set()
     with IdSet(repository.scratch("spare")) as seen:
         for _, new in reachable_chunks(Reader(repository), snapshots, seen):
@@ -233,9 +233,9 @@ def _needed_packs(
 
 
 def _untrash_needed_packs(repository: Repository) -> bool:
-    """Move packs back from the trash that any snapshot, committed or pending, cannot do without.
+    """Move all packs back from the trash if a committed or pending snapshot lacks a chunk without them.
 
-    Whether there were any: then all of them come back, and the next prune sorts them anew.
+    Returns whether it did; the next prune plans anew.
     """
     committed, pending = protected_snapshots(repository)
     with IdSet(repository.scratch("claims")) as seen:
@@ -253,9 +253,9 @@ def _untrash_needed_packs(repository: Repository) -> bool:
 
 
 def _restore_missing_copies(repository: Repository) -> None:
-    """Make snapshots whole of which a killed commit, forget or undelete moved or wrote one copy.
+    """Restore the second copy of snapshots of which a killed commit, forget or undelete left only one.
 
-    The exclusive lock is held, so nobody is at it; the half of a pair in the trash must not be deleted.
+    The caller holds the exclusive lock. Must run before the trash is emptied, which may have the other copy.
     """
     store = repository.store
     trashed = mirrored_names(store, FileKind.SNAPSHOT, trashed=True)
