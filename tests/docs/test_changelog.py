@@ -14,7 +14,7 @@ def test_fragments_become_entries_of_the_newest_section_and_go(tmp_path: Path) -
     for name, text in (("README.md", "how"), ("b.md", "Second\nthing.\n"), ("a.md", "First thing.\n")):
         (tmp_path / "changes" / name).write_text(text)
     (tmp_path / "CHANGELOG.md").write_text(
-        "# Log\n\n## 2 (unreleased)\n\n- Old.\n\n## 1 (2026-01-01)\n\n- Older.\n"
+        "# Log\n\n## 2 (unreleased)\n\n- Old.\n\n## 1 (2026)\n\n- Older.\n"
     )
     changelog.main(tmp_path)
     assert (tmp_path / "CHANGELOG.md").read_text() == (
