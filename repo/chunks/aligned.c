@@ -109,6 +109,32 @@ block_hash(NhFunction nh, const unsigned char *block, const unsigned char *key)
     return x;
 }
 
+/* The chunk [start, end), if it has bytes. */
+static int
+add_chunk(Pieces *out, size_t start, size_t end)
+{
+    return start < end ? pieces_add(out, (int64_t)(end - start)) : 0;
+}
+
+/* The hole of *length bytes, if it has any; none is open afterwards. */
+static int
+add_hole(Pieces *out, size_t *length)
+{
+    size_t hole = *length;
+    *length = 0;
+    return hole ? pieces_add(out, -(int64_t)hole) : 0;
+}
+
+/* Whether a chunk of this length ends behind this block, which is its last. */
+static inline int
+ends_chunk(NhFunction nh, const unsigned char *block, const unsigned char *key, const Rule *rule, size_t length)
+{
+    if (length < rule->minimum)
+        return 0;
+    return length >= rule->maximum ||
+           block_hash(nh, block, key) < (length < rule->average ? rule->strict : rule->loose);
+}
+
 int
 cut_aligned(const unsigned char *data, size_t size, const unsigned char *key, const Rule *rule, Pieces *out)
 {
@@ -120,33 +146,25 @@ cut_aligned(const unsigned char *data, size_t size, const unsigned char *key, co
         size_t n = size - at < BLOCK ? size - at : BLOCK;
         if (n < BLOCK && !rule->final)
             break;
-        if (all_zero(data + at, n)) {
-            if (start < at && pieces_add(out, (int64_t)(at - start)) < 0)
+        const unsigned char *block = data + at;
+        if (all_zero(block, n)) {
+            if (add_chunk(out, start, at) < 0)
                 return -1;
             hole += n;
             at += n;
             start = at;
             continue;
         }
-        if (hole) {
-            if (pieces_add(out, -(int64_t)hole) < 0)
-                return -1;
-            hole = 0;
-        }
+        if (add_hole(out, &hole) < 0)
+            return -1;
         at += n;
-        size_t length = at - start;
-        if (n < BLOCK || length < rule->minimum)
-            continue;
-        if (length >= rule->maximum ||
-            block_hash(nh, data + at - BLOCK, key) < (length < rule->average ? rule->strict : rule->loose)) {
-            if (pieces_add(out, (int64_t)length) < 0)
+        if (n == BLOCK && ends_chunk(nh, block, key, rule, at - start)) {
+            if (add_chunk(out, start, at) < 0)
                 return -1;
             start = at;
         }
     }
-    if (hole && pieces_add(out, -(int64_t)hole) < 0)
+    if (add_hole(out, &hole) < 0)
         return -1;
-    if (rule->final && start < size && pieces_add(out, (int64_t)(size - start)) < 0)
-        return -1;
-    return 0;
+    return rule->final ? add_chunk(out, start, size) : 0;
 }

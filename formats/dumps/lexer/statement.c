@@ -14,38 +14,49 @@ open_quoted(Lexer *x, Cursor *c, unsigned char closing, int escapes)
     return GO;
 }
 
+/* The first byte that may end the string or take a meaning away; `end` when there is none. */
+static inline const unsigned char *
+string_stop(const Within *w, const unsigned char *p, const unsigned char *end)
+{
+    if (!w->escapes) {
+        p = memchr(p, w->quote, (size_t)(end - p));
+        return p ? p : end;
+    }
+    while (p < end && *p != w->quote && *p != '\\')
+        p++;
+    return p;
+}
+
 /* A doubled quote closes and opens again at once; only E'..' must be told from the '..' it would become. */
 static Answer
 quoted(Lexer *x, Cursor *c)
 {
     const Within *w = &x->within;
     const unsigned char *p = c->p, *end = c->end;
-    for (;;) {
-        if (w->escapes)
-            while (p < end && *p != w->quote && *p != '\\')
-                p++;
-        else if ((p = memchr(p, w->quote, (size_t)(end - p))) == NULL)
-            p = end;
-        c->p = p;
-        if (p == end)
-            return GO;
-        int prefixed = w->quote == '\'' && w->escapes != x->backslashes;
-        if (*p == '\\' || prefixed) {
-            if (end - p < 2 && !c->final)
-                return MORE;
-            if (end - p >= 2 && (*p == '\\' || p[1] == w->quote)) {
-                p += 2;
-                continue;
-            }
-            if (*p == '\\') {
-                c->p = end;
-                return GO;
-            }
+    int prefixed = w->quote == '\'' && w->escapes != x->backslashes;
+    while ((p = string_stop(w, p, end)) < end) {
+        int backslash = *p == '\\';
+        if (!backslash && !prefixed)
+            break;
+        if (end - p >= 2) {
+            if (!backslash && p[1] != w->quote)
+                break;
+            p += 2;
+            continue;
         }
-        x->within.inside = PLAIN;
-        c->p = p + 1;
-        return GO;
+        c->p = p;
+        if (!c->final)
+            return MORE;
+        if (!backslash)
+            break;
+        p = end;
     }
+    c->p = p;
+    if (p < end) {
+        x->within.inside = PLAIN;
+        c->p++;
+    }
+    return GO;
 }
 
 /* ---- comments ---------------------------------------------------------------------------------------- */
