@@ -18,7 +18,7 @@ class Form:
     """What a source was recognised as. `format` is that of a dump, None for what is stored as bytes only."""
 
     item: ItemKind
-    cutter: ChunkerSpec
+    chunker: ChunkerSpec
     engine: str = ""
     file_name: str = ""
     format: DumpFormat | None = None

@@ -94,7 +94,7 @@ class _IncrementalIngest:
         self._unit = pipeline.unit
         self._pool = pool
         self._source = source
-        self._cutter = Chunker(spec, pipeline.keys.cut)
+        self._chunker = Chunker(spec, pipeline.keys.cut)
         self._stretch = spec.maximum
         self._recipe = recipe
         self._parent = ParentExtents(recipe)
@@ -176,7 +176,7 @@ class _IncrementalIngest:
         self._source.read_into(whole[self._headroom : self._headroom + length], start)
         whole[first : self._headroom] = self._carry
         view = whole[first : self._headroom + length]
-        pieces = list(cut_pieces(self._cutter, view, final=final))
+        pieces = list(cut_pieces(self._chunker, view, final=final))
         at = sum(piece.length for piece in pieces)
         self._covered += at
         self._frontier = start + length

@@ -17,7 +17,7 @@ class ChunkSink(Protocol):
     def put_node(self, node: bytes) -> ChunkID: ...
 
 
-class Piece(NamedTuple):
+class ChunkOrHole(NamedTuple):
     """A chunk or a hole at [start, start + length) of a buffer; `id` is None if it is not known yet."""
 
     start: int
@@ -30,13 +30,13 @@ Stored: TypeAlias = list[tuple[ChunkID | None, int]]
 """(ID or None for a hole, length) of stored chunks and holes, in order."""
 
 
-def cut_pieces(cutter: Chunker, view: memoryview, start: int = 0, *, final: bool) -> Iterator[Piece]:
+def cut_pieces(chunker: Chunker, view: memoryview, start: int = 0, *, final: bool) -> Iterator[ChunkOrHole]:
     """The chunks and holes of `view`, which is at `start` of its buffer.
 
     Unless `final`, they end before bytes whose chunk depends on bytes that follow.
     """
-    for cut in cutter.cut(view, final=final):
-        yield Piece(start, abs(cut), is_hole=cut < 0)
+    for cut in chunker.cut(view, final=final):
+        yield ChunkOrHole(start, abs(cut), is_hole=cut < 0)
         start += abs(cut)
 
 
@@ -44,7 +44,7 @@ def store_pieces(
     sink: ChunkSink,
     make_id: Callable[[Buffer], ChunkID],
     view: memoryview,
-    pieces: Iterable[Piece],
+    pieces: Iterable[ChunkOrHole],
     *,
     known_are_there: bool = False,
 ) -> Stored:

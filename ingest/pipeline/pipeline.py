@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.ingest.pipeline.parent_chunks import PAUSE, Guess, ParentChunks, ParentRecipe
 from holdfast.ingest.pipeline.pieces import (
+    ChunkOrHole,
     ChunkSink,
-    Piece,
     Stored,
     cut_pieces,
     enter_pieces,
@@ -110,7 +110,7 @@ class _SourceIngest:
         self._pool = pool
         self._source = source
         self._spec = spec
-        self._cutter = Chunker(spec, pipeline.keys.cut)
+        self._chunker = Chunker(spec, pipeline.keys.cut)
         self._parent_chunks = ParentChunks(parent, pause=pipeline.pause)
         self._recipe = RecipeBuilder(pipeline.writer.put_node)
         self._headroom = -(-spec.maximum // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -222,19 +222,19 @@ class _SourceIngest:
 
     def _cut(
         self, view: memoryview, begin: int, known: dict[int, Guess], *, final: bool
-    ) -> tuple[list[Piece], int]:
+    ) -> tuple[list[ChunkOrHole], int]:
         """The pieces of `view`, whose first byte is at `begin`, and how much of it they cover."""
-        pieces: list[Piece] = []
+        pieces: list[ChunkOrHole] = []
         at = 0
         while at < len(view):
             guess = known.get(begin + at)
             if guess is not None:
-                pieces.append(Piece(at, guess.length, is_hole=False, id=guess.id))
+                pieces.append(ChunkOrHole(at, guess.length, is_hole=False, id=guess.id))
                 at += guess.length
                 continue
             part = view[at : at + _GAP_UNIT * self._spec.maximum] if known else view[at:]
             to_end = at + len(part) == len(view)
-            for piece in cut_pieces(self._cutter, part, at, final=final and to_end):
+            for piece in cut_pieces(self._chunker, part, at, final=final and to_end):
                 pieces.append(piece)
                 at += piece.length
                 if begin + at in known:
@@ -246,19 +246,19 @@ class _SourceIngest:
 
     def _cut_at(
         self, view: memoryview, begin: int, borders: Sequence[int], *, final: bool
-    ) -> tuple[list[Piece], int]:
-        """The same with chunks that end at these offsets of the stream, whatever the cutter says."""
-        pieces: list[Piece] = []
+    ) -> tuple[list[ChunkOrHole], int]:
+        """The same with chunks that end at these offsets of the stream, whatever the chunker says."""
+        pieces: list[ChunkOrHole] = []
         at = 0
         for border in (*borders, None):
             end = len(view) if border is None else border - begin
             if at < end:
-                made = list(cut_pieces(self._cutter, view[at:end], at, final=final or border is not None))
+                made = list(cut_pieces(self._chunker, view[at:end], at, final=final or border is not None))
                 pieces += made
                 at += sum(piece.length for piece in made)
         return pieces, at
 
-    def _store(self, view: memoryview, pieces: Sequence[Piece]) -> Stored:
+    def _store(self, view: memoryview, pieces: Sequence[ChunkOrHole]) -> Stored:
         """Worker: hash what is not known yet, store what is not there. A chunk of the parent is looked up
         only when something was lost since: then it may have to be stored again."""
         make_id = self._keys.data_chunk_id

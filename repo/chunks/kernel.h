@@ -1,4 +1,4 @@
-/* The loops of holdfast.repo.chunks.chunker, which documents the rules; tests/support/cutter_twin.py says
+/* The loops of holdfast.repo.chunks.chunker, which documents the rules; tests/support/chunker_twin.py says
  * the same in plain Python and must agree in every case.
  *
  * Nothing here knows a key derivation or a default: keys, sizes and thresholds come from chunker.py.

@@ -97,7 +97,7 @@ def _form(source: FolderFile) -> Form:
     if found.item is ItemKind.DUMP and found.engine != "other":
         return found
     text = source.name.lower().endswith(_TEXT)
-    return replace(found, item=ItemKind.FILE, cutter=DUMP if text else STREAM, engine="")
+    return replace(found, item=ItemKind.FILE, chunker=DUMP if text else STREAM, engine="")
 
 
 def _walk(folder: Path) -> Iterator[Path]:

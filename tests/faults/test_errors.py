@@ -192,7 +192,7 @@ def test_a_forget_or_undelete_refused_at_any_operation_can_be_repeated(
 
 @pytest.mark.parametrize("action", ["read", "put", "sync", "list"])
 def test_an_error_of_the_repository_never_becomes_a_partial_snapshot(base: Base, action: str) -> None:
-    """Also where the parent is read to guide the cutter, in the middle of reading the source."""
+    """Also where the parent is read to guide the chunker, in the middle of reading the source."""
     faulty = FaultyStore(copy_memory(base.store, base.clock))
     with open_repository(faulty, base.folder) as repository:
         repository.refresh()

@@ -64,7 +64,7 @@ def ingest(
 
 
 def cut_directly(content: bytes, spec: ChunkerSpec) -> IngestResult:
-    """The whole content in one call of the cutter: what every way must give."""
+    """The whole content in one call of the chunker: what every way must give."""
     builder = RecipeBuilder(MemoryWriter().put_node)
     at = 0
     for piece in Chunker(spec, KEYS.cut).cut(content, final=True):

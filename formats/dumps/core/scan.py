@@ -1,4 +1,4 @@
-"""A dump of SQL text on its way in: pieces to an engine's visitor, borders of bulk data to the cutter."""
+"""A dump of SQL text on its way in: pieces to an engine's visitor, borders of bulk data to the chunker."""
 
 from __future__ import annotations
 

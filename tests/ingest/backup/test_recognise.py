@@ -72,7 +72,7 @@ def test_dumps_in_text_are_known_by_their_head_and_whole_by_their_trailer(
     form = recognise(head, "stdin", size)
     assert (form.item, form.engine, form.file_name) == (ItemKind.DUMP, engine, "dump.sql")
     assert form.format is dump_format(engine, "sql")
-    assert (form.cutter, form.subject) == (DUMP, SubjectKind.DATABASE)
+    assert (form.chunker, form.subject) == (DUMP, SubjectKind.DATABASE)
     row = b"INSERT INTO t VALUES (1);\n"
     assert fault(form, head + row + end) == ""
     assert fault(form, head + row)
@@ -100,7 +100,7 @@ def test_binary_dumps_are_known(head: bytes, file_name: str, engine: str, form: 
     assert (found.engine, found.file_name) == (engine, file_name)
     assert found.format is dump_format(engine, form)
     assert found.format is not None
-    assert (found.item, found.cutter) == (ItemKind.DUMP, DUMP)
+    assert (found.item, found.chunker) == (ItemKind.DUMP, DUMP)
 
 
 def test_a_cluster_dump_that_ends_after_one_of_its_databases_is_not_whole() -> None:
@@ -117,7 +117,7 @@ def test_a_sqlite_dump_that_met_errors_is_not_whole() -> None:
 def test_what_somebody_says_is_sql_is_scanned_like_it() -> None:
     for engine in ENGINES.names:
         form = sql_dump(engine)
-        assert (form.item, form.cutter, form.engine, form.file_name) == (
+        assert (form.item, form.chunker, form.engine, form.file_name) == (
             ItemKind.DUMP,
             DUMP,
             engine,
@@ -151,7 +151,7 @@ PROTECTIVE = mbr((0, 0xEE, 1, 0xFFFFFFFF))
 def test_disks_are_known_by_their_partition_table(head: bytes, size: int | None) -> None:
     form = recognise(head + bytes(4096), "whatever", size)
     assert form == RAW_DISK
-    assert (form.cutter, form.subject) == (DISK, SubjectKind.VM)
+    assert (form.chunker, form.subject) == (DISK, SubjectKind.VM)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_disks_are_known_by_their_partition_table(head: bytes, size: int | None)
 )
 def test_what_only_looks_like_a_partition_table_is_a_file(head: bytes, size: int | None) -> None:
     assert recognise(head, "whatever", size) == PLAIN_FILE
-    assert PLAIN_FILE.cutter == STREAM
+    assert PLAIN_FILE.chunker == STREAM
 
 
 @pytest.mark.parametrize("name", ["disk.raw", "DISK.IMG", "a.b.dd"])

@@ -110,12 +110,12 @@ def test_a_parent_that_has_nothing_to_do_with_it_changes_nothing(
 def first_unnatural_end(content: bytes, spec: ChunkerSpec) -> int:
     """Where a chunk ends because a hole follows, and not because of its bytes."""
     at = 0
-    cutter = Chunker(spec, KEYS.cut)
-    pieces = cutter.cut(content, final=True)
+    chunker = Chunker(spec, KEYS.cut)
+    pieces = chunker.cut(content, final=True)
     for piece, after in zip(pieces, [*pieces[1:], 0], strict=True):
         part = content[at : at + abs(piece)]
         at += abs(piece)
-        if piece > 0 and after <= 0 and cutter.cut(part, final=False) != [piece]:
+        if piece > 0 and after <= 0 and chunker.cut(part, final=False) != [piece]:
             return at
     raise AssertionError("no such chunk: choose other bytes")
 

@@ -255,7 +255,7 @@ def table(name: str, rows: int, seed: int) -> bytes:
 
 
 def dump(first: int, *, tables: int = 12, rows: int = 200) -> bytes:
-    """A first table of so many rows, and others that are shorter than the cutter's own chunks."""
+    """A first table of so many rows, and others that are shorter than the chunker's own chunks."""
     return HEAD + table("first", first, 99) + b"".join(table(f"t{n}", rows, n) for n in range(tables)) + TAIL
 
 

@@ -29,7 +29,7 @@ from holdfast.repo.chunks.chunker import (
     ChunkerSpec,
     is_zero,
 )
-from support import cutter_twin
+from support import chunker_twin
 
 KEY = bytes(range(32))
 SMALL_DISK = ChunkerSpec(ChunkerKind.ALIGNED, 16 << 10)
@@ -80,25 +80,25 @@ def merged(pieces: list[int]) -> list[int]:
     return out
 
 
-def cut_in_calls(cutter: Chunker, stream: bytes, sizes: list[int]) -> list[int]:
+def cut_in_calls(chunker: Chunker, stream: bytes, sizes: list[int]) -> list[int]:
     """Cut as a caller with a buffer does: `sizes` bytes arrive per call, the rest is handed in again."""
     pieces: list[int] = []
     start = end = 0
     for size in sizes:
         end = min(end + size, len(stream))
-        found = cutter.cut(memoryview(stream)[start:end], final=False)
+        found = chunker.cut(memoryview(stream)[start:end], final=False)
         pieces += found
         start += sum(map(abs, found))
-        assert end - start < cutter.spec.maximum
-    return pieces + cutter.cut(memoryview(stream)[start:], final=True)
+        assert end - start < chunker.spec.maximum
+    return pieces + chunker.cut(memoryview(stream)[start:], final=True)
 
 
 @given(cutters, streams)
 def test_pieces_cover_the_stream_within_bounds_and_holes_are_exactly_the_zero_blocks(
-    cutter: Chunker, stream: bytes
+    chunker: Chunker, stream: bytes
 ) -> None:
-    spec, at = cutter.spec, 0
-    pieces = cutter.cut(stream, final=True)
+    spec, at = chunker.spec, 0
+    pieces = chunker.cut(stream, final=True)
     assert sum(map(abs, pieces)) == len(stream)
     assert pieces == merged(pieces)
     for piece, following in pairwise([*pieces, 0]):
@@ -119,45 +119,45 @@ def test_pieces_cover_the_stream_within_bounds_and_holes_are_exactly_the_zero_bl
 
 @given(cutters, streams, st.data())
 def test_pieces_do_not_depend_on_how_the_stream_was_split_into_calls(
-    cutter: Chunker, stream: bytes, data: st.DataObject
+    chunker: Chunker, stream: bytes, data: st.DataObject
 ) -> None:
     sizes = data.draw(st.lists(st.one_of(st.integers(0, len(stream)), st.integers(0, 5000)), max_size=20))
-    assert merged(cut_in_calls(cutter, stream, sizes)) == cutter.cut(stream, final=True)
+    assert merged(cut_in_calls(chunker, stream, sizes)) == chunker.cut(stream, final=True)
 
 
 @given(cutters, streams, streams)
 def test_a_chunk_that_a_chunk_follows_ends_there_because_of_its_own_bytes(
-    cutter: Chunker, stream: bytes, other: bytes
+    chunker: Chunker, stream: bytes, other: bytes
 ) -> None:
-    pieces, at = cutter.cut(stream, final=True), 0
+    pieces, at = chunker.cut(stream, final=True), 0
     for piece, following in pairwise(pieces):
         part = stream[at : at + abs(piece)]
         at += abs(piece)
         if piece > 0 and following > 0:
-            assert cutter.cut(part, final=False) == [piece]
-            assert cutter.cut(part + other, final=True)[0] == piece
+            assert chunker.cut(part, final=False) == [piece]
+            assert chunker.cut(part + other, final=True)[0] == piece
 
 
 @given(cutters, streams, st.data())
 def test_cutting_again_from_any_cut_point_gives_the_same_pieces(
-    cutter: Chunker, stream: bytes, data: st.DataObject
+    chunker: Chunker, stream: bytes, data: st.DataObject
 ) -> None:
-    pieces = cutter.cut(stream, final=True)
+    pieces = chunker.cut(stream, final=True)
     first = data.draw(st.integers(0, len(pieces)))
     start = sum(map(abs, pieces[:first]))
-    assert cutter.cut(memoryview(stream)[start:], final=True) == pieces[first:]
+    assert chunker.cut(memoryview(stream)[start:], final=True) == pieces[first:]
 
 
 @settings(max_examples=60)
 @given(specs, st.binary(min_size=32, max_size=32), streams)
 def test_the_kernel_and_the_plain_python_twin_agree(spec: ChunkerSpec, key: bytes, stream: bytes) -> None:
-    assert Chunker(spec, key).cut(stream, final=True) == cutter_twin.cut(spec, key, stream)
+    assert Chunker(spec, key).cut(stream, final=True) == chunker_twin.cut(spec, key, stream)
 
 
 @pytest.mark.parametrize("spec", [DISK, DUMP, STREAM], ids=["disk", "dump", "stream"])
 def test_the_kernel_and_the_twin_agree_on_the_rules_in_use(spec: ChunkerSpec) -> None:
     stream = random_bytes(600_000, 1) + bytes(100_000) + repeated(700_000, 2) + random_bytes(300_001, 3)
-    assert Chunker(spec, KEY).cut(stream, final=True) == cutter_twin.cut(spec, KEY, stream)
+    assert Chunker(spec, KEY).cut(stream, final=True) == chunker_twin.cut(spec, KEY, stream)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_the_kernel_and_the_twin_agree_on_the_rules_in_use(spec: ChunkerSpec) ->
 )
 def test_vector_and_portable_block_hashes_are_the_twins(block: bytes) -> None:
     material = blake3(b"holdfast cutter aligned v1", key=KEY).digest(length=BLOCK + 24)
-    expected = cutter_twin.block_hash(KEY, block)
+    expected = chunker_twin.block_hash(KEY, block)
     assert _kernel.block_hash_portable(block, material) == expected
     assert _kernel.block_hash(block, material) == expected
     shifted = memoryview(b"?" + block)[1:]  # no alignment in memory is asked for
@@ -193,34 +193,34 @@ def stream_by_formula(formula: list[list[Any]]) -> bytes:
 @pytest.mark.parametrize("vector", json.loads(VECTORS.read_text()), ids=lambda vector: vector["name"])
 def test_frozen_vectors(vector: dict[str, Any]) -> None:
     """A failure here means that new backups no longer deduplicate against old ones: raise the version."""
-    cutter = Chunker(ChunkerSpec.from_json(vector["cutter"]), bytes.fromhex(vector["key"]))
-    assert cutter.cut(stream_by_formula(vector["stream"]), final=True) == vector["pieces"]
+    chunker = Chunker(ChunkerSpec.from_json(vector["cutter"]), bytes.fromhex(vector["key"]))
+    assert chunker.cut(stream_by_formula(vector["stream"]), final=True) == vector["pieces"]
 
 
 @pytest.mark.parametrize("spec", SMALL)
 def test_edges_of_input(spec: ChunkerSpec) -> None:
-    cutter = Chunker(spec, KEY)
+    chunker = Chunker(spec, KEY)
     for final in (False, True):
-        assert cutter.cut(b"", final=final) == []
-    assert cutter.cut(b"x", final=False) == []
-    assert cutter.cut(b"x", final=True) == [1]
+        assert chunker.cut(b"", final=final) == []
+    assert chunker.cut(b"x", final=False) == []
+    assert chunker.cut(b"x", final=True) == [1]
     same = b"x" * (spec.maximum - 1)
-    assert sum(cutter.cut(same, final=True)) == len(same)
+    assert sum(chunker.cut(same, final=True)) == len(same)
 
 
 def test_aligned_cuts_take_whole_zero_blocks_out_and_keep_partial_ones() -> None:
-    cutter = Chunker(SMALL_DISK, KEY)
+    chunker = Chunker(SMALL_DISK, KEY)
     block = b"x" + bytes(BLOCK - 1)
-    assert cutter.cut(bytes(BLOCK), final=False) == [-BLOCK]
-    assert cutter.cut(bytes(BLOCK - 1), final=False) == []
-    assert cutter.cut(bytes(BLOCK - 1), final=True) == [1 - BLOCK]
-    assert cutter.cut(bytes(2 * BLOCK + 5), final=True) == [-2 * BLOCK - 5]
-    assert cutter.cut(block + bytes(BLOCK) + block, final=False) == [BLOCK, -BLOCK]
-    assert cutter.cut(block + bytes(BLOCK) + block, final=True) == [BLOCK, -BLOCK, BLOCK]
-    assert cutter.cut(block + bytes(7), final=True) == [BLOCK, -7]
-    assert cutter.cut(block + b"x", final=True) == [BLOCK + 1]
+    assert chunker.cut(bytes(BLOCK), final=False) == [-BLOCK]
+    assert chunker.cut(bytes(BLOCK - 1), final=False) == []
+    assert chunker.cut(bytes(BLOCK - 1), final=True) == [1 - BLOCK]
+    assert chunker.cut(bytes(2 * BLOCK + 5), final=True) == [-2 * BLOCK - 5]
+    assert chunker.cut(block + bytes(BLOCK) + block, final=False) == [BLOCK, -BLOCK]
+    assert chunker.cut(block + bytes(BLOCK) + block, final=True) == [BLOCK, -BLOCK, BLOCK]
+    assert chunker.cut(block + bytes(7), final=True) == [BLOCK, -7]
+    assert chunker.cut(block + b"x", final=True) == [BLOCK + 1]
     half = bytes(BLOCK // 2) + b"x" * BLOCK + bytes(BLOCK // 2)
-    assert cutter.cut(half, final=True) == [2 * BLOCK]
+    assert chunker.cut(half, final=True) == [2 * BLOCK]
 
 
 def test_gear_makes_no_holes() -> None:
@@ -257,30 +257,30 @@ def test_cuts_meet_again_after_an_insertion(spec: ChunkerSpec) -> None:
 
 @pytest.mark.parametrize("spec", SMALL)
 def test_any_contiguous_buffer_is_taken(spec: ChunkerSpec) -> None:
-    cutter = Chunker(spec, KEY)
+    chunker = Chunker(spec, KEY)
     stream = random_bytes(300_000, 4)
-    pieces = cutter.cut(stream, final=True)
+    pieces = chunker.cut(stream, final=True)
     with mmap.mmap(-1, len(stream)) as mapped:
         mapped[:] = stream
         with memoryview(mapped) as view:
-            assert cutter.cut(view, final=True) == pieces
+            assert chunker.cut(view, final=True) == pieces
     for buffer in (bytearray(stream), memoryview(stream).cast("I"), memoryview(b"?" + stream)[1:]):
-        assert cutter.cut(buffer, final=True) == pieces
+        assert chunker.cut(buffer, final=True) == pieces
 
 
 @pytest.mark.parametrize("spec", SMALL)
 def test_threads_share_a_cutter(spec: ChunkerSpec) -> None:
-    cutter = Chunker(spec, KEY)
+    chunker = Chunker(spec, KEY)
     buffers = [random_bytes(1 << 20, seed) for seed in range(4)]
-    alone = [cutter.cut(buffer, final=True) for buffer in buffers]
+    alone = [chunker.cut(buffer, final=True) for buffer in buffers]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(lambda i: cutter.cut(buffers[i % 4], final=True), range(32))) == alone * 8
+        assert list(pool.map(lambda i: chunker.cut(buffers[i % 4], final=True), range(32))) == alone * 8
 
 
 @pytest.mark.parametrize("spec", [DISK, STREAM], ids=["disk", "stream"])
 def test_cutting_lets_other_threads_run(spec: ChunkerSpec) -> None:
     """With forced switching put off, a second thread runs before the end only if the GIL is given away."""
-    cutter, stream = Chunker(spec, KEY), repeated(64 << 20, 96)
+    chunker, stream = Chunker(spec, KEY), repeated(64 << 20, 96)
     interval = sys.getswitchinterval()
     sys.setswitchinterval(100)
     try:
@@ -289,7 +289,7 @@ def test_cutting_lets_other_threads_run(spec: ChunkerSpec) -> None:
 
             def work(started: threading.Event = started, done: threading.Event = done) -> None:
                 started.set()
-                cutter.cut(stream, final=True)
+                chunker.cut(stream, final=True)
                 done.set()
 
             thread = threading.Thread(target=work)
@@ -378,11 +378,11 @@ def test_keys_of_another_size_are_refused(size: int) -> None:
 
 @pytest.mark.parametrize("spec", SMALL)
 def test_what_is_no_contiguous_buffer_is_refused(spec: ChunkerSpec) -> None:
-    cutter = Chunker(spec, KEY)
+    chunker = Chunker(spec, KEY)
     bad: list[Any] = [None, "text", 5, [1, 2], memoryview(bytes(8))[::2]]
     for value in bad:
         with pytest.raises((TypeError, BufferError)):
-            cutter.cut(value, final=True)
+            chunker.cut(value, final=True)
         with pytest.raises((TypeError, BufferError)):
             is_zero(value)
 

@@ -31,7 +31,7 @@ def _words(data: bytes, size: int) -> list[int]:
 
 
 def block_hash(key: bytes, block: bytes) -> int:
-    """The mixed 64-bit hash of a 4 KiB `block` under a cutter key of 32 bytes."""
+    """The mixed 64-bit hash of a 4 KiB `block` under a chunker key of 32 bytes."""
     material = blake3(b"holdfast cutter aligned v1", key=key).digest(length=BLOCK + 24)
     sums = [(m + k) % HALF for m, k in zip(_words(block, 4), _words(material[:BLOCK], 4), strict=True)]
     nh = sum(low * high for low, high in zip(sums[::2], sums[1::2], strict=True)) % WORD
