@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.main import cli
 from support import module_map
 
@@ -120,6 +121,12 @@ def test_there_are_commands_to_check_and_wrong_ones_are_noticed() -> None:
     ):
         with pytest.raises((click.UsageError, AssertionError)):
             check_command(wrong)
+
+
+def test_the_exit_codes_of_the_page_are_the_programs() -> None:
+    section = (ROOT / "docs/operator.md").read_text().partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = {int(number) for number in re.findall(r"\b(\d+)\b", section)}
+    assert listed == {int(code) for code in ExitCode}
 
 
 # ---- names -------------------------------------------------------------------------------------------
