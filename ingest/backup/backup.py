@@ -150,12 +150,12 @@ def _ingest_all(
     reader = Reader(repository)
     present = parent is not None and repository.index.is_known_complete(parent.id)
     done: list[_FinishedItem] = []
-    for place, part in enumerate(request.parts):
+    for number, part in enumerate(request.parts):
         changes, why_all = _changes(part, parent, reader, present=present)
         if changes is not None:
             result = ingest_changes(pipeline, part.source, part.form.chunker, *changes)
         else:
-            old = _parent_item(parent, place, part)
+            old = _parent_item(parent, number, part)
             followed = (
                 ParentRecipe(reader.recipe(old), present) if old and _following_parent_pays(part) else None
             )
@@ -220,15 +220,15 @@ def _subject(request: BackupRequest) -> Subject:
     return Subject(kind, request.name, uuid=request.uuid, engine=engine)
 
 
-def _parent_item(parent: StoredSnapshot | None, place: int, part: Part) -> Item | None:
+def _parent_item(parent: StoredSnapshot | None, number: int, part: Part) -> Item | None:
     """The parent's item at the same path, else at the same index, if it has the same chunker.
 
     The index helps for exports, whose file names may change with every export.
     """
     items = parent.snapshot.items if parent else ()
     old = next((item for item in items if item.path == part.path), None)
-    if old is None and place < len(items) and items[place].kind is part.form.item:
-        old = items[place]
+    if old is None and number < len(items) and items[number].kind is part.form.item:
+        old = items[number]
     return old if old and old.cutter == part.form.chunker else None
 
 

@@ -42,8 +42,8 @@ def read_hyperv(path: Path, builder: ExportBuilder) -> VmExport:
     if len(guids) > 1:
         raise Refused(f"{path} holds {len(guids)} VMs ({', '.join(sorted(guids))}); export them one by one")
     guid = guids.pop()
-    for place in (disks, folder.folder(_SNAPSHOTS)):
-        for name in place.files() if place else ():
+    for directory in (disks, folder.folder(_SNAPSHOTS)):
+        for name in directory.files() if directory else ():
             if name.lower().endswith(_DELTAS):
                 raise ImageRefused(
                     name,

@@ -20,16 +20,16 @@ class JoinedFile:
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         done = 0
-        place = bisect_right(self._ends, offset)
-        while done < len(buffer) and place < len(self._files):
-            start = self._ends[place] - self._files[place].size
+        number = bisect_right(self._ends, offset)
+        while done < len(buffer) and number < len(self._files):
+            start = self._ends[number] - self._files[number].size
             inside = offset + done - start
-            wanted = min(len(buffer) - done, self._files[place].size - inside)
-            count = self._files[place].read_into(buffer[done : done + wanted], inside)
+            wanted = min(len(buffer) - done, self._files[number].size - inside)
+            count = self._files[number].read_into(buffer[done : done + wanted], inside)
             done += count
             if count < wanted:
                 break
-            place += 1
+            number += 1
         return done
 
     def holes(self) -> Iterator[tuple[int, int]]:

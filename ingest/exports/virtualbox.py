@@ -80,8 +80,8 @@ def _attached(machine: Element) -> Iterator[tuple[str, str]]:
         for device in children(controller, "AttachedDevice"):
             image = next(children(device, "Image"), None)
             if attribute(device, "type") == "HardDisk" and image is not None:
-                place = f"{attribute(device, 'port')}:{attribute(device, 'device')}"
-                yield f"{attribute(controller, 'name')} {place}", attribute(image, "uuid").lower()
+                address = f"{attribute(device, 'port')}:{attribute(device, 'device')}"
+                yield f"{attribute(controller, 'name')} {address}", attribute(image, "uuid").lower()
 
 
 def read_vbox(path: Path, builder: ExportBuilder) -> VmExport:

@@ -48,22 +48,22 @@ class VmaArchive:
         self.header: VmaHeader = read_header(file)
         if not any(device.name != VMSTATE for device in self.header.devices):
             raise ImageDamaged(file.name, "the archive has no disk", offset=4096)
-        places, fields = self._walk()
-        self._index = self._sort(places, fields)
+        offsets, fields = self._walk()
+        self._index = self._sort(offsets, fields)
 
     def image(self, device: VmaDevice) -> VmaImage:
         return VmaImage(self.file, device, self._index[device.id])
 
     def _walk(self) -> tuple[array[int], array[int]]:
         """File offsets of all extents, and the concatenated cluster fields of their headers."""
-        places, fields = array("Q"), array("Q")
+        offsets, fields = array("Q"), array("Q")
         limit = sum(device.clusters for device in self.header.devices)
         at = self.header.size
         while at < self.file.size:
             header = read_exactly(self.file, at, EXTENT_HEADER, "an extent's header")
             blocks, clusters = extent_clusters(header, self.header.uuid, self.file.name, at)
             end = at + EXTENT_HEADER + blocks * BLOCK
-            if len(places) >= limit:
+            if len(offsets) >= limit:
                 raise ImageDamaged(self.file.name, "more extents than its devices have clusters", offset=at)
             if blocks > CLUSTERS * 16 or end > self.file.size:
                 raise ImageDamaged(
@@ -71,14 +71,14 @@ class VmaArchive:
                     f"an extent reaches to {end}, the file ends at {self.file.size}",
                     offset=at,
                 )
-            places.append(at)
+            offsets.append(at)
             fields.frombytes(clusters)
             at = end
         if sys.byteorder == "little":
             fields.byteswap()
-        return places, fields
+        return offsets, fields
 
-    def _sort(self, places: array[int], fields: array[int]) -> dict[int, array[int]]:
+    def _sort(self, offsets: array[int], fields: array[int]) -> dict[int, array[int]]:
         name = self.file.name
         devices = {device.id: device for device in self.header.devices}
         present = [0] * 256
@@ -96,7 +96,7 @@ class VmaArchive:
                     offset=self.file.size,
                 )
             index[device.id] = array("Q", bytes(8)) * device.clusters
-        for number, at in enumerate(places):
+        for number, at in enumerate(offsets):
             data = at + EXTENT_HEADER
             for field in fields[number * CLUSTERS : (number + 1) * CLUSTERS]:
                 device_id, cluster, mask = field >> 32 & 0xFF, field & 0xFFFFFFFF, field >> 48
@@ -117,7 +117,7 @@ class VmaArchive:
                         name, f"a cluster of device {device_id}, which is not listed", offset=at
                     )
                 data += _STORED[mask] * BLOCK
-            end = places[number + 1] if number + 1 < len(places) else self.file.size
+            end = offsets[number + 1] if number + 1 < len(offsets) else self.file.size
             if data != end:
                 raise ImageDamaged(name, "an extent's blocks are not as many as its clusters say", offset=at)
         return index
@@ -160,38 +160,35 @@ class VmaImage:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         """Read a range of the disk. One read fetches all blocks that are adjacent in disk and file."""
         end = offset + len(buffer)
-        start, place = (
-            offset,
-            -1,
-        )  # the run being collected: where in the disk, where in the file, -1 for zeros
+        start, file_offset = offset, -1  # of the adjacent blocks that are collected; -1 for zeros
         for at, here in self._blocks(offset, end):
-            if here == (place + at - start if place >= 0 else -1):
+            if here == (file_offset + at - start if file_offset >= 0 else -1):
                 continue
-            self._fill(buffer[start - offset : at - offset], place)
-            start, place = at, here
-        self._fill(buffer[start - offset :], place)
+            self._fill(buffer[start - offset : at - offset], file_offset)
+            start, file_offset = at, here
+        self._fill(buffer[start - offset :], file_offset)
 
     def _blocks(self, offset: int, end: int) -> Iterator[tuple[int, int]]:
         """(disk offset, file offset or -1 for zeros) of the blocks of [offset, end), in order."""
         for number in range(offset // CLUSTER, -(-end // CLUSTER)):
             word = self._table[number]
-            mask, place = word & _ALL, (word >> _MASK_BITS) * _UNIT
+            mask, file_offset = word & _ALL, (word >> _MASK_BITS) * _UNIT
             if mask in (0, _ALL):
                 first = max(offset, number * CLUSTER)
-                yield first, place + first - number * CLUSTER if mask else -1
+                yield first, file_offset + first - number * CLUSTER if mask else -1
                 continue
             for block in range(16):
                 at = number * CLUSTER + block * BLOCK
                 stored = mask >> block & 1
                 first = max(offset, at)
                 if first < min(at + BLOCK, end):
-                    yield first, place + first - at if stored else -1
-                place += BLOCK * stored
+                    yield first, file_offset + first - at if stored else -1
+                file_offset += BLOCK * stored
 
-    def _fill(self, buffer: memoryview, place: int) -> None:
+    def _fill(self, buffer: memoryview, file_offset: int) -> None:
         if not buffer:
             return
-        if place < 0:
+        if file_offset < 0:
             buffer[:] = bytes(len(buffer))
         else:
-            fill_exactly(self._file, buffer, place, self._what)
+            fill_exactly(self._file, buffer, file_offset, self._what)

@@ -28,8 +28,8 @@ class NbdAddress:
     socket: str = ""
 
     def __str__(self) -> str:
-        place = self.socket or (f"[{self.host}]" if ":" in self.host else self.host) + f":{self.port}"
-        return f"NBD export {self.export!r} at {place}"
+        server = self.socket or (f"[{self.host}]" if ":" in self.host else self.host) + f":{self.port}"
+        return f"NBD export {self.export!r} at {server}"
 
 
 def is_nbd_uri(text: str) -> bool:

@@ -243,12 +243,12 @@ class Repository:
 
     def scratch(self, name: str) -> Path:
         """An unused path for a temporary directory, on the first file system with 1 GiB free."""
-        places = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
-        for place in places:
+        directories = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
+        for directory in directories:
             with suppress(OSError):
-                if shutil.disk_usage(place).free > _SCRATCH_ROOM and os.access(place, os.W_OK):
-                    return place / f"scratch-{name}-{secrets.token_hex(4)}"
-        return places[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
+                if shutil.disk_usage(directory).free > _SCRATCH_ROOM and os.access(directory, os.W_OK):
+                    return directory / f"scratch-{name}-{secrets.token_hex(4)}"
+        return directories[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""

@@ -145,9 +145,9 @@ class Index:
             found = self._read(partial(self._number_of, pack))
             if found is None:
                 number = self._write(self._next_number)
-                places = sorted((header.id[:_PREFIX], offset, header.size) for offset, header in directory)
-                for at in range(0, len(places), _SMALL_BATCH):
-                    self._write(partial(self._enter, number, places[at : at + _SMALL_BATCH]))
+                entries = sorted((header.id[:_PREFIX], offset, header.size) for offset, header in directory)
+                for at in range(0, len(entries), _SMALL_BATCH):
+                    self._write(partial(self._enter, number, entries[at : at + _SMALL_BATCH]))
                 found = self._write(partial(self._register, pack, number, size))
             self._live[found] = pack
 
@@ -155,11 +155,11 @@ class Index:
         found = txn.get(bytes.fromhex(pack), db=self._packs)
         return int(_PACK.unpack(found)[0]) if found else None
 
-    def _enter(self, number: int, places: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
-        for prefix, offset, length in places:
-            place = encode_location(number, offset, length)
-            if not txn.put(prefix, place, db=self._chunks, overwrite=False):
-                txn.put(prefix, txn.get(prefix, db=self._chunks) + place, db=self._chunks)
+    def _enter(self, number: int, entries: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
+        for prefix, offset, length in entries:
+            location = encode_location(number, offset, length)
+            if not txn.put(prefix, location, db=self._chunks, overwrite=False):
+                txn.put(prefix, txn.get(prefix, db=self._chunks) + location, db=self._chunks)
 
     def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
         """Register the pack and return its number, which another process may have assigned before."""

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 from holdfast.base.types import PackID
 from holdfast.repo.format.format import ALIGN
 
-_PLACE: Final = struct.Struct("<III")
+_LOCATION: Final = struct.Struct("<III")
 
 
 class Location(NamedTuple):
@@ -25,21 +25,21 @@ class Location(NamedTuple):
 
 def encode_location(number: int, offset: int, length: int) -> bytes:
     """The encoded location of a record in the pack of that number."""
-    return _PLACE.pack(number, offset // ALIGN, length // ALIGN)
+    return _LOCATION.pack(number, offset // ALIGN, length // ALIGN)
 
 
 def decode_locations(packs: Mapping[int, PackID], value: bytes) -> Iterator[Location]:
     """The locations of a value that are in these packs. Raises struct.error for a malformed value."""
-    for number, offset, length in _PLACE.iter_unpack(value):
+    for number, offset, length in _LOCATION.iter_unpack(value):
         pack = packs.get(number)
         if pack is not None:
             yield Location(pack, offset * ALIGN, length * ALIGN)
 
 
 def remove_locations(value: bytes, goes: Callable[[int], bool]) -> bytes:
-    """A value less the places whose pack's number goes; b"" when none is left."""
-    places = (value[i : i + _PLACE.size] for i in range(0, len(value), _PLACE.size))
-    return b"".join(place for place in places if not goes(_PLACE.unpack(place)[0]))
+    """The value without the locations in packs for whose number `goes` is true; b"" if none is left."""
+    locations = (value[i : i + _LOCATION.size] for i in range(0, len(value), _LOCATION.size))
+    return b"".join(each for each in locations if not goes(_LOCATION.unpack(each)[0]))
 
 
 class LmdbCursor(Protocol):
@@ -57,8 +57,10 @@ class LmdbCursor(Protocol):
 def sweep(
     cursor: LmdbCursor, after: bytes | None, gone: frozenset[int], count: int
 ) -> tuple[bytes | None, bool]:
-    """Take places in packs that are gone out of `count` entries from `after` on, and entries that are left
-    with none. (Where to go on, whether there may be more.)"""
+    """Remove locations in packs that are `gone` from `count` entries after the key `after`.
+
+    Deletes entries without remaining locations. Returns (key to continue after, whether entries may remain).
+    """
     found = cursor.set_range(after) if after else cursor.first()
     for _ in range(count):
         if not found:

@@ -234,7 +234,7 @@ def _check_reachable(
                 yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, _PACK_ADVICE)
                 continue
             report.chunks += len(new)
-            missing = sum(place is None for place in repository.index.lookup(new))
+            missing = sum(location is None for location in repository.index.lookup(new))
             if missing:
                 yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, _PACK_ADVICE)
 

@@ -184,13 +184,13 @@ def _needed_records(
     for (offset, header), wanted in zip(entries, needed.contains([h.id for _, h in entries]), strict=True):
         if not wanted or copied.contains([header.id])[0]:
             continue
-        others = [place for place in repository.index.locations(header.id) if place.pack != pack]
-        if any(is_good(repository, place) for place in others if place.pack not in doomed):
+        others = [each for each in repository.index.locations(header.id) if each.pack != pack]
+        if any(is_good(repository, location) for location in others if location.pack not in doomed):
             continue
         try:
             record = open_payload(cipher, offset, data[offset : offset + header.size], where)
         except Damaged:
-            if any(is_good(repository, place) for place in others):
+            if any(is_good(repository, location) for location in others):
                 continue  # copied from there when its turn comes
             raise
         yield record
@@ -226,9 +226,9 @@ def _needed_packs(
     with IdSet(repository.scratch("spare")) as seen:
         for _, new in reachable_chunks(Reader(repository), snapshots, seen):
             for id_ in [] if isinstance(new, UnreadableNode) else new:
-                places = {location.pack for location in repository.index.locations(id_)}
-                if places and places <= doomed.keys():
-                    needed |= places
+                packs = {location.pack for location in repository.index.locations(id_)}
+                if packs and packs <= doomed.keys():
+                    needed |= packs
     return needed
 
 

@@ -144,7 +144,7 @@ def collect_reachable(
             if not isinstance(new.error, MissingChunk):  # a missing one is counted with its ID
                 missing += 1
             continue
-        missing += sum(place is None for place in repository.index.lookup(new))
+        missing += sum(location is None for location in repository.index.lookup(new))
         progress(len(new))
     return missing
 
@@ -156,23 +156,23 @@ def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
     """
     used: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
-        for (_, places), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
-            if needed and places:
-                place = places[0] if len(places) == 1 else _first_good(repository, places)
-                used[place.pack] = used.get(place.pack, 0) + place.length
+        for (_, locations), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
+            if needed and locations:
+                location = locations[0] if len(locations) == 1 else _first_good(repository, locations)
+                used[location.pack] = used.get(location.pack, 0) + location.length
     return used
 
 
-def _first_good(repository: Repository, places: Sequence[Location]) -> Location:
-    return next((place for place in places if is_good(repository, place)), places[0])
+def _first_good(repository: Repository, locations: Sequence[Location]) -> Location:
+    return next((location for location in locations if is_good(repository, location)), locations[0])
 
 
-def is_good(repository: Repository, place: Location) -> bool:
+def is_good(repository: Repository, location: Location) -> bool:
     """Whether the record at that location can be decrypted and its content matches its ID."""
-    where = f"pack {place.pack}"
+    where = f"pack {location.pack}"
     try:
-        data = repository.store.read(FileKind.PACK, place.pack, place.offset, place.length)
-        header, plain = open_record(repository.ciphers.get(place.pack), place.offset, data, where)
+        data = repository.store.read(FileKind.PACK, location.pack, location.offset, location.length)
+        header, plain = open_record(repository.ciphers.get(location.pack), location.offset, data, where)
     except (Damaged, FileNotFoundError):
         return False
     return repository.keys.chunk_id(header.type, plain) == header.id
