@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -198,6 +199,12 @@ def test_nobody_at_the_socket_is_told(tmp_path: Path) -> None:
 # ---- the real one -------------------------------------------------------------------------------------
 
 
+def listens(path: Path) -> bool:
+    """Whether a server accepts connections there: the socket's file is there before it does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @pytest.fixture
 def real_agent(tmp_path: Path) -> Iterator[str]:
     """qemu-ga, which may not freeze or thaw: this host would be its guest."""
@@ -211,10 +218,10 @@ def real_agent(tmp_path: Path) -> Iterator[str]:
         process = subprocess.Popen([program, *options, "-b", blocked], stdout=log, stderr=log)
     try:
         for _ in range(10_000):
-            if path.exists() or process.poll() is not None:
+            if listens(path) or process.poll() is not None:
                 break
             threading.Event().wait(0.005)
-        assert path.exists(), (tmp_path / "log").read_text()
+        assert process.poll() is None, (tmp_path / "log").read_text()
         yield str(path)
     finally:
         process.kill()
