@@ -1,4 +1,4 @@
-"""An open folder of a guest."""
+"""An open directory of a guest."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from holdfast.formats.guests.values.values import Entry
 
 Name = tuple[bytes, int, Entry]
-"""A name in a guest's folder, its inode number in the mount, and what it stands for."""
+"""A name in a guest's directory, its inode number in the mount, and what it stands for."""
 Page = tuple[Sequence[Name], bool]
-"""Names that stand together, and whether they are the last of their folder."""
+"""Names that stand together, and whether they are the last of their directory."""
 
 
 class GuestFolder:
-    """The names of a folder, a page of them in memory at a time: there may be a million.
+    """The names of a directory, a page of them in memory at a time: there may be a million.
 
     `load` gets the page that begins at a position.
     """
@@ -24,7 +24,7 @@ class GuestFolder:
         self._page: Page = (), False
 
     async def names_from(self, position: int) -> Sequence[Name]:
-        """Names from a position on; none where the folder ends."""
+        """Names from a position on; none where the directory ends."""
         if position < self._first:  # it is read once more
             self._first, self._page = 0, ((), False)
         first, (names, is_last) = self._first, self._page

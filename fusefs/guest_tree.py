@@ -1,4 +1,4 @@
-"""What is inside guests, for the event loop: volumes, folders, files, by inode number.
+"""What is inside guests, for the event loop: volumes, directories, files, by inode number.
 
 Entries that were shown are kept for a while, so that a file that a listing showed is opened without asking
 the parser again; how many is fixed.
@@ -75,14 +75,14 @@ class GuestTree:
         return entry
 
     async def lookup(self, number: int, name: bytes) -> tuple[int, Entry]:
-        """A name in a folder: its inode number and entry."""
+        """A name in a directory: its inode number and entry."""
         entry = await self._ask(number, lambda guest, volume, inode: guest.lookup(volume, inode, name))
         child = guest_number(split_number(number)[0], entry.inode)
         self._keep(child, entry)
         return child, entry
 
     def folder(self, number: int) -> GuestFolder:
-        """A folder, open to have its names read.
+        """A directory, open to have its names read.
 
         The first names of a large one stay among the entries: whoever copies it begins with those, when they
         would be the first to have been dropped.

@@ -71,7 +71,7 @@ class OpenText:
 
 
 class OpenNames:
-    """A folder of the tree that is open, as it was then."""
+    """A directory of the tree that is open, as it was then."""
 
     def __init__(self, names: Sequence[_Name]) -> None:
         self._names = names
@@ -242,7 +242,7 @@ class HoldfastOperations(ReadOnly):
         return node
 
     async def _children(self, inode: int) -> Mapping[str, Node]:
-        """What is in a folder now."""
+        """What is in a directory now."""
         node = await self._current(inode)
         if isinstance(node, DiskNode):
             return await self._guests.volumes(node)

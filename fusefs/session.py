@@ -142,7 +142,7 @@ def _ownership(options: MountOptions) -> Ownership:
 
 
 def _fuse_options(options: MountOptions) -> set[str]:
-    """No auto_unmount: a daemon that dies must leave a mount that answers ENOTCONN, not an empty folder
+    """No auto_unmount: a daemon that dies must leave a mount that answers ENOTCONN, not an empty directory
     that a mirroring job would take for the truth."""
     chosen = {"default_permissions", "ro", "nosuid", "nodev", "noexec", "fsname=holdfast", "subtype=holdfast"}
     return chosen | {"allow_other"} if options.allow_other else chosen

@@ -4,7 +4,7 @@ vms/NAME/TIME/...             latest -> TIME
 databases/ENGINE/NAME/TIME/...
                      logs/FILE      of the database's log archive
 files/NAME/TIME/...
-snapshots/ID8 -> the TIME folder
+snapshots/ID8 -> the TIME directory
 """
 
 from __future__ import annotations

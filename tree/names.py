@@ -20,7 +20,7 @@ _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def safe_name(text: str) -> str:
-    """`text` as the name of one folder; unchanged when it is harmless."""
+    """`text` as the name of one directory; unchanged when it is harmless."""
     name = "".join("_" if c in "/:" or unicodedata.category(c) in _UNSAFE else c for c in text)
     if name in (".", ".."):
         return "_" * len(name)
@@ -47,7 +47,7 @@ def unique_name(name: str, identity: str, taken: Collection[str]) -> str:
 
 
 def time_name(time: datetime) -> str:
-    """A backup's time as a folder name, UTC."""
+    """A backup's time as a directory name, UTC."""
     return time.astimezone(UTC).strftime("%Y-%m-%d_%H-%M-%S")
 
 

@@ -1,4 +1,4 @@
-"""Walking a guest's folders: each once, however a hostile file system ties them together."""
+"""Walking a guest's directories: each once, however a hostile file system ties them together."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from holdfast.base.target_folder import possible_name
 from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestError, NodeType, WorkerFailed
 
 DEPTH: Final = 500
-"""Folders inside one another that are followed: Linux knows no path longer than 4096 bytes, and a restore
+"""Directories inside one another that are followed: Linux knows no path longer than 4096 bytes, and a restore
 holds a descriptor for each."""
 _NAMES: Final = 2_000_000
-"""Names in one folder, which are in memory together (some 500 bytes each) to be put in order."""
+"""Names in one directory, which are in memory together (some 500 bytes each) to be put in order."""
 _FAILURES: Final = 3
-"""Folders on which the parser may fail before the walk ends: each can take as long as its time limit."""
+"""Directories on which the parser may fail before the walk ends: each can take as long as its time limit."""
 
 
 class Lister(Protocol):
@@ -35,21 +35,21 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A folder that could not be read, or a name that cannot be one."""
+    """A directory that could not be read, or a name that cannot be one."""
 
     path: bytes
     error: HoldfastError
 
 
 class Listing(NamedTuple):
-    """The names of a folder, in order of their bytes; and those of which nothing can be had, and why."""
+    """The names of a directory, in order of their bytes; and those of which nothing can be had, and why."""
 
     names: list[tuple[bytes, Entry]]
     refused: list[tuple[bytes, GuestDamaged]]
 
 
 def listed(guest: Lister, volume: str, folder: int) -> Listing:
-    """Everything in a folder. Raises GuestDamaged when that is more than memory should hold."""
+    """Everything in a directory. Raises GuestDamaged when that is more than memory should hold."""
     names = list(islice(guest.list(volume, folder), _NAMES + 1))
     if len(names) > _NAMES:
         raise GuestDamaged(f"folder {folder} holds more than {_NAMES:,} names")
@@ -67,9 +67,9 @@ def _fault(name: bytes, entry: Entry) -> GuestDamaged | None:
 
 
 @dataclass(slots=True)
-class FolderGuard:
-    """Lets each folder of a volume pass once: a loop has no end, and folders that stand in two places each
-    make 2^n paths. Keeps a number for each folder. Counts failures of the parser."""
+class DirectoryGuard:
+    """Lets each directory of a volume pass once: a loop has no end, and n directories that each stand in two
+    places make 2^n paths. Keeps a number for each directory. Counts failures of the parser."""
 
     _seen: set[int] = field(default_factory=set)
     _failures: int = 0
@@ -90,11 +90,11 @@ class FolderGuard:
 
 
 def walk(guest: Lister, volume: str, top: Entry) -> Iterator[Found | Unread]:
-    """Everything below a folder, depth first, names in order; what cannot be read is told and passed over.
+    """Everything below a directory, depth first, names in order; what cannot be read is told and passed over.
 
     Raises GuestError or RepositoryError when the top cannot be read, and when the parser keeps failing.
     """
-    guard = FolderGuard()
+    guard = DirectoryGuard()
     guard.enter(top.inode, 0)
     stack = [told(listed(guest, volume, top.inode), b"")]
     while stack:
@@ -114,7 +114,7 @@ def walk(guest: Lister, volume: str, top: Entry) -> Iterator[Found | Unread]:
 
 
 def told(listing: Listing, prefix: bytes) -> Iterator[Found | Unread]:
-    """A folder's names with their paths; `prefix` is b"" or ends in a slash."""
+    """A directory's names with their paths; `prefix` is b"" or ends in a slash."""
     for name, why in listing.refused:
         yield Unread(prefix + name, why)
     for name, entry in listing.names:

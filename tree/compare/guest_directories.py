@@ -13,7 +13,7 @@ from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
 from holdfast.tree.compare.difference import Change, Difference, entry_state, sided
 from holdfast.tree.compare.same_content import SameContent
 from holdfast.tree.nodes import GuestNode
-from holdfast.tree.walk import FolderGuard, Unread, listed, walk
+from holdfast.tree.walk import DirectoryGuard, Unread, listed, walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class GuestComparison:
         self._one = one
         self._other = other
         self._content = content
-        self._guard = FolderGuard()
-        self._peer_guard = FolderGuard()
+        self._guard = DirectoryGuard()
+        self._peer_guard = DirectoryGuard()
 
     def run(self) -> Iterator[Difference]:
         """Depth first, names in order; one directory of each side is held for each level."""

@@ -1,4 +1,4 @@
-"""Restoring files and folders of a guest: what they held, how they were, nothing outside the target."""
+"""Restoring files and directories of a guest: what they held, how they were, nothing outside the target."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.repo.chunks.chunker import is_zero
 from holdfast.tree.extract.host_attributes import Attributes
 from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, Node, TextNode
 from holdfast.tree.snapshot_tree import SnapshotTree
-from holdfast.tree.walk import FolderGuard, Found, Unread, listed, told
+from holdfast.tree.walk import DirectoryGuard, Found, Unread, listed, told
 
 _HOPELESS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 """What the next file would meet too."""
@@ -49,7 +49,7 @@ class ExtractOutcome(Enum):
     """It is there, but for what the reason says."""
     SKIPPED = "skipped"
     FAILED = "failed"
-    """It is not there; of a folder: not everything in it."""
+    """It is not there; of a directory: not everything in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class ExtractEvent:
 
 @dataclass(slots=True)
 class _Level:
-    """A folder that is being filled."""
+    """A directory that is being filled."""
 
     folder: TargetFolder
     path: bytes
@@ -80,7 +80,7 @@ class _VolumeState:
 
     disk: OpenDisk
     name: str
-    guard: FolderGuard = field(default_factory=FolderGuard)
+    guard: DirectoryGuard = field(default_factory=DirectoryGuard)
     names: dict[int, tuple[bytes, os.stat_result, int]] = field(default_factory=dict)
 
 
@@ -88,7 +88,7 @@ class Extractor:
     """Restores into one directory. Yields an ExtractEvent for each name; what fails is told too.
 
     Raises TargetError when the target's file system is full or broken, GuestError when a parser keeps
-    failing. A file that fails, or that an interruption catches, is removed; folders get their attributes
+    failing. A file that fails, or that an interruption catches, is removed; directories get their attributes
     last, when nothing in them changes any more.
     """
 
@@ -101,7 +101,7 @@ class Extractor:
         self._attributes = Attributes(owners=options.owners, setuid=options.setuid)
         self._add = add
         self.bits_dropped = 0
-        """Files and folders that have lost their setuid or setgid bit."""
+        """Files and directories that have lost their setuid or setgid bit."""
 
     def run(self, tree: SnapshotTree, node: Node, name: bytes = b"") -> Iterator[ExtractEvent]:
         """Restore a node that leads into a guest: to `name` in the top directory, or what a directory holds
@@ -151,7 +151,7 @@ class Extractor:
     def _tree(
         self, tree: SnapshotTree, node: GuestNode, into: TargetFolder, path: bytes, *, own: bool
     ) -> Iterator[ExtractEvent]:
-        """A folder with all below it. Closes `into`, which gets the folder's attributes if it is `own`."""
+        """A directory with all below it. Closes `into`, which gets its attributes if it is `own`."""
         volume = _VolumeState(tree.opened(node.disk), node.volume.path)
         stack: list[_Level] = []
         try:
@@ -197,7 +197,7 @@ class Extractor:
             yield _failed(found.path, NodeType.FOLDER, error)
 
     def _leave(self, volume: _VolumeState, level: _Level) -> ExtractEvent:
-        """A folder is complete: its attributes. One that was there before keeps its own unless it may be
+        """A directory is complete: its attributes. One that was there before keeps its own unless it may be
         overwritten."""
         flaws: list[str] = []
         if level.folder.made or self._options.overwrite:
@@ -207,7 +207,7 @@ class Extractor:
         return _done(level.path, level.entry, flaws)
 
     def _one(self, volume: _VolumeState, folder: TargetFolder, found: Found) -> Iterator[ExtractEvent]:
-        """Anything but a folder."""
+        """Anything but a directory."""
         path, entry = found
         try:
             if entry.type is NodeType.FILE:

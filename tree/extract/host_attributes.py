@@ -31,7 +31,7 @@ class Attributes:
         self._setuid = setuid
 
     def of_open(self, fd: int, entry: Entry, xattrs: Mapping[bytes, bytes]) -> list[str]:
-        """For a file or folder. In order: a new owner takes bits off the mode, and all touch times."""
+        """For a file or directory. In order: a new owner takes bits off the mode, and all touch times."""
         flaws: list[str] = []
         if self._owners:
             with _noted(flaws, "owner"):
