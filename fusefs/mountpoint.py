@@ -26,7 +26,7 @@ def absolute(path: Path) -> Path:
 def is_dead(path: Path) -> bool:
     """Whether the daemon behind a FUSE mount is gone."""
     try:
-        path.stat()
+        os.statvfs(path)  # attributes of the root directory may still be in the kernel's cache
     except OSError as error:
         return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
     return False

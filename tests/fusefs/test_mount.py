@@ -264,7 +264,7 @@ def test_killed_daemon_leaves_a_mount_that_fails_not_an_empty_folder(place: Plac
     os.kill(pid, signal.SIGKILL)
     # What was asked while it died may be answered ECONNABORTED.
     assert eventually(lambda: error_of_listing(place.mountpoint) == errno.ENOTCONN)
-    with pytest.raises(MountRefused, match="MountDead: .* has lost its daemon"):
+    with pytest.raises(MountRefused, match="MountDead"):
         place.mount()
     place.unmount()
     assert names(place.mountpoint) == []
