@@ -8,8 +8,9 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import google_crc32c
+
 from holdfast.base.types import Buffer
-from holdfast.formats.disks.base.crc32c import crc32c
 from holdfast.formats.disks.base.view import View
 from holdfast.formats.disks.vhdx import format as vhdx
 from support.disk import run
@@ -119,7 +120,7 @@ def log_entry(
         last or flushed,
     )
     entry = (entry + descriptors).ljust(head, b"\0") + pages
-    return entry[:4] + struct.pack("<I", crc32c(entry)) + entry[8:]
+    return entry[:4] + struct.pack("<I", google_crc32c.value(entry)) + entry[8:]
 
 
 def make_dirty(image: Path, entries: Mapping[int, bytes], *, guid: bytes = LOG_GUID) -> Path:

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from holdfast.formats.disks.base.crc32c import crc32c
+import google_crc32c
 
 MIB: Final = 1 << 20
 IDENTIFIER: Final = b"vhdxfile"
@@ -100,7 +100,8 @@ class Header:
 
 def checksum(data: bytes) -> int:
     """The CRC-32C of a structure that has it at offset 4."""
-    return crc32c(data[8:], crc32c(data[:4] + bytes(4)))
+    head = google_crc32c.value(data[:4] + bytes(4))
+    return int(google_crc32c.extend(head, data[8:]))
 
 
 def is_sound(data: bytes, signature: bytes) -> bool:
