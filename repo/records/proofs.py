@@ -8,14 +8,16 @@ content. Making or changing a proof takes a password of the repository.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Generic, TypeVar
+from typing import Annotated, Final, Generic, TypeVar
+
+import msgspec
 
 from holdfast.base.errors import Damaged, NoSpace, NotFound, RepositoryError, Unsupported
+from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.core.repository import Repository
@@ -179,15 +181,17 @@ def _stamp(time: datetime) -> str:
     return time.astimezone(UTC).strftime(_STAMP)
 
 
+class _HeadJson(VersionedJson):
+    """Of a proof's first line, what binds it to its snapshot."""
+
+    snapshot: SnapshotID
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+
+
 def _decode_subject(head: bytes, where: str) -> tuple[SnapshotID, datetime]:
     """(snapshot, time) that a head names."""
+    d = read_versioned(head, _HeadJson, kind="proof", version=PROOF_VERSION, where=where)
     try:
-        d = json.loads(head)
-        if d["version"] != PROOF_VERSION:
-            raise Unsupported(f"{where}: proof version {d['version']}; this program reads {PROOF_VERSION}")
-        time = datetime.fromisoformat(d["time"])
-        if time.tzinfo is None:
-            raise ValueError("time without a zone")
-        return SnapshotID(str(d["snapshot"])), time.astimezone(UTC)
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        return d.snapshot, d.time.astimezone(UTC)
+    except OverflowError as error:
         raise Damaged(where, f"not a proof: {error}") from None

@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
-from holdfast.base.errors import Damaged, Unsupported
+import msgspec
+
+from holdfast.base.errors import Damaged
+from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.repo.chunks.chunker import ChunkerSpec
 
@@ -221,60 +224,90 @@ def _encode_item(item: Item) -> dict[str, Any]:
     return document | {name: value for name, value in optional.items() if value}
 
 
+class _SubjectJson(msgspec.Struct):
+    kind: SubjectKind
+    name: str
+    uuid: str
+    engine: str
+
+
+class _ItemJson(msgspec.Struct):
+    """`recipe` and the first half of `catalogue` are 64 hex digits."""
+
+    path: str
+    kind: ItemKind
+    size: int
+    allocated: int
+    mtime: int
+    cutter: Any
+    recipe: str
+    bad: tuple[tuple[int, int, str], ...]
+    source_format: str = ""
+    checkpoint: str = ""
+    catalogue: tuple[str, int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _SnapshotJson(VersionedJson):
+    """The stored form of a snapshot."""
+
+    subject: _SubjectJson
+    time: Annotated[datetime, msgspec.Meta(tz=True)]
+    host: str
+    source: str
+    consistency: Consistency
+    evidence: str
+    program: str
+    parent: SnapshotID | None
+    tags: tuple[str, ...]
+    items: tuple[_ItemJson, ...]
+    stats: Stats
+    facts: dict[str, str] = msgspec.field(default_factory=dict)
+
+
 def decode(data: bytes, where: str) -> Snapshot:
     """Raises Damaged when it is not a snapshot, Unsupported when it is of a newer kind."""
+    d = read_versioned(data, _SnapshotJson, kind="snapshot", version=SNAPSHOT_VERSION, where=where)
     try:
-        d = json.loads(data)
-        if d["version"] != SNAPSHOT_VERSION:
-            raise Unsupported(
-                f"{where}: snapshot version {d['version']}; this program reads {SNAPSHOT_VERSION}"
-            )
-        subject = d["subject"]
-        time = datetime.fromisoformat(d["time"])
-        if time.tzinfo is None:
-            raise ValueError("time without a zone")
         return Snapshot(
-            subject=Subject(
-                SubjectKind(subject["kind"]), subject["name"], subject["uuid"], subject["engine"]
-            ),
-            time=time.astimezone(UTC),
-            host=d["host"],
-            source=d["source"],
-            consistency=Consistency(d["consistency"]),
-            evidence=d["evidence"],
-            items=tuple(_decode_item(item) for item in d["items"]),
-            program=d["program"],
-            parent=SnapshotID(d["parent"]) if d["parent"] else None,
-            tags=tuple(str(tag) for tag in d["tags"]),
-            stats=Stats(**d["stats"]),
-            facts={str(name): str(value) for name, value in d.get("facts", {}).items()},
+            subject=Subject(d.subject.kind, d.subject.name, d.subject.uuid, d.subject.engine),
+            time=d.time.astimezone(UTC),
+            host=d.host,
+            source=d.source,
+            consistency=d.consistency,
+            evidence=d.evidence,
+            items=tuple(_decode_item(item) for item in d.items),
+            program=d.program,
+            parent=d.parent or None,
+            tags=d.tags,
+            stats=d.stats,
+            facts=d.facts,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except (ValueError, OverflowError) as error:
         raise Damaged(where, f"not a snapshot: {error}") from None
 
 
-def _decode_item(d: dict[str, Any]) -> Item:
-    content = _decode_content(d["recipe"], d["size"])
+def _decode_item(d: _ItemJson) -> Item:
+    content = _decode_content(d.recipe, d.size)
     return Item(
-        path=check_item_path(d["path"]),
-        kind=ItemKind(d["kind"]),
+        path=check_item_path(d.path),
+        kind=d.kind,
         size=content.size,
-        allocated=int(d["allocated"]),
-        mtime=int(d["mtime"]),
-        cutter=ChunkerSpec.from_json(d["cutter"]),
+        allocated=d.allocated,
+        mtime=d.mtime,
+        cutter=ChunkerSpec.from_json(d.cutter),
         recipe=content.recipe,
-        bad=tuple(BadRange(int(o), int(n), str(reason)) for o, n, reason in d["bad"]),
-        source_format=str(d.get("source_format", "")),
-        checkpoint=str(d.get("checkpoint", "")),
-        catalogue=_decode_content(*d["catalogue"]) if "catalogue" in d else None,
+        bad=tuple(BadRange(*bad) for bad in d.bad),
+        source_format=d.source_format,
+        checkpoint=d.checkpoint,
+        catalogue=None if isinstance(d.catalogue, msgspec.UnsetType) else _decode_content(*d.catalogue),
     )
 
 
 def _decode_content(recipe: str, size: int) -> StoredStream:
     root = bytes.fromhex(recipe)
     if len(root) != 32 or size < 0:
-        raise ValueError("item with an impossible recipe or size")
-    return StoredStream(ChunkID(root), int(size))
+        raise ValueError(f"an item of {size} bytes with a recipe ID of {len(root)} bytes, not 32")
+    return StoredStream(ChunkID(root), size)
 
 
 def check_item_path(path: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from holdfast.base.errors import Damaged
+from holdfast.base.stored_json import read_json
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.proofs import (
@@ -42,11 +44,11 @@ class Verdict:
     host: str
     program: str
     seconds: float
-    databases: int = 0
-    schemas: int = 0
-    tables: int = 0
-    rows: int = 0
-    error: str = ""
+    databases: int
+    schemas: int
+    tables: int
+    rows: int
+    error: str
     path: str = ""
 
 
@@ -67,7 +69,7 @@ class QueryResult:
     database: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str | None, ...], ...]
-    more: bool = False
+    more: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +102,6 @@ def latest_proof(repository: Repository, snapshot: SnapshotID) -> Proof | None:
 
 
 # ---- JSON ---------------------------------------------------------------------------------------------
-
-_NOT_JSON: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 def seal(proof: Proof) -> SealedProof:
@@ -140,51 +140,28 @@ def seal(proof: Proof) -> SealedProof:
     )
 
 
+class _DetailsJson(msgspec.Struct):
+    """The second line of a proof; the first one is a Verdict."""
+
+    tables: tuple[TableCount, ...]
+    queries: tuple[QueryResult, ...]
+    notes: tuple[str, ...]
+
+
 def decode_proof(sealed: SealedProof, where: str) -> Proof:
     """Inverse of `seal`. Raises Damaged."""
     verdict = decode_verdict(sealed.head, where)
     try:
-        d = json.loads(sealed.details)
-        return Proof(
-            verdict,
-            tuple(TableCount(str(a), str(b), str(c), int(rows)) for a, b, c, rows in d["tables"]),
-            tuple(_decode_query(query) for query in d["queries"]),
-            tuple(map(str, d["notes"])),
-        )
-    except _NOT_JSON as error:
+        details = read_json(sealed.details, _DetailsJson)
+    except ValueError as error:
         raise Damaged(where, f"not a proof: {error}") from None
+    return Proof(verdict, details.tables, details.queries, details.notes)
 
 
 def decode_verdict(data: bytes, where: str) -> Verdict:
     """The verdict in a proof's head. Raises Damaged."""
     try:
-        d: dict[str, Any] = json.loads(data)
-        time = datetime.fromisoformat(d["time"])
-        return Verdict(
-            snapshot=SnapshotID(str(d["snapshot"])),
-            time=time.astimezone(UTC),
-            outcome=Outcome(d["outcome"]),
-            engine=str(d["engine"]),
-            server=str(d["server"]),
-            host=str(d["host"]),
-            program=str(d["program"]),
-            seconds=float(d["seconds"]),
-            databases=int(d["databases"]),
-            schemas=int(d["schemas"]),
-            tables=int(d["tables"]),
-            rows=int(d["rows"]),
-            error=str(d["error"]),
-            path=str(d.get("path", "")),
-        )
-    except _NOT_JSON as error:
+        verdict = read_json(data, Verdict)
+        return replace(verdict, time=verdict.time.astimezone(UTC))
+    except (ValueError, OverflowError) as error:
         raise Damaged(where, f"not a proof: {error}") from None
-
-
-def _decode_query(d: Mapping[str, Any]) -> QueryResult:
-    return QueryResult(
-        str(d["sql"]),
-        str(d["database"]),
-        tuple(map(str, d["columns"])),
-        tuple(tuple(None if cell is None else str(cell) for cell in row) for row in d["rows"]),
-        bool(d["more"]),
-    )

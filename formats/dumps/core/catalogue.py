@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
-from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.errors import Damaged
+from holdfast.base.stored_json import VersionedJson, collector_paused, read_versioned
 
 _VERSION: Final = 1
 LIMIT: Final = 1 << 30
@@ -22,9 +23,9 @@ class Section(NamedTuple):
     does; `needs` are qualified names ("schema.name") that its text mentions. `extra` belongs to the format.
     """
 
-    start: int
-    length: int
-    type: str
+    start: int = 0
+    length: int = 0
+    type: str = ""
     database: str = ""
     schema: str = ""
     name: str = ""
@@ -58,16 +59,17 @@ class Catalogue:
 def encode(catalogue: Catalogue) -> bytes:
     """The stored form. Text that is not UTF-8 stands in it as lone surrogates (surrogateescape)."""
     c = catalogue
-    document = {
-        "version": _VERSION,
-        "engine": c.engine,
-        "form": c.form,
-        "fault": c.fault,
-        "facts": dict(c.facts),
-        "extra": dict(c.extra),
-        "sections": [_encode_section(section) for section in c.sections],
-    }
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode()
+    with collector_paused():
+        document = {
+            "version": _VERSION,
+            "engine": c.engine,
+            "form": c.form,
+            "fault": c.fault,
+            "facts": dict(c.facts),
+            "extra": dict(c.extra),
+            "sections": [_encode_section(section) for section in c.sections],
+        }
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def _encode_section(s: Section) -> list[Any]:
@@ -77,47 +79,37 @@ def _encode_section(s: Section) -> list[Any]:
     return row
 
 
+class _CatalogueJson(VersionedJson):
+    """The stored form. A section is an array without the values at its end that are empty."""
+
+    engine: str
+    form: str
+    fault: str
+    facts: dict[str, str]
+    extra: dict[str, Any]
+    sections: tuple[Section, ...]
+
+
 def decode(data: bytes, where: str, size: int) -> Catalogue:
     """Inverse of `encode` for a stream of `size` bytes.
 
     Raises Damaged for what is no catalogue or points outside the stream, Unsupported for a newer one.
     """
-    try:
-        d = json.loads(data)
-        if d["version"] != _VERSION:
-            raise Unsupported(f"{where}: catalogue version {d['version']}; this program reads {_VERSION}")
-        return Catalogue(
-            engine=str(d["engine"]),
-            form=str(d["form"]),
-            sections=tuple(_decode_sections(d["sections"], size)),
-            fault=str(d["fault"]),
-            facts={str(name): str(value) for name, value in d["facts"].items()},
-            extra=dict(d["extra"]),
-        )
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(where, f"not a catalogue: {error}") from None
+    with collector_paused():
+        d = read_versioned(data, _CatalogueJson, kind="catalogue", version=_VERSION, where=where)
+        _check_places(d.sections, where, size)
+    return Catalogue(d.engine, d.form, d.sections, d.fault, d.facts, d.extra)
 
 
-def _decode_sections(rows: Iterable[list[Any]], size: int) -> Iterable[Section]:
+def _check_places(sections: tuple[Section, ...], where: str, size: int) -> None:
+    """Raises Damaged unless the sections lie one after the other in [0, size)."""
     end = 0
-    for row in rows:
-        start, length, type_, database, schema, name, table, needs, extra = (row + _EMPTY[len(row) :])[:9]
-        if type(start) is not int or type(length) is not int or start < end or length < 0:
-            raise ValueError("sections overlap or run backwards")
+    for number, section in enumerate(sections):
+        start, length = section[:2]
+        if start < end or length < 0 or start + length > size:
+            raise Damaged(
+                where,
+                f"not a catalogue: section {number} has {length} bytes at {start}; "
+                f"the section before ends at {end}, the dump at {size}",
+            )
         end = start + length
-        if end > size:
-            raise ValueError(f"a section ends at {end}, behind the end of the dump ({size})")
-        yield Section(
-            start,
-            length,
-            str(type_),
-            str(database),
-            str(schema),
-            str(name),
-            (str(table[0]), str(table[1])) if table else None,
-            tuple(map(str, needs)),
-            dict(extra),
-        )
-
-
-_EMPTY: Final[list[Any]] = [0, 0, "", "", "", "", None, (), {}]

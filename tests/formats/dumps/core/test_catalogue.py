@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -136,6 +137,14 @@ def test_sections_outside_the_stream_or_out_of_order_are_damage(rows: list[Any])
         document(sections=[[0, 5, "TABLE", "", "", "", None, 7]]),
         document(sections=[[0, 5, "TABLE", "", "", "", None, [], 7]]),
         document(sections=[[0, 5, "TABLE", "", "", "", None, [], [1]]]),
+        document(sections=[[0, 5, 7]]),
+        document(sections=[[0, 5, "TABLE", None]]),
+        document(sections=[[0, 5, "TABLE", "", "", "", ["public", "t", "u"]]]),
+        document(sections=[[0, 5, "TABLE", "", "", "", None, [7]]]),
+        document(sections=[[0, 5, "TABLE", "", "", "", None, [], {}, 7]]),
+        document(engine=7),
+        document(engine=chr(0xDC80), facts={"a": 1}),
+        document(facts={"a": 1}),
         document(facts=[1]),
         document(facts=None),
         document(extra=7),
@@ -161,3 +170,12 @@ def test_a_changed_byte_is_never_a_crash(at: int, value: int) -> None:
     except (Damaged, Unsupported):
         return
     assert all(0 <= s.start <= s.start + s.length <= 50 for s in found.sections)
+
+
+def test_damage_is_told_with_its_place_what_is_there_and_what_should_be() -> None:
+    told = re.escape("Expected `int`, got `float` - at `$.sections[1][0]`")
+    with pytest.raises(Damaged, match=f"here: not a catalogue: {told}"):
+        decode(document(sections=[[0, 5, "TABLE"], [5.5, 5, "TABLE"]]), "here", 50)
+    told = "section 1 has 5 bytes at 4; the section before ends at 5, the dump at 50"
+    with pytest.raises(Damaged, match=f"here: not a catalogue: {told}"):
+        decode(document(sections=[[0, 5, "TABLE"], [4, 5, "TABLE"]]), "here", 50)
