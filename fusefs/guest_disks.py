@@ -60,16 +60,23 @@ class GuestDisks:
     """Event loop only. `open_guest` makes this side of a parser; its process starts with the first question.
 
     `reader` should keep decoded chunks. Disks are closed on a thread of `bridge`: a process is waited for,
-    and chunks that are being decoded ahead.
+    and chunks that are being decoded ahead. `watch` looks every `look` seconds.
     """
 
     def __init__(
-        self, reader: Reader, open_guest: OpenGuest, bridge: Bridge, *, clock: Callable[[], float]
+        self,
+        reader: Reader,
+        open_guest: OpenGuest,
+        bridge: Bridge,
+        *,
+        clock: Callable[[], float],
+        look: float = _LOOK,
     ) -> None:
         self._reader = reader
         self._open_guest = open_guest
         self._bridge = bridge
         self._clock = clock
+        self._look = look
         self._open: OrderedDict[DiskKey, _Open] = OrderedDict()
         self._closing: set[_Open] = set()
 
@@ -93,7 +100,7 @@ class GuestDisks:
     async def watch(self) -> None:
         """End what is idle, for as long as the mount lasts."""
         while True:
-            await trio.sleep(_LOOK)
+            await trio.sleep(self._look)
             self._tidy()
 
     def _start(self, item: Item) -> _Open:

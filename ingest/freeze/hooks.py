@@ -100,14 +100,16 @@ class CommandHooks:
     """Runs a command before and one after; either may be "". They have no shell and an empty input.
 
     Each command has its own process group, because a Ctrl-C at the terminal must not kill the command that
-    thaws. Their output is kept for messages. `limit` is in seconds, for each command.
+    thaws. Their output is kept for messages. `limit` is in seconds, for each command; a
+    command that reaches it has `breath` seconds to end itself, and `breath` more after it was killed.
     """
 
-    def __init__(self, before: str, after: str, *, limit: float = 300.0) -> None:
+    def __init__(self, before: str, after: str, *, limit: float = 300.0, breath: float = _BREATH) -> None:
         """Raises StreamFailed when a command line cannot be split into words."""
         self._before = _split(before)
         self._after = _split(after)
         self._limit = limit
+        self._breath = breath
 
     def start(self) -> None:
         """Run `before`. If it fails, run `after` too, as it may have frozen something; raise StreamFailed."""
@@ -121,10 +123,10 @@ class CommandHooks:
             ) from error
         with output:
             try:
-                fault = _outcome(self._before, process, output, self._limit)
+                fault = self._outcome(self._before, process, output)
             except BaseException:
                 try:
-                    _stop(process)
+                    _stop(process, self._breath)
                 finally:
                     self._run_after()
                 raise
@@ -153,7 +155,18 @@ class CommandHooks:
         except OSError as error:
             return f"cannot run {self._after[0]}: {error.strerror}"
         with output:
-            return uninterrupted(lambda: _outcome(self._after, process, output, self._limit))
+            return uninterrupted(lambda: self._outcome(self._after, process, output))
+
+    def _outcome(self, argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[bytes]) -> str:
+        """Wait for a command and say what went wrong, "" for nothing. May be called again."""
+        try:
+            code = process.wait(self._limit)
+        except subprocess.TimeoutExpired:
+            _stop(process, self._breath)
+            return f"`{argv[0]}` took longer than {self._limit:g} s and was stopped{_quoted(output)}"
+        if not code:
+            return ""
+        return f"`{argv[0]}` {how_it_ended(code)}{_quoted(output)}"
 
 
 def uninterrupted(action: Callable[[], str]) -> str:
@@ -189,20 +202,8 @@ def _launch(argv: Sequence[str]) -> tuple[subprocess.Popen[bytes], IO[bytes]]:
     return process, output
 
 
-def _outcome(argv: Sequence[str], process: subprocess.Popen[bytes], output: IO[bytes], limit: float) -> str:
-    """Wait for a command. Returns the error, "" for success. May be called again."""
-    try:
-        code = process.wait(limit)
-    except subprocess.TimeoutExpired:
-        _stop(process)
-        return f"`{argv[0]}` took longer than {limit:g} s and was stopped{_quoted(output)}"
-    if not code:
-        return ""
-    return f"`{argv[0]}` {how_it_ended(code)}{_quoted(output)}"
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Signal the command and its children to end, and wait a few seconds.
+def _stop(process: subprocess.Popen[bytes], breath: float) -> None:
+    """Signal the command and its children to end, and wait `breath` seconds after each of two signals.
 
     Children of sudo do not accept our signals, and processes that hang in the kernel accept none; the thaw
     must not wait for them.
@@ -211,7 +212,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(_BREATH)
+            process.wait(breath)
 
 
 def _quoted(output: IO[bytes]) -> str:

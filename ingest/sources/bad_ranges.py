@@ -16,10 +16,11 @@ ReadFunction = Callable[[memoryview, int], int]
 
 
 class BadRanges:
-    """The unreadable ranges of a source, in order. `where` names the source in messages."""
+    """The unreadable ranges of a source, in order, `limit` at most. `where` names the source in messages."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, limit: int = _BAD_LIMIT) -> None:
         self._where = where
+        self._limit = limit
         self.found: list[BadRange] = []
 
     def mark(self, start: int, end: int, reason: str) -> None:
@@ -30,10 +31,10 @@ class BadRanges:
             return
         if last.reason == reason and last.offset + last.length == start:
             self.found[-1] = BadRange(last.offset, end - last.offset, reason)
-        elif len(self.found) < _BAD_LIMIT:
+        elif len(self.found) < self._limit:
             self.found.append(BadRange(start, end - start, reason))
         else:
-            raise SourceError(f"{self._where}: more than {_BAD_LIMIT} separate ranges cannot be read")
+            raise SourceError(f"{self._where}: more than {self._limit} separate ranges cannot be read")
 
 
 class TolerantReader:

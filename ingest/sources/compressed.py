@@ -59,7 +59,7 @@ def unpacked_head(head: bytes) -> bytes:
     if not format_:
         return b""
     pieces: list[bytes] = []
-    stream = _stream(format_, iter((head, b"")).__next__)
+    stream = _stream(format_, iter((head, b"")).__next__, _SLICE)
     try:
         for piece in stream:
             pieces.append(piece)
@@ -74,12 +74,14 @@ class DecompressedSource(Wrapped):
     """The decompressed content of a source.
 
     If the compressed data is damaged or ends early, `bad` has a range of length 0 at the end: it is unknown
-    how much is missing. `plain_name` is the name without the suffix of the compression.
+    how much is missing. `plain_name` is the name without the suffix of the compression. The decoder
+    is fed `slice_size` bytes at a time.
     """
 
-    def __init__(self, source: Source, format_: str) -> None:
+    def __init__(self, source: Source, format_: str, *, slice_size: int = _SLICE) -> None:
         super().__init__(source)
         self.format: Final = format_
+        self._slice_size: Final = slice_size
         self.plain_name: Final = plain_name(source.name, format_)
         self.size = None
         self.head = unpacked_head(source.head)
@@ -112,7 +114,7 @@ class DecompressedSource(Wrapped):
     def _unpack(self) -> Iterator[bytes]:
         made = 0
         try:
-            for piece in _stream(self.format, self._input):
+            for piece in _stream(self.format, self._input, self._slice_size):
                 made += len(piece)
                 yield piece
             if self.source.bad:
@@ -136,12 +138,12 @@ class DecompressedSource(Wrapped):
         return bytes(buffer[:count])
 
 
-def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
+def _stream(format_: str, read: Callable[[], bytes], slice_size: int) -> Iterator[bytes]:
     """The decompressed bytes of all members of a stream, in non-empty parts.
 
     Ignores zeros after a member: they are padding, as in gzip. Raises one of _ERRORS for damaged data.
     """
-    slices = _slices(read)
+    slices = _slices(read, slice_size)
     data = next(slices, b"")
     while data:
         decoder = _DECODERS[format_]()
@@ -159,7 +161,7 @@ def _stream(format_: str, read: Callable[[], bytes]) -> Iterator[bytes]:
             data = more.lstrip(b"\0")
 
 
-def _slices(read: Callable[[], bytes]) -> Iterator[bytes]:
+def _slices(read: Callable[[], bytes], size: int) -> Iterator[bytes]:
     while data := read():
-        for start in range(0, len(data), _SLICE):
-            yield data[start : start + _SLICE]
+        for start in range(0, len(data), size):
+            yield data[start : start + size]

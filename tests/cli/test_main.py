@@ -13,9 +13,9 @@ from pathlib import Path
 import click
 import pytest
 
-import holdfast.cli.commands.snapshots
 from holdfast import __version__
 from holdfast.cli.main import VERBS, cli
+from holdfast.repo.core.repository import Repository
 from support.cli import Place, python
 
 VERBS_OF_THE_DESIGN = (
@@ -137,7 +137,7 @@ def test_an_internal_error_is_one_line_and_code_1(place: Place, monkeypatch: pyt
     def fail(*args: object, **kwargs: object) -> None:
         raise ZeroDivisionError("the details")
 
-    monkeypatch.setattr(holdfast.cli.commands.snapshots, "filter_snapshots", fail)
+    monkeypatch.setattr(Repository, "snapshots", fail)
     result = place.run("snapshots")
     assert result.exit_code == 1
     assert "run with -v for details" in result.stderr

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import stat
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.base import targets
-from holdfast.tasks import restore_files
 from support.cli import PG_HEAD, PG_TAIL, Place
 from support.cluster_tar import CLUSTER, member
 from support.database import PostgresServer, postgres_server, postgres_tool, run
@@ -230,7 +230,7 @@ def test_verify_notices_a_disk_that_gives_back_other_bytes(
 ) -> None:
     arguments = ("restore", "shop:tables/public.many.sql", "--target", tmp_path / "x", "--verify")
     with monkeypatch.context() as patch:
-        patch.setattr(targets, "_read", lambda fd, offset, length: bytes(length))
+        patch.setattr(os, "pread", lambda fd, length, offset: bytes(length))
         result = shop.place.run(*arguments)
     assert result.exit_code == 1
     assert "reads back differently" in result.stderr
@@ -240,7 +240,7 @@ def test_verify_notices_a_disk_that_gives_back_other_bytes(
 
 def test_a_table_is_no_disk(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "device").write_bytes(b"x" * 100)
-    monkeypatch.setattr(restore_files, "is_device", lambda path: True)
+    monkeypatch.setattr(stat, "S_ISBLK", lambda mode: True)
     result = shop.place.run("restore", "shop:schema.sql", "--target", tmp_path / "device", "--force")
     assert result.exit_code == 1
     assert "is no disk" in result.stderr

@@ -226,17 +226,18 @@ class SlowToClose(MemoryGuest):
         self.ended.set()
 
 
-def test_the_event_loop_does_not_wait_for_a_disk_that_is_let_go(
-    memory_repository: Repository, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(guest_disks, "_LOOK", 0.001)
+def test_the_event_loop_does_not_wait_for_a_disk_that_is_let_go(memory_repository: Repository) -> None:
     now = [0.0]
     guest = SlowToClose()
 
     async def main() -> None:
         with Bridge(1) as bridge, trio.fail_after(30):
             disks = GuestDisks(
-                Reader(memory_repository), lambda disk, name: guest, bridge, clock=lambda: now[0]
+                Reader(memory_repository),
+                lambda disk, name: guest,
+                bridge,
+                clock=lambda: now[0],
+                look=0.001,
             )
             key = STORED.id, ITEM.path
             assert len(await disks.run(key, ITEM, lambda asked: asked.volumes())) == 1

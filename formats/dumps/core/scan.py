@@ -60,9 +60,10 @@ class Visitor(Protocol):
 
 class Scanner:
     """Feeds one stream to `visitor`. Not thread-safe. Memory does not depend on what the stream holds,
-    but for what the visitor keeps."""
+    but for what the visitor keeps: `limit` sections or a few more."""
 
-    def __init__(self, visitor: Visitor) -> None:
+    def __init__(self, visitor: Visitor, *, limit: int = SECTION_LIMIT) -> None:
+        self._limit: Final = limit
         self._visitor: Final = visitor
         self._lexer: Final = _lexer.Lexer(visitor.dialect)
         self._watch: Final = MarkWatch(visitor.marks)
@@ -94,14 +95,12 @@ class Scanner:
         self._visit(self._lexer.finish(), [])
         catalogue = self._visitor.finish(self._size, self._lexer.state)
         if self._full:
-            return replace(
-                catalogue, fault=f"it has more than {SECTION_LIMIT} sections, the rest is not seen"
-            )
+            return replace(catalogue, fault=f"it has more than {self._limit} sections, the rest is not seen")
         return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
 
     def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
         visitor = self._visitor
-        self._full = self._full or visitor.count > SECTION_LIMIT
+        self._full = self._full or visitor.count > self._limit
         if self._full:
             return
         for kind, start, end, text in events:

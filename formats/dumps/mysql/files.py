@@ -108,7 +108,7 @@ class _Files:
         return around + needed + len(table.needs) + len(table.sections)
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, Composed]:
     """All files of a dump of `size` bytes, by path.
 
     With several databases `DATABASE.schema.sql` for each; the database `mysql` with all its rows is part of
@@ -124,7 +124,6 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
             found[path] = Composed(all_.framed(_part(all_, indices[0]), indices))
     if all_.globals:
         found["globals.sql"] = Composed(all_.framed(_part(all_, all_.globals[0]), all_.globals))
-    budget = _BUDGET
     for name, table in all_.tables.items():
         budget -= all_.cost(table)
         if budget < 0:

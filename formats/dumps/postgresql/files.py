@@ -41,7 +41,7 @@ class Rows:
     refused: str = ""
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, Composed]:
     """All files of a dump of `size` bytes, by path. In time linear in what they are made of; tables for
     which that is too much (millions of sections, all together) have no file.
 
@@ -56,7 +56,6 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
             continue
         name = f"{file_name(database)}.schema.sql" if several else "schema.sql"
         found[name] = Composed(_schema(sections, start, end, size))
-    budget = _BUDGET
     settings: list[Piece] = []
     before: Tables | None = None
     for path, tables, table in _tables(catalogue):
@@ -98,11 +97,11 @@ def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[by
     if not rows.stretches:
         yield csv_header(rows.columns)
     for at, (start, length) in enumerate(rows.stretches):
+        data = read(start, length)
         if rows.kind == "copy":
-            convert = copy_rows if at else copy_to_csv
+            yield from copy_rows(rows.columns, data) if at else copy_to_csv(rows.columns, data)
         else:
-            convert = insert_rows if at else insert_to_csv
-        yield from convert(rows.columns, read(start, length))
+            yield from insert_rows(rows.columns, data) if at else insert_to_csv(rows.columns, data)
 
 
 def _several(catalogue: Catalogue) -> bool:

@@ -44,41 +44,45 @@ def csv_header(columns: Sequence[str]) -> bytes:
     return b",".join(csv_field(name, alone=len(columns) == 1) for name in names) + b"\n"
 
 
-def copy_to_csv(columns: Sequence[str], data: Iterable[Buffer]) -> Iterator[bytes]:
+def copy_to_csv(
+    columns: Sequence[str], data: Iterable[Buffer], *, block: int = _BLOCK, limit: int = ROW_LIMIT
+) -> Iterator[bytes]:
     """The header and all rows of one COPY's `data`: its lines, up to the closing `\\.`, in any pieces.
 
     Raises as `copy_rows`.
     """
     yield csv_header(columns)
-    yield from copy_rows(columns, data)
+    yield from copy_rows(columns, data, block=block, limit=limit)
 
 
-def copy_rows(columns: Sequence[str], data: Iterable[Buffer]) -> Iterator[bytes]:
+def copy_rows(
+    columns: Sequence[str], data: Iterable[Buffer], *, block: int = _BLOCK, limit: int = ROW_LIMIT
+) -> Iterator[bytes]:
     """`copy_to_csv` without the header: for tables whose rows are several stretches.
 
     What follows the closing line is not looked at. Raises Damaged when it is missing or a line is not what
-    COPY writes, Refused for a row of more than ROW_LIMIT bytes.
+    COPY writes, Refused for a row of more than `limit` bytes. About `block` bytes are converted at a time.
     """
-    for block, ends in _whole_lines(data):
-        yield _convert(block, len(columns))
+    for lines, ends in _whole_lines(data, block, limit):
+        yield _convert(lines, len(columns))
         if ends:
             return
     raise Damaged("rows of a table", "they end before the closing line")
 
 
-def _whole_lines(data: Iterable[Buffer]) -> Iterator[tuple[bytes, bool]]:
+def _whole_lines(data: Iterable[Buffer], least: int, limit: int) -> Iterator[tuple[bytes, bool]]:
     """Blocks of whole lines; with the last one, which comes before the closing line, True."""
     waiting: list[bytes] = []
     size = 0
     for piece in data:
         view = memoryview(piece).cast("B")
-        for at in range(0, len(view), _BLOCK):
-            part = bytes(view[at : at + _BLOCK])
+        for at in range(0, len(view), least):
+            part = bytes(view[at : at + least])
             waiting.append(part)
             size += len(part)
-            if size < _BLOCK or b"\n" not in part:
-                if size > ROW_LIMIT:
-                    raise _too_long()
+            if size < least or b"\n" not in part:
+                if size > limit:
+                    raise _too_long(limit)
                 continue
             block, end, rest = b"".join(waiting).rpartition(b"\n")
             waiting, size = [rest], len(rest)
@@ -160,9 +164,9 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     return bytes((code,))
 
 
-def _too_long() -> Refused:
+def _too_long(limit: int) -> Refused:
     return Refused(
-        f"a row of this table has more than {ROW_LIMIT >> 20} MiB, which is too long for CSV; take it as SQL"
+        f"a row of this table has more than {limit >> 20} MiB, which is too long for CSV; take it as SQL"
     )
 
 
@@ -196,7 +200,8 @@ _DEFAULT: Final = object()
 class _Values:
     """Rows of values out of INSERT statements in pieces."""
 
-    def __init__(self, data: Iterable[Buffer]) -> None:
+    def __init__(self, data: Iterable[Buffer], limit: int) -> None:
+        self._limit: Final = limit
         self._data: Final = iter(data)
         self._buffer = b""
         self._at = 0
@@ -216,8 +221,8 @@ class _Values:
     def _need(self, pattern: re.Pattern[bytes]) -> re.Match[bytes]:
         """The match here, which more data cannot change: both patterns end with a delimiter."""
         while not (match := pattern.match(self._buffer, self._at)):
-            if len(self._buffer) - self._at > ROW_LIMIT:
-                raise _too_long()
+            if len(self._buffer) - self._at > self._limit:
+                raise _too_long(self._limit)
             if not self._read():
                 raise Damaged("rows of a table", "an INSERT is not in the form that pg_dump writes")
         self._at = match.end()
@@ -255,28 +260,32 @@ def _value(match: re.Match[bytes]) -> bytes | object | None:
     return match["string"].replace(b"''", b"'")
 
 
-def insert_to_csv(columns: Sequence[str], data: Iterable[Buffer]) -> Iterator[bytes]:
+def insert_to_csv(
+    columns: Sequence[str], data: Iterable[Buffer], *, limit: int = ROW_LIMIT
+) -> Iterator[bytes]:
     """The header and all rows of INSERT statements as pg_dump writes them.
 
     Without `columns` they are called column1, column2, ... Those whose value is DEFAULT (generated ones) are
     left out, as COPY does. Raises Damaged for what is no such statement, Refused for a row of more than
-    ROW_LIMIT bytes.
+    `limit` bytes.
     """
-    yield from _insert_lines(columns, data, with_header=True)
+    yield from _insert_lines(columns, data, limit, with_header=True)
 
 
 def insert_rows(columns: Sequence[str], data: Iterable[Buffer]) -> Iterator[bytes]:
     """`insert_to_csv` without the header."""
-    yield from _insert_lines(columns, data, with_header=False)
+    yield from _insert_lines(columns, data, ROW_LIMIT, with_header=False)
 
 
-def _insert_lines(columns: Sequence[str], data: Iterable[Buffer], *, with_header: bool) -> Iterator[bytes]:
+def _insert_lines(
+    columns: Sequence[str], data: Iterable[Buffer], limit: int, *, with_header: bool
+) -> Iterator[bytes]:
     names = list(columns)
     kept: list[int] | None = None
     lines: list[bytes] = []
     size = 0
     width = len(names)
-    for row in _Values(data):
+    for row in _Values(data, limit):
         if kept is None:
             width = len(row)
             names = names or [f"column{at + 1}" for at in range(width)]

@@ -110,51 +110,62 @@ def csv_header(columns: Sequence[str]) -> bytes:
 
 
 def insert_to_csv(
-    dialect: int, columns: Sequence[str], data: Iterable[Buffer], *, binary: Collection[int] = ()
+    dialect: int,
+    columns: Sequence[str],
+    data: Iterable[Buffer],
+    *,
+    binary: Collection[int] = (),
+    block: int = _BLOCK,
+    limit: int = ROW_LIMIT,
 ) -> Iterator[bytes]:
     """The header and all rows of `data`, INSERT statements of one lead cut anywhere. Raises as `insert_rows`.
 
     `dialect` is `_lexer.MYSQL` or `SQLITE`, `binary` the indices of columns that hold bytes.
     """
     yield csv_header(columns)
-    yield from insert_rows(dialect, len(columns), data, binary=binary)
+    yield from insert_rows(dialect, len(columns), data, binary=binary, block=block, limit=limit)
 
 
 def insert_rows(
-    dialect: int, width: int, data: Iterable[Buffer], *, binary: Collection[int] = ()
+    dialect: int,
+    width: int,
+    data: Iterable[Buffer],
+    *,
+    binary: Collection[int] = (),
+    block: int = _BLOCK,
+    limit: int = ROW_LIMIT,
 ) -> Iterator[bytes]:
     """`insert_to_csv` without the header, for rows of `width` values.
 
-    Raises Damaged when the data is anything else or ends early, Refused for a row of more than ROW_LIMIT.
+    Raises Damaged when the data is anything else or ends early, Refused for a row of more than `limit` bytes.
+    About `block` bytes are converted at a time.
     """
     waiting = bytearray()
-    wanted = _BLOCK
+    wanted = block
     converter: _Converter | None = None
     for piece in data:
         view = memoryview(piece).cast("B")
-        for at in range(0, len(view), _BLOCK):
-            waiting += view[at : at + _BLOCK]
+        for at in range(0, len(view), block):
+            waiting += view[at : at + block]
             if len(waiting) < wanted:
                 continue
-            block = bytes(waiting)
+            part = bytes(waiting)
             if converter is None:
-                converter, block = _begin(dialect, width, binary, block)
-            lines, rest = converter.convert(block)
+                converter, part = _begin(dialect, width, binary, part)
+            lines, rest = converter.convert(part)
             if lines:
                 yield lines
             waiting = bytearray(rest)
-            if len(waiting) > ROW_LIMIT:
-                raise Refused(
-                    f"a row of this table has more than {ROW_LIMIT >> 20} MiB: take its SQL instead"
-                )
+            if len(waiting) > limit:
+                raise Refused(f"a row of this table has more than {limit >> 20} MiB: take its SQL instead")
             # Doubling keeps the time for a row that is longer than a block linear.
-            wanted = max(_BLOCK, 2 * len(waiting))
-    block = bytes(waiting)
-    if converter is None and not block.strip(_WHITE):
+            wanted = max(block, 2 * len(waiting))
+    part = bytes(waiting)
+    if converter is None and not part.strip(_WHITE):
         return
     if converter is None:
-        converter, block = _begin(dialect, width, binary, block)
-    if lines := converter.convert_last(block):
+        converter, part = _begin(dialect, width, binary, part)
+    if lines := converter.convert_last(part):
         yield lines
 
 

@@ -3,14 +3,18 @@ like dumps is no fault; and what has too many parts costs no more than its share
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from holdfast.formats.dumps.core import scan
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.core.scan import Scanner
+from holdfast.formats.dumps.core.scan import Scanner, Visitor
 from holdfast.formats.dumps.engines import dump_format
 from holdfast.formats.dumps.mysql import files as mysql_files
+from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from holdfast.formats.dumps.postgresql import files as postgres_files
+from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
 
 POSTGRES = b"""--
 -- PostgreSQL database dump
@@ -73,6 +77,13 @@ DUMPS = {
     "postgresql": (POSTGRES, b"--\n-- PostgreSQL database dump complete"),
     "mariadb": (MARIA, b"-- Dump completed"),
     "sqlite": (SQLITE, b"COMMIT"),
+}
+
+
+VISITORS: dict[str, Callable[[], Visitor]] = {
+    "postgresql": PostgresVisitor,
+    "mariadb": MysqlVisitor,
+    "sqlite": SqliteVisitor,
 }
 
 
@@ -144,21 +155,21 @@ def test_statements_that_nobody_knows_are_one_section(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", DUMPS)
-def test_sections_beyond_the_limit_are_a_fault(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scan, "SECTION_LIMIT", 100)
+def test_sections_beyond_the_limit_are_a_fault(engine: str) -> None:
     dump = b"".join(b"CREATE TABLE t%d (a int);\n" % at for at in range(30_000))
-    catalogue = scanned(engine, dump)
+    scanner = Scanner(VISITORS[engine](), limit=100)
+    for at in range(0, len(dump), 1 << 16):
+        scanner.feed(dump[at : at + (1 << 16)])
+    catalogue = scanner.finish()
     assert "more than 100 sections" in catalogue.fault
     assert len(catalogue.sections) < 20_000
 
 
-def test_tables_beyond_the_budget_have_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(postgres_files, "_BUDGET", 50)
-    monkeypatch.setattr(mysql_files, "_BUDGET", 50)
+def test_tables_beyond_the_budget_have_no_file() -> None:
     dump = b"".join(b"CREATE TABLE public.t%d (a int);\n" % at for at in range(100))
-    made = postgres_files.files(scanned("postgresql", dump), len(dump))
+    made = postgres_files.files(scanned("postgresql", dump), len(dump), budget=50)
     assert 10 < len(made) < 60
     assert "schema.sql" in made
     dump = dump.replace(b"public.", b"")
-    made = mysql_files.files(scanned("mariadb", dump), len(dump))
+    made = mysql_files.files(scanned("mariadb", dump), len(dump), budget=50)
     assert 10 < len(made) < 60

@@ -129,11 +129,8 @@ def test_the_command_afterwards_runs_when_the_backup_fails(
 HANG = "signal.signal(signal.SIGTERM, signal.SIG_IGN); os.fork(); time.sleep(600)"
 
 
-def test_a_command_out_of_time_is_stopped_with_all_it_started(
-    script: Script, log: Log, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.ingest.freeze.hooks._BREATH", 0.1)
-    hooks = CommandHooks(script("before", f"{HANG}"), script("after"), limit=2.0)
+def test_a_command_out_of_time_is_stopped_with_all_it_started(script: Script, log: Log) -> None:
+    hooks = CommandHooks(script("before", f"{HANG}"), script("after"), limit=2.0, breath=0.1)
     with pytest.raises(StreamFailed, match=r"took longer than 2 s and was stopped"):
         hooks.start()
     assert log() == ["before", "after"]
@@ -151,9 +148,8 @@ def test_a_command_that_cannot_be_stopped_does_not_keep_the_one_after_from_runni
         groups.add(group)
         raise PermissionError
 
-    monkeypatch.setattr("holdfast.ingest.freeze.hooks._BREATH", 0.1)
     monkeypatch.setattr(os, "killpg", killpg)
-    hooks = CommandHooks(script("before", "time.sleep(600)"), script("after"), limit=2.0)
+    hooks = CommandHooks(script("before", "time.sleep(600)"), script("after"), limit=2.0, breath=0.1)
     with pytest.raises(StreamFailed, match=r"took longer than 2 s"):
         hooks.start()
     assert log() == ["before", "after"]

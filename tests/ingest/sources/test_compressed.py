@@ -21,7 +21,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest.sources import compressed as decompressed_module
 from holdfast.ingest.sources.compressed import DecompressedSource, compression, plain_name, unpacked_head
 from holdfast.ingest.sources.source import HEAD_SIZE, CommandSource, FileSource, Source
 from holdfast.repo.core.repository import Repository
@@ -51,8 +50,8 @@ PACKED = {name: pack(DUMP) for name, pack in PACK.items()}
 formats = pytest.mark.parametrize("format_", PACK)
 
 
-def unpack(source: Source, format_: str, size: int = 100_000) -> tuple[bytes, list[BadRange]]:
-    unpacked = DecompressedSource(source, format_)
+def unpack(source: Source, format_: str, size: int = 100_000, **options: int) -> tuple[bytes, list[BadRange]]:
+    unpacked = DecompressedSource(source, format_, **options)
     found = bytearray()
     while True:
         buffer = memoryview(bytearray(size))
@@ -121,13 +120,12 @@ def test_members_one_after_another_with_padding_behind_are_one_stream(
 
 
 @formats
-def test_any_edge_of_the_input_is_an_edge_in_a_member(format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_edge_of_the_input_is_an_edge_in_a_member(format_: str) -> None:
     """Members of a few bytes, read in slices of any size."""
     parts = [rows(n, n) for n in range(12)]
     packed = b"".join(map(PACK[format_], parts))
     for slice_ in range(1, 40):
-        monkeypatch.setattr(decompressed_module, "_SLICE", slice_)
-        assert unpack(MemorySource(packed), format_) == (b"".join(parts), [])
+        assert unpack(MemorySource(packed), format_, slice_size=slice_) == (b"".join(parts), [])
 
 
 def test_a_zstd_frame_that_does_not_say_how_long_it_is(memory_repository: Repository) -> None:

@@ -299,7 +299,7 @@ def test_two_restores_into_one_folder_do_not_take_each_others_files(
     def at_once(_: int) -> None:
         if not others:
             with (
-                patch("holdfast.servers.postgresql.data_directory.check_target"),
+                patch.object(Path, "iterdir", lambda path: iter(())),
                 pytest.raises(Refused) as refused,
             ):
                 restore(repository, backed_up, target)
@@ -312,7 +312,7 @@ def test_two_restores_into_one_folder_do_not_take_each_others_files(
     assert "into already" in others[0]
     assert not list(target.glob(".holdfast*"))
     with (
-        patch("holdfast.servers.postgresql.data_directory.check_target"),
+        patch.object(Path, "iterdir", lambda path: iter(())),
         pytest.raises(Refused, match="any more"),
     ):
         restore(repository, backed_up, target)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -79,13 +78,16 @@ def test_a_rehearsal_that_is_killed_leaves_no_process(
 
 @pytest.mark.parametrize("missing", [("unshare",), ("unshare", "setpriv")], ids="+".join)
 def test_without_namespaces_all_is_ended_as_well_and_it_is_told(
-    place: Place, scratch: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
+    place: Place, scratch: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
 ) -> None:
-    which = shutil.which
-    monkeypatch.setattr(
-        "holdfast.servers.confined.confined.shutil.which",
-        lambda name: None if name in missing else which(name),
-    )
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for folder in reversed(os.get_exec_path()):
+        for program in Path(folder).iterdir() if Path(folder).is_dir() else ():
+            if program.name not in missing:
+                (programs / program.name).unlink(missing_ok=True)
+                (programs / program.name).symlink_to(program)
+    monkeypatch.setenv("PATH", str(programs))
     before = memory()
     put_dump(place, ENDLESS, "postgresql")
     assert rehearse(place, scratch, "shop", "--timeout", "2", code=1)["outcome"] == "failed"

@@ -12,8 +12,7 @@ import pytest
 
 from holdfast.base.errors import NotFound
 from holdfast.base.types import PackID, RecordType
-from holdfast.cli.commands import forget_logs
-from holdfast.cli.commands.forget_logs import keep_last_users
+from holdfast.cli.commands.forget_logs import drop_planned, keep_last_users, plan_for
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
 from holdfast.formats.dumps.postgresql.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_mirrored
@@ -246,15 +245,16 @@ def test_a_backup_that_is_being_taken_keeps_the_logs(shop: Shop, monkeypatch: py
     assert shop.names() == set(NAMES[3:])
 
 
-def test_a_backup_that_was_committed_after_the_plan_keeps_its_logs(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def late(repository: Repository, *args: Any, **options: Any) -> int:
+def test_a_backup_that_was_committed_after_the_plan_keeps_its_logs(shop: Shop) -> None:
+    settings: Any = SimpleNamespace(snapshots=Repository.snapshots)
+    with shop.opened() as repository:
+        found = repository.snapshots().good
+        doomed = [stored for stored in found if stored.id == shop.old.id]
+        plans = plan_for(settings, repository, found, doomed, damaged=(), with_logs=False)
+        assert plans
+        forget(repository, [shop.old.id])
         physical_backup(repository, 4, time=day(4))
-        return drop(repository, *args, **options)
-
-    monkeypatch.setattr(forget_logs, "drop", late)
-    shop.place.ok("forget", shop.old.id[:12])
+        assert drop_planned(settings, repository, plans) == plans
     assert shop.names() == set(NAMES[3:])
 
 

@@ -18,7 +18,6 @@ from holdfast.base.errors import Damaged, Refused
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.mysql.files import table_rows
 from holdfast.formats.dumps.mysql.scan import MysqlVisitor
-from holdfast.formats.dumps.rows import insert_to_csv as insert_rows
 from holdfast.formats.dumps.rows.insert_to_csv import Rows, csv, insert_to_csv
 from holdfast.formats.dumps.sqlite.files import table_rows as sqlite_table_rows
 from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
@@ -75,10 +74,11 @@ def test_any_values_come_back_however_the_statements_are_cut(
         raw = value.encode() if isinstance(value, str) else value
         return hexadecimal(raw) if as_bytes else raw
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(insert_rows, "_BLOCK", max(block, 64))
-        made = insert_to_csv(_lexer.MYSQL, ["a", "b"], pieces(data, cuts), binary=[1] if binary else [])
-        found = parse_csv(made)
+    indices = [1] if binary else []
+    block = max(block, 64)
+    found = parse_csv(
+        insert_to_csv(_lexer.MYSQL, ["a", "b"], pieces(data, cuts), binary=indices, block=block)
+    )
     assert found[0] == [b"a", b"b"]
     assert found[1:] == [[expected(a, as_bytes=False), expected(b, as_bytes=binary)] for a, b in rows]
 
@@ -150,11 +150,10 @@ def test_what_is_no_row_of_the_table_is_never_a_line(data: bytes) -> None:
         b"".join(insert_to_csv(_lexer.MYSQL, ["a", "b"], [data]))
 
 
-def test_a_row_without_end_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(insert_rows, "ROW_LIMIT", 1 << 20)
+def test_a_row_without_end_is_refused_before_it_fills_the_memory() -> None:
     data = [b"INSERT INTO t VALUES ('", *[b"x" * 65536] * 40]
     with pytest.raises(Refused, match="1 MiB"):
-        b"".join(insert_to_csv(_lexer.MYSQL, ["a"], data))
+        b"".join(insert_to_csv(_lexer.MYSQL, ["a"], data, limit=1 << 20))
 
 
 def test_tables_that_cannot_be_one_list_say_why() -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, Refused
 from holdfast.base.types import Buffer
-from holdfast.formats.dumps.rows import copy_to_csv as copy_rows
 from holdfast.formats.dumps.rows.copy_to_csv import copy_to_csv, insert_to_csv
 
 VALUES = st.none() | st.text(
@@ -53,8 +52,8 @@ def pieces(data: bytes, step: int) -> Iterator[Buffer]:
         yield memoryview(data)[at : at + step]
 
 
-def convert(columns: list[str], data: Iterable[Buffer]) -> bytes:
-    return b"".join(copy_to_csv(columns, data))
+def convert(columns: list[str], data: Iterable[Buffer], **options: int) -> bytes:
+    return b"".join(copy_to_csv(columns, data, **options))
 
 
 @given(TABLES, STEPS)
@@ -67,9 +66,7 @@ def test_any_rows_become_csv_in_any_pieces(rows: list[list[str | None]], step: i
 @given(TABLES, st.integers(20, 300))
 def test_small_blocks_make_no_difference(rows: list[list[str | None]], size: int) -> None:
     names = [f"c{at}" for at in range(len(rows[0]) if rows else 1)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(copy_rows, "_BLOCK", size)
-        found = convert(names, pieces(copied(rows), 1 << 20))
+    found = convert(names, pieces(copied(rows), 1 << 20), block=size)
     assert found.partition(b"\n")[2] == expected(rows)
 
 
@@ -164,15 +161,15 @@ def test_generated_columns_are_left_out_of_inserts() -> None:
     assert b"".join(insert_to_csv([], [data])) == b"column1,column3\n1,x\n2,y\n"
 
 
-def test_rows_beyond_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(copy_rows, "ROW_LIMIT", 1 << 20)
+def test_rows_beyond_the_limit_are_refused() -> None:
+    limit = 1 << 20
     long = b"x" * (2 << 20)
     with pytest.raises(Refused, match="take it as SQL"):
-        convert(["a"], pieces(long + b"yy\n\\.\n", 1000))
+        convert(["a"], pieces(long + b"yy\n\\.\n", 1000), limit=limit)
     with pytest.raises(Refused, match="take it as SQL"):
-        b"".join(insert_to_csv(["a"], pieces(b"INSERT INTO t VALUES ('" + long + b"');", 1000)))
+        b"".join(insert_to_csv(["a"], pieces(b"INSERT INTO t VALUES ('" + long + b"');", 1000), limit=limit))
     short = long[: 1 << 19]
-    assert convert(["a"], pieces(short + b"\n\\.\n", 1000)) == b"a\n" + short + b"\n"
+    assert convert(["a"], pieces(short + b"\n\\.\n", 1000), limit=limit) == b"a\n" + short + b"\n"
 
 
 def test_plain_rows_are_converted_by_the_block() -> None:

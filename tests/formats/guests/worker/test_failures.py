@@ -17,7 +17,7 @@ import pytest
 from holdfast.formats.guests.client.guest import GuestDisk
 from holdfast.formats.guests.values.values import GuestDamaged, GuestError, WorkerFailed
 from holdfast.formats.guests.worker.process import Limits, WorkerProcess
-from holdfast.formats.guests.worker.protocol import Layer
+from holdfast.formats.guests.worker.protocol import Channel, Kind, Layer, pack_layers
 from support import guest_hostile
 from support.guest import CONTENT, MemoryDisk, open_guest, process_of, said
 from support.guest_fakes import FILE, MANY_FOLDER, PACKED, ROOT
@@ -89,9 +89,13 @@ def test_a_worker_that_does_not_come_up_says_why(opener: str, reason: str) -> No
 
 
 def test_without_a_required_layer_nothing_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "holdfast.formats.guests.worker.process.unpack_layers", lambda body: frozenset({Layer.LANDLOCK})
-    )
+    receive = Channel.receive
+
+    def only_landlock(channel: Channel, *, deadline: float | None = None) -> tuple[Kind, bytearray]:
+        kind, body = receive(channel, deadline=deadline)
+        return kind, bytearray(pack_layers(frozenset({Layer.LANDLOCK}))) if kind is Kind.HELLO else body
+
+    monkeypatch.setattr(Channel, "receive", only_landlock)
     disk = MemoryDisk()
     reason = r"could not be locked in \(missing here: limits, seccomp\)"
     with open_guest(disk) as guest, pytest.raises(WorkerFailed, match=reason):

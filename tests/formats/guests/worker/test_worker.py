@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterator
 from itertools import islice
 
@@ -251,7 +252,7 @@ def test_ranges_that_were_not_backed_up_are_the_disks_error_too() -> None:
 
 def test_a_slow_repository_does_not_count_as_the_workers_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr("holdfast.formats.guests.worker.process.time.monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     disk = MemoryDisk()
 
     class SlowDisk(MemoryDisk):
