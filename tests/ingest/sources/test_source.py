@@ -86,7 +86,7 @@ def test_holes_are_found_where_the_file_system_is_believed(tmp_path: Path) -> No
 
 
 def test_elsewhere_holes_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_bytes", lambda path: b"")  # no mount table, no known file system
+    monkeypatch.setattr(Path, "read_text", lambda path, **options: "")  # no mount table, no known file system
     path = tmp_path / "disk"
     with path.open("wb") as file:
         file.truncate(1 << 20)
