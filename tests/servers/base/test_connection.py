@@ -28,7 +28,9 @@ from holdfast.servers.sqlite.engine import path_in
 
 
 def parse_url(url: str) -> Connection:
-    return (postgres if url.lower().startswith("postgres") else mysql).parse_url(url)
+    if url.lower().startswith("postgres"):
+        return postgres.parse_url(url)
+    return mysql.parse_url(url)
 
 
 NAMES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
