@@ -373,7 +373,7 @@ def test_content_that_lies_nowhere_comes_through_the_parser(memory_repository: R
     guest.file(2, b"f", bytes(1 << 20) + b"tail")
     assert content(memory_repository, guest, "f") == bytes(1 << 20) + b"tail"
     guest.contents[3] = b"short"
-    with pytest.raises(GuestDamaged, match="ends at"):
+    with pytest.raises(GuestDamaged, match="end of its content is"):
         content(memory_repository, guest, "f")
 
 

@@ -1,7 +1,7 @@
-"""A stored disk's insides, for the mount and the command line: volumes, folders, files.
+"""The inside of a stored disk, for the mount and the command line: volumes, directories, files.
 
-All parsing is done by a worker without rights (guests.worker). What it answers is checked as if it
-were hostile, because after a successful attack on a parser it is.
+A worker without rights does all parsing (worker/). Its answers are checked like those of an enemy, which it
+is after a successful attack on a parser.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 from holdfast.base.errors import Damaged, HoldfastError
 from holdfast.base.escaping import foreign_words
+from holdfast.formats.guests.values.damage import StructureDamaged
 from holdfast.formats.guests.values.values import (
     Entry,
     GuestDamaged,
@@ -55,18 +56,19 @@ class DiskSource(Protocol):
     size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """All the bytes, or RepositoryError; GuestDamaged for what was not read when it was backed up."""
+        """Return all the bytes. Raises RepositoryError, or GuestDamaged where the source could not be read
+        when it was backed up."""
         ...
 
 
 class GuestDisk:
-    """What is inside a disk. A context manager; synchronous, one thread at a time, but for `close`.
+    """The inside of a disk. A context manager; synchronous, for one thread at a time, except `close`.
 
-    A worker is started by the first call, and by the next one after it failed. Every method raises
-    GuestMissing for what is not there, GuestDamaged for what the parser could not read, WorkerFailed,
-    and what the disk raised when the parser needed bytes of it that could not be had.
+    The first call starts a worker, and so does the first call after a worker failed. Every method raises
+    GuestMissing for names and numbers that do not exist, GuestDamaged for what the parser could not read,
+    WorkerFailed, and the error of the disk when it could not deliver bytes that the parser needed.
 
-    `opener` is the module with the parsers, for tests; `clock` counts seconds between failures.
+    `opener` is the module with the parsers, for tests; `clock` returns seconds, to count failures in a time.
     """
 
     def __init__(
@@ -116,19 +118,19 @@ class GuestDisk:
     # ---- questions ------------------------------------------------------------------------------------
 
     def volumes(self) -> tuple[Volume, ...]:
-        """All parts of the disk, with and without a file system."""
+        """All volumes of the disk, with and without a file system."""
         with self._asking:
             return tuple(self._opened()[1].values())
 
     def root(self, volume: str) -> Entry:
-        """The top folder of a volume's file system."""
+        """The top directory of a volume's file system."""
         return self._ask(Kind.ROOT, volume, self._entry)
 
     def entry(self, volume: str, inode: int) -> Entry:
         return self._ask(Kind.ENTRY, volume, self._entry, inode=inode)
 
     def lookup(self, volume: str, folder: int, name: bytes) -> Entry:
-        """One name in a folder."""
+        """Find one name in a directory."""
         return self._ask(Kind.LOOKUP, volume, self._entry, inode=folder, name=name)
 
     def list(self, volume: str, folder: int) -> Iterator[tuple[bytes, Entry]]:
@@ -145,22 +147,25 @@ class GuestDisk:
         the last. Raises GuestDamaged after `Limits.names`: a damaged folder can be endless."""
         lines, is_last = self._ask(Kind.LIST, volume, self._page, inode=folder, position=position)
         if position + len(lines) > self._limits.names:
-            raise GuestDamaged(
-                f"{self._name}: folder {folder} in {volume} holds more than {self._limits.names:,} names"
+            raise StructureDamaged(
+                f"{self._name}: {volume}: directory {folder}",
+                "number of names",
+                f"at least {position + len(lines)}",
+                f"at most {self._limits.names}",
             )
         return lines, is_last
 
     def readlink(self, volume: str, inode: int) -> bytes:
-        """Where a link points, as the guest wrote it: it means nothing outside of the guest."""
+        """The target of a link as the guest wrote it; it means nothing outside of the guest."""
         return self._ask(Kind.READLINK, volume, _target, inode=inode)
 
     def xattrs(self, volume: str, inode: int) -> dict[bytes, bytes]:
-        """Extended attributes: those of `user.`, and ACLs."""
+        """The extended attributes of `user.`, and the ACLs."""
         return self._ask(Kind.XATTRS, volume, unpack_attributes, inode=inode)
 
     def read(self, volume: str, inode: int, offset: int, length: int) -> bytes:
-        """Bytes of a file through its parser; fewer only where the file ends. Where its extents say where
-        they lie, reading the disk is faster: see guests.content."""
+        """Read bytes of a file through its parser; fewer only where the file ends. Reading the disk is faster
+        where the entry has extents: see client.content."""
         parts: list[bytes] = []
         while length > 0:
             wanted = min(length, READ_LIMIT)
@@ -259,7 +264,8 @@ class GuestDisk:
         *,
         seconds: float,
     ) -> Answer | GuestError:
-        """The answer, or the error that the parser met; what the disk raised is in `_disk_error`."""
+        """The answer, or the error that the parser met; `_disk_error` is the error of the disk, if it had
+        one."""
         self._disk_error = None
         limits = self._limits
         try:

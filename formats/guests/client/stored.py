@@ -1,4 +1,5 @@
-"""A stored disk as the source that a guest's parser reads: chunks decoded once, and ahead of a reader."""
+"""A stored disk as the source of a guest's parser: it decodes each chunk once, and ahead of sequential
+reads."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Final
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.sequential import SequentialReads
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import BadRange, Item
@@ -57,10 +58,12 @@ class StoredDisk:
         """
         end = offset + length
         if offset < 0 or length < 0 or end > self.size:
-            raise GuestDamaged(f"{self._name}: nothing is at {offset}: the disk ends at {self.size}")
+            limit = f"inside the disk's {self.size} bytes"
+            raise StructureDamaged(self._name, "range to read", f"{offset} to {end}", limit)
         for bad in self.bad:
             if bad.overlap(offset, end):
-                raise GuestDamaged(f"{self._name}: {bad.offset} could not be read when it was backed up")
+                reason = f"the bytes at {bad.offset} could not be read when it was backed up"
+                raise GuestUnsupported(self._name, reason)
         data = self._reader.read(self.recipe, offset, length)
         self._notice(offset, end)
         return data

@@ -1,8 +1,8 @@
 """Argon2 without threads, for LUKS2.
 
-cryptography computes several lanes in as many threads and says "not enough memory" where none may be
-started, as in the worker. libargon2, which cryptsetup brings along, computes them one after the other when
-asked to; it is used when it is installed.
+The cryptography package computes several lanes in as many threads, and fails with "not enough memory" where
+threads are refused, as in the worker. libargon2, on which cryptsetup depends, can compute them one after the
+other; it is used when it is installed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2d, Argon2i, Argon2id
 
-from holdfast.formats.guests.values.values import GuestDamaged
+from holdfast.formats.guests.values.damage import StructureDamaged
 
 _VERSION = 0x13
 _TYPES = {"argon2d": 0, "argon2i": 1, "argon2id": 2}
@@ -25,6 +25,7 @@ _OUT_OF_MEMORY = -22
 _MIN_KIB, _MAX_KIB = 8, 4 << 20
 _MAX_LANES = 16
 _MAX_PASSES = 10_000
+_MAX_SALT = 1024
 
 
 class _Context(ctypes.Structure):
@@ -53,7 +54,7 @@ class _Context(ctypes.Structure):
 
 
 def _find_library() -> Callable[..., int] | None:
-    """argon2_ctx, looked for at import: no file can be opened later."""
+    """Find argon2_ctx, at import: the worker can open no file later."""
     try:
         function: Callable[..., int] = ctypes.CDLL("libargon2.so.1").argon2_ctx
     except (OSError, AttributeError):
@@ -67,15 +68,21 @@ _argon2_ctx = _find_library()
 def argon2(
     kind: str, passphrase: bytes, salt: bytes, *, passes: int, kib: int, lanes: int, length: int
 ) -> bytes:
-    """A key. GuestDamaged for parameters out of range, MemoryError when `kib` KiB are not to be had."""
+    """Derive a key of `length` bytes. Raises StructureDamaged for parameters out of range, MemoryError when
+    there are not `kib` KiB."""
     if (
         kind not in _TYPES
         or not 1 <= passes <= _MAX_PASSES
         or not 1 <= lanes <= _MAX_LANES
         or not max(_MIN_KIB * lanes, _MIN_KIB) <= kib <= _MAX_KIB
-        or not 8 <= len(salt) <= 1024
+        or not 8 <= len(salt) <= _MAX_SALT
     ):
-        raise GuestDamaged(f"luks: {kind} with {passes} passes over {kib} KiB in {lanes} lanes")
+        found = f"{kind[:20]}, {passes} passes, {kib} KiB, {lanes} lanes, {len(salt)} bytes of salt"
+        limit = (
+            f"Argon2, 1 to {_MAX_PASSES} passes, {_MIN_KIB} a lane to {_MAX_KIB} KiB, "
+            f"1 to {_MAX_LANES} lanes, 8 to {_MAX_SALT} bytes of salt"
+        )
+        raise StructureDamaged("luks2 key slot", "key derivation", found, limit)
     if _argon2_ctx is None or lanes == 1:
         type_ = _DERIVERS[kind]
         return type_(salt=salt, length=length, iterations=passes, lanes=lanes, memory_cost=kib).derive(
@@ -94,5 +101,5 @@ def argon2(
     if result == _OUT_OF_MEMORY:
         raise MemoryError(f"Argon2 needs {kib} KiB")
     if result:
-        raise GuestDamaged(f"luks: Argon2 refused its parameters ({result})")
+        raise StructureDamaged("luks2 key slot", "result of Argon2", result, "0")
     return out.raw

@@ -1,25 +1,36 @@
 """LVM2: the label of a physical volume, and the text that describes its volume group.
 
-Source: lib/format_text and lib/label of LVM2.
+Source: lib/format_text and lib/label of LVM2. Little-endian.
+
+    sector 0 to 3    the label, then at its header's offset: the volume's ID and size, lists of areas for data
+    and
+                     for metadata, each (offset, size) up to an offset of 0
+    metadata area    512 bytes of header, then a ring of descriptions
 """
 
 from __future__ import annotations
 
 import re
-import struct
 import zlib
-from typing import NamedTuple, TypeAlias
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.filesystems.base.layout import At, Layout
+from holdfast.formats.guests.values.damage import StructureDamaged
 from holdfast.formats.guests.values.values import GuestDamaged
 
 Value: TypeAlias = "int | str | list[Value] | Section"
 Section: TypeAlias = dict[str, "Value"]
 
 SECTOR = 512
-_LABEL_SECTORS = 4
-_MAGIC = b" LVM2 x[5A%r0N*>"
-_HEAD_SIZE = 512
+LABEL_SECTORS = 4
+LABEL_MAGIC = b"LABELONE"
+_LABEL_TYPE = b"LVM2 001"
+_AREA_MAGIC = b" LVM2 x[5A%r0N*>"
+_AREA_HEADER = 512
+_IGNORED = 0x1
+"""Flag of a description that is not in use."""
+_TEXT = "lvm description"
 _MAX_TEXT = 16 << 20
 _MAX_AREAS = 16
 _MAX_DEPTH = 8
@@ -29,8 +40,49 @@ _TOKEN = re.compile(
 )
 
 
+class _Label(NamedTuple):
+    """struct label_header, lib/label/label.h."""
+
+    magic: Annotated[bytes, At(0, "8s")]
+    header_offset: Annotated[int, At(20, "I")]
+    type: Annotated[bytes, At(24, "8s")]
+
+
+class _VolumeHeader(NamedTuple):
+    """struct pv_header, lib/format_text/layout.h; the lists of areas follow."""
+
+    id: Annotated[bytes, At(0, "32s")]
+    size: Annotated[int, At(32, "Q")]
+
+
+class _Area(NamedTuple):
+    """struct disk_locn."""
+
+    offset: Annotated[int, At(0, "Q")]
+    size: Annotated[int, At(8, "Q")]
+
+
+class _AreaHeader(NamedTuple):
+    """struct mda_header with its first raw_locn."""
+
+    checksum: Annotated[int, At(0, "I")]
+    magic: Annotated[bytes, At(4, "16s")]
+    offset: Annotated[int, At(40, "Q")]
+    """Of the description in the area; 0: there is none."""
+    size: Annotated[int, At(48, "Q")]
+    text_checksum: Annotated[int, At(56, "I")]
+    flags: Annotated[int, At(60, "I")]
+
+
+_LABEL: Final = Layout(_Label, "<", "lvm label")
+_VOLUME_HEADER: Final = Layout(_VolumeHeader, "<", "lvm physical volume header")
+_AREA: Final = Layout(_Area, "<", "lvm area")
+_METADATA_AREA: Final = Layout(_AreaHeader, "<", "lvm metadata area header")
+
+
 class PhysicalVolume(NamedTuple):
-    """`text` is the description of its group, "" when it keeps none."""
+    """A physical volume of `size` bytes. `text` describes its group; "" when the volume holds no
+    description."""
 
     id: str
     size: int
@@ -38,132 +90,153 @@ class PhysicalVolume(NamedTuple):
 
 
 def read_physical_volume(device: BlockDevice) -> PhysicalVolume:
-    """Raises GuestDamaged when the label or every copy of the description is damaged."""
-    for sector in range(_LABEL_SECTORS):
+    """Raises StructureDamaged when the label, or every copy of the description, is damaged."""
+    for sector in range(LABEL_SECTORS):
         raw = device.read(sector * SECTOR, SECTOR)
-        if raw[:8] == b"LABELONE" and raw[24:32] == b"LVM2 001":
+        label = _LABEL.read(raw)
+        if label.magic == LABEL_MAGIC and label.type == _LABEL_TYPE:
             break
     else:
-        raise GuestDamaged("lvm: no label in the first four sectors")
-    (place,) = struct.unpack_from("<I", raw, 20)
-    if place > SECTOR - 40:
-        raise GuestDamaged(f"lvm: the header would be at {place} of its sector")
-    id_ = raw[place : place + 32].decode("ascii", "replace")
-    (size,) = struct.unpack_from("<Q", raw, place + 32)
-    _, place = _areas(raw, place + 40)
-    areas, _ = _areas(raw, place)
+        limit = f"1, in the first {LABEL_SECTORS} sectors"
+        raise StructureDamaged("lvm physical volume", "number of labels", 0, limit)
+    position = label.header_offset
+    most = SECTOR - _VOLUME_HEADER.size
+    if position > most:
+        raise StructureDamaged("lvm label", "offset of the header", position, f"at most {most}")
+    header = _VOLUME_HEADER.read(raw, position)
+    _, position = _areas(raw, position + _VOLUME_HEADER.size)
+    areas, _ = _areas(raw, position)
+    id_ = header.id.decode("ascii", "replace")
     error: GuestDamaged | None = None
-    for start, length in areas:
+    for area in areas:
         try:
-            return PhysicalVolume(id_, size, _description(device, start, length))
+            return PhysicalVolume(id_, header.size, _description(device, area.offset, area.size))
         except GuestDamaged as found:
             error = found
     if error is not None:
         raise error
-    return PhysicalVolume(id_, size, "")
+    return PhysicalVolume(id_, header.size, "")
 
 
-def _areas(raw: bytes, place: int) -> tuple[list[tuple[int, int]], int]:
-    """(offset, size) up to the end mark, and where the next list starts."""
-    found: list[tuple[int, int]] = []
+def _areas(raw: bytes, position: int) -> tuple[list[_Area], int]:
+    """The areas of a list up to its end mark, and where the next list begins."""
+    found: list[_Area] = []
     while len(found) < _MAX_AREAS:
-        offset, size = struct.unpack_from("<QQ", raw, place)
-        place += 16
-        if not offset:
-            return found, place
-        found.append((offset, size))
-    raise GuestDamaged(f"lvm: more than {_MAX_AREAS} areas")
+        area = _AREA.read(raw, position)
+        position += _AREA.size
+        if not area.offset:
+            return found, position
+        found.append(area)
+    raise StructureDamaged("lvm label", "number of areas", f"more than {_MAX_AREAS}", f"at most {_MAX_AREAS}")
 
 
 def _description(device: BlockDevice, start: int, area: int) -> str:
-    head = device.read(start, _HEAD_SIZE)
-    (checksum,) = struct.unpack_from("<I", head)
-    if head[4:20] != _MAGIC or _checksum(head[4:]) != checksum:
-        raise GuestDamaged(f"lvm: the head of the description at {start} is damaged")
-    offset, size, text_checksum, flags = struct.unpack_from("<QQII", head, 40)
-    if not offset or flags & 1:
+    """The description in the metadata area of `area` bytes at `start`; "" when it has none."""
+    raw = device.read(start, _AREA_HEADER)
+    header = _METADATA_AREA.read(raw)
+    structure = f"lvm metadata area at {start}"
+    if header.magic != _AREA_MAGIC:
+        raise StructureDamaged(structure, "magic number", header.magic, str(_AREA_MAGIC))
+    computed = _checksum(raw[4:])
+    if computed != header.checksum:
+        raise StructureDamaged(structure, "checksum", f"{header.checksum:#010x}", f"{computed:#010x}")
+    offset, size = header.offset, header.size
+    if not offset or header.flags & _IGNORED:
         return ""
-    if not _HEAD_SIZE <= offset < area or size > min(_MAX_TEXT, area - _HEAD_SIZE):
-        raise GuestDamaged(f"lvm: a description of {size} bytes at {offset} of {area}")
-    # A ring: what does not fit behind goes on after the head.
+    if not _AREA_HEADER <= offset < area:
+        raise StructureDamaged(
+            structure, "offset of the description", offset, f"{_AREA_HEADER} to {area - 1}"
+        )
+    most = min(_MAX_TEXT, area - _AREA_HEADER)
+    if size > most:
+        raise StructureDamaged(structure, "size of the description", size, f"at most {most} bytes")
+    # The area is a ring: the text goes on behind the header when it reaches the end.
     here = min(size, area - offset)
     text = device.read(start + offset, here)
     if here < size:
-        text += device.read(start + _HEAD_SIZE, size - here)
-    if _checksum(text) != text_checksum:
-        raise GuestDamaged(f"lvm: the description at {start + offset} is damaged")
+        text += device.read(start + _AREA_HEADER, size - here)
+    computed = _checksum(text)
+    if computed != header.text_checksum:
+        field = f"checksum of the description at {offset}"
+        raise StructureDamaged(structure, field, f"{header.text_checksum:#010x}", f"{computed:#010x}")
     return text.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def _checksum(data: bytes) -> int:
-    """CRC-32 from another start, not inverted at either end."""
+    """CRC-32 with another initial value, not inverted at either end."""
     return zlib.crc32(data, _CHECKSUM_START ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
 
 
 def parse_text(text: str) -> Section:
-    """Sections, lists, numbers and strings. Raises GuestDamaged for anything else."""
+    """Parse sections, lists, numbers and strings. Raises StructureDamaged for anything else."""
     top: Section = {}
     stack = [top]
     tokens = _tokens(text)
-    place = 0
-    while place < len(tokens):
-        kind, token = tokens[place]
+    position = 0
+    while position < len(tokens):
+        kind, token = tokens[position]
         if (kind, token) == ("mark", "}"):
             if len(stack) == 1:
-                raise GuestDamaged("lvm: a section ends that did not begin")
+                raise _damaged(position, token, "a name: no section is open")
             stack.pop()
-            place += 1
+            position += 1
             continue
-        if kind != "name" or place + 2 > len(tokens):
-            raise GuestDamaged(f"lvm: {token!r} where a name was expected")
-        _, mark = tokens[place + 1]
+        if kind != "name" or position + 2 > len(tokens):
+            raise _damaged(position, token, "a name with a value")
+        _, mark = tokens[position + 1]
         if mark == "{":
             if len(stack) >= _MAX_DEPTH:
-                raise GuestDamaged("lvm: sections nested too deeply")
+                raise StructureDamaged(_TEXT, "depth of sections", len(stack) + 1, f"at most {_MAX_DEPTH}")
             section: Section = {}
             stack[-1][token] = section
             stack.append(section)
-            place += 2
+            position += 2
         elif mark == "=":
-            stack[-1][token], place = _value(tokens, place + 2)
+            stack[-1][token], position = _value(tokens, position + 2)
         else:
-            raise GuestDamaged(f"lvm: {mark!r} after the name {token!r}")
+            raise _damaged(position + 1, mark, "{ or =")
     if len(stack) != 1:
-        raise GuestDamaged("lvm: a section does not end")
+        raise StructureDamaged(_TEXT, "number of open sections at its end", len(stack) - 1, "0")
     return top
 
 
-def _value(tokens: list[tuple[str, str]], place: int) -> tuple[Value, int]:
-    if place >= len(tokens):
-        raise GuestDamaged("lvm: a value is missing")
-    kind, word = tokens[place]
+def _value(tokens: list[tuple[str, str]], position: int) -> tuple[Value, int]:
+    """The value that begins at a token, and the position of the token after it."""
+    if position >= len(tokens):
+        raise _damaged(position, "", "a value")
+    kind, word = tokens[position]
     if kind == "number":
-        return int(word[:20]), place + 1
+        return int(word[:20]), position + 1
     if kind == "string":
-        return word[1:-1].replace('\\"', '"').replace("\\\\", "\\"), place + 1
+        return word[1:-1].replace('\\"', '"').replace("\\\\", "\\"), position + 1
     if word != "[":
-        raise GuestDamaged(f"lvm: {word!r} where a value was expected")
+        raise _damaged(position, word, "a value")
     found: list[Value] = []
-    place += 1
-    while place < len(tokens) and tokens[place][1] != "]":
-        if tokens[place] == ("mark", ","):
-            place += 1
+    position += 1
+    while position < len(tokens) and tokens[position][1] != "]":
+        if tokens[position] == ("mark", ","):
+            position += 1
             continue
-        if tokens[place][0] not in ("number", "string"):
-            raise GuestDamaged(f"lvm: {tokens[place][1]!r} in a list")
-        value, place = _value(tokens, place)
+        if tokens[position][0] not in ("number", "string"):
+            raise _damaged(position, tokens[position][1], "a number or string of a list")
+        value, position = _value(tokens, position)
         found.append(value)
-    return found, place + 1
+    return found, position + 1
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
     found = []
-    place = 0
-    while place < len(text):
-        match = _TOKEN.match(text, place)
+    position = 0
+    while position < len(text):
+        match = _TOKEN.match(text, position)
         if match is None:
-            raise GuestDamaged(f"lvm: the description is damaged at character {place}")
+            field, limit = f"character {position}", "the start of a name, number, string or mark"
+            raise StructureDamaged(_TEXT, field, repr(text[position]), limit)
         if match.lastgroup is not None:
             found.append((match.lastgroup, match.group()))
-        place = match.end()
+        position = match.end()
     return found
+
+
+def _damaged(position: int, token: str, limit: str) -> StructureDamaged:
+    return StructureDamaged(_TEXT, f"word {position}", repr(token[:60]), limit)

@@ -1,61 +1,53 @@
-"""A disk to its volumes: partitions, logical volumes, opened containers, and the file systems in them.
+"""From a disk to its volumes: partitions, logical volumes, opened containers, and the file systems in them.
 
-One bad volume never hides the others: what cannot be opened is a volume with a text that says why.
+A damaged volume never hides the others: one that cannot be opened is listed with a text that tells why.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Sequence
 from functools import partial
 
 from holdfast.formats.guests.filesystems.base.devices import DeviceRange
-from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, TreeFileSystem
+from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, OpenVolume
-from holdfast.formats.guests.filesystems.btrfs.filesystem import BtrfsFileSystem
-from holdfast.formats.guests.filesystems.ext.filesystem import ExtFileSystem
-from holdfast.formats.guests.filesystems.fat.exfat import ExfatFileSystem
-from holdfast.formats.guests.filesystems.fat.fat import FatFileSystem
-from holdfast.formats.guests.filesystems.ntfs.filesystem import NtfsFileSystem
-from holdfast.formats.guests.filesystems.xfs.filesystem import XfsFileSystem
-from holdfast.formats.guests.values.values import Volume
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat
+from holdfast.formats.guests.values.values import GuestError, Volume
+from holdfast.formats.guests.volumes.file_systems import FILE_SYSTEMS
 from holdfast.formats.guests.volumes.luks import WrongPassphrase, open_luks, read_header
 from holdfast.formats.guests.volumes.luks_crypt import CipherUnknown
 from holdfast.formats.guests.volumes.lvm import group_name, logical_volumes
 from holdfast.formats.guests.volumes.lvm_metadata import PhysicalVolume, read_physical_volume
 from holdfast.formats.guests.volumes.partitions import Partition, read_partitions
-from holdfast.formats.guests.volumes.probe import Kind, has_file_system_in_sector_0, probe
+from holdfast.formats.guests.volumes.probe import Container, has_file_system_in_sector_0, probe
 
 _MAX_NESTING = 3
-"""Containers in containers, and volume groups in logical volumes."""
+"""Levels of containers in containers, and of volume groups in logical volumes."""
 _MAX_LVS = 1024
 _MAX_TEXT = 400
 _BROKEN = (*PARSE_ERRORS, ArithmeticError, AttributeError, TypeError, RuntimeError, MemoryError)
-"""What a parser may raise when a volume is opened; not what the channel to the disk raises when it ends."""
+"""Exceptions of a parser that opens a damaged volume; not those of the channel to the parent."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9+_.-]")
 _LOCKED = "encrypted; give its passphrase at mount (--luks-passphrase-file)"
 
 _IN_USE = "it was in use: changes that stand in its journal alone are not shown"
 
-_OPENERS: dict[Kind, Callable[[BlockDevice], TreeFileSystem]] = {
-    Kind.EXT: ExtFileSystem,
-    Kind.XFS: XfsFileSystem,
-    Kind.BTRFS: BtrfsFileSystem,
-    Kind.NTFS: NtfsFileSystem,
-    Kind.FAT: FatFileSystem,
-    Kind.EXFAT: ExfatFileSystem,
-}
 
-
-def open_volumes(disk: BlockDevice, passphrases: Sequence[str]) -> list[OpenVolume]:
+def open_volumes(
+    disk: BlockDevice,
+    passphrases: Sequence[str],
+    file_systems: Sequence[FileSystemFormat] = FILE_SYSTEMS,
+) -> list[OpenVolume]:
     """All volumes of a disk, each with its file system where one opens. Each passphrase is tried on each LUKS
     container."""
-    opening = _Opening(passphrases)
+    opening = _Opening(passphrases, file_systems)
     if disk.size == 0:
         return []
-    partitions = (
-        None if has_file_system_in_sector_0(disk) else read_partitions(disk, partial(_holds_something, disk))
-    )
+    partitions = None
+    if not has_file_system_in_sector_0(disk, file_systems):
+        partitions = read_partitions(disk, partial(_is_known, disk, file_systems))
     if partitions is None:
         opening.open("p0", disk)
     for partition in partitions or ():
@@ -70,12 +62,12 @@ def open_volumes(disk: BlockDevice, passphrases: Sequence[str]) -> list[OpenVolu
     return opening.volumes
 
 
-def _holds_something(disk: BlockDevice, start: int, size: int) -> bool:
-    """Whether anything known starts at a place of a disk."""
+def _is_known(disk: BlockDevice, file_systems: Sequence[FileSystemFormat], start: int, size: int) -> bool:
+    """Whether a volume of a known kind lies in a range of a disk, in bytes."""
     if size <= 0 or start + size > disk.size:
         return False
     try:
-        return probe(DeviceRange(disk, start, size)).kind is not Kind.UNKNOWN
+        return probe(DeviceRange(disk, start, size), file_systems).is_known
     except PARSE_ERRORS:
         return False
 
@@ -83,38 +75,40 @@ def _holds_something(disk: BlockDevice, start: int, size: int) -> bool:
 class _Opening:
     """The volumes found so far, and the physical volumes among them whose groups are still to be opened."""
 
-    def __init__(self, passphrases: Sequence[str]) -> None:
+    def __init__(self, passphrases: Sequence[str], file_systems: Sequence[FileSystemFormat]) -> None:
         self.volumes: list[OpenVolume] = []
         self._passphrases = passphrases
+        self._file_systems = file_systems
         self._physical: list[tuple[PhysicalVolume, BlockDevice]] = []
         self._opened: set[tuple[str, str]] = set()
 
     def open(self, path: str, device: BlockDevice, *, name: str = "", depth: int = 0) -> None:
-        """Add what a device holds under a path. `name` is what the partition table calls it."""
+        """Open a volume and add it under a path. `name` is its name in the partition table, `depth` the
+        number of containers around it."""
         try:
-            kind, text = probe(device)
-            if kind is Kind.LUKS:
+            probed = probe(device, self._file_systems)
+            if probed.container is Container.LUKS:
                 self._open_luks(path, device, name, depth)
-            elif kind is Kind.LVM:
+            elif probed.container is Container.LVM:
                 self._add_physical(path, device)
-            elif kind in _OPENERS:
-                self._open_file_system(path, device, kind)
+            elif probed.file_system is not None:
+                self._open_file_system(path, device, probed.file_system)
             else:
-                self.add(path, device, text, label=name)
+                self.add(path, device, probed.text, label=name)
         except _BROKEN as error:
-            self.add(path, device, f"damaged: {str(error) or type(error).__name__}", label=name)
+            self.add(path, device, f"damaged: {_reason(error)}", label=name)
 
     def add(
         self, path: str, device: BlockDevice | None, text: str, *, label: str = "", size: int = 0
     ) -> None:
-        """Add a volume that is shown as a text."""
+        """Add a volume without a file system; `text` tells what it is."""
         size = size if device is None else device.size
         volume = Volume(path, size, _offset(device), "", label, text[:_MAX_TEXT])
         self.volumes.append(OpenVolume(volume, None))
 
     def open_groups(self) -> bool:
-        """Open the volumes of the groups whose physical volumes were found; whether there were new ones. One
-        that misses a physical volume now is told of all the same: it may lie on another disk."""
+        """Open the volumes of the groups whose physical volumes were found; returns whether there were new
+        ones. A volume that lacks a physical volume is added too: that one may be on another disk."""
         before = len(self._opened)
         for group, name, size, device, text in logical_volumes(self._physical)[:_MAX_LVS]:
             if (group, name) in self._opened:
@@ -127,13 +121,13 @@ class _Opening:
                 self.open(path, device)
         return len(self._opened) > before
 
-    def _open_file_system(self, path: str, device: BlockDevice, kind: Kind) -> None:
+    def _open_file_system(self, path: str, device: BlockDevice, format_: FileSystemFormat) -> None:
         try:
-            file_system = _OPENERS[kind](device)
+            file_system = format_.open(device)
             file_system.entry(file_system.root)
         except _BROKEN as error:
-            reason = str(error) or type(error).__name__
-            self.add(path, device, f"damaged or unknown {kind.value} file system: {reason}")
+            reason = _reason(error)
+            self.add(path, device, f"damaged or unknown {format_.name} file system: {reason}")
             return
         text = _IN_USE if file_system.has_log else ""
         volume = Volume(path, device.size, _offset(device), file_system.kind, file_system.label, text)
@@ -166,13 +160,13 @@ class _Opening:
 
 
 def safe_name(name: str) -> str:
-    """A name that can be part of a path: what is not a letter, digit or one of + _ . - is an underscore."""
+    """A name that can be part of a path: with underscores instead of all but letters, digits and + _ . -"""
     safe = _UNSAFE.sub("_", name)[:128]
     return "_" if safe.strip(".") == "" else safe
 
 
 def _offset(device: BlockDevice | None) -> int:
-    """Of the first byte on the disk, -1 when there is no such place or the device is in several pieces."""
+    """The disk offset of a device's first byte; -1 when it lies in several extents or nowhere."""
     if device is None or not device.size:
         return -1
     try:
@@ -185,3 +179,12 @@ def _offset(device: BlockDevice | None) -> int:
 def _outside(partition: Partition, disk: BlockDevice) -> str:
     end = partition.start + partition.size
     return f"damaged: it reaches from {partition.start} to {end} on a disk of {disk.size} bytes"
+
+
+def _reason(error: Exception) -> str:
+    """What a volume's text tells of an exception of its parser."""
+    if isinstance(error, GuestError):
+        return str(error)
+    if isinstance(error, struct.error | IndexError):
+        return f"a structure ends before its last field: {error}"
+    return f"{type(error).__name__}: {error}"

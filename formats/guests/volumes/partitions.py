@@ -1,4 +1,4 @@
-"""Partition tables: GPT with its backup, MBR with logical partitions; sectors of 512 and 4096 bytes.
+"""Partition tables: GPT with its backup, MBR with logical partitions, on sectors of 512 and 4096 bytes.
 
 Partitions are numbered as Linux numbers them: GPT by their slot, MBR 1 to 4, logical ones from 5.
 Source: UEFI specification 2.10 chapter 5; block/partitions/msdos.c of Linux.
@@ -6,13 +6,13 @@ Source: UEFI specification 2.10 chapter 5; block/partitions/msdos.c of Linux.
 
 from __future__ import annotations
 
-import struct
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 from holdfast.formats.guests.filesystems.base.directory_tree import utf8
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.filesystems.base.layout import At, Layout
 from holdfast.formats.guests.values.values import GuestDamaged
 
 SECTORS = (512, 4096)
@@ -22,12 +22,56 @@ _PROTECTIVE = 0xEE
 _MAX_LOGICAL = 128
 _MAX_SLOTS = 1024
 _MAX_SHOWN = 256
-_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
-_MBR_ENTRY = struct.Struct("<B3sB3sII")
+_GPT_MAGIC = b"EFI PART"
+_GPT_MIN_HEADER = 92
+_GPT_MIN_ENTRY = 128
+_GPT_MAX_ENTRY = 4096
+_GPT_UNUSED = bytes(16)
+_MBR_SIZE = 512
+_MBR_ENTRIES = 446
+_MBR_MAGIC = b"\x55\xaa"
+_MBR_MAGIC_OFFSET = 510
+_BOOT_FLAG = 0x80
+
+
+class _GptHeader(NamedTuple):
+    """The GPT header, section 5.3.2. Little-endian, as all here; positions are in sectors."""
+
+    magic: Annotated[bytes, At(0, "8s")]
+    size: Annotated[int, At(12, "I")]
+    checksum: Annotated[int, At(16, "I")]
+    own_sector: Annotated[int, At(24, "Q")]
+    entries_sector: Annotated[int, At(72, "Q")]
+    entries: Annotated[int, At(80, "I")]
+    entry_size: Annotated[int, At(84, "I")]
+    entries_checksum: Annotated[int, At(88, "I")]
+
+
+class _GptEntry(NamedTuple):
+    """A GPT partition entry, section 5.3.3."""
+
+    type: Annotated[bytes, At(0, "16s")]
+    first_sector: Annotated[int, At(32, "Q")]
+    last_sector: Annotated[int, At(40, "Q")]
+    name: Annotated[bytes, At(56, "72s")]
+
+
+class _MbrEntry(NamedTuple):
+    """A slot of an MBR, section 5.2.1; start and size are in sectors."""
+
+    flag: Annotated[int, At(0, "B")]
+    kind: Annotated[int, At(4, "B")]
+    start: Annotated[int, At(8, "I")]
+    size: Annotated[int, At(12, "I")]
+
+
+_HEADER: Final = Layout(_GptHeader, "<", "gpt header")
+_ENTRY: Final = Layout(_GptEntry, "<", "gpt entry")
+_MBR_ENTRY: Final = Layout(_MbrEntry, "<", "mbr entry")
 
 
 class Partition(NamedTuple):
-    """`start` and `size` in bytes, as the table says: they may lie outside of the disk."""
+    """A partition. `start` and `size` are in bytes, as its table says: it may lie outside of the disk."""
 
     number: int
     start: int
@@ -36,10 +80,10 @@ class Partition(NamedTuple):
 
 
 def read_partitions(disk: BlockDevice, is_known: Callable[[int, int], bool]) -> list[Partition] | None:
-    """The partitions of a disk; None when there is no table.
+    """The partitions of a disk; None when it has no table.
 
-    An MBR does not say how large its sectors are: `is_known`, called with the start and size of a
-    partition, decides whether anything known stands there; 512 unless only 4096 finds something.
+    An MBR does not tell its sector size. `is_known` gets the start and size of a partition, in bytes, and
+    returns whether a known structure stands there: sectors are of 512 bytes, unless only 4096 leads to one.
     """
     for read in (_primary, _backup):
         for sector in SECTORS:
@@ -60,96 +104,97 @@ def _primary(disk: BlockDevice, sector: int) -> list[Partition] | None:
 
 
 def _backup(disk: BlockDevice, sector: int) -> list[Partition] | None:
-    """The table at the end, only where an MBR says that there is one or was."""
-    mbr = _read(disk, 0, 512)
-    if mbr[510:] == b"\x55\xaa" and not any(mbr[446 + 4 + 16 * slot] == _PROTECTIVE for slot in range(4)):
+    """The copy of the GPT at the disk's end, unless a sound MBR says that the disk has no GPT."""
+    entries = _mbr_entries(_read(disk, 0, _MBR_SIZE))
+    if entries is not None and not any(entry.kind == _PROTECTIVE for entry in entries):
         return None
     return _gpt(disk, disk.size // sector * sector - sector, sector)
 
 
-def _gpt(disk: BlockDevice, place: int, sector: int) -> list[Partition] | None:
-    """A GPT whose header stands at `place`; None when it, or its entries, are not whole."""
-    raw = _read(disk, place, 512)
-    if raw[:8] != b"EFI PART":
+def _gpt(disk: BlockDevice, offset: int, sector: int) -> list[Partition] | None:
+    """The GPT whose header stands at an offset; None when it, or its entries, are not sound."""
+    raw = _read(disk, offset, 512)
+    if raw[: len(_GPT_MAGIC)] != _GPT_MAGIC:
         return None
-    _, _, size, checksum, _, here, _, _, _, _, entries, count, width, entries_checksum = _HEADER.unpack_from(
-        raw
+    header = _HEADER.read(raw)
+    width = header.entry_size
+    is_sound = (
+        _GPT_MIN_HEADER <= header.size <= len(raw)
+        and header.own_sector * sector == offset
+        and zlib.crc32(raw[:16] + bytes(4) + raw[20 : header.size]) == header.checksum
+        and _GPT_MIN_ENTRY <= width <= _GPT_MAX_ENTRY
+        and width % _GPT_MIN_ENTRY == 0
+        and 0 < header.entries <= _MAX_SLOTS
     )
-    if not 92 <= size <= 512 or here * sector != place:
+    if not is_sound:
         return None
-    if zlib.crc32(raw[:16] + bytes(4) + raw[20:size]) != checksum:
-        return None
-    if not 128 <= width <= 4096 or width % 128 or not 0 < count <= _MAX_SLOTS:
-        return None
-    table = _read(disk, entries * sector, count * width)
-    if not table or zlib.crc32(table) != entries_checksum:
+    table = _read(disk, header.entries_sector * sector, header.entries * width)
+    if not table or zlib.crc32(table) != header.entries_checksum:
         return None
     found = []
-    for slot in range(count):
-        entry = table[slot * width : slot * width + 128]
-        if entry[:16] == bytes(16):
+    for slot in range(header.entries):
+        entry = _ENTRY.read(table, slot * width)
+        if entry.type == _GPT_UNUSED:
             continue
-        first, last = struct.unpack_from("<QQ", entry, 32)
-        name = utf8(entry[56:128]).decode("utf-8", "replace").split("\0", 1)[0]
-        found.append(Partition(slot + 1, first * sector, (last + 1 - first) * sector, name))
+        name = utf8(entry.name).decode("utf-8", "replace").split("\0", 1)[0]
+        size = (entry.last_sector + 1 - entry.first_sector) * sector
+        found.append(Partition(slot + 1, entry.first_sector * sector, size, name))
         if len(found) >= _MAX_SHOWN:
             break
     return found
 
 
 def _mbr(disk: BlockDevice, sector: int) -> list[Partition] | None:
-    raw = _read(disk, 0, 512)
-    entries = _mbr_entries(raw)
-    if entries is None or any(flag & 0x7F for flag, _, _, _ in entries):
+    """The partitions of an MBR; None when there is none, or when it is empty."""
+    entries = _mbr_entries(_read(disk, 0, _MBR_SIZE))
+    if entries is None or any(entry.flag & ~_BOOT_FLAG for entry in entries):
         return None
-    found = []
-    for slot, (_, kind, start, size) in enumerate(entries, 1):
-        if not kind or not size:
-            continue
-        if kind in _EXTENDED:
-            continue
-        found.append(Partition(slot, start * sector, size * sector, ""))
+    found = [
+        Partition(slot, entry.start * sector, entry.size * sector, "")
+        for slot, entry in enumerate(entries, 1)
+        if entry.kind and entry.size and entry.kind not in _EXTENDED
+    ]
     number = 5
-    for _, kind, start, size in entries:
-        if kind in _EXTENDED and size:
-            for logical in _logical(disk, start, sector):
-                found.append(Partition(number, logical[0], logical[1], ""))
+    for entry in entries:
+        if entry.kind in _EXTENDED and entry.size:
+            for start, size in _logical(disk, entry.start, sector):
+                found.append(Partition(number, start, size, ""))
                 number += 1
     return found or None
 
 
 def _logical(disk: BlockDevice, first: int, sector: int) -> list[tuple[int, int]]:
-    """(start, size) of the logical partitions: a chain of tables with one partition and a link each. A link
-    is counted from the first table, a partition from its own."""
+    """(start, size) of the logical partitions, in bytes.
+
+    They are a chain of tables with one partition and one link each. A link counts from the first table, a
+    partition from its own.
+    """
     found: list[tuple[int, int]] = []
     seen: set[int] = set()
     here: int | None = first
     while here is not None and here not in seen and len(seen) < _MAX_LOGICAL:
         seen.add(here)
-        entries = _mbr_entries(_read(disk, here * sector, 512))
         link = None
-        for _, kind, start, size in entries or ():
-            if not size or not kind:
+        for entry in _mbr_entries(_read(disk, here * sector, _MBR_SIZE)) or ():
+            if not entry.size or not entry.kind:
                 continue
-            if kind in _EXTENDED:
-                link = first + start if link is None else link
+            if entry.kind in _EXTENDED:
+                link = first + entry.start if link is None else link
             else:
-                found.append(((here + start) * sector, size * sector))
+                found.append(((here + entry.start) * sector, entry.size * sector))
         here = link
     return found
 
 
-def _mbr_entries(raw: bytes) -> list[tuple[int, int, int, int]] | None:
-    """(flag, kind, start, size) of the four slots, in sectors."""
-    if raw[510:] != b"\x55\xaa":
+def _mbr_entries(raw: bytes) -> list[_MbrEntry] | None:
+    """The four slots; None when the magic number is missing."""
+    if raw[_MBR_MAGIC_OFFSET:] != _MBR_MAGIC:
         return None
-    return [
-        (flag, kind, start, size) for flag, _, kind, _, start, size in _MBR_ENTRY.iter_unpack(raw[446:510])
-    ]
+    return [_MBR_ENTRY.read(raw, _MBR_ENTRIES + slot * _MBR_ENTRY.size) for slot in range(4)]
 
 
 def _read(disk: BlockDevice, offset: int, length: int) -> bytes:
-    """b"" for what is outside or cannot be read."""
+    """Read bytes of the disk; b"" when they are outside of it or cannot be read."""
     if offset < 0 or offset + length > disk.size:
         return b""
     try:

@@ -1,9 +1,9 @@
-"""Entries, volumes and attributes as bytes, and the rules that both sides hold them to. No I/O.
+"""Entries, volumes and attributes as bytes, and the limits that both sides check. No I/O.
 
-The worker checks what a parser made of a damaged guest and says GuestDamaged; the parent checks the same
-again, and what fails there can only come from a worker that somebody took over. Packed, not JSON: every
-number has its width, so that there is less to check. 20,000 entries cost 0.12 s of processor time on both
-sides together, 0.15 s as JSON (EPYC, 2 cores).
+The worker checks what a parser made of a damaged guest and raises GuestDamaged. The parent checks the same
+again: what fails there can only come from a worker that somebody took over. The form is packed, not JSON:
+every number has its width, so that there is less to check. 20,000 entries cost 0.12 s of processor time on
+both sides together, 0.15 s as JSON (EPYC, 2 cores).
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from struct import error as StructError
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.formats.guests.values.values import Entry, Extent, GuestDamaged, NodeType, Volume
+from holdfast.formats.guests.values.damage import StructureDamaged
+from holdfast.formats.guests.values.values import Entry, Extent, NodeType, Volume
 from holdfast.formats.guests.worker.protocol import Nonsense
 
 NAME_LIMIT: Final = 255 * 4
-"""Bytes of a name: 255 characters in any file system here, in UTF-8."""
+"""Bytes of a name: 255 characters, the most of all file systems here, in UTF-8."""
 LINK_LIMIT: Final = 1 << 17
 """Bytes of a link's target: NTFS allows 32 Ki characters."""
 EXTENT_LIMIT: Final = 1 << 16
-"""Extents of an entry. A file in more pieces is read through its parser."""
+"""Extents of an entry. The parser reads a file that lies in more of them."""
 VOLUME_LIMIT: Final = 4096
 TEXT_LIMIT: Final = 4096
 """Characters of a label or an explanation."""
@@ -33,10 +34,10 @@ _VALUE_LIMIT: Final = 1 << 16
 _ATTRIBUTES: Final = (b"user.", b"system.posix_acl_")
 _LARGEST: Final = 2**63 - 1
 
-# inode, type, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, extents
+# inode, type, mode, uid, gid, links, size, allocated, mtime, ctime, atime, device, plain, number of extents
 _ENTRY: Final = Struct("<QBHIIIQQqqqQ?I")
 _NO_EXTENTS: Final = 0xFFFFFFFF
-_EXTENT: Final = Struct("<qqq")  # start, length, place on the disk or -1
+_EXTENT: Final = Struct("<qqq")  # start, length, offset on the disk or -1
 _NAME: Final = Struct("<H")
 _VOLUME: Final = Struct("<QqHHHI")  # size, offset, lengths of path, file system, label and text
 _COUNT: Final = Struct("<I")
@@ -47,14 +48,14 @@ _NUMBERS: Final = {type_: number for number, type_ in enumerate(_TYPES)}
 
 
 def is_name(name: bytes) -> bool:
-    """Whether a folder can hold the name."""
+    """Whether a directory can hold the name."""
     return (
         0 < len(name) <= NAME_LIMIT and b"/" not in name and b"\0" not in name and name not in (b".", b"..")
     )
 
 
 def are_extents(extents: Sequence[tuple[int, int, int]], size: int, disk_size: int) -> bool:
-    """Whether runs cover a file of `size` bytes in order, each of them inside the disk or zeros."""
+    """Whether extents cover a file of `size` bytes in order, each of them zeros or inside the disk."""
     at = 0
     for start, length, disk in extents:
         if start != at or length <= 0 or (disk != -1 and not 0 <= disk <= disk_size - length):
@@ -67,8 +68,9 @@ def are_extents(extents: Sequence[tuple[int, int, int]], size: int, disk_size: i
 
 
 def pack_entry(entry: Entry, disk_size: int) -> bytes:
-    """Extents that cannot be, or are too many, are left out: then the parser is asked for the bytes, and
-    says what is wrong. Times are clamped to 64 bits. Raises GuestDamaged for other impossible numbers."""
+    """Pack an entry; times are clamped to 64 bits. Extents that are wrong or too many are left out: then the
+    parent asks the parser for the bytes, which tells what is wrong. Raises StructureDamaged for other numbers
+    that are too large."""
     extents = entry.extents
     if extents is not None and not (
         len(extents) <= EXTENT_LIMIT and are_extents(extents, entry.size, disk_size)
@@ -76,8 +78,11 @@ def pack_entry(entry: Entry, disk_size: int) -> bytes:
         extents = None
     times = entry.mtime, entry.ctime, entry.atime
     try:
-        if max(entry.size, entry.allocated) > _LARGEST or entry.mode & ~0o7777:
-            raise GuestDamaged(f"inode {entry.inode} has an impossible size or mode")
+        if max(entry.size, entry.allocated) > _LARGEST:
+            size = max(entry.size, entry.allocated)
+            raise StructureDamaged(f"inode {entry.inode}", "size", size, f"at most {_LARGEST} bytes")
+        if entry.mode & ~0o7777:
+            raise StructureDamaged(f"inode {entry.inode}", "mode", f"{entry.mode:#o}", "at most 0o7777")
         head = _ENTRY.pack(
             entry.inode,
             _NUMBERS[entry.type],
@@ -98,7 +103,8 @@ def pack_entry(entry: Entry, disk_size: int) -> bytes:
             return head + _EXTENT.pack(*extents[0])
         return head + Struct(f"<{3 * len(extents)}q").pack(*chain.from_iterable(extents))
     except StructError as error:
-        raise GuestDamaged(f"inode {entry.inode} has numbers that cannot be: {error}") from error
+        limit = f"inside their ranges: {error}"
+        raise StructureDamaged(f"inode {entry.inode}", "one of its numbers", "out of range", limit) from error
 
 
 def unpack_entry(body: Buffer, disk_size: int) -> Entry:
@@ -151,9 +157,10 @@ def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
 
 
 def pack_named(name: bytes, entry: Entry, disk_size: int) -> bytes:
-    """One line of a page. Raises GuestDamaged for a name that no file can have."""
+    """Pack one line of a page. Raises StructureDamaged for a name that no file can have."""
     if not is_name(name):
-        raise GuestDamaged(f"a folder holds a name that no file can have: {name[:80]!r}")
+        limit = f"1 to {NAME_LIMIT} bytes without slash and NUL, not . or .."
+        raise StructureDamaged("directory", "name of an entry", name, limit)
     return _NAME.pack(len(name)) + name + pack_entry(entry, disk_size)
 
 
@@ -162,7 +169,7 @@ def pack_page(lines: Sequence[bytes], *, is_last: bool) -> bytes:
 
 
 def unpack_page(body: Buffer, disk_size: int) -> tuple[list[tuple[bytes, Entry]], bool]:
-    """Names with their entries, and whether they are the last. Raises Nonsense."""
+    """Unpack names with their entries, and whether they are the last. Raises Nonsense."""
     try:
         count, last = _PAGE.unpack_from(body)
         if not count and not last:
@@ -187,14 +194,14 @@ def unpack_page(body: Buffer, disk_size: int) -> tuple[list[tuple[bytes, Entry]]
 
 
 def is_volume_path(path: str) -> bool:
-    """Whether a volume can stand there."""
+    """Whether a volume can have the path."""
     return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
 def pack_volumes(volumes: Sequence[Volume], disk_size: int) -> bytes:
-    """Raises GuestDamaged for what cannot be: on a disk, only somebody hostile writes that."""
+    """Raises StructureDamaged for what no tool writes: then the disk is hostile."""
     if len(volumes) > VOLUME_LIMIT:
-        raise GuestDamaged(f"the disk has more than {VOLUME_LIMIT} volumes")
+        raise StructureDamaged("disk", "number of volumes", len(volumes), f"at most {VOLUME_LIMIT}")
     body = bytearray(_COUNT.pack(len(volumes)))
     for volume in volumes:
         texts = [
@@ -202,9 +209,12 @@ def pack_volumes(volumes: Sequence[Volume], disk_size: int) -> bytes:
             *map(_cut, (volume.file_system, volume.label, volume.text)),
         ]
         if not is_volume_path(volume.path) or len(texts[0]) > _PATH_LIMIT:
-            raise GuestDamaged(f"a volume cannot be called {volume.path[:200]!r}")
-        if not (0 <= volume.size <= _LARGEST and -1 <= volume.offset <= disk_size):
-            raise GuestDamaged(f"volume {volume.path}: {volume.size} bytes at {volume.offset} cannot be")
+            limit = f"at most {_PATH_LIMIT} bytes of names without NUL, none of them . or .."
+            raise StructureDamaged("disk", "path of a volume", repr(volume.path), limit)
+        if not 0 <= volume.size <= _LARGEST:
+            raise StructureDamaged(f"volume {volume.path}", "size", volume.size, f"at most {_LARGEST} bytes")
+        if not -1 <= volume.offset <= disk_size:
+            raise StructureDamaged(f"volume {volume.path}", "offset", volume.offset, f"at most {disk_size}")
         body += _VOLUME.pack(volume.size, volume.offset, *map(len, texts)) + b"".join(texts)
     return bytes(body)
 
@@ -245,14 +255,17 @@ def unpack_volumes(body: Buffer, disk_size: int) -> tuple[Volume, ...]:
 
 
 def pack_attributes(attributes: dict[bytes, bytes]) -> bytes:
-    """Those that are for users' eyes: `user.` and ACLs. Raises GuestDamaged for impossible ones."""
+    """Pack the attributes that users see: `user.` and ACLs. Raises StructureDamaged for impossible ones."""
     body = bytearray()
     shown = {name: value for name, value in attributes.items() if name.startswith(_ATTRIBUTES)}
     if len(shown) > ATTRIBUTE_LIMIT:
-        raise GuestDamaged(f"more than {ATTRIBUTE_LIMIT} attributes")
+        raise StructureDamaged(
+            "inode", "number of extended attributes", len(shown), f"at most {ATTRIBUTE_LIMIT}"
+        )
     for name, value in shown.items():
         if not _is_attribute(name, value):
-            raise GuestDamaged(f"an attribute that cannot be: {name[:80]!r}")
+            limit = f"at most 255 bytes without NUL, with a value of at most {_VALUE_LIMIT} bytes"
+            raise StructureDamaged("inode", "name of an extended attribute", name, limit)
         body += _ATTRIBUTE.pack(len(name), len(value)) + name + value
     return bytes(body)
 

@@ -1,4 +1,4 @@
-"""The disk as a worker has it: bytes asked of the parent in blocks, kept, and read ahead."""
+"""The disk inside a worker: blocks fetched from the parent, a cache of them, and read-ahead."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ from collections.abc import Callable
 from typing import Final
 
 from holdfast.base.lru import Lru
-from holdfast.formats.guests.values.values import Extent, GuestDamaged
+from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
+from holdfast.formats.guests.values.values import Extent
 from holdfast.formats.guests.worker.protocol import WANT_LIMIT, Want
 
 BLOCK: Final = 64 << 10
-"""Bytes that are asked for at a time: parsers read inodes and nodes of 256 bytes to 16 KiB, and a stored
-chunk, which has to be decoded whole, is as large."""
+"""Bytes of a block. Parsers read inodes and nodes of 256 bytes to 16 KiB; a stored chunk, which must be
+decoded whole, is about as large as a block."""
 _KEPT: Final = (32 << 20) // BLOCK
+"""Blocks that are kept."""
 _AHEAD: Final = (1 << 20) // BLOCK
+"""Most blocks that read-ahead fetches at once."""
 _LONGEST: Final = 64 << 20
-"""Bytes that a parser may want at once."""
+"""Most bytes that a parser may read at once."""
 
 Fetch = Callable[[Want], bytes | None]
-"""Asks the parent; None when it could not deliver."""
+"""Asks the parent for bytes; None when it cannot deliver them."""
 
 
 class CachedDisk:
-    """The BlockDevice that is the whole disk. Reading on and on doubles what is asked for, to 1 MiB."""
+    """The whole disk as a BlockDevice. Sequential reads double what is fetched at once, up to 1 MiB."""
 
     def __init__(self, size: int, fetch: Fetch) -> None:
         self.size = size
@@ -35,13 +38,16 @@ class CachedDisk:
         return (Extent(offset, length, offset),)
 
     def read(self, offset: int, length: int) -> bytes:
-        """`length` bytes. Raises GuestDamaged outside of the disk, for more than 64 MiB, and for what the
-        repository could not deliver."""
+        """Return `length` bytes. Raises GuestDamaged when they are outside of the disk, when they are more
+        than 64 MiB, and when the repository cannot deliver them."""
         end = offset + length
         if offset < 0 or length < 0 or end > self.size:
-            raise GuestDamaged(f"{length} bytes at {offset} are not inside the disk of {self.size} bytes")
+            limit = f"inside the disk's {self.size} bytes"
+            raise StructureDamaged("disk", "range to read", f"{offset} to {end}", limit)
         if length > _LONGEST:
-            raise GuestDamaged(f"{length} bytes at {offset} are wanted at once")
+            raise StructureDamaged(
+                "disk", f"length of a read at {offset}", length, f"at most {_LONGEST} bytes"
+            )
         first, at = divmod(offset, BLOCK)
         if at + length <= BLOCK:  # most reads of parsers
             block = self._blocks.get(first)
@@ -77,11 +83,12 @@ class CachedDisk:
         return self._blocks.get(index)
 
     def _read_exactly(self, offset: int, length: int) -> bytes:
-        """After a failure: these bytes and no others, so that damage beside them costs nothing."""
+        """Fetch these bytes and no others, after a failure: damage beside them then does no harm."""
         parts = []
         for start in range(offset, offset + length, WANT_LIMIT):
             part = self._fetch(Want(start, min(WANT_LIMIT, offset + length - start), is_exact=True))
             if part is None:
-                raise GuestDamaged(f"the repository could not deliver {length} bytes at {offset}")
+                reason = f"the repository cannot deliver {length} bytes at {offset}"
+                raise GuestUnsupported("disk", reason)
             parts.append(part)
         return b"".join(parts)

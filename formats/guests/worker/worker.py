@@ -1,8 +1,8 @@
 """The process that parses a guest's disk: `python -m holdfast.formats.guests.worker.worker FD MODULE MEMORY`.
 
-It is started afresh for each disk, imports the parsers, locks itself in (guests.sandbox) and says hello.
-Only then is it told how large the disk is, and may ask for its bytes. It ends when the parent closes the
-socket.
+A new one is started for each disk. It imports the parsers, locks itself in (worker.sandbox) and greets its
+parent. Only then the parent tells it the size of the disk and answers its requests for bytes. It ends when
+the parent closes the socket.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from typing import Final
 
 from holdfast.base.lru import Lru
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, FileSystem, OpenVolume
-from holdfast.formats.guests.values.values import Entry, GuestDamaged, GuestError, GuestMissing, Volume
+from holdfast.formats.guests.values.damage import StructureDamaged
+from holdfast.formats.guests.values.values import Entry, GuestError, GuestMissing, Volume
 from holdfast.formats.guests.worker.codec import (
     LINK_LIMIT,
     pack_attributes,
@@ -51,13 +53,16 @@ _CODECS: Final = (
     "ascii", "cp437", "cp850", "cp1252", "idna", "latin-1", "utf-8", "utf-16", "utf-16-be", "utf-16-le",
     "utf-32-be", "utf-32-le",
 )  # fmt: skip
-"""Loaded from files on first use, which is too late inside."""
+"""Codecs that the parsers use: Python loads them from files on first use, which the sandbox forbids."""
 _PAGE_NAMES: Final = 2000
+"""Names of one answer."""
 _PAGE_BYTES: Final = 1 << 20
+"""Bytes of one answer with names."""
 _OPEN_LISTINGS: Final = 16
-"""Folders that are listed at the same time; one more, and the oldest begins anew and skips."""
+"""Directories that are listed at the same time. With one more, the oldest listing starts again and skips the
+names that were sent."""
 _GRACE: Final = 1
-"""Seconds of processor time above what the parent allows: only when the parent is gone they run out."""
+"""Seconds of processor time above those that the parent allows: they run out only when the parent is gone."""
 
 
 class Worker:
@@ -80,7 +85,7 @@ class Worker:
         }
 
     def run(self) -> None:
-        """Until the parent hangs up (EOFError), or what failed cannot be gone on from."""
+        """Answer requests until the parent closes the socket (EOFError), or until memory runs out."""
         while True:
             kind, body = self._channel.receive()
             try:
@@ -96,6 +101,8 @@ class Worker:
                 answer, data = Kind.MISSING, _text(error)
             except GuestError as error:
                 answer, data = Kind.DAMAGED, _text(error)
+            except (struct.error, IndexError) as error:
+                answer, data = Kind.DAMAGED, _text(f"a structure ends before its last field: {error}")
             except Exception as error:  # noqa: BLE001  parsers of hostile bytes raise anything
                 answer, data = Kind.DAMAGED, _text(f"the parser gave up: {type(error).__name__}: {error}")
             if len(data) > MESSAGE_LIMIT:
@@ -123,7 +130,8 @@ class Worker:
     # ---- answers --------------------------------------------------------------------------------------
 
     def _open(self, opening: Opening) -> tuple[Kind, bytes]:
-        """Also again: then all that parsers remember, of a read that failed too, is forgotten."""
+        """Open the disk's volumes, for the first time or again: then the parsers forget all they have cached,
+        also of reads that failed."""
         self._listings.clear()
         self._volumes.clear()
         if self._disk.size != opening.size:
@@ -160,8 +168,8 @@ class Worker:
         return self._one(self._file_system(request).lookup(request.inode, request.name))
 
     def _list(self, request: Request) -> tuple[Kind, bytes]:
-        """The names from a position on. The listing that stopped there goes on; if there is none any more (or
-        this is a fresh worker), one begins anew and skips: a disk does not change."""
+        """Send the names from a position on. The listing that stopped there continues; when it was dropped,
+        or in a new worker, a listing starts again and skips names: a disk does not change."""
         where = (request.volume, request.inode, request.position)
         names = self._listings.pop(where)
         if names is None:
@@ -181,7 +189,8 @@ class Worker:
     def _readlink(self, request: Request) -> tuple[Kind, bytes]:
         target = self._file_system(request).readlink(request.inode)
         if not 0 < len(target) <= LINK_LIMIT or b"\0" in target:
-            raise GuestDamaged(f"inode {request.inode}: no link can point to that: {target[:80]!r}")
+            limit = f"1 to {LINK_LIMIT} bytes without NUL"
+            raise StructureDamaged(f"inode {request.inode}", "target of the link", target, limit)
         return Kind.RAW, target
 
     def _xattrs(self, request: Request) -> tuple[Kind, bytes]:
@@ -191,12 +200,13 @@ class Worker:
         length = min(request.length, READ_LIMIT)
         data = self._file_system(request).read(request.inode, request.position, length)
         if len(data) > length:
-            raise GuestDamaged(f"inode {request.inode}: the parser read more than it was asked for")
+            structure = f"inode {request.inode}"
+            raise StructureDamaged(structure, "number of bytes read", len(data), f"at most {length}")
         return Kind.RAW, data
 
 
 def _free_path(path: str, taken: dict[str, OpenVolume]) -> str:
-    """Two volume groups of a copied disk have one name; each volume needs its own."""
+    """A path that no other volume has: the volume groups of a disk and of its copy share a name."""
     number, free = 1, path
     while free in taken:
         number += 1
@@ -209,14 +219,15 @@ def _text(error: object) -> bytes:
 
 
 def _set_timer(seconds: int) -> None:
-    """The kernel ends this process after so much processor time: a loop would outlive its parent."""
+    """Let the kernel end this process after so much processor time: an endless loop would outlive its
+    parent."""
     signal.setitimer(signal.ITIMER_PROF, seconds + _GRACE)
 
 
 @contextmanager
 def one_processor() -> Iterator[None]:
-    """Import `cryptography` in here: OpenSSL's Argon2id takes a thread for each lane when it saw several
-    processors as it was loaded, and fails where threads are refused. The keys are the same."""
+    """Import `cryptography` inside this context. OpenSSL's Argon2id starts a thread for each lane when it
+    found several processors as it was loaded, and fails where threads are refused. The keys are the same."""
     processors = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(processors)})
     try:
@@ -226,7 +237,7 @@ def one_processor() -> Iterator[None]:
 
 
 def main() -> None:
-    """Never returns."""
+    """Run the worker; never returns."""
     descriptor, module, memory = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     channel = Channel(socket.socket(fileno=descriptor))
     with one_processor():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.formats.guests.filesystems.base import acls
 from holdfast.formats.guests.filesystems.base.content import Content, ExtentContent, disk_extents
@@ -22,6 +22,7 @@ from holdfast.formats.guests.filesystems.base.directory_tree import (
     nanoseconds,
 )
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat, Signature, Trust
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
 from holdfast.formats.guests.filesystems.btrfs.chunks import Chunks, read_superblock
 from holdfast.formats.guests.filesystems.btrfs.data import (
@@ -41,12 +42,15 @@ from holdfast.formats.guests.filesystems.btrfs.layout import (
     INODE_ITEM,
     LARGEST,
     LAST_FREE,
+    MAGIC,
+    MAGIC_OFFSET,
     MAX_ATTRIBUTE,
     MAX_LINK,
     ROOT,
     ROOT_ITEM,
     ROOT_REF,
     ROOT_REFERENCE,
+    SUPER_OFFSET,
     TOP_TREE,
     XATTR_ITEM,
 )
@@ -270,3 +274,8 @@ def _dir_items(item: bytes, inode: int) -> Iterator[tuple[int, int, bytes, bytes
 
 def _damaged(inode: int, field: str, value: int, limit: str) -> StructureDamaged:
     return StructureDamaged(f"btrfs inode {inode}", field, value, limit)
+
+
+BTRFS: Final = FileSystemFormat(
+    "btrfs", BtrfsFileSystem, (Signature(SUPER_OFFSET + MAGIC_OFFSET, MAGIC, Trust.ELSEWHERE),)
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import stat
 from collections.abc import Iterator
+from typing import Final
 
 from holdfast.formats.guests.filesystems.base import acls
 from holdfast.formats.guests.filesystems.base.content import (
@@ -18,6 +19,7 @@ from holdfast.formats.guests.filesystems.base.content import (
 )
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, check_attributes
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat, Signature, Trust
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
 from holdfast.formats.guests.filesystems.ext.blocks import BlockReader
 from holdfast.formats.guests.filesystems.ext.inode import ExtInode, device_number, parse_inode
@@ -33,10 +35,13 @@ from holdfast.formats.guests.filesystems.ext.layout import (
     INDEX_ACL_DEFAULT,
     INDEX_USER,
     INLINE_DATA,
+    MAGIC_BYTES,
+    MAGIC_OFFSET,
     MAX_ATTRIBUTE,
     MAX_LINK,
     MIN_DIRECTORY_ENTRY,
     ROOT_INODE,
+    SUPER_OFFSET,
 )
 from holdfast.formats.guests.filesystems.ext.superblock import ExtGeometry
 from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
@@ -222,3 +227,8 @@ def _encrypted(names: Iterator[tuple[bytes, int]]) -> Iterator[tuple[bytes, int]
     for name, child in names:
         is_dots = name in (b".", b"..")
         yield name if is_dots else base64.urlsafe_b64encode(name).rstrip(b"="), child
+
+
+EXT: Final = FileSystemFormat(
+    "ext", ExtFileSystem, (Signature(SUPER_OFFSET + MAGIC_OFFSET, MAGIC_BYTES, Trust.STALE),)
+)

@@ -17,6 +17,8 @@ from holdfast.formats.guests.filesystems.base.layout import At, Layout
 SUPER_OFFSET: Final = 1024
 SUPER_SIZE: Final = 1024
 MAGIC: Final = 0xEF53
+MAGIC_OFFSET: Final = 0x38
+MAGIC_BYTES: Final = struct.pack("<H", MAGIC)
 ROOT_INODE: Final = 2
 
 # "The Super Block": s_feature_compat, s_feature_incompat, s_feature_ro_compat

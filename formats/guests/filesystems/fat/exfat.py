@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.formats.guests.filesystems.base.content import (
     Content,
@@ -26,6 +26,7 @@ from holdfast.formats.guests.filesystems.base.directory_tree import (
 )
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import safe_names
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat, Signature, Trust
 from holdfast.formats.guests.filesystems.fat import layout
 from holdfast.formats.guests.filesystems.fat.fat import dos_time
 from holdfast.formats.guests.filesystems.fat.layout import (
@@ -301,3 +302,10 @@ def _checksum(entries: Sequence[bytes]) -> int:
         if offset not in layout.CHECKSUM_BYTES:
             total = ((total >> 1 | total << 15) + byte) & 0xFFFF
     return total
+
+
+EXFAT: Final = FileSystemFormat(
+    "exfat",
+    ExfatFileSystem,
+    (Signature(layout.EXFAT_MAGIC_OFFSET, layout.EXFAT_MAGIC, Trust.FIRST_SECTOR),),
+)

@@ -19,10 +19,15 @@ from holdfast.formats.guests.filesystems.base.content import (
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS, TreeFileSystem, utf8
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import safe_names
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat
 from holdfast.formats.guests.filesystems.fat.boot import read_boot_sector
 from holdfast.formats.guests.filesystems.fat.layout import (
     ATTRIBUTE_MASK,
     ATTRIBUTES_OFFSET,
+    BOOT_JUMPS,
+    BOOT_MAGIC,
+    BOOT_MAGIC_OFFSET,
+    BOOT_SIZE,
     DELETED,
     DIRECTORY,
     DOT,
@@ -238,3 +243,18 @@ def _checksum(name: bytes) -> int:
     for byte in name:
         total = ((total >> 1 | total << 7) + byte) & 0xFF
     return total
+
+
+def is_fat(device: BlockDevice) -> bool:
+    """Whether the first sector is a boot sector of FAT, which has no magic number of its own."""
+    try:
+        raw = device.read(0, BOOT_SIZE)
+        if raw[BOOT_MAGIC_OFFSET:] != BOOT_MAGIC or raw[:1] not in BOOT_JUMPS:
+            return False
+        read_boot_sector(device)
+    except PARSE_ERRORS:
+        return False
+    return True
+
+
+FAT: Final = FileSystemFormat("fat", FatFileSystem, matches=is_fat)

@@ -19,6 +19,10 @@ from typing import Annotated, Final, NamedTuple
 from holdfast.formats.guests.filesystems.base.layout import At, Layout
 
 BOOT_SIZE: Final = 512
+BOOT_JUMPS: Final = (b"\xeb", b"\xe9")
+"""Instructions that boot sectors begin with."""
+BOOT_MAGIC: Final = b"\x55\xaa"
+BOOT_MAGIC_OFFSET: Final = 510
 FIRST_CLUSTER: Final = 2
 FAT12_CLUSTERS: Final = 4084
 """Clusters of the largest FAT12."""
@@ -164,6 +168,7 @@ EXFAT_STREAM: Final = Layout(ExfatStream, "<", "exfat stream entry")
 
 # exFAT
 EXFAT_MAGIC: Final = b"EXFAT   "
+EXFAT_MAGIC_OFFSET: Final = 3
 EXFAT_SECTOR_SHIFTS: Final = (9, 12)
 EXFAT_MAX_CLUSTER_SHIFT: Final = 25
 EXFAT_SECOND_TABLE: Final = 0x1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from holdfast.formats.guests.filesystems.base.content import (
     Content,
@@ -24,6 +24,7 @@ from holdfast.formats.guests.filesystems.base.directory_tree import (
 )
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.filesystems.base.names import safe_names
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat, Signature, Trust
 from holdfast.formats.guests.filesystems.ntfs import directories, layout
 from holdfast.formats.guests.filesystems.ntfs.compressed import CompressedContent
 from holdfast.formats.guests.filesystems.ntfs.layout import (
@@ -237,3 +238,8 @@ def _information(record: Record) -> _Information:
 def _time(value: int) -> int:
     """ns since 1970 of a time in units of 100 ns since 1601."""
     return clamp((value - layout.TICKS_TO_1970) * 100)
+
+
+NTFS: Final = FileSystemFormat(
+    "ntfs", NtfsFileSystem, (Signature(layout.MAGIC_OFFSET, layout.MAGIC, Trust.FIRST_SECTOR),)
+)

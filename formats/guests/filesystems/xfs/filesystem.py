@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from typing import Final
 
 from holdfast.formats.guests.filesystems.base import acls
 from holdfast.formats.guests.filesystems.base.content import (
@@ -17,6 +18,7 @@ from holdfast.formats.guests.filesystems.base.content import (
 )
 from holdfast.formats.guests.filesystems.base.directory_tree import MAX_INODE, PARSE_ERRORS, check_attributes
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
+from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat, Signature, Trust
 from holdfast.formats.guests.filesystems.base.unix import UnixFileSystem
 from holdfast.formats.guests.filesystems.xfs import directories
 from holdfast.formats.guests.filesystems.xfs.attributes import attributes, is_plain
@@ -28,6 +30,7 @@ from holdfast.formats.guests.filesystems.xfs.layout import (
     FORMAT_LOCAL,
     LINK_HEADER,
     LINK_MAGIC,
+    MAGIC,
     MAX_LINK,
 )
 from holdfast.formats.guests.filesystems.xfs.log import is_clean
@@ -137,3 +140,6 @@ class XfsFileSystem(UnixFileSystem[XfsInode]):
 
 def _damaged(inode: int, field: str, value: int | bytes, limit: str) -> StructureDamaged:
     return StructureDamaged(f"xfs inode {inode}", field, value, limit)
+
+
+XFS: Final = FileSystemFormat("xfs", XfsFileSystem, (Signature(0, MAGIC, Trust.FIRST_SECTOR),))

@@ -272,7 +272,7 @@ def test_mirrors_are_read_and_what_cannot_be_is_told() -> None:
         assert device is not None
         assert device.extents(0, device.size) == (Extent(0, 2 * MIB, 4 * MIB),)
     assert "thin volume" in found["thin"].text
-    assert "nested too deeply" in found["loop"].text
+    assert found["loop"].text == "lvm group vg/loop: depth of nested volumes is 5; it must be at most 4"
     assert "must be inside the volume's 62914560 bytes" in found["outside"].text
     newer = PhysicalVolume("CC", 0, "vg { " + 'id = "group" seqno = 2 extent_size = 8 ' + "}")
     assert [v.text.split(":")[0] for v in parsed_volumes([(newer, disk)])] == ["damaged volume group"]

@@ -278,7 +278,10 @@ def test_numbers_that_cannot_be_are_damage_of_the_guest(entry: Entry) -> None:
 
 @pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0b", b"x" * 1021])
 def test_a_name_that_no_file_can_have_is_damage_of_the_guest(name: bytes) -> None:
-    with pytest.raises(GuestDamaged, match="no file can have"):
+    with pytest.raises(
+        GuestDamaged,
+        match=r"^directory: name of an entry is .*; it must be 1 to 1020 bytes",
+    ):
         pack_named(name, FILE, DISK)
 
 

@@ -124,7 +124,10 @@ def test_a_listing_goes_on_with_a_fresh_worker() -> None:
 
 def test_a_folder_with_damage_or_an_impossible_name_is_damaged(shared: tuple[GuestDisk, MemoryDisk]) -> None:
     guest, _ = shared
-    with pytest.raises(GuestDamaged, match=r"no file can have.*etc/passwd"):
+    with pytest.raises(
+        GuestDamaged,
+        match=r"^sda: directory: name of an entry is b'../../etc/passwd'; it",
+    ):
         list(guest.list("p1", ODD_NAME))
     listing = guest.list("p1", guest_fakes.DAMAGED_LATER)
     assert [next(listing)[0] for _ in range(2000)] == [b"name %d" % i for i in range(2000)]
@@ -136,7 +139,10 @@ def test_an_endless_folder_ends_as_damaged() -> None:
     with open_guest(MemoryDisk(), limits=Limits(names=10_000)) as guest:
         listing = guest.list("p1", ENDLESS)
         assert {name for name, _ in islice(listing, 10_000)} == {b"again"}
-        with pytest.raises(GuestDamaged, match="more than 10,000 names"):
+        with pytest.raises(
+            GuestDamaged,
+            match=r"number of names is at least 12000; it must be at most 10000$",
+        ):
             next(listing)
         assert guest.root("p1").inode == ROOT
 
@@ -169,7 +175,7 @@ def test_a_parser_that_reads_outside_of_the_disk_met_damage(
 ) -> None:
     guest, disk = shared
     reads = len(disk.reads)
-    assert "not inside the disk" in said(guest, f"read {offset} {length}")
+    assert "it must be inside the disk's 16789561 bytes" in said(guest, f"read {offset} {length}")
     assert len(disk.reads) == reads
 
 
@@ -200,7 +206,7 @@ def test_small_reads_are_cheap_and_reading_on_asks_for_more_at_once() -> None:
     assert not wants  # kept
     disk.read(0, 4096)
     assert [want.length for want in wants] == [BLOCK]  # not kept for ever
-    with pytest.raises(GuestDamaged, match="at once"):
+    with pytest.raises(GuestDamaged, match="is 1073741824; it must be at most 67108864 bytes"):
         CachedDisk(1 << 40, fetch).read(0, 1 << 30)
 
 
@@ -228,7 +234,7 @@ def test_damage_under_one_volume_leaves_the_others_to_be_read() -> None:
     disk = MemoryDisk()
     disk.bad[1000] = Damaged("pack ab", "gone")
     with open_guest(disk, "read at 1000") as guest:
-        assert "could not deliver" in guest.volumes()[1].text
+        assert "the repository cannot deliver" in guest.volumes()[1].text
         assert guest.root("p1").inode == ROOT
 
 
