@@ -33,6 +33,7 @@ from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
 from holdfast.servers.base.errors import BadScratch, NoDatabase, PasswordInUrl, SeveralDatabases
+from holdfast.tasks.forget_errors import ArchiveOrphaned, LastOfSubject
 from holdfast.tasks.restore_errors import (
     DeviceNotConfirmed,
     NeedsDirectory,
@@ -128,6 +129,8 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         "--kind database takes the folder of a database's tool, when nothing else is named; any other is "
         "kept by `tar -C {error.path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME`",
     ),
+    (LastOfSubject, "--keep-last 1 keeps one of each, --allow-empty forgets them all the same"),
+    (ArchiveOrphaned, "--with-logs drops the {error.files} files of it, too"),
     (IsDirectory, "`holdfast restore SNAPSHOT:{error.path} --target DIR` gets what is in it"),
     (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
     (TargetExists, "--overwrite replaces it"),

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
-
 import click
 
-from holdfast.base.errors import Damaged
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, fields, size
-from holdfast.formats.dumps.logs.required_logs import findings
-from holdfast.repo.core.repository import Repository
-from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.upkeep.check import CheckReport, Depth, Finding, Subset, check, parse_subset
-
-_LOG_ADVICE: Final = (
-    "push the files again if the server still has them; else take a new full backup now: "
-    "from it on the archive is whole"
-)
+from holdfast.tasks.check_logs import check_logs
 
 
 def _subset(context: click.Context, option: click.Parameter, value: str | None) -> Subset | None:
@@ -61,22 +50,9 @@ def check_command(
     with settings.opened() as repository, progress(settings.output, "check") as meter:
         report = check(repository, depth, subset=subset, progress=meter.add, announce=meter.expect)
         if depth >= Depth.REACHABLE:
-            report.findings += _check_logs(repository)
+            report.findings += check_logs(repository)
     _tell(settings, depth, report)
     return ExitCode.DAMAGE if report.findings else ExitCode.DONE
-
-
-def _check_logs(repository: Repository) -> Iterator[Finding]:
-    """Gaps in log archives, and backups that can no more be brought to a later point in time."""
-    snapshots = LogReading(repository).snapshots()
-    for archive in archives(snapshots):
-        try:
-            sentences = findings(repository, archive, snapshots)
-        except Damaged:
-            continue  # found already
-        name = archive.subject.name
-        for sentence in sentences:
-            yield Finding(f"log archive {name}", sentence.removeprefix(f"{name}: "), advice=_LOG_ADVICE)
 
 
 def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:

@@ -8,28 +8,29 @@ from typing import Any
 
 import click
 
-from holdfast.base.errors import NotFound, Refused
+from holdfast.base.errors import HoldfastError, NotFound
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
+from holdfast.cli.base.pruning import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.base.render import Column, count, table
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
-from holdfast.cli.commands.forget_logs import (
-    describe_plan,
-    drop_planned,
-    keep_last_users,
-    missing_logs,
-    plan_for,
-)
-from holdfast.cli.commands.prune import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.formats.dumps.logs.required_logs import LogPlan
-from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.repository import Repository, Snapshots
 from holdfast.repo.snapshots.retention import Decision, Policy, decide
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.repo.upkeep.forget import forget, undelete
+from holdfast.tasks.forget_errors import LastOfSubject
+from holdfast.tasks.forget_logs import (
+    LogsInTrash,
+    drop_planned,
+    keep_last_users,
+    missing_logs,
+    plan_drops,
+)
 
 _COLUMNS = (Column("ID"), Column("time (UTC)"), Column("tags"), Column("what"), Column("because"))
 _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
@@ -99,24 +100,24 @@ def forget_command(
         raise click.UsageError("give either snapshots to forget or --keep rules")
     with settings.opened() as repository:
         listed = settings.snapshots(repository)
-        found = listed.good
         if snapshots:
-            chosen = _named(found, snapshots)
-            decisions = [Decision(stored, ()) for stored in chosen]
+            decisions = [Decision(stored, ()) for stored in _named(listed.good, snapshots)]
         else:
-            chosen = filter_snapshots(found, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds])
+            chosen = filter_snapshots(
+                listed.good, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds]
+            )
             decisions = decide(chosen, policy, datetime.now(UTC))
             if not with_logs:
-                decisions = keep_last_users(found, decisions)
+                decisions = keep_last_users(listed.good, decisions)
         doomed = [decision.stored for decision in decisions if not decision.keep]
-        logs = plan_for(settings, repository, found, doomed, damaged=listed.damaged, with_logs=with_logs)
+        logs = _plan_drops(settings, repository, listed, doomed, with_logs=with_logs)
         if not snapshots and not allow_empty:
-            _refuse_empty(found, doomed)
+            _refuse_empty(listed.good, doomed)
         _show(settings, decisions, dry_run=dry_run)
         if not dry_run:
             forget(repository, [stored.id for stored in doomed])
             # The backups first: what a crash leaves is logs that nobody needs.
-            logs = drop_planned(settings, repository, logs)
+            logs = _drop(settings, repository, logs)
         _tell(settings, decisions, doomed, logs, dry_run=dry_run)
         if prune:
             run_prune(
@@ -127,6 +128,36 @@ def forget_command(
                 dry_run=dry_run,
             )
     return ExitCode.DONE
+
+
+def _plan_drops(
+    settings: RunSettings,
+    repository: Repository,
+    listed: Snapshots,
+    doomed: Sequence[StoredSnapshot],
+    *,
+    with_logs: bool,
+) -> Sequence[LogPlan]:
+    logs = plan_drops(
+        listed.good,
+        doomed,
+        trashed=lambda: settings.snapshots(repository, trashed=True).good,
+        damaged=listed.damaged,
+        with_logs=with_logs,
+    )
+    if logs.unknown is not None:
+        settings.output.warn(
+            f"no log files are dropped: {logs.unknown}; which log files this snapshot needs is unknown; run "
+            "`holdfast check`; the next forget after it was repaired drops them"
+        )
+    return logs.plans
+
+
+def _drop(settings: RunSettings, repository: Repository, logs: Sequence[LogPlan]) -> Sequence[LogPlan]:
+    def stay(archive: str, reason: HoldfastError) -> None:
+        settings.output.warn(f"the log files of {archive} stay for now: {reason}; the next forget drops them")
+
+    return drop_planned(repository, logs, stay)
 
 
 def _named(found: Sequence[StoredSnapshot], selectors: Sequence[str]) -> list[StoredSnapshot]:
@@ -146,10 +177,7 @@ def _refuse_empty(found: Sequence[StoredSnapshot], doomed: Sequence[StoredSnapsh
     for group in group_by_subject(found):
         if all(stored.id in gone for stored in group):
             name = describe_subject(group[-1].snapshot.subject)
-            raise Refused(
-                f"nothing of {name} would be left; nothing was changed; --keep-last 1 keeps one of each, "
-                "--allow-empty forgets them all the same"
-            )
+            raise LastOfSubject(name)
 
 
 def _show(settings: RunSettings, decisions: Sequence[Decision], *, dry_run: bool) -> None:
@@ -193,7 +221,7 @@ def _tell(
         logs=[{"archive": plan.archive.subject.name, "files": list(plan.drop)} for plan in logs],
     )
     for plan in logs:
-        settings.output.summary(f"\n{describe_plan(plan, dry_run=dry_run)}")
+        settings.output.summary(f"\n{_describe_plan(plan, dry_run=dry_run)}")
     kept = len(decisions) - len(doomed)
     if dry_run:
         settings.output.summary(f"\n{count(len(doomed), 'snapshot')} would be forgotten, {kept} kept")
@@ -201,6 +229,14 @@ def _tell(
     settings.output.summary(f"\n{count(len(doomed), 'snapshot')} forgotten, {kept} kept")
     if doomed:
         settings.output.note("`holdfast undelete` brings them back; `holdfast prune` frees the space")
+
+
+def _describe_plan(plan: LogPlan, *, dry_run: bool) -> str:
+    """What becomes of the files of an archive."""
+    verb = "would be dropped from" if dry_run else "dropped from"
+    what = f"{count(len(plan.drop), 'log file')} {verb} the log archive {escape(plan.archive.subject.name)}"
+    first, last = escape(plan.drop[0]), escape(plan.drop[-1])
+    return f"{what}: {first}" + (f" to {last}" if len(plan.drop) > 1 else "")
 
 
 @command("undelete")
@@ -244,5 +280,15 @@ def _bring_back(
     for stored in chosen:
         name = escape(describe_subject(stored.snapshot.subject))
         settings.output.summary(f"{stored.id[:SHORT_ID]} of {name} is back")
-    for sentence in missing_logs(settings, repository, chosen):
-        settings.output.warn(sentence)
+    used = settings.snapshots(repository).good
+    trashed = settings.snapshots(repository, trashed=True).good
+    for missing in missing_logs(repository, used, trashed, chosen):
+        settings.output.warn(_describe_missing(missing) if isinstance(missing, LogsInTrash) else missing)
+
+
+def _describe_missing(missing: LogsInTrash) -> str:
+    ids = " ".join(id_[:SHORT_ID] for id_ in missing.holders)
+    return (
+        f"{missing.snapshot[:SHORT_ID]} lacks {count(missing.files, 'log file')} to be rolled forward, "
+        f"which went to the trash with it; `holdfast undelete {ids}` brings them back"
+    )

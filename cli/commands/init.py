@@ -12,20 +12,13 @@ from holdfast.base.errors import NoRepository, RepositoryExists
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.passwords import find_password
+from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
 from holdfast.repo.core.keyslots import add_slot, new_recovery_key
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
 from holdfast.repo.store.local import LocalStore
 
 _CIPHERS = {"aes": Suite.AES_256_GCM, "chacha": Suite.CHACHA20_POLY1305}
-
-KEEP_THE_RECOVERY_KEY = """
-Recovery key, shown this once:
-
-    {key}
-
-Print it or write it down, and keep it away from this machine. It opens the repository like the password:
-type it where the password is asked for."""
 
 
 @command("init")

@@ -15,8 +15,8 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
+from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
 from holdfast.cli.base.render import Column, table
-from holdfast.cli.commands.init import KEEP_THE_RECOVERY_KEY
 from holdfast.repo.core.keyslots import (
     KeySlot,
     add_slot,

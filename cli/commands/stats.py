@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from holdfast.base.errors import Damaged, Unsupported
-from holdfast.base.types import PackID, RecordType
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, fields, percent, size
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.packs.reader import read_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
-
-
-@dataclass(slots=True)
-class Totals:
-    """All in bytes but `chunks` and `packs`. `raw` is what chunks were before compression."""
-
-    size: int = 0
-    allocated: int = 0
-    raw: int = 0
-    stored: int = 0
-    trash: int = 0
-    chunks: int = 0
-    packs: int = 0
+from holdfast.tasks.measure import Totals, measure
 
 
 @command("stats")
@@ -36,12 +20,7 @@ def stats_command(settings: RunSettings) -> None:
     """Show how much is backed up, how much is stored, and what saved the difference."""
     with settings.opened() as repository:
         found = settings.snapshots(repository).good
-        totals = _measure(settings, repository)
-    totals.size = sum(stored.snapshot.size for stored in found)
-    items = [item for stored in found for item in stored.snapshot.items]
-    # What stands where in a dump is stored too: it belongs to what was backed up.
-    totals.allocated = sum(i.allocated + (i.catalogue.size if i.catalogue else 0) for i in items)
-    t = totals
+        t = _measured(settings, repository, found)
     settings.output.document(
         {
             "snapshots": len(found),
@@ -95,26 +74,12 @@ def explain(found: Sequence[StoredSnapshot], t: Totals) -> str:
     return "\n".join(lines)
 
 
-def _measure(settings: RunSettings, repository: Repository) -> Totals:
-    """Add up what the directories of the packs say."""
-    totals = Totals()
+def _measured(settings: RunSettings, repository: Repository, found: Sequence[StoredSnapshot]) -> Totals:
     packs = list(repository.store.listing(FileKind.PACK))
     with progress(settings.output, "reading directories", len(packs), unit="packs") as meter:
-        for entry in packs:
-            totals.packs += 1
-            totals.stored += entry.size
-            try:
-                records = read_directory(repository.store, repository.ciphers, PackID(entry.name), entry.size)
-            except FileNotFoundError:
-                continue  # a prune took it since
-            except (Damaged, Unsupported) as error:
-                settings.output.warn(f"{error}; left out of the figures; run `holdfast check`")
-                continue
-            data = [header.raw for _, header in records if header.type is RecordType.DATA]
-            totals.raw += sum(data)
-            totals.chunks += len(data)
-            meter.add(1)
-    totals.trash = sum(entry.size for entry in repository.store.listing(FileKind.PACK, trashed=True))
+        totals = measure(repository, packs, found, lambda: meter.add(1))
+    for error in totals.damaged:
+        settings.output.warn(f"{error}; left out of the figures; run `holdfast check`")
     return totals
 
 

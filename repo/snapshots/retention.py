@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain
 
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
@@ -74,30 +75,54 @@ def decide(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -
 
 def _decide_subject(group: list[StoredSnapshot], policy: Policy, now: datetime) -> list[Decision]:
     newest_first = sorted(group, key=lambda s: (s.snapshot.time, s.id), reverse=True)
-    reasons: dict[str, list[str]] = {s.id: [] for s in newest_first}
     dated = [s for s in newest_first if s.snapshot.time <= now]
     # A backup that is not whole must not push out one that is: it counts only where there is no other.
     honest = [s for s in dated if not s.snapshot.partial] or dated
+    reasons: dict[str, list[str]] = {s.id: [] for s in newest_first}
+    for stored, reason in chain(
+        _newer_than_whole(dated, honest),
+        _by_itself(newest_first, policy, now),
+        _by_count(honest, policy),
+        _by_age(honest, policy),
+    ):
+        reasons[stored.id].append(reason)
+    return [Decision(stored, tuple(reasons[stored.id])) for stored in newest_first]
+
+
+_Kept = Iterator[tuple[StoredSnapshot, str]]
+"""Snapshots that a rule keeps, each with the reason."""
+
+
+def _newer_than_whole(dated: Sequence[StoredSnapshot], honest: Sequence[StoredSnapshot]) -> _Kept:
     for stored in dated:
         if stored.snapshot.partial and stored.snapshot.time > honest[0].snapshot.time:
-            reasons[stored.id].append("partial, newer than any whole one")
-    for stored in newest_first:
+            yield stored, "partial, newer than any whole one"
+
+
+def _by_itself(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -> _Kept:
+    """Kept for what they are, whatever others there are."""
+    for stored in snapshots:
         if stored.snapshot.time > now:
-            reasons[stored.id].append("dated in the future")
+            yield stored, "dated in the future"
         for tag in policy.tags:
             if tag in stored.snapshot.tags:
-                reasons[stored.id].append(f"tag {tag}")
-    for n, stored in enumerate(honest[: policy.last], 1):
-        reasons[stored.id].append(f"last {n} of {policy.last}")
+                yield stored, f"tag {tag}"
+
+
+def _by_count(newest_first: Sequence[StoredSnapshot], policy: Policy) -> _Kept:
+    for n, stored in enumerate(newest_first[: policy.last], 1):
+        yield stored, f"last {n} of {policy.last}"
     for rule, bucket in _CALENDAR:
-        for n, stored in enumerate(_newest_per_bucket(honest, bucket, getattr(policy, rule)), 1):
-            reasons[stored.id].append(f"{rule} {n} of {getattr(policy, rule)}")
-    if policy.within is not None and honest:
-        newest = honest[0].snapshot.time
-        for stored in honest:
-            if newest - stored.snapshot.time <= policy.within:
-                reasons[stored.id].append("within the time to keep")
-    return [Decision(stored, tuple(reasons[stored.id])) for stored in newest_first]
+        count = getattr(policy, rule)
+        for n, stored in enumerate(_newest_per_bucket(newest_first, bucket, count), 1):
+            yield stored, f"{rule} {n} of {count}"
+
+
+def _by_age(newest_first: Sequence[StoredSnapshot], policy: Policy) -> _Kept:
+    for stored in newest_first if policy.within is not None else ():
+        assert policy.within is not None
+        if newest_first[0].snapshot.time - stored.snapshot.time <= policy.within:
+            yield stored, "within the time to keep"
 
 
 def _newest_per_bucket(

@@ -29,7 +29,18 @@ FIELDS: Final = ("-A", "-t", "-z", "-0")
 def psql_arguments(program: str, database: str, *options: str) -> list[str]:
     """A psql that runs what comes on standard input, until the first error. `database` is a connection
     string; no file of the user's is read, no password asked for."""
-    return [program, "-X", "-q", "-w", "-v", "ON_ERROR_STOP=1", *options, "-f", "-", f"--dbname={database}"]
+    return [
+        program,
+        "-X",
+        "-q",
+        "--no-password",
+        "-v",
+        "ON_ERROR_STOP=1",
+        *options,
+        "-f",
+        "-",
+        f"--dbname={database}",
+    ]
 
 
 class Session:

@@ -39,7 +39,7 @@ def test_init_in_json_is_one_document(tmp_path: Path) -> None:
 def test_init_refuses_where_something_is(place: Place) -> None:
     result = place.run("init")
     assert result.exit_code == 1
-    assert "holdfast info" in result.stderr
+    assert "`holdfast -r DIR info` shows" in result.stderr
     full = place.root / "full"
     full.mkdir()
     (full / "letter").touch()
@@ -384,11 +384,12 @@ def test_info_and_ls_of_a_snapshot(place: Place) -> None:
     for part in ("web01 (vm)", "crash: a disk as found", "disks/web01.raw", "4194304 bytes", "tags"):
         assert part in shown
     document = place.json("ls", "web01")
-    assert document["items"][0] | {"mtime": ""} == {
+    (disk,) = (item for item in document["items"] if item["type"] == "disk")
+    assert disk | {"mtime": ""} == {
         "path": "disks/web01.raw",
         "type": "disk",
         "size": 4 << 20,
-        "allocated": document["items"][0]["allocated"],
+        "allocated": disk["allocated"],
         "mtime": "",
         "bad": [],
         "source_format": "raw",

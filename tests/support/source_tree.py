@@ -32,7 +32,8 @@ def syntax(file: Path) -> ast.Module:
 
 def package_of(name: str) -> str:
     """The package that a module is in; a package is in itself."""
-    return name if modules()[name].name == "__init__.py" else name.rpartition(".")[0]
+    file = modules().get(name)  # None: an extension in C
+    return name if file is not None and file.name == "__init__.py" else name.rpartition(".")[0]
 
 
 @cache

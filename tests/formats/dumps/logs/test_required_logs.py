@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from holdfast.base.errors import NotFound
 from holdfast.base.types import PackID, RecordType
-from holdfast.cli.commands.forget_logs import drop_planned, keep_last_users, plan_for
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
 from holdfast.formats.dumps.postgresql.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_mirrored
@@ -31,6 +29,7 @@ from holdfast.repo.store.memory import MemoryStore
 from holdfast.repo.upkeep.forget import forget
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import PackUse, make_plan, sort_packs
+from holdfast.tasks.forget_logs import drop_planned, keep_last_users, plan_drops
 from holdfast.tasks.restore_cluster import pick_backup
 from support.basics import NOW, new_repository, open_repository, put_item
 from support.cli import PASSWORD, Place, flip_byte
@@ -247,15 +246,16 @@ def test_a_backup_that_is_being_taken_keeps_the_logs(shop: Shop, monkeypatch: py
 
 
 def test_a_backup_that_was_committed_after_the_plan_keeps_its_logs(shop: Shop) -> None:
-    settings: Any = SimpleNamespace(snapshots=Repository.snapshots)
     with shop.opened() as repository:
         found = repository.snapshots().good
         doomed = [stored for stored in found if stored.id == shop.old.id]
-        plans = plan_for(settings, repository, found, doomed, damaged=(), with_logs=False)
+        plans = plan_drops(found, doomed, trashed=tuple, damaged=(), with_logs=False).plans
         assert plans
         forget(repository, [shop.old.id])
         physical_backup(repository, 4, time=day(4))
-        assert drop_planned(settings, repository, plans) == plans
+        stayed: list[str] = []
+        assert drop_planned(repository, plans, lambda name, _: stayed.append(name)) == list(plans)
+        assert stayed == []
     assert shop.names() == set(NAMES[3:])
 
 
