@@ -17,7 +17,7 @@ from bench.inserts import as_inserts
 from bench.measure import MB, Command, Figures, allocated, median, median_of, number, run, settle, warm
 from bench.tools import Source
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 
 NAME = "shop"
 BLOCK = 1 << 20

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from holdfast.base.durable_files import durable_file, write_all
 from holdfast.base.errors import Damaged, NotFound
-from holdfast.formats.dumps.postgresql import required_wal
-from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
+from holdfast.formats.dumps.postgresql.physical import required_wal
+from holdfast.formats.dumps.postgresql.physical.control import CONTROL_PATH
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
@@ -44,7 +45,7 @@ def find_wal_archive(reading: LogReading, name: str, system_id: str | None) -> L
 
     Raises NotFound, SeveralArchives or Refused; Damaged when a snapshot cannot be read that may be of it.
     """
-    found = [a for a in archives(reading.snapshots()) if a.subject.engine == required_wal.NAME]
+    found = [a for a in archives(reading.snapshots()) if a.subject.engine == NAME]
     if name:
         chosen = [a for a in found if a.subject.name == name]
         if len(chosen) > 1 and system_id is None and Path(CONTROL_PATH).exists():

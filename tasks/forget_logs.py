@@ -59,10 +59,11 @@ def plan_drops(
         )
     for need in needed_of(found, gone):
         backups = ", ".join(stored.id[:8] for stored in need.backups[:3])
+        files = f"{len(need.names):,} log file{'' if len(need.names) == 1 else 's'}"
         raise LogsNeeded(
-            f"{len(need.names):,} log file{'' if len(need.names) == 1 else 's'} of {need.archive.subject.name} "
-            f"({need.names[0]}, ...) would go that backups need which are kept ({backups}); nothing was changed; log files go by "
-            "themselves when the backups that need them are forgotten"
+            f"{files} of {need.archive.subject.name} ({need.names[0]}, ...) would go that backups need which "
+            f"are kept ({backups}); nothing was changed; log files go by themselves when the backups that "
+            "need them are forgotten"
         )
     plans = plan_logs(found, trashed(), gone)
     for plan in plans:

@@ -11,7 +11,7 @@ from holdfast.base.errors import Refused, SourceError
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.facts import facts_of
 from holdfast.formats.dumps.mysql import binlog, required_binlogs
-from holdfast.formats.dumps.postgresql import required_wal, wal
+from holdfast.formats.dumps.postgresql.physical import required_wal, wal
 from holdfast.ingest.pipeline.pipeline import Pipeline
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.chunks.chunker import STREAM

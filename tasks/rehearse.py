@@ -12,7 +12,7 @@ from pathlib import Path
 
 from holdfast import __version__
 from holdfast.base.types import ProgressFunction
-from holdfast.formats.dumps.postgresql.recovery import Recovery
+from holdfast.formats.dumps.postgresql.physical.recovery import Recovery
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.proof import keep_proof

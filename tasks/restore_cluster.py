@@ -15,10 +15,10 @@ from holdfast.formats.dumps.core.engine import DumpKind
 from holdfast.formats.dumps.core.facts import facts_of
 from holdfast.formats.dumps.engines import dump_format
 from holdfast.formats.dumps.logs.required_logs import item_reader, usable
-from holdfast.formats.dumps.postgresql.basebackup_tar import DATA_FOLDER
-from holdfast.formats.dumps.postgresql.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
-from holdfast.formats.dumps.postgresql.recovery_logs import check_logs
-from holdfast.formats.dumps.postgresql.required_wal import archive_subject, read_histories
+from holdfast.formats.dumps.postgresql.physical.basebackup_tar import DATA_FOLDER
+from holdfast.formats.dumps.postgresql.physical.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
+from holdfast.formats.dumps.postgresql.physical.recovery_logs import check_logs
+from holdfast.formats.dumps.postgresql.physical.required_wal import archive_subject, read_histories
 from holdfast.formats.dumps.virtual_files import load_catalogue
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository

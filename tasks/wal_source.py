@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from holdfast import __version__
-from holdfast.formats.dumps.postgresql.control import CONTROL_HEAD, CONTROL_PATH, parse_control
+from holdfast.formats.dumps.postgresql.physical.control import CONTROL_HEAD, CONTROL_PATH, parse_control
 from holdfast.tasks.push_logs import Pusher
 from holdfast.tasks.source_errors import NoCluster
 

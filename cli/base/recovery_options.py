@@ -13,7 +13,7 @@ import click
 
 from holdfast.base.errors import Refused
 from holdfast.cli.base.context import RunSettings
-from holdfast.formats.dumps.postgresql.recovery import Recovery, parse_target
+from holdfast.formats.dumps.postgresql.physical.recovery import Recovery, parse_target
 
 F = TypeVar("F", bound=Callable[..., Any])
 _PROGRAM: Final = "holdfast"

@@ -12,7 +12,7 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, duration, rate, size
-from holdfast.formats.dumps.postgresql.recovery import STANDBY_SIGNAL, Recovery
+from holdfast.formats.dumps.postgresql.physical.recovery import STANDBY_SIGNAL, Recovery
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.tasks.restore_cluster import RestoredDirectory, plan_cluster, restore_cluster

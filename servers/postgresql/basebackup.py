@@ -15,8 +15,8 @@ from typing import Final
 
 from holdfast.base.errors import Refused, StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
-from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
+from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_identity
+from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.servers.base.prepared import Prepared

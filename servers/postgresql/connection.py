@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from holdfast.base.errors import Refused
-from holdfast.formats.dumps.postgresql.quoting import conninfo_value
-from holdfast.formats.dumps.postgresql.required_wal import NAME
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
+from holdfast.formats.dumps.postgresql.plain.quoting import conninfo_value
 from holdfast.servers.base import connection as urls
 from holdfast.servers.base.connection import Connection, UrlRules
 from holdfast.servers.base.programs import program_environment

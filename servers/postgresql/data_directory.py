@@ -25,8 +25,8 @@ from holdfast.base.target_folder import TargetFolder
 from holdfast.base.targets import TargetError
 from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
-from holdfast.formats.dumps.postgresql.basebackup_tar import FORM
-from holdfast.formats.dumps.postgresql.control import CONTROL_PATH
+from holdfast.formats.dumps.postgresql.physical.basebackup_tar import FORM
+from holdfast.formats.dumps.postgresql.physical.control import CONTROL_PATH
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer

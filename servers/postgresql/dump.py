@@ -15,8 +15,8 @@ from typing import Final
 
 from holdfast.base.errors import StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.marks import CLUSTER_END, DATABASE_END
-from holdfast.formats.dumps.postgresql.required_wal import NAME as ENGINE
+from holdfast.formats.dumps.postgresql.plain.marks import CLUSTER_END, DATABASE_END
+from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
 from holdfast.ingest.backup.plan import Part, plan_dump
 from holdfast.ingest.backup.recognise import Form
 from holdfast.repo.chunks.chunker import DUMP

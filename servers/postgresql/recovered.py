@@ -11,7 +11,7 @@ from typing import Final
 
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.postgresql.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
+from holdfast.formats.dumps.postgresql.physical.recovery import AUTO_CONF, SIGNAL, STANDBY_SIGNAL, Recovery
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item

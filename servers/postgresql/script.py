@@ -14,7 +14,7 @@ from typing import Final
 
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Section
-from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
+from holdfast.formats.dumps.postgresql.plain.quoting import quoted_identifier
 
 _NAME: Final = rb'(?:"(?:[^"\0]|""){1,1000}"|[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]{0,200})'
 _STATEMENT: Final = re.compile(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.types import Buffer
-from holdfast.formats.dumps.postgresql.quoting import conninfo_value, setting_value
+from holdfast.formats.dumps.postgresql.plain.quoting import conninfo_value, setting_value
 from holdfast.servers.base.errors import SeveralDatabases
 from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv

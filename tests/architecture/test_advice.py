@@ -19,14 +19,9 @@ _CONTEXTS: Final = ("holdfast key slot", "holdfast repository", "holdfast cutter
 _WRITTEN: Final = {"\n# Recovery, written by holdfast restore.\n"}
 """What stands in files that are written, to say where they come from."""
 _STILL_TO_DO: Final = {
-    "formats/dumps/postgresql/recovery_logs.py",
+    "formats/dumps/postgresql/physical/recovery_logs.py",
     "formats/guests/volumes/open.py",
-    "servers/base/connection.py",
-    "servers/base/secrets.py",
-    "servers/confined/private.py",
-    "servers/mysql/dump.py",
     "servers/postgresql/basebackup.py",
-    "servers/postgresql/throwaway.py",
 }
 """Modules that still word advice; to become empty."""
 _COMMAND: Final = re.compile(r"holdfast (?:-\S+ \S+ )?(" + "|".join(VERBS) + r")\b")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner
-from holdfast.formats.dumps.postgresql.required_wal import cluster_identity
+from holdfast.formats.dumps.postgresql.physical.basebackup_tar import TarScanner
+from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_identity
 from holdfast.ingest.backup.backup import BackupRequest, back_up
 from holdfast.ingest.backup.plan import Part, plan_parts
 from holdfast.ingest.sources.image import BytesSource

@@ -8,13 +8,15 @@ from typing import Final
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine, ReadRange
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql import basebackup_tar, marks
-from holdfast.formats.dumps.postgresql import files as plain_files
 from holdfast.formats.dumps.postgresql.custom import files as custom_files
 from holdfast.formats.dumps.postgresql.custom import unpack
 from holdfast.formats.dumps.postgresql.custom.format import MAGIC
-from holdfast.formats.dumps.postgresql.required_wal import NAME, WalRules
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.physical import basebackup_tar
+from holdfast.formats.dumps.postgresql.physical.required_wal import WalRules
+from holdfast.formats.dumps.postgresql.plain import files as plain_files
+from holdfast.formats.dumps.postgresql.plain import marks
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 
 
 def _plain_csv(catalogue: Catalogue, table: str, read: ReadRange) -> Iterator[bytes]:

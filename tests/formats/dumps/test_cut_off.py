@@ -12,8 +12,8 @@ from holdfast.formats.dumps.core.scan import Scanner, Visitor
 from holdfast.formats.dumps.engines import dump_format
 from holdfast.formats.dumps.mysql import files as mysql_files
 from holdfast.formats.dumps.mysql.scan import MysqlVisitor
-from holdfast.formats.dumps.postgresql import files as postgres_files
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain import files as postgres_files
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 from holdfast.formats.dumps.sqlite.scan import SqliteVisitor
 
 POSTGRES = b"""--

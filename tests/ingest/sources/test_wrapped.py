@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from holdfast.base.types import Buffer, ChunkID
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 from holdfast.ingest.pipeline.pipeline import IngestResult, Pipeline
 from holdfast.ingest.sources.source import FileSource, Source, StreamSource
 from holdfast.ingest.sources.wrapped import Peeked, ScannedSource, Wrapped, innermost

@@ -18,7 +18,7 @@ from holdfast.base.errors import Damaged, Refused, StreamFailed
 from holdfast.base.targets import TargetError
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.basebackup_tar import files, is_physical_backup
+from holdfast.formats.dumps.postgresql.physical.basebackup_tar import files, is_physical_backup
 from holdfast.ingest.backup.backup import BackupRequest, back_up
 from holdfast.ingest.backup.recognise import OTHER_DUMP
 from holdfast.repo.core.repository import Repository

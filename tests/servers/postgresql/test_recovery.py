@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Refused
 from holdfast.base.types import ChunkID
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.recovery import Recovery, parse_target
-from holdfast.formats.dumps.postgresql.recovery_logs import check_logs
-from holdfast.formats.dumps.postgresql.wal import Branch
+from holdfast.formats.dumps.postgresql.physical.recovery import Recovery, parse_target
+from holdfast.formats.dumps.postgresql.physical.recovery_logs import check_logs
+from holdfast.formats.dumps.postgresql.physical.wal import Branch
 from holdfast.repo.chunks.chunker import STREAM
 from holdfast.repo.records.log_archive import LogArchive
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, Subject, SubjectKind

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 from support.cli import Place
 from support.database import PostgresServer, postgres_server
 from support.rehearse import counts, put_dump, rehearse

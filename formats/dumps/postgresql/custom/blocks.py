@@ -10,7 +10,7 @@ from typing import Final
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.compression import ERRORS, Decoder, Plain, Zlib, Zstd
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, NO_DATA, Entry, Head, write_integer
-from holdfast.formats.dumps.postgresql.text import as_text
+from holdfast.formats.dumps.postgresql.plain.text import as_text
 
 _DECODERS: Final[dict[str, Callable[[], Decoder]]] = {"none": Plain, "gzip": Zlib, "zstd": Zstd}
 _SLICE: Final = 256 << 10

@@ -8,10 +8,10 @@ from typing import Any, Final
 from holdfast.base.errors import Damaged
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
-from holdfast.formats.dumps.postgresql import files as postgres_files
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, SET, write_integer
-from holdfast.formats.dumps.postgresql.files import Rows
-from holdfast.formats.dumps.postgresql.text import as_bytes
+from holdfast.formats.dumps.postgresql.plain import files as postgres_files
+from holdfast.formats.dumps.postgresql.plain.files import Rows
+from holdfast.formats.dumps.postgresql.plain.text import as_bytes
 
 _PIECE: Final = 8 << 20
 """Bytes in a piece of a table's data; pg_restore keeps one in memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
+from holdfast.formats.dumps.postgresql.plain.quoting import quoted_identifier
 
 _PLAIN: Final = re.compile(rb"[a-z_][a-z0-9_]*")
 _KEYWORDS: Final = frozenset(

@@ -9,8 +9,8 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.postgresql.custom.blocks import Block
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
-from holdfast.formats.dumps.postgresql.text import as_text
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.text import as_text
 
 _ROW: Final = b" (1);"
 

@@ -19,8 +19,8 @@ from holdfast.formats.dumps.postgresql.custom.format import Entry, Head
 from holdfast.formats.dumps.postgresql.custom.script import Script, first_insert
 from holdfast.formats.dumps.postgresql.custom.sql import Settings, SqlWriter, read_settings
 from holdfast.formats.dumps.postgresql.custom.toc import TocReader
-from holdfast.formats.dumps.postgresql.required_wal import NAME
-from holdfast.formats.dumps.postgresql.text import as_text
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
+from holdfast.formats.dumps.postgresql.plain.text import as_text
 
 FORM: Final = "pgdump"
 _PIECE: Final = 1 << 20

@@ -13,7 +13,7 @@ import pytest
 from holdfast.base.errors import NotFound
 from holdfast.base.types import PackID, RecordType
 from holdfast.formats.dumps.logs.required_logs import needed_of, plan_logs
-from holdfast.formats.dumps.postgresql.recovery import parse_target
+from holdfast.formats.dumps.postgresql.physical.recovery import parse_target
 from holdfast.repo.core.mirrored import delete_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer

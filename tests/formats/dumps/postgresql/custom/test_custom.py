@@ -13,7 +13,7 @@ import pytest
 from holdfast.formats.dumps.core.names import file_name
 from holdfast.formats.dumps.postgresql.custom.files import files, table_rows
 from holdfast.formats.dumps.postgresql.custom.unpack import is_tar_archive
-from holdfast.formats.dumps.postgresql.files import csv
+from holdfast.formats.dumps.postgresql.plain.files import csv
 from support.database import PostgresServer, postgres_tool
 from support.pgdump_examples import unpack
 from support.pgdump_real import RICH, SHOP, check_file, cluster, content, dump_of, tables_of

@@ -17,7 +17,7 @@ from holdfast.base.errors import Damaged, Refused
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
 from holdfast.formats.dumps.postgresql.custom.files import files, table_rows
 from holdfast.formats.dumps.postgresql.custom.unpack import Unpacker
-from holdfast.formats.dumps.postgresql.files import csv
+from holdfast.formats.dumps.postgresql.plain.files import csv
 from support.database import postgres_tool, run
 from support.pgdump_examples import GZIP, LZ4, NONE, ZSTD, Entry, Writer, shop, unpack
 from support.pgdump_real import content

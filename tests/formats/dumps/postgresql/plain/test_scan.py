@@ -11,8 +11,8 @@ from holdfast.base.errors import Refused
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
 from holdfast.formats.dumps.core.names import file_name
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql.files import csv, files, table_rows
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.files import csv, files, table_rows
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 from support.database import PostgresServer
 from support.pgdump_real import (
     RICH,

@@ -10,10 +10,9 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer import _lexer
-from holdfast.formats.dumps.postgresql.marks import HEAD, MARKS, TRAILER, trailer_line
-from holdfast.formats.dumps.postgresql.required_wal import NAME
-from holdfast.formats.dumps.postgresql.statement import Statement, classify
-from holdfast.formats.dumps.postgresql.text import as_text
+from holdfast.formats.dumps.postgresql.plain.marks import HEAD, MARKS, NAME, TRAILER, trailer_line
+from holdfast.formats.dumps.postgresql.plain.statement import Statement, classify
+from holdfast.formats.dumps.postgresql.plain.text import as_text
 
 _SERVER: Final = re.compile(rb"^-- Dumped from database version ([^\r\n]{1,200})", re.M)
 _TOOL: Final = re.compile(rb"^-- Dumped by (pg_dump) version ([^\r\n]{1,200})", re.M)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
-from holdfast.formats.dumps.postgresql.basebackup_tar import TarScanner, files, is_physical_backup
-from holdfast.formats.dumps.postgresql.control import parse_control
-from holdfast.formats.dumps.postgresql.manifest import ManifestError, ManifestReader
+from holdfast.formats.dumps.postgresql.physical.basebackup_tar import TarScanner, files, is_physical_backup
+from holdfast.formats.dumps.postgresql.physical.control import parse_control
+from holdfast.formats.dumps.postgresql.physical.manifest import ManifestError, ManifestReader
 from support.cluster_tar import CLUSTER, CONTROL, LABEL, RELATION, SYSTEM, member
 from support.physical import scan
 

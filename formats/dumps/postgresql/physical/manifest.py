@@ -26,7 +26,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from holdfast.base.types import Buffer
-from holdfast.formats.dumps.postgresql.wal import parse_lsn
+from holdfast.formats.dumps.postgresql.physical.wal import parse_lsn
 
 MANIFEST_NAME: Final = "backup_manifest"
 _LINE_LIMIT: Final = 64 << 10

@@ -7,9 +7,9 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.recovery import Recovery
-from holdfast.formats.dumps.postgresql.required_wal import segment_size
-from holdfast.formats.dumps.postgresql.wal import (
+from holdfast.formats.dumps.postgresql.physical.recovery import Recovery
+from holdfast.formats.dumps.postgresql.physical.required_wal import segment_size
+from holdfast.formats.dumps.postgresql.physical.wal import (
     Base,
     Histories,
     Reach,

@@ -7,11 +7,11 @@ from typing import Final
 
 from holdfast.formats.dumps.core.facts import facts_of
 from holdfast.formats.dumps.core.log_rules import ReadItem
-from holdfast.formats.dumps.postgresql import wal
+from holdfast.formats.dumps.postgresql.physical import wal
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
 from holdfast.repo.records.log_archive import LogArchive
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Subject, SubjectKind
 
-NAME: Final = "postgresql"
 """The engine's name in snapshots and catalogues."""
 _DEFAULT_SEGMENT: Final = 16 << 20
 

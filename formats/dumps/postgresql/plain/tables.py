@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from holdfast.formats.dumps.core.catalogue import Section
-from holdfast.formats.dumps.postgresql.statement import ANY_EXTENSION
-from holdfast.formats.dumps.postgresql.text import qualified
+from holdfast.formats.dumps.postgresql.plain.statement import ANY_EXTENSION
+from holdfast.formats.dumps.postgresql.plain.text import qualified
 
 Table: TypeAlias = tuple[str, str]
 """(schema, name)."""

@@ -16,15 +16,15 @@ from typing import Final
 from holdfast.base.errors import Refused
 from holdfast.base.tar_header import FILE, TarHeader
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.control import CONTROL_PATH, parse_control
-from holdfast.formats.dumps.postgresql.manifest import (
+from holdfast.formats.dumps.postgresql.physical.control import CONTROL_PATH, parse_control
+from holdfast.formats.dumps.postgresql.physical.manifest import (
     MANIFEST_NAME,
     Manifest,
     ManifestError,
     ManifestFile,
     ManifestReader,
 )
-from holdfast.formats.dumps.postgresql.wal import (
+from holdfast.formats.dumps.postgresql.physical.wal import (
     HEADER_SIZE,
     WalKind,
     check_file,

@@ -31,8 +31,8 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.tar_member import parse_member
 from holdfast.formats.dumps.core.virtual_file import Composed, stretch
-from holdfast.formats.dumps.postgresql.basebackup import BackupChecks
-from holdfast.formats.dumps.postgresql.required_wal import NAME
+from holdfast.formats.dumps.postgresql.physical.basebackup import BackupChecks
+from holdfast.formats.dumps.postgresql.plain.marks import NAME
 
 FORM: Final = "tar"
 BORDER_MEMBER: Final = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from holdfast.formats.dumps.postgresql.text import END, STRING, WORD, Words
+from holdfast.formats.dumps.postgresql.plain.text import END, STRING, WORD, Words
 
 ANY_EXTENSION: Final = "EXTENSION"
 """In `needs`: something here may come from an extension that the text does not name."""

@@ -12,6 +12,9 @@ from typing import Final
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.scan_marks import Marks
 
+NAME: Final = "postgresql"
+"""The engine's name in the registry and in snapshots."""
+
 _COMMON: Final = b"-- PostgreSQL database "
 DATABASE: Final = _COMMON + b"dump"
 CLUSTER: Final = _COMMON + b"cluster dump"

@@ -9,8 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from holdfast.formats.dumps.postgresql.create import ANY_EXTENSION, Statement, create, kind_of, pair, relation
-from holdfast.formats.dumps.postgresql.text import STRING, WORD, Words, mentions, parts_of, qualified
+from holdfast.formats.dumps.postgresql.plain.create import (
+    ANY_EXTENSION,
+    Statement,
+    create,
+    kind_of,
+    pair,
+    relation,
+)
+from holdfast.formats.dumps.postgresql.plain.text import STRING, WORD, Words, mentions, parts_of, qualified
 
 __all__ = ["ANY_EXTENSION", "Statement", "classify"]
 

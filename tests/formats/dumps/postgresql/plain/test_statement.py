@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.scan import Scanner
-from holdfast.formats.dumps.postgresql.files import files
-from holdfast.formats.dumps.postgresql.scan import PostgresVisitor
-from holdfast.formats.dumps.postgresql.statement import ANY_EXTENSION, classify
-from holdfast.formats.dumps.postgresql.text import as_bytes, mentions, parts_of, qualified, quoted
+from holdfast.formats.dumps.postgresql.plain.files import files
+from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
+from holdfast.formats.dumps.postgresql.plain.statement import ANY_EXTENSION, classify
+from holdfast.formats.dumps.postgresql.plain.text import as_bytes, mentions, parts_of, qualified, quoted
 
 T = ("s", "t")
 HEAD = b"--\n-- PostgreSQL database dump\n--\n\nSET client_encoding = 'UTF8';\n"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
-from holdfast.formats.dumps.postgresql.quoting import quoted_identifier
+from holdfast.formats.dumps.postgresql.plain.quoting import quoted_identifier
 
 _WORD = rb"[A-Za-z_\x80-\xff][A-Za-z0-9_$\x80-\xff]*+"
 _QUOTED = rb'(?:[uU]&)?"[^"]*+(?:""[^"]*+)*+(?:"|\Z)'

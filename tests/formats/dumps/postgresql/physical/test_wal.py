@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Refused
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.formats.dumps.postgresql.wal import (
+from holdfast.formats.dumps.postgresql.physical.wal import (
     Base,
     Branch,
     Range,

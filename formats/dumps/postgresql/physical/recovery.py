@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.base.errors import Refused
-from holdfast.formats.dumps.postgresql.quoting import setting_value
-from holdfast.formats.dumps.postgresql.wal import lsn_text, parse_lsn
+from holdfast.formats.dumps.postgresql.physical.wal import lsn_text, parse_lsn
+from holdfast.formats.dumps.postgresql.plain.quoting import setting_value
 
 AUTO_CONF: Final = "postgresql.auto.conf"
 SIGNAL: Final = "recovery.signal"

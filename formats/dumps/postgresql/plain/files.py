@@ -11,8 +11,8 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
 from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
-from holdfast.formats.dumps.postgresql.tables import Selection, Table, Tables
-from holdfast.formats.dumps.postgresql.text import quoted
+from holdfast.formats.dumps.postgresql.plain.tables import Selection, Table, Tables
+from holdfast.formats.dumps.postgresql.plain.text import quoted
 from holdfast.formats.dumps.rows.copy_to_csv import (
     copy_rows,
     copy_to_csv,
