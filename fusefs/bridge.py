@@ -96,7 +96,7 @@ class Bridge:
             thread.join()
 
     def post(self, work: Callable[[], T], done: Callable[[Result[T]], None], *, urgent: bool) -> None:
-        """Run `work` on a thread, then `done` with what came of it in the event loop. From any thread."""
+        """Run `work` on a thread, then `done` with its result in the event loop. Call it from any thread."""
         (self._urgent if urgent else self._ahead).append(_Job(work, done))
         self._tickets.put(True)
 

@@ -88,7 +88,7 @@ def start_daemon(work: Callable[[Reporter], None], log: Path, progress: IndexPro
 
 
 def _detach_and_run(work: Callable[[Reporter], None], log: Path, reading: int, writing: int) -> None:
-    """In the child; never returns. Forks again: the daemon is nobody's child, so it leaves no zombie."""
+    """Run the daemon in the forked child; never returns. Forks again, so that the daemon leaves no zombie."""
     code = 1
     try:
         os.close(reading)

@@ -98,7 +98,7 @@ class GuestDisks:
             self._tidy()
 
     async def watch(self) -> None:
-        """End what is idle, for as long as the mount lasts."""
+        """Close idle disks periodically until the mount ends."""
         while True:
             await trio.sleep(self._look)
             self._tidy()

@@ -108,7 +108,7 @@ class GuestTree:
         return await self._ask(number, lambda guest, volume, inode: guest.readlink(volume, inode))
 
     async def xattrs(self, number: int) -> dict[bytes, bytes]:
-        """Those of `user.`: the others mean something to the host's kernel."""
+        """Extended attributes in `user.` only: the others have a meaning for the host's kernel."""
         entry = self._entries.get(number)
         if entry is not None and entry.plain:
             return {}

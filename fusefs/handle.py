@@ -55,7 +55,7 @@ class AnswerBuffer:
 
 
 class Streams:
-    """How many handles read on and on now: they share the room for what is decoded ahead."""
+    """Counts the handles that read sequentially: they share the memory for chunks decoded ahead."""
 
     def __init__(self, room: int) -> None:
         self._room = room

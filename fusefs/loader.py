@@ -36,7 +36,7 @@ class ChunkLoader:
         self._flying: dict[ChunkID, Flight[bytes]] = {}
 
     def ready(self, id_: ChunkID) -> bytes | None:
-        """The chunk if it can be had without waiting: decoded, or in the page cache and nobody at it.
+        """The chunk if no wait is needed: decoded already, or in the page cache and not being decoded.
 
         Raises Damaged when the bytes are there and bad: ask `fetch`, there may be another copy.
         """
@@ -49,7 +49,7 @@ class ChunkLoader:
         return self._reader.chunks.get(id_)
 
     def fetch(self, ids: Iterable[ChunkID], *, urgent: bool) -> list[Flight[bytes]]:
-        """Get chunks from disk; joins what is flying already. One flight for each ID, in order."""
+        """Fetch chunks from disk, joining fetches that run already. One fetch for each ID, in order."""
         flights: list[Flight[bytes]] = []
         new: list[ChunkID] = []
         for id_ in ids:

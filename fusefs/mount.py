@@ -106,7 +106,7 @@ def _serve_here(
     ready: Callable[[], None],
     progress: IndexProgress | None,
 ) -> None:
-    """The record stands before anybody is told that the mount is there, and goes when it is gone."""
+    """Serve with a record of the mount, written before the mount is announced and removed after its end."""
     record = record_of_this_process(path)
     write_record(state, record)
     try:

@@ -46,7 +46,7 @@ class FileHandle(Protocol):
 
 
 class Opener(Protocol):
-    """Opens what is stored."""
+    """Opens stored content for reading."""
 
     def open(self, node: Node) -> FileHandle:
         """A file that is neither a text nor in a guest."""

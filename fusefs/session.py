@@ -134,7 +134,7 @@ class _NodeOpener:
 
 
 def _ownership(options: MountOptions) -> Ownership:
-    """Guests' owners are shown to root, unless told otherwise: nobody else could read those files then."""
+    """Root sees the guests' owners unless options say otherwise; others see their own, to be able to read."""
     uid = os.getuid() if options.uid is None else options.uid
     gid = os.getgid() if options.gid is None else options.gid
     faithful = os.geteuid() == 0 and options.uid is None and options.gid is None

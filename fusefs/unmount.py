@@ -72,7 +72,7 @@ def _detach(path: Path) -> None:
 
 
 def _users(path: Path) -> Iterator[str]:
-    """Processes that stand in the mount or have something of it open, as far as we may see them."""
+    """Processes with a working directory or an open file in the mount, as far as we may see them."""
     prefix = str(path)
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():

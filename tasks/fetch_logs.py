@@ -68,7 +68,7 @@ def find_wal_archive(reading: LogReading, name: str, system_id: str | None) -> L
 
 
 def write_log(repository: Repository, item: Item, target: Path) -> None:
-    """Write a log file under a temporary name, durably, then give it its own. Replaces what is there."""
+    """Write a log file durably under a temporary name, then rename it. Replaces an existing file."""
     reader = Reader(repository)
     parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
     size = 0

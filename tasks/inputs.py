@@ -168,7 +168,7 @@ def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageO
 
 
 def _open_image(stack: ExitStack, path: Path, options: ImageOptions) -> ImageSource | None:
-    """The disk in an image; None for what is stored as it is, raw disks among it."""
+    """Open the disk in an image; None for files that are stored unchanged, such as raw disks."""
     with ExitStack() as attempt:
         file = attempt.enter_context(OpenFile(path))
         format_ = options.disk_format

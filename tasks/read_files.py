@@ -55,7 +55,7 @@ def _csv(trees: SnapshotTrees, snapshot: Snapshot, node: VirtualNode) -> Iterato
 
 
 def _to_the_end(rows: Iterator[bytes]) -> Iterator[bytes]:
-    """The rows of a dump that is not whole, as far as they go; whoever asked is told that it is not."""
+    """The rows of an incomplete dump, as far as they go, followed by a warning to the caller."""
     try:
         yield from rows
     except Damaged as error:

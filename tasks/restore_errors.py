@@ -35,7 +35,7 @@ class NeedsDirectory(Refused):
 
 
 class DeviceNotConfirmed(Refused):
-    """The target is a block device, and nobody said that what is on it may go."""
+    """The target is a block device, and overwriting it was not confirmed."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is a block device: all that is on it would be lost; nothing was written")

@@ -76,7 +76,7 @@ class RestoreJob:
 
     @property
     def source(self) -> str:
-        """The path that it is told by: of a disk in any format the disk's own."""
+        """The path for messages; a disk has its own in every format."""
         return self.node.item.path if isinstance(self.node, ItemNode | ImageNode) else self.node.path
 
     @property
@@ -101,7 +101,7 @@ class RestorePlan:
 
 
 def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | None) -> RestorePlan:
-    """What goes where when a node is restored to `target`; disks in the format.
+    """Plan which file goes where when a node is restored to `target`; disks get the given format.
 
     A directory stands for the items below it, which keep their whole paths; one that holds none for the
     virtual files below it, by their paths from there. Images of other formats and documents are restored when
@@ -158,7 +158,7 @@ def _jobs_of_virtual_files(nodes: Iterable[Node], place: Path, prefix: int) -> I
 
 
 def _is_whole(node: Node) -> bool:
-    """Whether a virtual file stands for its item, which is stored taken apart."""
+    """Whether a virtual file is the whole of its item, which is stored taken apart."""
     return isinstance(node, VirtualNode) and node.path == node.item.path
 
 
@@ -184,7 +184,7 @@ def _renamed(node: Restorable, format_: str) -> str:
 
 
 def check_targets(root: Path, jobs: Sequence[RestoreJob], options: RestoreOptions) -> None:
-    """Everything that can be told before the first byte is written; `root` is the repository's directory.
+    """Check all targets before the first byte is written; `root` is the repository's directory.
 
     Raises InsideRepository, TargetExists, DeviceNotConfirmed, NoImageOnDevice, NoDiskForDevice, Refused.
     """

@@ -63,7 +63,7 @@ class GuestRestore:
         self.bits_dropped = 0
 
     def run(self, tree: SnapshotTree, node: Node, add: ProgressFunction) -> Iterator[ExtractEvent]:
-        """Restore; each name is told when it is done. Raises as Extractor does."""
+        """Restore, reporting each finished name. Raises as Extractor does."""
         with closing(TargetFolder.top(self._target.directory, overwrite=self._options.overwrite)) as top:
             extractor = Extractor(self._contents, top, self._options, add)
             yield from extractor.run(tree, node, self._target.name)

@@ -140,7 +140,7 @@ def _serve(listener: socket.socket, place: Place) -> None:
 
 
 def _is_there(repository: Repository) -> bool:
-    """Whether the repository still is what was opened, and its key still opens it."""
+    """Whether the repository at the path is the one that was opened and still has the key slot."""
     config = Path(repository.store.describe(FileKind.CONFIG, "config"))
     return config.is_file() and repository.slot.id in mirrored_names(repository.store, FileKind.KEY)
 

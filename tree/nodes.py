@@ -70,7 +70,7 @@ class ImageNode:
 
 @dataclass(frozen=True, slots=True)
 class VirtualNode:
-    """A file that is made of stretches of an item and of text."""
+    """A virtual file: ranges of an item joined with generated text."""
 
     path: str
     key: str
@@ -111,7 +111,7 @@ class TextNode:
 
     @property
     def damaged(self) -> bool:
-        """Whether it stands for a volume that could not be read."""
+        """Whether the text is about a volume that could not be read."""
         return self.volume is not None and self.volume.text.startswith("damaged")
 
 

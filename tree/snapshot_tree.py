@@ -115,7 +115,7 @@ class SnapshotTree:
         return {}
 
     def resolve(self, path: str) -> Node:
-        """What stands at a path. Names may be given as they were shown, escaped.
+        """The node at a path. Names may be given escaped, as they were shown.
 
         Raises NotFound; GuestError when the way there cannot be read; Damaged or Unsupported when it may lead
         to a virtual file of a dump whose catalogue cannot be read.
@@ -165,7 +165,7 @@ class SnapshotTree:
         return NotFound(f"no volume {'/'.join(parts[2:])!r} on {disk.name}; it holds {there}")
 
     def _in_volume(self, root: GuestNode, names: Sequence[str]) -> GuestNode:
-        """What stands at a path in a volume, given the root directory of its file system."""
+        """The node at a path in a volume, given the root directory of its file system."""
         guest, node = self.guest(root), root
         for name in names:
             if not node.is_directory:

@@ -28,7 +28,7 @@ def find_virtual_files(reader: Reader, snapshot: Snapshot) -> VirtualFiles:
 
 
 def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
-    """All bytes of a virtual file in order; give `reader` a chunk cache, for stretches that share chunks."""
+    """All bytes of a virtual file in order; give `reader` a chunk cache, for ranges that share chunks."""
     return virtual_files.stream(composed, recipe, reader, restorer)
 
 

@@ -21,7 +21,7 @@ _FAILURES: Final = 3
 
 
 class Lister(Protocol):
-    """Of GuestDisk, what a walk needs."""
+    """The part of GuestDisk's interface that a walk uses."""
 
     def list(self, volume: str, folder: int) -> Iterator[tuple[bytes, Entry]]: ...
 
@@ -90,7 +90,7 @@ class DirectoryGuard:
 
 
 def walk(guest: Lister, volume: str, top: Entry) -> Iterator[Found | Unread]:
-    """Everything below a directory, depth first, names in order; what cannot be read is told and passed over.
+    """Walk a directory depth first, names in order; unreadable directories are reported and skipped.
 
     Raises GuestError or RepositoryError when the top cannot be read, and when the parser keeps failing.
     """

@@ -149,7 +149,7 @@ def _show_snapshot(
 
 
 def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple[str, str]]:
-    """The archive that this database's logs go to, and what is wrong with it."""
+    """Describe the archive of this database's logs and its faults."""
     if stored.snapshot.subject.kind is not SubjectKind.DATABASE:
         return []
     snapshots = LogReading(repository).snapshots()

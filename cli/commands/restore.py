@@ -115,7 +115,7 @@ def restore_command(
 
 @dataclass(frozen=True, slots=True)
 class _Restore:
-    """Restores what is at a path to a target; `shown`: with progress."""
+    """Restores the node at a path to a target; `shown`: with progress."""
 
     settings: RunSettings
     repository: Repository

@@ -56,7 +56,7 @@ class EngineRegistry:
         return self._entries.get(name)
 
     def entry_for_url(self, text: str) -> EngineEntry | None:
-        """The engine whose server or file the URL means; None for what is no such URL."""
+        """The engine that the URL belongs to; None when no engine has its prefix."""
         start = text[:_LONGEST_PREFIX].lower()
         return next((e for e in self._entries.values() if start.startswith(e.prefixes)), None)
 

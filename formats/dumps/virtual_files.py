@@ -58,7 +58,7 @@ def has_made_files(snapshot: Snapshot) -> bool:
 
 
 def made_files(reader: Reader, snapshot: Snapshot) -> Made:
-    """All files that are made out of a snapshot's dumps, by their path in it. Raises StoreError.
+    """All virtual files of a snapshot's dumps, by path in the snapshot. Raises StoreError.
 
     Of several dumps each has a directory, named like the dump without its suffix. The virtual file that is
     the whole dump has its item's path and hides what is stored; any other virtual file is hidden by an item.
@@ -140,7 +140,7 @@ def below(made: Mapping[str, MadeFile], path: str) -> dict[str, MadeFile]:
 
 
 def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
-    """All bytes of a made file in order; give `reader` a chunk cache, for stretches that share chunks."""
+    """All bytes of a virtual file in order; give `reader` a chunk cache, for ranges that share chunks."""
     for piece in composed.pieces:
         if piece.data is not None:
             yield piece.data

@@ -76,7 +76,7 @@ class UrlRules:
 
 
 def parse_url(text: str, rules: UrlRules) -> Connection:
-    """What `SCHEME://[user@][host][:port][/database][?parameters]` means.
+    """Parse `SCHEME://[user@][host][:port][/database][?parameters]`.
 
     Everything may be percent-encoded. Raises PasswordInUrl, and Refused for what the engine's programs do not
     know and for what is no URL; the URL is not quoted then: there may be a secret in it.
@@ -124,7 +124,7 @@ class _UrlParts:
     socket: str = ""
 
     def take(self, name: str, value: str) -> bool:
-        """Whether this parameter is one of these fields. A host may stand beside a socket."""
+        """Whether this parameter is one of these fields. A URL may have a host and a socket."""
         field = {"dbname": "database"}.get(name, name)
         if field not in ("host", "port", "user", "database", "socket"):
             return False

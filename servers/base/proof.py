@@ -74,7 +74,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A verdict with all that was found; `notes` are sentences on how it was done and what was not."""
+    """A verdict with all findings; `notes` are sentences on how it was reached and what was left out."""
 
     verdict: Verdict
     tables: tuple[TableCount, ...] = ()

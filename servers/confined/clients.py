@@ -107,7 +107,7 @@ def failure(program: Program) -> RehearsalFailed:
 
 
 def parse_csv(answer: bytes, *, more: bool, null: str, limit: int = QUERY_BYTES) -> Table:
-    """A result with its columns in the first line; `null` stands for NULL."""
+    """Parse a result with its columns in the first line; a field `null` is read as NULL."""
     rows: list[tuple[str | None, ...]] = []
     text = io.StringIO(answer.decode(errors="backslashreplace"), newline="")
     size = 0

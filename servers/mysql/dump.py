@@ -111,7 +111,7 @@ def writes_users(access: Access) -> bool:
 
 
 def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
-    """Start the dump of users and grants, where `writes_users` says that it can be had."""
+    """Start the dump of users and grants, if `writes_users` says that the program can."""
     server = describe(access)
     program = find_dump_program(server.engine)
     argv = [program, *access.first, *mysql_options(access.connection.to("")), "--skip-dump-date"]

@@ -85,6 +85,6 @@ def _passfile_word(text: str) -> str:
 
 
 def _without_passfile(connection: Connection) -> Connection:
-    """In a connection string it would go before PGPASSFILE."""
+    """Remove `passfile`: in a connection string it would take precedence over PGPASSFILE."""
     kept = tuple(pair for pair in connection.parameters if pair[0] != "passfile")
     return connection.with_parameters(kept)

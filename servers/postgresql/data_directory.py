@@ -90,7 +90,7 @@ def restore_data_directory(
     changes: Changes,
     progress: ProgressFunction,
 ) -> None:
-    """Write the cluster to `target` (0700) and bring it to the disk.
+    """Write the cluster to `target` (mode 0700) and sync it to the disk.
 
     1. all files but pg_control, each synced; 2. the folders; 3. pg_control, synced. When this raises
     (Refused, TargetError, or Damaged for a chunk that cannot be read) what was written is gone again.
@@ -149,7 +149,7 @@ def _take(folder: int, target: Path) -> None:
 
 
 class _Stream:
-    """The stored tar, of which stretches are taken in order."""
+    """The stored tar, read in ascending ranges."""
 
     def __init__(self, parts: Iterable[Buffer], progress: ProgressFunction) -> None:
         self._parts: Iterator[Buffer] = iter(parts)
@@ -158,7 +158,7 @@ class _Stream:
         self._at = 0
 
     def close(self) -> None:
-        """Let go of what is being read ahead."""
+        """Stop reading ahead."""
         if hasattr(self._parts, "close"):
             self._parts.close()
 

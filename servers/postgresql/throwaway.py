@@ -155,7 +155,7 @@ class RestoredCluster(ThrowawayPostgres):
 
 
 def environment(folder: Path, user: str) -> dict[str, str]:
-    """For libpq's programs."""
+    """Environment variables for libpq's programs."""
     return {
         "PGHOST": str(folder),
         "PGPORT": "5432",

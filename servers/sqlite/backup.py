@@ -124,7 +124,7 @@ def _back_up(
 
 
 class _Restarted(sqlite3.OperationalError):
-    """Writers keep changing what is copied."""
+    """The copy was restarted too often, because writers keep changing the database."""
 
 
 class _Watch:
@@ -243,7 +243,7 @@ def _lock_shared(fd: int) -> bool:
 
 
 def _lock(fd: int, kind: int, start: int, length: int) -> None:
-    """For this open file, not for the process: closing another descriptor must not let go of it."""
+    """Lock this open file description, not the process: closing another descriptor must not release it."""
     flock = struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, 0)
     fcntl.fcntl(fd, fcntl.F_OFD_SETLK, flock)
 

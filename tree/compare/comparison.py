@@ -46,7 +46,7 @@ class Comparison:
         self._virtual = VirtualComparison(reader, before, after)
 
     def run(self, before: str, after: str) -> Iterator[Difference]:
-        """Differences between what stands at two paths, in order of paths, which are those of `after`.
+        """Differences between the nodes at two paths, in order of paths, which are those of `after`.
 
         Raises NotFound when neither is there, Refused when they are not comparable.
         """

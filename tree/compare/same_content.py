@@ -57,7 +57,7 @@ class SameContent:
         )
 
     def untouched(self, start: int, length: int) -> bool:
-        """Whether a stretch is the same on both disks."""
+        """Whether a range is the same on both disks."""
         return next(self.changed.within(start, start + length), None) is None
 
     def _segments(self, entry: Entry, other: Entry) -> Iterator[_CommonSegment]:

@@ -100,7 +100,7 @@ class VirtualComparison:
 
 
 class _Definitions:
-    """The stretches of a dump that its schema is made of; what else is in a table's file is rows."""
+    """The ranges of a dump that make up its schema; the rest of a table's file is rows."""
 
     def __init__(self, schema: Iterable[Piece]) -> None:
         stretches = sorted((p.start, p.start + p.length) for p in schema if p.data is None)

@@ -31,7 +31,10 @@ class Attributes:
         self._setuid = setuid
 
     def of_open(self, fd: int, entry: Entry, xattrs: Mapping[bytes, bytes]) -> list[str]:
-        """For a file or directory. In order: a new owner takes bits off the mode, and all touch times."""
+        """Set attributes of a file or directory, in an order that matters.
+
+        A new owner clears mode bits, and each change touches the times.
+        """
         flaws: list[str] = []
         if self._owners:
             with _noted(flaws, "owner"):
@@ -48,7 +51,7 @@ class Attributes:
         return flaws
 
     def of_link(self, folder: TargetFolder, name: bytes, entry: Entry) -> list[str]:
-        """For a symbolic link, which has no mode."""
+        """Set attributes of a symbolic link, which has no mode."""
         flaws: list[str] = []
         if self._owners:
             with _noted(flaws, "owner"):
@@ -58,7 +61,7 @@ class Attributes:
         return flaws
 
     def of_special(self, folder: TargetFolder, name: bytes, entry: Entry) -> list[str]:
-        """For what opening would wake: FIFOs, sockets, devices."""
+        """Set attributes of FIFOs, sockets and devices, which must not be opened."""
         flaws = self.of_link(folder, name, entry)
         with _noted(flaws, "mode"), folder.peek(name) as fd:
             # Python has no fchmodat2, and a descriptor of this kind no fchmod.

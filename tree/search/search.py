@@ -191,5 +191,5 @@ def _guest_node(node: Node) -> GuestNode:
 
 
 def _root_name(node: TextNode) -> str:
-    """Name of the directory that stands beside a text about its file system: `p1` for `p1.txt`."""
+    """Name of the directory beside a text about its file system: `p1` for `p1.txt`."""
     return node.path.rpartition("/")[2].removesuffix(".txt")

@@ -16,7 +16,7 @@ LIMIT: Final = 1 << 30
 
 
 class Section(NamedTuple):
-    """A stretch of the stored stream: a statement with the comments before it, a table's rows, a file.
+    """A range of the stored stream: a statement with the comments before it, a table's rows, or a file.
 
     `type` is the dump tool's own word ("TABLE", "TABLE DATA", "INDEX", "FK CONSTRAINT", ...); `database`
     is "" unless the dump holds several. `table` is (schema, name) of the table that it concerns, if it
@@ -57,7 +57,7 @@ class Catalogue:
 
 
 def encode(catalogue: Catalogue) -> bytes:
-    """The stored form. Text that is not UTF-8 stands in it as lone surrogates (surrogateescape)."""
+    """Serialise a catalogue as JSON. Bytes that are not UTF-8 become lone surrogates (surrogateescape)."""
     c = catalogue
     with collector_paused():
         document = {

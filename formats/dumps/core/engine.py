@@ -25,7 +25,7 @@ class Scanning(Protocol):
     """Looks through a stream on its way in; the stream is stored as it is."""
 
     def feed(self, data: Buffer) -> list[int]:
-        """Offsets in the stream where chunks shall end, ascending, found in this piece of it."""
+        """Preferred chunk ends found in this piece, as ascending offsets in the stream."""
         ...
 
     def finish(self) -> Catalogue:
@@ -41,11 +41,11 @@ class Unpacking(Protocol):
         ...
 
     def borders(self) -> list[int]:
-        """New offsets in what came out where chunks shall end, ascending."""
+        """New preferred chunk ends, as ascending offsets in the unpacked stream."""
         ...
 
     def finish(self) -> Catalogue:
-        """The catalogue of what came out, with a fault if the archive is not whole."""
+        """The catalogue of the unpacked stream, with a fault if the archive is not whole."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A file that is made of stretches of a stored stream and of text of our own. Nothing is copied."""
+"""Virtual files: ranges of a stored stream joined with generated text. Nothing is copied."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Composed:
     def __init__(
         self, pieces: Iterable[Piece], *, mode: int = 0o444, mtime: int | None = None, target: str = ""
     ) -> None:
-        """Neighbouring stretches become one. `mtime` is in ns, None for the dump's own; `target` is that
+        """Merges adjacent ranges. `mtime` is in ns, None for the dump's own; `target` is that
         of a symbolic link, "" for a file."""
         self._pieces: Final = _merged(pieces)
         self._starts: Final = list(accumulate((piece.length for piece in self._pieces), initial=0))

@@ -74,7 +74,7 @@ def item_reader(repository: Repository) -> ReadItem:
 
 
 def usable(snapshots: Sequence[StoredSnapshot]) -> list[StoredSnapshot]:
-    """Those that are whole; the others only where there is no other."""
+    """The complete snapshots; all of them when none is complete."""
     return [s for s in snapshots if not s.snapshot.partial] or list(snapshots)
 
 

@@ -109,7 +109,7 @@ class DumpComments:
         self.position(text)
 
     def position(self, text: bytes) -> None:
-        """A statement or comment that sets up replication: where the dump stands in the binary log."""
+        """Parse a statement or comment that sets up replication: the dump's position in the binary log."""
         if found := _POSITION.search(text):
             position = f"{_decoded(found[1])}:{int(found[2])}"
             if self._of_source:

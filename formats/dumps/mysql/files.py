@@ -26,7 +26,7 @@ _BUDGET: Final = 2_000_000
 
 @dataclass(slots=True)
 class _Table:
-    """Indices of sections in order; `part` is that of the dump that the first one stands in."""
+    """Indices of a table's sections in order; `part` is the part of the dump that holds the first."""
 
     part: int
     sections: list[int] = field(default_factory=list)
@@ -149,7 +149,7 @@ def _path(name: tuple[str, str]) -> str:
 
 
 def _part(all_: _Files, at: int) -> int:
-    """The part of the stream that section `at` stands in."""
+    """The part of the stream that contains section `at`."""
     before = bisect_right(all_.starts, at)
     return all_.parts[before - 1] if before else 0
 
@@ -159,7 +159,7 @@ def _delimiter(sections: Sequence[Section], at: int) -> str:
 
 
 def _without(pieces: Iterable[Piece], skips: Sequence[tuple[int, int]]) -> Iterator[Piece]:
-    """Without these stretches (start, length) of the stored stream, in order; each within one piece."""
+    """Remove these ranges (start, length) of the stored stream, in order; each lies within one piece."""
     for piece in pieces:
         if piece.data is not None or not skips:
             yield piece

@@ -98,7 +98,7 @@ class MysqlVisitor:
             self._created.clear()
 
     def meta(self, start: int, end: int, text: bytes) -> None:
-        """A DELIMITER line. Setting it back belongs to what was before."""
+        """Handle a DELIMITER line. Restoring the delimiter belongs to the statement before it."""
         self._facts.other()
         delimiter = text[len(b"DELIMITER") :].strip()
         if delimiter == b";":
@@ -248,7 +248,7 @@ class MysqlVisitor:
             self._object(start, "DATA HEAD", table[1]).table = table
 
     def _insert(self, start: int, text: bytes) -> None:
-        """One that the lexer does not take for rows."""
+        """Handle an INSERT that the lexer does not treat as bulk rows."""
         name, _ = inserted(text[:_HEAD])
         if name.schema:
             self._left_out[self._in(name)] = QUALIFIED
@@ -266,7 +266,7 @@ class MysqlVisitor:
         self._drafts.dropped.append(words.name().name)
 
     def _call(self, start: int, text: bytes) -> None:
-        """DO SETVAL(...) or SELECT SETVAL(...) behind a sequence; what is around roles."""
+        """Handle DO SETVAL(...) or SELECT SETVAL(...) after a sequence, and the statements around roles."""
         head = text[:_HEAD].upper()
         if self._drafts.last.type == "SEQUENCE" and b"SETVAL(" in head:
             self._drafts.trail(start)

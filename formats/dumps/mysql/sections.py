@@ -99,7 +99,7 @@ class Drafts:
         self.prepared = True
 
     def trail(self, start: int) -> None:
-        """A statement that belongs to what was before, unless something has been prepared since."""
+        """Attach a statement to the section before it, unless another section was begun since."""
         if self.prepared:
             return
         last = self.last

@@ -76,7 +76,7 @@ class Words:
 
 
 class Name(NamedTuple):
-    """`schema` is "" when it is not said; if it is, it and its dot stand at [start, end) of the text."""
+    """A name with its schema, "" for none; the schema and its dot are at [start, end) of the text."""
 
     schema: str
     name: str
@@ -113,7 +113,7 @@ class Columns:
 
 
 def unquoted(word: bytes) -> str:
-    """The name that a word stands for. What is not UTF-8 becomes lone surrogates."""
+    """Remove an identifier's quotes. Bytes that are not UTF-8 become lone surrogates."""
     quote = word[:1]
     if quote in (b"`", b'"', b"'") and len(word) > 1:
         word = word[1:-1].replace(quote * 2, quote)
@@ -121,7 +121,7 @@ def unquoted(word: bytes) -> str:
 
 
 def created(text: bytes) -> Created | None:
-    """What a CREATE statement makes; None for what is not known here."""
+    """The object that a CREATE statement creates; None for an unknown kind."""
     words = Words(text[:_HEAD])
     kind = b""
     # OR REPLACE DEFINER = user @ host SQL SECURITY INVOKER ALGORITHM = x TEMPORARY AGGREGATE: 20 at most.
@@ -148,7 +148,7 @@ def _triggered(words: Words) -> Name | None:
 
 
 def columns(text: bytes) -> Columns:
-    """Of a CREATE TABLE statement as SHOW CREATE TABLE writes it. A text cut short has fewer."""
+    """Columns of a CREATE TABLE statement as SHOW CREATE TABLE writes it; fewer when the text is cut off."""
     names: list[str] = []
     binary: list[int] = []
     sequences: dict[tuple[str, str], None] = {}

@@ -58,7 +58,7 @@ def copy_to_csv(
 def copy_rows(
     columns: Sequence[str], data: Iterable[Buffer], *, block: int = _BLOCK, limit: int = ROW_LIMIT
 ) -> Iterator[bytes]:
-    """`copy_to_csv` without the header: for tables whose rows are several stretches.
+    """`copy_to_csv` without the header, for tables whose rows are in several ranges.
 
     What follows the closing line is not looked at. Raises Damaged when it is missing or a line is not what
     COPY writes, Refused for a row of more than `limit` bytes. About `block` bytes are converted at a time.

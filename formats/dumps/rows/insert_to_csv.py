@@ -73,7 +73,7 @@ class Rows:
 
     @staticmethod
     def of(dialect: int, sections: Sequence[Section], columns: Sequence[str] = ()) -> Rows:
-        """Those of the sections of a table's data; `columns` are for a table without any."""
+        """The rows in the sections of a table's data; `columns` serve a table without any."""
         forms = {
             (tuple(map(str, s.extra.get("columns", ()))), tuple(map(int, s.extra.get("binary", ()))))
             for s in sections
@@ -90,7 +90,7 @@ class Rows:
 
 
 def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[bytes]:
-    """A table as CSV with a header line; `read(start, length)` gives a stretch of the stored stream.
+    """A table as CSV with a header line; `read(start, length)` gives a range of the stored stream.
 
     Raises Refused when the rows cannot be one list, and as `insert_rows`.
     """
@@ -170,7 +170,7 @@ def insert_rows(
 
 
 def _begin(dialect: int, width: int, binary: Collection[int], block: bytes) -> tuple[_Converter, bytes]:
-    """The converter for rows that begin with the lead in `block`, and what follows the lead."""
+    """Choose the converter by the lead of the rows in `block`; return it and the bytes after the lead."""
     lead = _LEAD.match(block)
     if not lead:
         raise Damaged(_WHERE, "they do not begin with INSERT INTO ... VALUES")
@@ -248,7 +248,7 @@ class _Converter:
         return b"".join(chain.from_iterable(zip(around, [*contents, b"\n"], strict=True)))
 
     def _contents(self, strings: Sequence[bytes], binary: Set[int]) -> list[bytes]:
-        """What stands in CSV for strings without anything around."""
+        """Convert the contents of strings to CSV, without quotes around them."""
         if binary:
             return [mysql_literal(b"'", s, binary=at in binary) for at, s in enumerate(strings)]
         unescaped = mysql_unescaped if self._mysql else sqlite_unescaped
@@ -268,7 +268,7 @@ class _Converter:
             first = last
 
     def _in_binary(self, lines: bytes) -> Iterator[int]:
-        """The indices of strings that stand in columns of bytes."""
+        """Indices of the strings in binary columns."""
         before = 0
         for line in lines.split(b"\n"):
             values = line.split(b",")

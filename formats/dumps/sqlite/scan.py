@@ -199,7 +199,7 @@ class SqliteVisitor:
         self._add(start, "SETTING" if b"sqlite_sequence" in text[:64] else "SQL", "")
 
     def _insert(self, start: int, text: bytes) -> None:
-        """One that the lexer does not take for rows."""
+        """Handle an INSERT that the lexer does not treat as bulk rows."""
         name, _ = inserted(text)
         self._add(start, "TABLE DATA", name, self._declared(name))
 

@@ -37,7 +37,7 @@ def _tokens(text: bytes) -> Iterator[bytes]:
 
 
 def unquoted(word: bytes) -> str:
-    """The name that a word stands for. What is not UTF-8 becomes lone surrogates."""
+    """Remove an identifier's quotes. Bytes that are not UTF-8 become lone surrogates."""
     quote = word[:1]
     if quote == b"[":
         word = word[1:-1]
@@ -47,7 +47,7 @@ def unquoted(word: bytes) -> str:
 
 
 def created(text: bytes) -> Created | None:
-    """What a CREATE statement makes; None for what is not known here."""
+    """The object that a CREATE statement creates; None for an unknown kind."""
     words = _tokens(text)
     kind = next(
         (word.upper() for word, _ in zip(words, range(4), strict=False) if word.upper() in _KINDS), b""

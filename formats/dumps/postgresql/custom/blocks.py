@@ -45,7 +45,7 @@ class Block:
 
 
 class BlockReader:
-    """Takes what follows the table of contents.
+    """Reads the data blocks that follow the table of contents.
 
     Of a table's block the content is stored as it is, of one with large objects in an archive's own form, so
     that it need not be told how long each one is: OID, pieces of 64 KiB whatever they were before, the ends.
@@ -77,7 +77,7 @@ class BlockReader:
         self._large = bytearray()
 
     def feed(self, data: Buffer) -> Iterator[bytes]:
-        """What is to be stored, in pieces of about a MiB at most. Raises BlockError.
+        """Yield the bytes to store, in pieces of about 1 MiB at most. Raises BlockError.
 
         All of it must be taken before more is fed. `starts` are offsets in what is stored where blocks begin,
         each known before its first byte comes.

@@ -16,7 +16,7 @@ _ROW: Final = b" (1);"
 
 
 class _Jump(NamedTuple):
-    """A block: [start, end) of what stands for it in what was scanned, and of itself in the script."""
+    """Maps a data block's placeholder in the scanned text to its range in the script."""
 
     scanned: int
     scanned_end: int
@@ -43,7 +43,7 @@ class Script:
         self.size += len(text)
 
     def stored(self, start: int, text: bytes) -> None:
-        """The same bytes stand in what is stored, from `start`."""
+        """The bytes are in the stored stream, from `start`."""
         self._flush()
         self.pieces.append([start, len(text)])
         self._scan(text)
@@ -84,7 +84,10 @@ class Script:
         return section._replace(start=start, length=end - start, extra=extra)
 
     def _place(self, scanned: int) -> int:
-        """Where in the script an offset is. Within what stands for a block it is counted from its end."""
+        """Convert an offset of the scanned text to one in the script.
+
+        Inside a placeholder it is counted from the placeholder's end.
+        """
         at = bisect_right(self._jumps, scanned, key=lambda jump: jump.scanned) - 1
         if at < 0:
             return scanned

@@ -34,7 +34,7 @@ class TocReader:
         self._ids: set[int] = set()
 
     def feed(self, data: Buffer) -> bytes:
-        """What lies behind the table of contents; b"" until it is complete.
+        """Return the bytes after the table of contents; b"" until it is complete.
 
         Raises Refused for what is damaged or not supported: its first bytes tell.
         """

@@ -49,7 +49,7 @@ _SHOWN: Final = 3
 
 
 class BackupChecks:
-    """For one backup. `begin`, `data` and `end` are called for each member, `finish` once."""
+    """Checks one base backup. Call `begin`, `data` and `end` for each member, `finish` once."""
 
     def __init__(self) -> None:
         self._faults: list[str] = []
@@ -105,7 +105,7 @@ class BackupChecks:
             self._status_time = max(self._status_time, member.mtime)
 
     def finish(self) -> tuple[str, DumpFacts]:
-        """(what is wrong or "", facts)."""
+        """Return (the fault or "", facts)."""
         try:
             if not self._manifest_seen:
                 raise ManifestError("there is none: the backup ended early, or was taken with --no-manifest")

@@ -56,7 +56,7 @@ class _At(Enum):
 
 
 class TarScanner:
-    """Feeds one stream. Not thread-safe. Memory grows with the number of members, not with their bytes.
+    """Scans one tar stream. Not thread-safe. Memory grows with the number of members, not with their size.
 
     Never raises for what the stream holds: the first fault ends the scan, and stands in the catalogue.
     """
@@ -113,7 +113,7 @@ class TarScanner:
         return Catalogue(NAME, FORM, tuple(self._sections), fault, facts.stored(), extra)
 
     def _take(self, part: memoryview, borders: list[int]) -> None:
-        """A part of what is expected here; the step behind it once it is complete."""
+        """Consume part of the expected bytes; return the next step once they are complete."""
         if self._at is _At.DATA:
             self._checks.data(part)
         elif self._at is _At.END and any(part):

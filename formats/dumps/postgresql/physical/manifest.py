@@ -35,7 +35,7 @@ _VERSIONS: Final = (1, 2)
 
 
 class ManifestError(ValueError):
-    """It is no manifest, or not the whole of it. The message says what is wrong with it."""
+    """The file is no manifest or an incomplete one; the message names the fault."""
 
 
 class ManifestFile(NamedTuple):
@@ -48,7 +48,7 @@ class ManifestFile(NamedTuple):
 
 
 class WalRange(NamedTuple):
-    """A stretch of the log, [start, end), that must be replayed."""
+    """A range of the log, [start, end), that must be replayed."""
 
     timeline: int
     start: int

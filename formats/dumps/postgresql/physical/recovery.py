@@ -46,7 +46,7 @@ class Recovery:
 
     @property
     def target(self) -> str:
-        """For people."""
+        """The target in words for people."""
         if self.time is not None:
             return self.time.astimezone(UTC).isoformat(sep=" ")
         return lsn_text(self.lsn) if self.lsn is not None else "the end of the log"
@@ -110,7 +110,7 @@ def parse_time(text: str) -> datetime:
 
 
 def _shell_word(word: str) -> str:
-    """For the shell that the server starts, and for the server, to which % means something.
+    """Quote a word for the server's shell, with % doubled for the server itself.
 
     Raises Refused for what stands in no line of a file.
     """

@@ -173,7 +173,7 @@ class Range(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What an archive holds and what is missing in between, by timeline and place."""
+    """Ranges of the log that an archive holds and the gaps between them, by timeline."""
 
     ranges: tuple[Range, ...]
     gaps: tuple[Range, ...]
@@ -231,7 +231,7 @@ class Reach:
 
 
 def behind(base: Base, segment_size: int) -> Base:
-    """The place from which on an archive is needed: what is before is in the physical backup itself."""
+    """The log position from which an archive is needed; the physical backup holds what is before it."""
     after = (max(base.stop - 1, base.start) // segment_size + 1) * segment_size
     return Base(base.label, base.timeline, after, base.stop)
 
@@ -302,7 +302,7 @@ def _follows(base: Base, cover: Coverage, segment_size: int) -> bool:
 
 
 def oldest_needed(bases: Iterable[Base]) -> int | None:
-    """Where the log that these need begins, whatever their timelines; None when there are none.
+    """The oldest log position that these backups need, on any timeline; None without backups.
 
     Segments of other timelines from there on are kept too: a branch needs what was before it.
     """

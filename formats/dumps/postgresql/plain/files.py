@@ -88,7 +88,7 @@ def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
 
 
 def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[bytes]:
-    """A table as CSV with a header line; `read(start, length)` gives a stretch of the stored stream.
+    """A table as CSV with a header line; `read(start, length)` gives a range of the stored stream.
 
     Raises Refused when the rows cannot be one list, and as `copy_rows` and `insert_rows` do.
     """
@@ -199,7 +199,7 @@ _BLANK: Final = text(b"\n\n")
 
 
 def _rows(tables: Tables, whole: Sequence[Table], refused: str) -> Rows:
-    """Of the first of these tables, with its partitions, the others."""
+    """Rows of the first of these tables and of its partitions, the other tables."""
     data = [s for one in whole for s in tables.data(one)]
     stretches = sorted(_data_of(s) for s in data if "data" in s.extra)
     forms: dict[tuple[tuple[str, ...], str], None] = {}

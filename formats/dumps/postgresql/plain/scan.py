@@ -222,7 +222,7 @@ _ANCESTORS: Final = 1000
 
 
 def _database_name(argument: bytes) -> str:
-    """Of `\\connect`: a plain word, or "dbname='...'" for names that are no plain words."""
+    """The database that `\\connect` names: a plain word or "dbname='...'"."""
     word = argument.strip()
     if word[:1] == b'"':
         word = word.strip(b'"').replace(b'""', b'"')

@@ -23,7 +23,7 @@ __all__ = ["ANY_EXTENSION", "Statement", "classify"]
 
 
 def classify(text: bytes, default_schema: str = "") -> Statement:
-    """Of the first statement in `text`; `needs` covers all of it.
+    """Classify the first statement in `text`; `needs` covers the whole text.
 
     `default_schema` is that of names without one: "" when the dump's search_path is empty.
     """

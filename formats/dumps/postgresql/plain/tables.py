@@ -143,7 +143,7 @@ class Tables:
 
     @property
     def names(self) -> Iterable[Table]:
-        """In the order of the dump; views are no tables."""
+        """Names of the tables in the order of the dump, without views."""
         return self._names.keys()
 
     @property
@@ -172,7 +172,7 @@ class Tables:
         return [s for at in self._concerning[table] if (s := self._sections[at]).type == "TABLE DATA"]
 
     def columns(self, table: Table) -> list[str]:
-        """Of its definition, those that are dumped; empty if there is none."""
+        """The dumped columns of the table's definition; empty without a definition."""
         for at in self._concerning[table]:
             if self._sections[at].type in TABLE_TYPES:
                 extra = self._sections[at].extra

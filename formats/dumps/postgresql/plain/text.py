@@ -76,14 +76,14 @@ def as_bytes(name: str) -> bytes:
 
 
 def unquoted(raw: bytes) -> str:
-    """The name that an identifier stands for, quoted or not."""
+    """Remove an identifier's quotes, or fold it to lower case where it has none."""
     if raw[-1:] != b'"':
         return as_text(raw.lower())
     return as_text(raw[raw.index(b'"') + 1 : -1].replace(b'""', b'"'))
 
 
 def quoted(name: str) -> bytes:
-    """An identifier that stands for the name, always quoted."""
+    """The name as an identifier, always quoted."""
     return quoted_identifier(as_bytes(name))
 
 
