@@ -229,7 +229,7 @@ def _parent_item(parent: StoredSnapshot | None, number: int, part: Part) -> Item
     old = next((item for item in items if item.path == part.path), None)
     if old is None and number < len(items) and items[number].kind is part.form.item:
         old = items[number]
-    return old if old and old.cutter == part.form.chunker else None
+    return old if old and old.chunker == part.form.chunker else None
 
 
 def _following_parent_pays(part: Part) -> bool:
@@ -252,7 +252,7 @@ def _finish(pipeline: Pipeline, part: Part, result: IngestResult, warning: str) 
         size=result.size,
         allocated=result.allocated,
         mtime=source.mtime,
-        cutter=form.chunker,
+        chunker=form.chunker,
         recipe=result.recipe,
         bad=(*source.bad, *_early_end(catalogue, result)),
         source_format=part.source_format,

@@ -59,7 +59,7 @@ def find_bitmap_parent(
         f"was not taken at the start of bitmap {bitmap}": not bitmap or item.checkpoint != bitmap,
         f"has {path} with {item.size} bytes, now there are {size}": item.size != size,
         f"lacks parts of {path} that could not be read": bool(item.bad),
-        f"was cut by another rule at {path}": item.cutter != spec or item.kind is not ItemKind.DISK,
+        f"was cut by another rule at {path}": item.chunker != spec or item.kind is not ItemKind.DISK,
         "is not known to be complete in the repository": not known_complete,
     }
     for fault, applies in faults.items():

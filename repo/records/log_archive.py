@@ -74,7 +74,7 @@ def is_log(stored: StoredSnapshot) -> bool:
 
 def same(one: Item, other: Item) -> bool:
     """Whether two items have the same content: equal bytes make equal recipes."""
-    return one.recipe == other.recipe and one.size == other.size and one.cutter == other.cutter
+    return one.recipe == other.recipe and one.size == other.size and one.chunker == other.chunker
 
 
 def archives(snapshots: Iterable[StoredSnapshot]) -> list[LogArchive]:

@@ -100,7 +100,7 @@ class Item:
     size: int
     allocated: int
     mtime: int
-    cutter: ChunkerSpec
+    chunker: ChunkerSpec
     recipe: ChunkID
     bad: tuple[BadRange, ...] = ()
     source_format: str = ""
@@ -211,7 +211,7 @@ def _encode_item(item: Item) -> dict[str, Any]:
         "size": item.size,
         "allocated": item.allocated,
         "mtime": item.mtime,
-        "cutter": item.cutter.to_json(),
+        "cutter": item.chunker.to_json(),
         "recipe": item.recipe.hex(),
         "bad": [[bad.offset, bad.length, bad.reason] for bad in item.bad],
     }
@@ -294,7 +294,7 @@ def _decode_item(d: _ItemJson) -> Item:
         size=content.size,
         allocated=d.allocated,
         mtime=d.mtime,
-        cutter=ChunkerSpec.from_json(d.cutter),
+        chunker=ChunkerSpec.from_json(d.cutter),
         recipe=content.recipe,
         bad=tuple(BadRange(*bad) for bad in d.bad),
         source_format=d.source_format,

@@ -93,9 +93,9 @@ def put_item(
 
 
 def make_item(
-    recipe: ChunkID, size: int, *, path: str = "file", allocated: int = 0, cutter: ChunkerSpec = STREAM
+    recipe: ChunkID, size: int, *, path: str = "file", allocated: int = 0, chunker: ChunkerSpec = STREAM
 ) -> Item:
-    return Item(path, ItemKind.FILE, size, allocated, 0, cutter, recipe)
+    return Item(path, ItemKind.FILE, size, allocated, 0, chunker, recipe)
 
 
 def make_snapshot(*items: Item, name: str = "etc", hours: float = 0) -> Snapshot:

@@ -72,7 +72,7 @@ def test_a_disk_image_becomes_a_vm_with_one_disk(repository: Repository, tmp_pat
         "web01",
         "",
     )
-    assert (item.path, item.kind, item.cutter) == ("disks/web01.raw", ItemKind.DISK, DISK)
+    assert (item.path, item.kind, item.chunker) == ("disks/web01.raw", ItemKind.DISK, DISK)
     assert (item.size, item.mtime) == (len(IMAGE), path.stat().st_mtime_ns)
     assert 4 << 20 <= item.allocated <= (4 << 20) + 8192
     assert (snapshot.consistency, snapshot.evidence) == (Consistency.CRASH, "a disk as found")
@@ -113,7 +113,7 @@ def test_several_items_become_one_snapshot(repository: Repository) -> None:
 def test_files_are_files_when_it_is_said_so(repository: Repository) -> None:
     sources = [MemorySource(PG, "shop.sql"), MemorySource(b"x", "a.conf")]
     snapshot = backup(repository, *sources, kind=SubjectKind.FILES).stored.snapshot
-    assert [(i.path, i.kind, i.cutter) for i in snapshot.items] == [
+    assert [(i.path, i.kind, i.chunker) for i in snapshot.items] == [
         ("shop.sql", ItemKind.FILE, STREAM),
         ("a.conf", ItemKind.FILE, STREAM),
     ]
@@ -190,7 +190,7 @@ def test_a_whole_dump_is_application_consistent(repository: Repository, is_strea
     snapshot = backup(repository, MemorySource(PG + PG_END, "stdin", is_stream=is_stream)).stored.snapshot
     (item,) = snapshot.items
     assert (snapshot.subject.kind, snapshot.subject.engine) == (SubjectKind.DATABASE, "postgresql")
-    assert (item.path, item.kind, item.cutter) == ("dump.sql", ItemKind.DUMP, DUMP)
+    assert (item.path, item.kind, item.chunker) == ("dump.sql", ItemKind.DUMP, DUMP)
     assert (snapshot.consistency, snapshot.evidence) == (
         Consistency.APPLICATION,
         "the dump's trailer was seen",

@@ -264,7 +264,7 @@ PATH = "disks/sda.raw"
 
 
 def keep(writer: Writer, ingested: IngestResult, checkpoint: str) -> StoredSnapshot:
-    item = make_item(ingested.recipe, ingested.size, path=PATH, allocated=ingested.allocated, cutter=DISK)
+    item = make_item(ingested.recipe, ingested.size, path=PATH, allocated=ingested.allocated, chunker=DISK)
     return writer.commit(make_snapshot(replace(item, kind=ItemKind.DISK, checkpoint=checkpoint)))
 
 

@@ -361,5 +361,5 @@ def test_damage_in_the_catalogue_is_found(stored: tuple[MemoryStore, Repository,
 def test_a_dump_that_no_scanner_knows_has_no_catalogue(memory_repository: Repository) -> None:
     content = b"SQLite format 3\0" + random_bytes(50_000, 1)
     (item,) = backup(memory_repository, MemorySource(content, "a.db")).stored.snapshot.items
-    assert (item.catalogue, item.cutter) == (None, DUMP)
+    assert (item.catalogue, item.chunker) == (None, DUMP)
     assert read_item(memory_repository, item) == content

@@ -40,7 +40,7 @@ items = st.builds(
     size=sizes,
     allocated=sizes,
     mtime=st.integers(-(1 << 62), 1 << 62),
-    cutter=st.sampled_from([DISK, DUMP, STREAM]),
+    chunker=st.sampled_from([DISK, DUMP, STREAM]),
     recipe=st.binary(min_size=32, max_size=32).map(ChunkID),
     source_format=texts,
     checkpoint=texts,
