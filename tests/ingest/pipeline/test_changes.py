@@ -276,7 +276,7 @@ def snapshot_of(**changes: object) -> StoredSnapshot:
         "size": 1 << 30,
         "allocated": 0,
         "mtime": 0,
-        "cutter": DISK,
+        "chunker": DISK,
         "recipe": ChunkID(bytes(32)),
         "checkpoint": "monday",
     } | changes
@@ -298,7 +298,7 @@ def test_a_bitmap_is_tied_to_the_snapshot_taken_when_it_began() -> None:
         ({"checkpoint": ""}, "", 1 << 30, True, "was not taken at the start"),
         ({}, "monday", 1 << 31, True, "has disks/sda.raw with 1073741824 bytes, now there are 2147483648"),
         ({"bad": (BadRange(0, 1, "x"),)}, "monday", 1 << 30, True, "lacks parts"),
-        ({"cutter": STREAM}, "monday", 1 << 30, True, "cut by another rule"),
+        ({"chunker": STREAM}, "monday", 1 << 30, True, "cut by another rule"),
         ({"kind": ItemKind.FILE}, "monday", 1 << 30, True, "cut by another rule"),
         ({"path": "disks/b"}, "monday", 1 << 30, True, "has no disks/sda.raw"),
         ({}, "monday", 1 << 30, False, "not known to be complete"),
