@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import click
 
@@ -37,25 +39,43 @@ _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _LETTERS = {"last": "-l", "hourly": "-H", "daily": "-d", "weekly": "-w", "monthly": "-m", "yearly": "-y"}
 
 
-def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for rule in reversed(_RULES):
-        function = click.option(
-            _LETTERS[rule],
-            f"--keep-{rule}",
-            rule,
-            type=click.IntRange(0),
-            default=0,
-            metavar="N",
-            help=f"Keep {'the' if rule == 'last' else f'one {rule} for'} N newest.",
-        )(function)
-    return function
+def _policy_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The --keep options, handed to the command as one `policy`."""
+
+    @functools.wraps(function)
+    def with_policy(*args: Any, **given: Any) -> Any:
+        policy = Policy(**{field.name: given.pop(f"keep_{field.name}") for field in fields(Policy)})
+        return function(*args, policy=policy, **given)
+
+    decorated: Callable[..., Any] = with_policy
+    for option in reversed([*map(_keep_option, _RULES), _KEEP_WITHIN, _KEEP_TAG]):
+        decorated = option(decorated)
+    return decorated
+
+
+def _keep_option(rule: str) -> Callable[..., Any]:
+    which = "the" if rule == "last" else f"one {rule} for"
+    return click.option(
+        _LETTERS[rule],
+        f"--keep-{rule}",
+        type=click.IntRange(0),
+        default=0,
+        metavar="N",
+        help=f"Keep {which} N newest.",
+    )
+
+
+_KEEP_WITHIN: Final = click.option(
+    "--keep-within", callback=parse_duration, metavar="DURATION", help="Younger than, e.g. 30d."
+)
+_KEEP_TAG: Final = click.option(
+    "--keep-tag", "keep_tags", multiple=True, metavar="TAG", help="With this tag (repeatable)."
+)
 
 
 @command("forget")
 @click.argument("snapshots", nargs=-1, metavar="[SNAPSHOT...]")
-@_keep_options
-@click.option("--keep-within", callback=parse_duration, metavar="DURATION", help="Younger than, e.g. 30d.")
-@click.option("--keep-tag", "keep_tags", multiple=True, metavar="TAG", help="With this tag (repeatable).")
+@_policy_options
 @filter_options
 @click.option("-n", "--dry-run", is_flag=True, help="Only show what would be done, and why.")
 @click.option("--prune", is_flag=True, help="Free the space at once, as `holdfast prune` does.")
@@ -66,14 +86,7 @@ def forget_command(
     settings: RunSettings,
     *,
     snapshots: Sequence[str],
-    last: int,
-    hourly: int,
-    daily: int,
-    weekly: int,
-    monthly: int,
-    yearly: int,
-    keep_within: timedelta | None,
-    keep_tags: tuple[str, ...],
+    policy: Policy,
     names: Sequence[str],
     tags: Sequence[str],
     kinds: Sequence[str],
@@ -95,7 +108,6 @@ def forget_command(
     oldest backup that is kept are dropped in the same run, and the last backup that an archive can roll
     forward is kept unless --with-logs is given.
     """
-    policy = Policy(last, hourly, daily, weekly, monthly, yearly, keep_within, keep_tags)
     if bool(snapshots) == (not policy.is_empty):
         raise click.UsageError("give either snapshots to forget or --keep rules")
     with settings.opened() as repository:
@@ -103,9 +115,8 @@ def forget_command(
         if snapshots:
             decisions = [Decision(stored, ()) for stored in _named(listed.good, snapshots)]
         else:
-            chosen = filter_snapshots(
-                listed.good, names=names, tags=tags, kinds=[SubjectKind(k) for k in kinds]
-            )
+            wanted = [SubjectKind(kind) for kind in kinds]
+            chosen = filter_snapshots(listed.good, names=names, tags=tags, kinds=wanted)
             decisions = decide(chosen, policy, datetime.now(UTC))
             if not with_logs:
                 decisions = keep_last_users(listed.good, decisions)

@@ -108,9 +108,26 @@ class Index:
         if any(pack in known for pack, _ in new):
             self._forget_packs(gone)
             gone = set()
+        damaged = self._add_new(new, read_directory, progress)
+        self._unswept = bool(gone)
+        if gone:
+            with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
+                self._forget_packs(gone)
+                self._unswept = False
+        return SyncResult(
+            len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
+        )
+
+    def _add_new(
+        self,
+        new: Sequence[tuple[PackID, int]],
+        read_directory: Callable[[PackID, int], Directory],
+        progress: Callable[[int, int], None] | None,
+    ) -> list[RepositoryError]:
+        """Read the directories of packs, given with their sizes, and add them. Returns the errors."""
         damaged: list[RepositoryError] = []
         batch: list[tuple[PackID, int, Directory]] = []
-        for done, (pack, size) in enumerate(new):
+        for done, (pack, size) in enumerate(new, 1):
             try:
                 if not _PACK_NAME.fullmatch(pack):
                     raise Damaged(f"pack {pack}", "is not a pack's name")
@@ -123,16 +140,9 @@ class Index:
                 self.add(batch)
                 batch = []
             if progress:
-                progress(done + 1, len(new))
+                progress(done, len(new))
         self.add(batch)
-        self._unswept = bool(gone)
-        if gone:
-            with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
-                self._forget_packs(gone)
-                self._unswept = False
-        return SyncResult(
-            len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
-        )
+        return damaged
 
     def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
         """Add packs of the store: (pack, size, directory). Skips packs that the index has already.

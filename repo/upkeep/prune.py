@@ -78,40 +78,59 @@ def execute(
             "repair them with"
         )
     result = PruneResult()
-    repack = list(plan.repack)
-    if repack:
-        try:
-            with repository.store.lock(LockMode.SHARED, lock_timeout):
-                result.repacked_bytes, bad = _repack(repository, plan, progress, batch)
-            repack = [use for use in repack if use.pack not in bad]
-            result.damaged += bad.values()
-        except NoSpace:
-            repack = []
-            result.notes.append("no room to repack; packs that nothing needs were removed all the same")
-    with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+    store = repository.store
+    repacked: list[PackUse] = []
+    if plan.repack:
+        with store.lock(LockMode.SHARED, lock_timeout):
+            repacked = _repack_planned(repository, plan, result, progress, batch)
+    with store.lock(LockMode.EXCLUSIVE, lock_timeout):
         repository.refresh()
-        doomed = {p.pack: p.size for p in [*plan.remove, *repack]}
+        doomed = {use.pack: use.size for use in [*plan.remove, *repacked]}
         _spare(repository, plan, doomed)
         for pack in doomed:
             _trash(repository, pack, result)
-        repository.store.sync()
+        store.sync()
         repository.refresh()
         if not _untrash_needed_packs(repository):
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _restore_missing_copies(repository)
         restore_missing_proof_copies(repository)
-        if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
+        if not plan.snapshots and not any(store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
             quarantine = max(quarantine, _UNEXPLAINED)
-        before = now() - quarantine.total_seconds()
-        _empty_trash(repository, before, result)
-        remove_orphans(repository, before=before)
-        repository.store.clean()
-        for name in mirrored_names(repository.store, FileKind.PENDING):  # no backup runs: what a crash left
-            delete_mirrored(repository.store, FileKind.PENDING, name)
-        repository.store.sync()
+        _delete_expired(repository, now() - quarantine.total_seconds(), result)
+        store.sync()
         repository.refresh()
     return result
+
+
+def _repack_planned(
+    repository: Repository, plan: Plan, result: PruneResult, progress: ProgressFunction, batch: int
+) -> list[PackUse]:
+    """Write what is needed of half-empty packs into new ones. The caller holds the shared lock.
+
+    Returns the packs that are no longer needed then: none when the disk is full.
+    """
+    try:
+        result.repacked_bytes, bad = _repack(repository, plan, progress, batch)
+    except NoSpace:
+        result.notes.append("no room to repack; packs that nothing needs were removed all the same")
+        return []
+    result.damaged += bad.values()
+    return [use for use in plan.repack if use.pack not in bad]
+
+
+def _delete_expired(repository: Repository, before: float, result: PruneResult) -> None:
+    """Delete what lies in the trash since `before` or earlier, in seconds since 1970, and what crashes left.
+
+    The caller holds the exclusive lock, so no backup runs: every pending snapshot is left over.
+    """
+    store = repository.store
+    _empty_trash(repository, before, result)
+    remove_orphans(repository, before=before)
+    store.clean()
+    for name in mirrored_names(store, FileKind.PENDING):
+        delete_mirrored(store, FileKind.PENDING, name)
 
 
 def _repack(

@@ -20,6 +20,8 @@ from pathlib import Path
 _PREFIX = f"hf-run{os.getuid()}-"
 _LONGEST = 40
 """Bytes of a folder below which servers put their sockets: a socket's path has 107, names included."""
+_LONGEST_PARENT = 60
+"""Bytes of a TMPDIR that is used. A test that is about longer paths makes its own."""
 _SHORT = Path("/tmp")  # noqa: S108  mkdtemp makes the name
 _MEMORY = Path("/dev/shm")  # noqa: S108  the same
 _VARIABLE = "HOLDFAST_TESTS_FOLDERS"
@@ -97,6 +99,8 @@ class Run:
 def start() -> Run:
     """Make the folders, name them to the processes of this run, and sweep out those of dead runs."""
     where = Path(tempfile.gettempdir()).resolve()
+    if " " in str(where) or len(os.fsencode(where)) > _LONGEST_PARENT:
+        where = _SHORT  # hooks are split at blanks, and sockets stand deep below `tmp_path`
     memory = _MEMORY if os.access(_MEMORY, os.W_OK) else where
     for parent in dict.fromkeys((where, _SHORT, memory)):
         _sweep(parent)

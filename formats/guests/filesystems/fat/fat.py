@@ -176,14 +176,14 @@ class FatFileSystem(TreeFileSystem):
             if raw[0] == DELETED:
                 parts, expected = [], 0
             elif attributes & ATTRIBUTE_MASK == LONG_NAME:
-                entry = LONG_ENTRY.read(raw)
-                order = entry.order & LONG_ORDER_MASK
-                if entry.order & LONG_LAST and 1 <= order <= MAX_LONG_ENTRIES:
-                    parts, expected, checksum = [], order, entry.checksum
-                if order != expected or entry.checksum != checksum:
+                order, name_0, long_checksum, name_1, name_2 = LONG_ENTRY.unpack(raw)
+                part = order & LONG_ORDER_MASK
+                if order & LONG_LAST and 1 <= part <= MAX_LONG_ENTRIES:
+                    parts, expected, checksum = [], part, long_checksum
+                if part != expected or long_checksum != checksum:
                     parts, expected = [], 0
                     continue
-                parts.append(entry.name_0 + entry.name_1 + entry.name_2)
+                parts.append(name_0 + name_1 + name_2)
                 expected -= 1
             else:
                 name = b""
