@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
+from holdfast.cli.backup.database import back_up_by_url
+from holdfast.cli.backup.options import BackupOptions, backup_options
+from holdfast.cli.backup.report import BackupReport, snapshot_labels
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.subject_name import subject_name
-from holdfast.cli.commands.backup_database import back_up_by_url
-from holdfast.cli.commands.backup_options import BackupOptions, backup_options
-from holdfast.cli.commands.backup_run import BackupReport, snapshot_labels
 from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.freeze.guest_agent import AgentFreeze
 from holdfast.ingest.freeze.hooks import CommandHooks, Freeze, frozen

@@ -17,8 +17,8 @@ from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.recovery_options import recovery_of, until_options
 from holdfast.cli.base.render import size
-from holdfast.cli.base.restore_report import GuestReport, tell_files
-from holdfast.cli.commands.restore_physical import restore_physical
+from holdfast.cli.restore.cluster import restore_physical
+from holdfast.cli.restore.report import GuestReport, tell_files
 from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.repository import Repository
 from holdfast.tasks.restore_cluster import is_cluster, pick_backup

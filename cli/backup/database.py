@@ -9,11 +9,11 @@ from typing import Final
 import click
 
 from holdfast.base.passwords import PasswordSources
+from holdfast.cli.backup.options import BackupOptions
+from holdfast.cli.backup.report import BackupReport, snapshot_labels
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.subject_name import subject_name
-from holdfast.cli.commands.backup_options import BackupOptions
-from holdfast.cli.commands.backup_run import BackupReport, snapshot_labels
 from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.freeze.hooks import Freeze
 from holdfast.repo.snapshots.snapshot import SubjectKind

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 
 from holdfast.base.escaping import escape
 from holdfast.base.types import ProgressFunction
+from holdfast.cli.backup.options import BackupOptions
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import duration, rate, size
 from holdfast.cli.base.subjects import describe_subject
-from holdfast.cli.commands.backup_options import BackupOptions
 from holdfast.ingest.backup.backup import BackupOutcome
 from holdfast.tasks.back_up import SnapshotLabels
 

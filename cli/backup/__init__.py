@@ -1,0 +1,1 @@
+"""What `holdfast backup` is made of: its options, what it shows, databases by URL."""

@@ -1,0 +1,1 @@
+"""What `holdfast restore` is made of: clusters, and what is shown at the end."""
