@@ -25,6 +25,8 @@ _STILL_TO_DO: Final = {
 }
 """Modules that still word advice; to become empty."""
 _COMMAND: Final = re.compile(r"holdfast (?:-\S+ \S+ )?(" + "|".join(VERBS) + r")\b")
+_HELP: Final = ["-h", "--help"]
+"""Commands remember the help option of the first context that they meet."""
 _OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 
 
@@ -36,7 +38,7 @@ def own_options() -> set[str]:
         command = waiting.pop()
         found |= {name for option in command.params for name in option.opts if name.startswith("--")}
         if isinstance(command, click.Group):
-            with click.Context(command) as context:
+            with click.Context(command, help_option_names=_HELP) as context:
                 below = [command.get_command(context, name) for name in command.list_commands(context)]
             waiting += [one for one in below if one is not None]
     return found
