@@ -28,11 +28,18 @@ from holdfast.base.errors import (
 )
 from holdfast.base.passwords import NoPassword
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
+from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
-from holdfast.servers.base.errors import BadScratch, NoDatabase, PasswordInUrl, SeveralDatabases
+from holdfast.servers.base.errors import (
+    BadScratch,
+    NoDatabase,
+    NoPhysicalBackup,
+    PasswordInUrl,
+    SeveralDatabases,
+)
 from holdfast.tasks.forget_errors import ArchiveOrphaned, LastOfSubject
 from holdfast.tasks.restore_errors import (
     DeviceNotConfirmed,
@@ -150,6 +157,17 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (SeveralDatabases, "--database says in which one"),
     (BadScratch, "give another directory with --scratch"),
     (SeveralArchives, "give --system-id"),
+    (
+        NoLogArchive,
+        "archive_command = 'holdfast wal-push %p' makes one; without --until the cluster is restored as at "
+        "the end of the backup",
+    ),
+    (LogMissing, "`--until LSN` recovers to a place before that"),
+    (
+        LogsEndBefore,
+        "`--until latest` recovers all that there is; the server's last log may still be in its pg_wal",
+    ),
+    (NoPhysicalBackup, "dumps take it all the same: leave out --physical"),
     (NotPhysical, "--until is for physical backups, which `holdfast backup --physical` makes"),
     (NotFound, "`holdfast snapshots` and `holdfast ls` list what there is"),
 )

@@ -93,6 +93,7 @@ class GuestListing:
         """Disks, or volumes of one; with `recursive` all that is in them."""
         rows: list[list[str]] = []
         documents: list[dict[str, object]] = []
+        locked = False
         for _, node in sorted(self._tree.children(directory).items()):
             path = node.path
             volume = node.volume if isinstance(node, GuestNode | TextNode) else None
@@ -102,6 +103,7 @@ class GuestListing:
             except (GuestError, RepositoryError) as error:
                 self._tell(path, error)
                 continue
+            locked |= volume is not None and volume.lacks_passphrase
             if volume is None:
                 documents.append({"path": path, "type": "folder"})
                 rows.append(["folder", "", "", path, ""])
@@ -113,6 +115,8 @@ class GuestListing:
             return
         self._document(documents)
         self._output.result(table(_COLUMNS, rows))
+        if locked:
+            self._output.note("--luks-passphrase-file FILE opens encrypted volumes, for `holdfast mount` too")
 
     def _below(self, node: Node) -> None:
         if isinstance(node, DirectoryNode | DiskNode):

@@ -22,5 +22,9 @@ class SeveralDatabases(Refused):
     """A query does not say in which of several databases it shall run."""
 
 
+class NoPhysicalBackup(Refused):
+    """The server's own files cannot be backed up as one stream; dumps of it can."""
+
+
 class BadScratch(Refused):
     """The directory for a throw-away server's files cannot serve."""

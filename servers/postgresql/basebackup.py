@@ -4,7 +4,7 @@ Options that were chosen, and why: one tar on standard output, which is stored a
 nothing else can go into that stream, so the server must keep the log of the backup's duration (it fails, and
 says so, when it did not: `wal_keep_size`); a fast checkpoint, because else minutes pass before the backup
 begins; SHA-256 in the manifest, which is compared while the stream passes
-(`dumps.pg_backup`). The server verifies its own page checksums on the way out.
+(`formats.dumps.postgresql.physical.basebackup`). The server verifies its own page checksums on the way out.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import re
 from contextlib import ExitStack
 from typing import Final
 
-from holdfast.base.errors import Refused, StreamFailed
+from holdfast.base.errors import StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_identity
 from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
 from holdfast.ingest.backup.plan import plan_parts
 from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.servers.base.errors import NoPhysicalBackup
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, ask_program, tool_version
@@ -55,10 +56,9 @@ class PhysicalSource(ToolSource):
         except StreamFailed as error:
             if _SEVERAL.search(str(error)) is None:
                 raise
-            raise Refused(
+            raise NoPhysicalBackup(
                 "this cluster has tablespaces, whose files pg_basebackup cannot write into one stream; "
-                "nothing was stored. Back up its databases by dumps (without --physical), or its disks "
-                "under a freeze"
+                "nothing was stored"
             ) from None
 
 
@@ -66,14 +66,14 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
     """Start pg_basebackup for the connection's cluster; it is stopped when `stack` ends.
 
     Needs a role with REPLICATION and a `replication` line in pg_hba.conf, no database. The subject's
-    identity is `cluster_identity`. Raises StreamFailed, Refused, NotFound.
+    identity is `cluster_identity`. Raises StreamFailed, NoPhysicalBackup, NotFound.
     """
     system_id, version, cluster = _ask(access)
     major = re.match(r"[0-9]+", version)
     if major is None or int(major[0]) < _OLDEST:
-        raise Refused(
+        raise NoPhysicalBackup(
             f"the server is PostgreSQL {version}, which gives no manifest to verify a physical backup by: "
-            f"that came with {_OLDEST}; nothing was stored. Take dumps (without --physical)"
+            f"that came with {_OLDEST}; nothing was stored"
         )
     program = find_client("pg_basebackup")
     argv = [program, "--pgdata=-", "--format=tar", "--wal-method=fetch", "--checkpoint=fast"]

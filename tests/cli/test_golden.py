@@ -6,7 +6,6 @@ These files are the promise to scripts and to people. golden_support.py says how
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 from holdfast.cli.main import VERBS, cli
 from support.basics import need
 from support.cli import Place
+from support.commands import every_command
 from support.fuse import need_fuse
 from support.golden_errors import tell_errors
 from support.golden_story import SQLITE, Story, tell_all, write
@@ -27,27 +27,12 @@ _MOUNTED = ("mount", "umount")
 """What needs more than Holdfast itself, in tests of their own."""
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    """(words, command) of the program, its commands and those below them."""
-
-    def walk(words: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-        yield words, command
-        if isinstance(command, click.Group):
-            with click.Context(command) as context:
-                for name in command.list_commands(context):
-                    below = command.get_command(context, name)
-                    assert below is not None
-                    yield from walk(f"{words} {name}", below)
-
-    return walk("holdfast", cli)
-
-
 def test_the_help_of_every_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     texts = {}
-    for words, _ in commands():
+    for words, _ in every_command():
         with pytest.raises(SystemExit) as ended:
             cli.main([*words.split()[1:], "--help"])
         assert ended.value.code == 0
@@ -61,7 +46,7 @@ def test_the_options_of_every_command() -> None:
     aliases = {alias: name for name, verb in VERBS.items() for alias in verb.aliases}
     lines = [f"{alias}: alias of {name}" for alias, name in aliases.items()]
     shared = [_parameter(one) for one in cli.params if one.name != "version"]
-    for words, command in commands():
+    for words, command in every_command():
         told = [_parameter(one) for one in command.params]
         if command is not cli and told[-len(shared) :] == shared:
             told[-len(shared) :] = ["and those of every command"]

@@ -311,7 +311,12 @@ def test_passphrases_reach_encrypted_volumes(tmp_path: Path) -> None:
         for files in ((), (wrong,), (wrong, right))
     }
     texts = [document["entries"][0]["text"] for document in told.values()]
-    assert "LUKS1" in texts[0]
+    assert texts[0] == "LUKS1 encrypted; no passphrase was given for it"
+    advice = "--luks-passphrase-file FILE opens encrypted volumes"
+    shown = [
+        place.run("ls", "web01:files/sda", *option) for option in ((), (f"--luks-passphrase-file={wrong}",))
+    ]
+    assert [advice in result.stderr for result in shown] == [True, False]
     assert "none of the passphrases" in texts[1]
     assert "LUKS" not in texts[2], "it is open, and holds nothing"
     result = place.run("find", "x")

@@ -10,11 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 
 from holdfast import __version__
-from holdfast.cli.main import VERBS, cli
+from holdfast.cli.main import VERBS
 from holdfast.repo.core.repository import Repository
 from support.cli import Place, python
 
@@ -257,9 +256,3 @@ def test_nohup_is_respected(place: Place) -> None:
     )
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
-
-
-def test_the_command_is_click_and_can_be_asked() -> None:
-    with click.Context(cli) as context:
-        for verb in VERBS:
-            assert isinstance(cli.get_command(context, verb), click.Command)

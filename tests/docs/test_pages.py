@@ -14,6 +14,7 @@ import pytest
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.main import cli
 from support import module_map
+from support.commands import program_context
 
 ROOT = module_map.ROOT
 PAGES = sorted(
@@ -84,7 +85,7 @@ def words(line: str) -> list[str]:
 def check_command(arguments: list[str]) -> None:
     """Raises click.UsageError for an unknown command or option and for values of the wrong kind."""
     command: click.Command = cli
-    context = click.Context(cli, info_name="holdfast")
+    context = program_context()
     while isinstance(command, click.Group):
         name, found, arguments = command.resolve_command(context, arguments)
         assert found is not None, name

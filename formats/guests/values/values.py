@@ -78,6 +78,10 @@ DAMAGED = Entry((1 << 44) - 1, NodeType.DAMAGED, 0, 0, 0, 1, 0, 0, 0, 0, 0, plai
 its directory. No file system has an inode with its number."""
 
 
+UNOPENED: Final = "encrypted; no passphrase was given for it"
+"""The end of the text of a volume that a passphrase would open."""
+
+
 @dataclass(frozen=True, slots=True)
 class Volume:
     """A partition, a logical volume, or the whole disk when it has no partition table.
@@ -95,6 +99,11 @@ class Volume:
     file_system: str
     label: str
     text: str
+
+    @property
+    def lacks_passphrase(self) -> bool:
+        """Whether it is encrypted and nobody gave a passphrase to try."""
+        return self.text.endswith(UNOPENED)
 
 
 class GuestError(HoldfastError):

@@ -14,7 +14,7 @@ from holdfast.formats.guests.filesystems.base.devices import DeviceRange
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, OpenVolume
 from holdfast.formats.guests.filesystems.base.signature import FileSystemFormat
-from holdfast.formats.guests.values.values import GuestError, Volume
+from holdfast.formats.guests.values.values import UNOPENED, GuestError, Volume
 from holdfast.formats.guests.volumes.file_systems import FILE_SYSTEMS
 from holdfast.formats.guests.volumes.luks import WrongPassphrase, open_luks, read_header
 from holdfast.formats.guests.volumes.luks_crypt import CipherUnknown
@@ -30,8 +30,6 @@ _MAX_TEXT = 400
 _BROKEN = (*PARSE_ERRORS, ArithmeticError, AttributeError, TypeError, RuntimeError, MemoryError)
 """Exceptions of a parser that opens a damaged volume; not those of the channel to the parent."""
 _UNSAFE = re.compile(r"[^A-Za-z0-9+_.-]")
-_LOCKED = "encrypted; give its passphrase at mount (--luks-passphrase-file)"
-
 _IN_USE = "it was in use: changes that stand in its journal alone are not shown"
 
 
@@ -145,7 +143,7 @@ class _Opening:
         what = f"LUKS{header.version}"
         try:
             if not self._passphrases:
-                self.add(path, device, f"{what} {_LOCKED}", label=name)
+                self.add(path, device, f"{what} {UNOPENED}", label=name)
             elif depth >= _MAX_NESTING:
                 self.add(path, device, f"{what} inside of {depth} others; it is not opened", label=name)
             else:

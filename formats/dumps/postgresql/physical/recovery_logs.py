@@ -7,6 +7,7 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.formats.dumps.core.facts import DumpFacts
+from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.dumps.postgresql.physical.recovery import Recovery
 from holdfast.formats.dumps.postgresql.physical.required_wal import segment_size
 from holdfast.formats.dumps.postgresql.physical.wal import (
@@ -27,7 +28,8 @@ _NOTHING: Final = "nothing was written"
 
 
 def check_logs(archive: LogArchive | None, histories: Histories, facts: DumpFacts, recovery: Recovery) -> str:
-    """Raises Refused when the log from the backup with these facts to the target is surely not all there.
+    """Raises NoLogArchive, LogMissing or LogsEndBefore when the log from the backup with these facts to the
+    target is surely not all there; Refused when the backup does not say where in the log it stands.
 
     Else a sentence for the user, or "": whether a time is reached is known to the server alone, which says
     so and stops when it is not.
@@ -36,10 +38,7 @@ def check_logs(archive: LogArchive | None, histories: Histories, facts: DumpFact
     if base is None:
         raise Refused(f"this snapshot does not say where in the log it stands; {_NOTHING}")
     if archive is None:
-        raise Refused(
-            "the repository has no WAL archive of this cluster (archive_command = 'holdfast wal-push %p' "
-            f"makes one); {_NOTHING}. Without --until the cluster is restored as at the end of the backup"
-        )
+        raise NoLogArchive(f"the repository has no WAL archive of this cluster; {_NOTHING}")
     segment = segment_size(archive)
     wanted = recovery.timeline
     if wanted and int(wanted) != base.timeline:
@@ -64,20 +63,18 @@ def _judge(archive: LogArchive, got: Reach, base: Base, recovery: Recovery, segm
         reached = got.end[1] if got.end else (base.stop - 1) // segment
         if reached < last:
             lost = f"{got.missing} is missing in {where}" if later else f"{where} does not reach that far"
-            raise Refused(f"{recovery.target} cannot be reached: {lost}, {ends}; {_NOTHING}")
+            error = LogMissing if later else LogsEndBefore
+            raise error(f"{recovery.target} cannot be reached: {lost}, {ends}; {_NOTHING}")
         return ""
     until = datetime.fromtimestamp(archive.files[name].mtime / 1e9, UTC) if name else None
     short = recovery.time is not None and (until is None or until < recovery.time)
     if later and (recovery.time is None or short):
-        raise Refused(
-            f"{recovery.target} cannot be reached: {got.missing} is missing in {where}, {ends}; {_NOTHING}. "
-            "`--until LSN` recovers to a place before that"
-        )
+        lost = f"{got.missing} is missing in {where}"
+        raise LogMissing(f"{recovery.target} cannot be reached: {lost}, {ends}; {_NOTHING}")
     if short:
         when = f", written at {until.isoformat(sep=' ', timespec='seconds')}" if until else ""
-        raise Refused(
-            f"{recovery.target} cannot be reached: {where} ends before, {ends}{when}; {_NOTHING}. "
-            "`--until latest` recovers all that there is; the server's last log may still be in its pg_wal"
+        raise LogsEndBefore(
+            f"{recovery.target} cannot be reached: {where} ends before, {ends}{when}; {_NOTHING}"
         )
     if not name:
         return f"{where} holds no log that follows this backup: it is restored as it was at its end"
