@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.base.types import Buffer
-from holdfast.formats.dumps import registry, virtual_files
+from holdfast.formats.dumps import contents, virtual_files
 from holdfast.formats.dumps.core.virtual_file import Composed
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
@@ -34,14 +34,14 @@ def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restore
 
 def find_table(paths: Iterable[str], wanted: str) -> str:
     """The path of the file that holds a table. Raises NotFound or Ambiguous."""
-    return registry.find_table(paths, wanted)
+    return contents.find_table(paths, wanted)
 
 
 def table_name(path: str) -> str:
     """`public.orders` for the virtual file `tables/public.orders.sql`; "" for a file that holds no table."""
     above, _, name = f"/{path}".rpartition("/")
-    is_table = f"/{registry.TABLES}/" in f"{above}/" and name.endswith(registry.SUFFIX)
-    return name.removesuffix(registry.SUFFIX) if is_table else ""
+    is_table = f"/{contents.TABLES}/" in f"{above}/" and name.endswith(contents.SUFFIX)
+    return name.removesuffix(contents.SUFFIX) if is_table else ""
 
 
 def table_csv(
@@ -50,7 +50,7 @@ def table_csv(
     """The rows of the table whose virtual file stands at `path`, with a header line; `read(start, length)`
     gives a stretch of the stored dump. Raises Refused when the rows cannot be had as CSV."""
     inner = path.removeprefix(virtual_files.folder_of(snapshot, item))
-    return registry.table_csv(virtual_files.load_catalogue(reader, item), inner, read)
+    return contents.table_csv(virtual_files.load_catalogue(reader, item), inner, read)
 
 
 def is_schema(path: str) -> bool:

@@ -8,10 +8,10 @@ from typing import Final
 
 from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
 from holdfast.base.types import Buffer
+from holdfast.formats.dumps.contents import files, whole_name
 from holdfast.formats.dumps.core.catalogue import LIMIT, Catalogue, decode
 from holdfast.formats.dumps.core.virtual_file import Composed
 from holdfast.formats.dumps.engines import formats_stored_apart
-from holdfast.formats.dumps.registry import files, whole_name
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.restore import Restorer

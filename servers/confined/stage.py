@@ -9,11 +9,11 @@ from typing import Final
 
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer, ProgressFunction
+from holdfast.formats.dumps.contents import files, whole_name
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine
 from holdfast.formats.dumps.postgresql.physical.recovery import Recovery
-from holdfast.formats.dumps.registry import files, whole_name
 from holdfast.formats.dumps.virtual_files import stream
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
