@@ -93,9 +93,9 @@ class Shown:
 
 def machine(place: Place) -> None:
     """Two disks: one with a partition table, swap and an odd tree, one that holds logical volumes."""
-    first, top = blank(place.root / "sda.raw", 48 * MIB), place.root / "top"
-    run("sfdisk", "-q", first, data=b"label: gpt\nsize=32MiB\nsize=8MiB\n")
-    root, swap = blank(place.root / "root", 32 * MIB), blank(place.root / "swap", 8 * MIB)
+    first, top = blank(place.root / "sda.raw", 14 * MIB), place.root / "top"
+    run("sfdisk", "-q", first, data=b"label: gpt\nsize=10MiB\nsize=2MiB\n")
+    root, swap = blank(place.root / "root", 10 * MIB), blank(place.root / "swap", 2 * MIB)
     run("mkfs.ext4", "-q", "-F", root)
     run("mkswap", swap)
     with mounted(root, top) as guest:
@@ -103,16 +103,16 @@ def machine(place: Place) -> None:
         (guest / "etc/passwd").write_text("root:x:0:0")
         (guest / "etc/hard").hardlink_to(guest / "etc/passwd")
         (guest / "etc/link").symlink_to("/etc/passwd")
-        (guest / "big").write_bytes(random_bytes(3 * MIB, 1))
+        (guest / "big").write_bytes(random_bytes(MIB, 1))
         (guest / "[a]*?").write_text("a pattern")
         Path(os.fsdecode(os.fsencode(guest) + b"/\xff\x1b[31m\n")).write_text("strange")
         os.mkfifo(guest / "fifo")
     with first.open("r+b") as disk:
         disk.seek(MIB)
         disk.write(root.read_bytes())
-        disk.seek(33 * MIB)
+        disk.seek(11 * MIB)
         disk.write(swap.read_bytes())
-    second = blank(place.root / "sdb.raw", 32 * MIB)
+    second = blank(place.root / "sdb.raw", 16 * MIB)
     extents = logical_volumes([second], "vg", ("-n", "home", "-L", "8m"), ("-n", "none", "-L", "4m"))
     home = ext4_with(place.root / "home", 8 * MIB, "letter", b"Dear John").read_bytes()
     with second.open("r+b") as disk:
