@@ -66,8 +66,8 @@ what is inside by NAME@TIME:PATH.
 \b
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 finished but something could
 not be read, 10 no repository, 11 locked, 12 wrong password, 20 less
-consistent than required, 21 damage found, 130 interrupted, 200 a recovery
-must stop.
+consistent than required, 21 damage found, 22 snapshots vanished, 130
+interrupted, 200 a recovery must stop.
 """
 
 
@@ -129,6 +129,8 @@ class Holdfast(SharedOptionsGroup):
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last place that can tell
             settings.output.json |= "--json" in itertools.takewhile(lambda word: word != "--", arguments)
             code = _report(error, settings)
+        if settings.vanished and not code:
+            code = 22  # ExitCode.VANISHED, whose module takes 100 ms to import
         sys.exit(code if isinstance(code, int) else 0)
 
 

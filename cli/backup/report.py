@@ -30,6 +30,7 @@ class BackupReport:
 
     def done(self, outcome: BackupOutcome) -> None:
         _tell(self._settings, outcome)
+        self._settings.report_vanished(outcome.vanished)
 
     def warn(self, text: str) -> None:
         self._settings.output.warn(text)

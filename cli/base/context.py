@@ -20,6 +20,7 @@ from holdfast.cli.base.render import count
 if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
     from holdfast.repo.core.repository import Repository, Snapshots
     from holdfast.repo.index.index import SyncResult
+    from holdfast.repo.records.high_water import Vanished
     from holdfast.repo.snapshots.snapshot import StoredSnapshot
     from holdfast.repo.store.local import LocalStore
 
@@ -41,6 +42,10 @@ class RunSettings:
     reports_index: bool = True
     """Whether to report problems found by refreshing the index; `check` reports them itself."""
     reported: set[str] = field(default_factory=set)
+    checks_place: bool = True
+    """Whether another repository than before at the same path ends the run."""
+    vanished: bool = False
+    """Whether snapshots are gone that nobody forgot: the run ends with an exit code of its own."""
 
     @property
     def root(self) -> Path:
@@ -81,11 +86,14 @@ class RunSettings:
     def opened(self, *, index: bool = False) -> Iterator[Repository]:
         """Open the repository for the block; with `index`, refresh its index first, with progress."""
         from holdfast.repo.core.repository import Repository  # noqa: PLC0415  see above
+        from holdfast.repo.records.high_water import check_place  # noqa: PLC0415  see above
 
         with (
             closing(self.store()) as store,
             Repository.open(store, self.password, cache=self.cache, notify=self._report_index) as repository,
         ):
+            if self.checks_place:
+                check_place(repository, self.root, self.cache)
             if index:
                 self.refresh(repository)
             yield repository
@@ -109,9 +117,26 @@ class RunSettings:
     def snapshots(self, repository: Repository, *, trashed: bool = False) -> Snapshots:
         """All snapshots. Warns of each that cannot be read."""
         found = repository.snapshots(trashed=trashed)
+        if not trashed:
+            self.look_for_vanished(repository, found)
         for error in found.damaged:
             self.output.warn(f"a snapshot cannot be read: {error}; run `holdfast check`")
         return found
+
+    def look_for_vanished(self, repository: Repository, listed: Snapshots) -> None:
+        """Compare a listing with what was there before; once a run."""
+        from holdfast.repo.records.high_water import find_vanished  # noqa: PLC0415  see above
+
+        if not self.vanished:
+            self.report_vanished(find_vanished(repository, listed))
+
+    def report_vanished(self, vanished: Vanished) -> None:
+        """Raise the alarm when snapshots vanished: a warning now, the exit code at the end of the run."""
+        if vanished:
+            from holdfast.cli.base.exits import VANISHED_ADVICE  # noqa: PLC0415  see above
+
+            self.vanished = True
+            self.output.warn(f"{vanished}; {VANISHED_ADVICE}")
 
     def pick(self, repository: Repository, selector: str) -> tuple[StoredSnapshot, str]:
         """(snapshot, path inside it) of a selector. Raises NotFound or Ambiguous."""

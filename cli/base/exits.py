@@ -33,6 +33,7 @@ from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
+from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
 from holdfast.servers.base.errors import (
     BadScratch,
     NoDatabase,
@@ -65,6 +66,7 @@ class ExitCode(IntEnum):
     WRONG_PASSWORD = 12
     LESS_CONSISTENT = 20
     DAMAGE = 21
+    VANISHED = 22
     INTERRUPTED = 130
     RECOVERY_STOPS = 200
     """Exit code of `wal-fetch`. After 1 to 125 PostgreSQL assumes the end of the archive and ends recovery
@@ -81,9 +83,17 @@ MEANINGS: Final = {
     ExitCode.WRONG_PASSWORD: "wrong password",
     ExitCode.LESS_CONSISTENT: "less consistent than required",
     ExitCode.DAMAGE: "damage found",
+    ExitCode.VANISHED: "snapshots vanished",
     ExitCode.INTERRUPTED: "interrupted",
     ExitCode.RECOVERY_STOPS: "a recovery must stop",
 }
+
+VANISHED_ADVICE: Final = (
+    "somebody removed them, or the repository is an older copy of itself: find out before anything else. "
+    "`holdfast undelete` brings back those in the trash; `holdfast check --accept-missing` takes the present "
+    "state as right"
+)
+"""What helps when snapshots vanished."""
 
 _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (click.UsageError, ExitCode.USAGE),
@@ -95,9 +105,16 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (WrongPassword, ExitCode.WRONG_PASSWORD),
     (LessConsistent, ExitCode.LESS_CONSISTENT),
     (Damaged, ExitCode.DAMAGE),
+    (SnapshotsVanished, ExitCode.VANISHED),
+    (OtherRepository, ExitCode.VANISHED),
 )
 
 _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} and the like are filled in
+    (SnapshotsVanished, VANISHED_ADVICE),
+    (
+        OtherRepository,
+        "if it belongs there, `holdfast check --accept-missing` takes note; else find out who put it there",
+    ),
     (RepositoryExists, "`holdfast -r DIR info` shows what is in a repository"),
     (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
     (NoPassword, "nothing was changed"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 import click
 
 from holdfast.base.escaping import escape
@@ -10,6 +13,10 @@ from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, fields, size
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.forgotten import read_forgotten
+from holdfast.repo.records.high_water import accept_place, accept_vanished, find_vanished
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.upkeep.check import CheckReport, Depth, Finding, Subset, check, parse_subset
 from holdfast.tasks.check_logs import check_logs
 
@@ -33,26 +40,64 @@ def _subset(context: click.Context, option: click.Parameter, value: str | None) 
     callback=_subset,
     help="Part of the packs: the 2nd of 7 parts (2/7), 10% or 20G of them at random.",
 )
+@click.option("--expect", metavar="ID", help="A snapshot that must be there, or forgotten.")
+@click.option("--accept-missing", is_flag=True, help="Take vanished snapshots as forgotten; nothing else.")
 @pass_settings
 def check_command(
-    settings: RunSettings, *, structure: bool, read_data: bool, subset: Subset | None
+    settings: RunSettings,
+    *,
+    structure: bool,
+    read_data: bool,
+    subset: Subset | None,
+    expect: str | None,
+    accept_missing: bool,
 ) -> ExitCode:
     """Look for damage; the exit code is 21 when there is any.
 
     Without options: the frame, and that everything a snapshot needs is somewhere. Nothing is changed but
     the index, which is built anew.
+
+    Every command that lists snapshots misses those that were there before and that nobody forgot: it says
+    so, and its exit code is 22. On a new machine `--expect ID`, with the ID that the last backup printed,
+    tells whether the repository is at least as new as that.
     """
+    if accept_missing:
+        return _accept(settings)
     if structure and (read_data or subset):
         raise click.UsageError("--structure and --read-data exclude each other")
     depth = Depth.STRUCTURE if structure else Depth.READ_DATA if read_data or subset else Depth.REACHABLE
     settings.reports_index = False
     settings.if_interrupted = "a check changes nothing; run it again"
     with settings.opened() as repository, progress(settings.output, "check") as meter:
+        listed = repository.snapshots()
+        settings.look_for_vanished(repository, listed)
+        if expect and not _is_there(repository, listed.good, expect.lower()):
+            settings.vanished = True
+            settings.output.warn(f"snapshot {escape(expect)} was expected; it is neither there nor forgotten")
         report = check(repository, depth, subset=subset, progress=meter.add, announce=meter.expect)
         if depth >= Depth.REACHABLE:
             report.findings += check_logs(repository)
     _tell(settings, depth, report)
     return ExitCode.DAMAGE if report.findings else ExitCode.DONE
+
+
+def _accept(settings: RunSettings) -> ExitCode:
+    """Take what is there now as right."""
+    settings.checks_place = False
+    with settings.opened() as repository:
+        accept_place(repository, settings.root, settings.cache)
+        vanished = find_vanished(repository, repository.snapshots())
+        if vanished:
+            accept_vanished(repository, vanished, time.time())
+    ids = [*vanished.gone, *vanished.trashed]
+    settings.output.message("summary", action="accept-missing", accepted=ids)
+    settings.output.summary(f"{count(len(ids), 'vanished snapshot')} taken as forgotten")
+    return ExitCode.DONE
+
+
+def _is_there(repository: Repository, snapshots: Sequence[StoredSnapshot], expected: str) -> bool:
+    ids = {*(stored.id for stored in snapshots), *read_forgotten(repository).times}
+    return any(id_.startswith(expected) for id_ in ids)
 
 
 def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:

@@ -16,6 +16,7 @@ from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
 from holdfast.repo.core.keyslots import add_slot, new_recovery_key
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
+from holdfast.repo.records.high_water import accept_place
 from holdfast.repo.store.local import LocalStore
 
 _CIPHERS = {"aes": Suite.AES_256_GCM, "chacha": Suite.CHACHA20_POLY1305}
@@ -57,6 +58,7 @@ def init_command(
             store, password, created=now, label=label, suite=_CIPHERS[cipher], compression=compression
         )
         with Repository.open(store, lambda: password, cache=settings.cache) as repository:
+            accept_place(repository, root, settings.cache)
             key = _add_recovery_key(repository, now) if recovery_key else ""
             hex_id = repository.config.hex_id
     settings.output.document(

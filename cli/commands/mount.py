@@ -17,6 +17,7 @@ from holdfast.cli.base.render import count
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.index import SyncResult
+from holdfast.repo.records.high_water import check_place
 
 
 @command("mount")
@@ -53,7 +54,10 @@ def mount_command(
     place = Path(mountpoint).absolute()
 
     def open_repository() -> Repository:
-        return Repository.open(store, settings.password, cache=settings.cache, notify=_log_damage)
+        repository = Repository.open(store, settings.password, cache=settings.cache, notify=_log_damage)
+        check_place(repository, settings.root, settings.cache)
+        settings.look_for_vanished(repository, repository.snapshots())
+        return repository
 
     if foreground:
         _log_to_stderr(settings)

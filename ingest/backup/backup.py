@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -28,6 +28,8 @@ from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
+from holdfast.repo.records.high_water import Vanished, find_vanished, remember_snapshot
+from holdfast.repo.snapshots.heads import heads_of
 from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
@@ -80,6 +82,8 @@ class BackupOutcome:
 
     stored: StoredSnapshot
     warnings: tuple[str, ...]
+    vanished: Vanished
+    """Snapshots that were there before this backup and that nobody forgot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +112,8 @@ def back_up(
     began = clock()
     with Writer(repository, lock_timeout=lock_timeout) as writer:
         subject = _subject(request)
-        parent = find_parent(repository, subject)
+        listed = repository.snapshots()
+        parent = find_parent(listed.good, subject)
         done = _ingest_all(repository, request, Pipeline(writer, repository.keys, progress), parent)
         request.close()
         if request.held:
@@ -131,6 +136,7 @@ def back_up(
             parent=parent.id if parent else None,
             tags=request.tags,
             facts=agreed_facts((each.facts for each in done), request.facts),
+            heads=heads_of(listed.good),
         )
 
         def finish(snapshot: Snapshot, stored: int) -> Snapshot:
@@ -139,9 +145,12 @@ def back_up(
             stats = Stats(read, w.chunks, w.new_chunks, w.new, stored, clock() - began)
             return replace(snapshot, stats=stats)
 
+        vanished = find_vanished(repository, listed)
         stored = writer.commit(snapshot, finish=finish)
+        remember_snapshot(repository, stored.id)
     thawed = request.held.warnings if request.held else ()
-    return BackupOutcome(stored, (*request.warnings, *thawed, *(w for d in done for w in d.warnings)))
+    warnings = (*request.warnings, *thawed, *(w for d in done for w in d.warnings))
+    return BackupOutcome(stored, warnings, vanished)
 
 
 def _ingest_all(
@@ -207,9 +216,9 @@ def _because(evidence: str, done: Sequence[_FinishedItem]) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-def find_parent(repository: Repository, subject: Subject) -> StoredSnapshot | None:
-    """The newest snapshot of the same subject."""
-    same = [s for s in repository.snapshots().good if s.snapshot.subject.identity == subject.identity]
+def find_parent(snapshots: Iterable[StoredSnapshot], subject: Subject) -> StoredSnapshot | None:
+    """The newest snapshot of the same subject, of those that are given oldest first."""
+    same = [s for s in snapshots if s.snapshot.subject.identity == subject.identity]
     return same[-1] if same else None
 
 

@@ -52,9 +52,14 @@ def mirrored_names(store: Store, kind: FileKind, *, trashed: bool = False) -> di
     """Number of copies (1 or 2) by name, for every mirrored file of which at least one copy exists."""
     names: dict[str, int] = {}
     for entry in store.listing(kind, trashed=trashed):
-        name = entry.name.removesuffix(_SECOND)
+        name = first_name(entry.name)
         names[name] = names.get(name, 0) + 1
     return names
+
+
+def first_name(file: str) -> str:
+    """The name that both copies of a file have, from the file name of either."""
+    return file.removesuffix(_SECOND)
 
 
 def copies(name: str) -> tuple[str, str]:

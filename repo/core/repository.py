@@ -235,6 +235,11 @@ class Repository:
         folders = self._index_folders()
         return folders[min(self._index_place, len(folders) - 1)]
 
+    @property
+    def cache_folder(self) -> Path:
+        """This user's directory for what is remembered of the repository; it need not exist."""
+        return self._cache
+
     def drop_index(self) -> None:
         """Delete the index; the next use rebuilds it from the packs."""
         self.close()

@@ -81,6 +81,9 @@ class ObjectType(IntEnum):
     CONFIG = 2
     SNAPSHOT = 3
     PROOF = 4
+    FORGOTTEN = 6
+    SEEN = 7
+    """In a user's cache, never in a repository."""
 
 
 class NonceDomain(IntEnum):

@@ -12,6 +12,7 @@ the snapshots it merges before it commits: the one that listed first cannot have
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, trash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
+from holdfast.repo.records.forgotten import record_forgotten
 from holdfast.repo.snapshots.snapshot import Item, Snapshot, StoredSnapshot, Subject, SubjectKind
 from holdfast.repo.store.interface import FileKind, LockMode
 
@@ -279,6 +281,7 @@ def drop(
     with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
         if gone & set(needed(_all_snapshots(repository))):
             raise Refused("a backup that was made meanwhile needs the log files; none was dropped")
+        record_forgotten(repository, [stored.id for stored in old], time.time())
         for stored in old:
             with suppress(FileNotFoundError):  # a push merged and deleted it
                 trash_mirrored(repository.store, FileKind.SNAPSHOT, stored.id)

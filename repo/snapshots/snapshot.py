@@ -136,7 +136,7 @@ class Snapshot:
     "server" (its version), "tool" (what made the dump, with version), "system_id" and "timeline" of a
     PostgreSQL cluster, "lsn" (where the dump or physical backup begins in the write-ahead log), "stop_lsn"
     and "stop_time" (where and when a physical backup is consistent), "binlog" (FILE:POSITION), "gtid",
-    "physical" ("yes").
+    "physical" ("yes"). `heads` are the snapshots that this one knew and no other one named (`heads_of`).
     """
 
     subject: Subject
@@ -151,6 +151,7 @@ class Snapshot:
     tags: tuple[str, ...] = ()
     stats: Stats = field(default_factory=Stats)
     facts: Mapping[str, str] = field(default_factory=dict)
+    heads: tuple[SnapshotID, ...] = ()
 
     @property
     def partial(self) -> bool:
@@ -201,6 +202,8 @@ def encode(snapshot: Snapshot) -> bytes:
     }
     if s.facts:
         document["facts"] = dict(s.facts)
+    if s.heads:
+        document["heads"] = list(s.heads)
     return json.dumps(document, sort_keys=True, ensure_ascii=True).encode()
 
 
@@ -262,6 +265,7 @@ class _SnapshotJson(VersionedJson):
     items: tuple[_ItemJson, ...]
     stats: Stats
     facts: dict[str, str] = msgspec.field(default_factory=dict)
+    heads: tuple[SnapshotID, ...] = ()
 
 
 def decode(data: bytes, where: str) -> Snapshot:
@@ -281,6 +285,7 @@ def decode(data: bytes, where: str) -> Snapshot:
             tags=d.tags,
             stats=d.stats,
             facts=d.facts,
+            heads=d.heads,
         )
     except (ValueError, OverflowError) as error:
         raise Damaged(where, f"not a snapshot: {error}") from None

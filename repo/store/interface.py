@@ -25,6 +25,7 @@ class FileKind(Enum):
     PENDING = "pending"
     SNAPSHOT = "snapshots"
     PROOF = "proofs"
+    FORGOTTEN = "forgotten"
 
 
 class LockMode(Enum):

@@ -19,6 +19,7 @@ from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.packs.reader import open_record, read_directory
+from holdfast.repo.records.forgotten import open_forgotten
 from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
@@ -97,6 +98,11 @@ def check(
         FileKind.PROOF,
         lambda data, where, name: open_proof(repository, data, where, name),
         unfinished=unfinished_proofs(repository),
+    )
+    report.findings += _check_named(
+        repository,
+        FileKind.FORGOTTEN,
+        lambda data, where, name: open_forgotten(repository, data, where, name),
     )
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -10,13 +11,23 @@ from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.idset import IdSet
+from holdfast.repo.records.forgotten import record_forgotten, retract_forgotten
+from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.upkeep.prune_plan import collect_reachable
 
 
 def forget(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout: float = 60.0) -> None:
-    """Move snapshots to the trash. A prune after their quarantine deletes them. Raises NotFound, Locked."""
+    """Move snapshots to the trash. A prune after their quarantine deletes them. Raises NotFound, Locked.
+
+    First a record says so, durably: a snapshot that is gone without one was removed by somebody else.
+    Raises SnapshotsVanished when there are such already: nothing is forgotten then.
+    """
+    if not ids:
+        return
+    refuse_vanished(repository)
     with repository.store.lock(LockMode.SHARED, lock_timeout):
+        record_forgotten(repository, ids, time.time())
         for id_ in ids:
             try:
                 trash_mirrored(repository.store, FileKind.SNAPSHOT, id_)
@@ -48,3 +59,4 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
                         f"snapshot {id_[:8]} cannot come back: a prune has deleted some of its data"
                     )
             untrash_mirrored(store, FileKind.SNAPSHOT, id_)
+        retract_forgotten(repository, ids)

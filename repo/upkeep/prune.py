@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace
-from holdfast.base.types import PackID, ProgressFunction
+from holdfast.base.types import PackID, ProgressFunction, SnapshotID
 from holdfast.repo.core.mirrored import (
     delete_mirrored,
+    first_name,
     mirrored_names,
     put_mirrored,
     read_mirrored,
@@ -23,7 +24,10 @@ from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.reader import open_payload, read_directory
 from holdfast.repo.packs.writer import PackWriter, Record
+from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten
+from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.records.proofs import remove_orphans, restore_missing_proof_copies
+from holdfast.repo.snapshots.heads import named
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.upkeep.prune_plan import PackUse, Plan, collect_reachable, is_good, protected_snapshots
@@ -33,6 +37,9 @@ _BATCH = 4 << 20
 """Bytes of records that are copied together."""
 
 
+_REMEMBERED = timedelta(days=400).total_seconds()
+"""For how long it is remembered that a snapshot was forgotten: a cache that has not been used for longer than
+that, and had seen the snapshot, raises a false alarm."""
 _UNEXPLAINED = timedelta(days=7)
 """Quarantine of packs when there is no snapshot at all, not even a forgotten one."""
 
@@ -70,13 +77,15 @@ def execute(
     5. only what lies in the trash for `quarantine` is deleted.
 
     Works on a full disk: when there is no room to repack, the rest is done all the same. Raises
-    NeedsUnknown when reachable chunks are missing, Locked when a backup runs past `lock_timeout`.
+    NeedsUnknown when reachable chunks are missing, SnapshotsVanished when snapshots
+    are, Locked when a backup runs past `lock_timeout`.
     """
     if plan.missing:
         raise NeedsUnknown(
             f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
             "repair them with"
         )
+    refuse_vanished(repository)
     result = PruneResult()
     store = repository.store
     repacked: list[PackUse] = []
@@ -128,6 +137,7 @@ def _delete_expired(repository: Repository, before: float, result: PruneResult) 
     store = repository.store
     _empty_trash(repository, before, result)
     remove_orphans(repository, before=before)
+    _fold_forgotten(repository, before - _REMEMBERED)
     store.clean()
     for name in mirrored_names(store, FileKind.PENDING):
         delete_mirrored(store, FileKind.PENDING, name)
@@ -292,6 +302,13 @@ def _restore_missing_copies(repository: Repository) -> None:
                 put_mirrored(store, FileKind.SNAPSHOT, name, data)
 
 
+def _fold_forgotten(repository: Repository, before: float) -> None:
+    """Keep the records of forgotten snapshots few. Needed are those that others name or the trash holds."""
+    needed = named(repository.snapshots().good) | named(repository.snapshots(trashed=True).good)
+    in_trash = mirrored_names(repository.store, FileKind.SNAPSHOT, trashed=True)
+    fold_forgotten(repository, needed={*needed, *map(SnapshotID, in_trash)}, before=before)
+
+
 def _empty_trash(repository: Repository, before: float, result: PruneResult) -> None:
     store = repository.store
     for entry in list(store.listing(FileKind.PACK, trashed=True)):
@@ -299,6 +316,7 @@ def _empty_trash(repository: Repository, before: float, result: PruneResult) -> 
             store.delete(FileKind.PACK, entry.name, trashed=True)
             result.deleted += 1
             result.freed_bytes += entry.size
+    forgotten = read_forgotten(repository).times
     for entry in list(store.listing(FileKind.SNAPSHOT, trashed=True)):  # also what is half a pair
-        if entry.modified <= before:
+        if entry.modified <= before and first_name(entry.name) in forgotten:
             store.delete(FileKind.SNAPSHOT, entry.name, trashed=True)

@@ -9,11 +9,13 @@ import click
 import pytest
 
 from holdfast.base import errors
+from holdfast.base.types import SnapshotID
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import MEANINGS, ExitCode, advice_for, code_for
 from holdfast.cli.base.failures import report
 from holdfast.cli.main import cli
 from holdfast.ingest.backup.backup import LessConsistent
+from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished, Vanished
 
 TABLE = {
     "done": 0,
@@ -25,6 +27,7 @@ TABLE = {
     "wrong_password": 12,
     "less_consistent": 20,
     "damage": 21,
+    "vanished": 22,
     "interrupted": 130,
     "recovery_stops": 200,
 }
@@ -56,6 +59,8 @@ EXAMPLES: list[tuple[BaseException, int]] = [
     (errors.NeedsUnknown("x"), 1),
     (errors.Ambiguous("x"), 1),
     (errors.Refused("x"), 1),
+    (SnapshotsVanished(Vanished((SnapshotID("x"),), ())), 22),
+    (OtherRepository(Path("/backup"), "12345678", ["abcdefgh"]), 22),
     (click.UsageError("x"), 2),
     (click.BadParameter("x"), 2),
     (KeyboardInterrupt(), 130),

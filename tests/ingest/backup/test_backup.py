@@ -154,7 +154,7 @@ def test_each_backup_has_the_one_before_as_its_parent_and_stores_what_is_new(rep
     assert first.snapshot.stats.read == len(IMAGE)
     assert read_item(repository, third.snapshot.items[0]) == changed
     assert read_item(repository, first.snapshot.items[0]) == IMAGE
-    assert find_parent(repository, third.snapshot.subject) == third
+    assert find_parent(repository.snapshots().good, third.snapshot.subject) == third
 
 
 def test_a_backup_of_another_subject_is_no_parent(repository: Repository) -> None:
