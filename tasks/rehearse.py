@@ -19,7 +19,7 @@ from holdfast.servers.base.proof import keep_proof
 from holdfast.servers.confined.stage import RehearsalOptions, RehearsalSubject
 from holdfast.servers.registry import engine_server
 from holdfast.servers.rehearsal.rehearsal import Rehearsed, rehearse
-from holdfast.servers.rehearsal.subject import find_subject
+from holdfast.servers.rehearsal.subject import check_commands, find_subject
 from holdfast.tasks.fetch_logs import fetch_from
 from holdfast.tasks.restore_cluster import check_physical, find_recovery_logs
 
@@ -63,6 +63,8 @@ def rehearse_snapshot(
     if options.recovery is not None:
         options = _with_logs(repository, stored, options, options.recovery, handlers)
     subject = find_subject(repository, stored, path)
+    if not options.client_commands:
+        check_commands(subject)
     if options.recovery is not None and not subject.is_physical:
         check_physical(stored)
     with handlers.meter(subject.item.size) as progress:

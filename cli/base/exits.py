@@ -36,6 +36,7 @@ from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
 from holdfast.servers.base.errors import (
     BadScratch,
+    ClientCommandsFound,
     NoDatabase,
     NoPhysicalBackup,
     PasswordInUrl,
@@ -172,6 +173,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     ),
     (NoDatabase, "--all-databases takes all of them"),
     (SeveralDatabases, "--database says in which one"),
+    (ClientCommandsFound, "--allow-meta-commands loads it all the same, and they run"),
     (BadScratch, "give another directory with --scratch"),
     (SeveralArchives, "give --system-id"),
     (

@@ -38,6 +38,7 @@ _FACTS = {
     "stop_time": "ended",
     "binlog": "binlog position",
     "gtid": "GTID",
+    "commands": "client commands",
 }
 
 

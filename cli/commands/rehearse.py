@@ -50,6 +50,11 @@ _SHOWN = 40
     metavar="DIR",
     help="Where the server's private folder is made; default: TMPDIR or /tmp.",
 )
+@click.option(
+    "--allow-meta-commands",
+    is_flag=True,
+    help="Load a dump with commands for its client (such as \\!), which then run.",
+)
 @click.option("--keep", is_flag=True, help="Leave the folder there, and say how its server is started.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
 @pass_settings
@@ -64,6 +69,7 @@ def rehearse_command(
     superuser: str,
     timeout: float | None,
     scratch: Path | None,
+    allow_meta_commands: bool,
     keep: bool,
     no_progress: bool,
 ) -> ExitCode:
@@ -82,7 +88,8 @@ def rehearse_command(
     rehearsal failed, with 3 when the snapshot loads but something of its source could not be read.
 
     Loading a dump runs the SQL that is in it, in that server and in its client, which may run programs:
-    without root those can do what you can. Rehearse backups of databases that you trust so far.
+    without root those can do what you can. Rehearse backups of databases that you trust so far. A dump that
+    holds commands for the client, as no dump tool writes them, is refused without --allow-meta-commands.
     """
     began = time.monotonic()
     settings.if_interrupted = "the server and its folder are gone; nothing was recorded; run it again"
@@ -101,6 +108,7 @@ def rehearse_command(
             timeout=timeout,
             superuser=superuser,
             recovery=recovery,
+            client_commands=allow_meta_commands,
         )
         if recovery is None:
             stored, path = settings.pick(repository, snapshot)

@@ -8,7 +8,7 @@ from typing import Final
 from holdfast.base.errors import Ambiguous, NotFound, Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.core.engine import DumpKind
+from holdfast.formats.dumps.core.engine import DumpKind, KeyOf
 from holdfast.formats.dumps.core.virtual_file import Composed, text
 from holdfast.formats.dumps.engines import dump_format
 
@@ -18,15 +18,18 @@ _FAULT_LIMIT: Final = 300
 """Characters of a fault in a file's first line."""
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, key: KeyOf) -> dict[str, Composed]:
     """All virtual files of a dump of which `size` bytes are stored, by path; none for an unknown format.
 
+    Those of SQL are guarded by a `key` (see `DumpFormat.guard`).
     Files made of the statements of a dump that is not whole say so in their first line.
     """
     known = dump_format(catalogue.engine, catalogue.form)
     if known is None:
         return {}
-    found = known.files(catalogue, size)
+    made = known.files(catalogue, size)
+    sql = {name: composed for name, composed in made.items() if name.endswith(SUFFIX)}
+    found = made | known.guard(catalogue, sql, key)
     if catalogue.fault and known.kind is not DumpKind.PHYSICAL:
         fault = " ".join(catalogue.fault.split())[:_FAULT_LIMIT]
         warning = text(f"-- INCOMPLETE: {fault}\n".encode(errors="replace"))

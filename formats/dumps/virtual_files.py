@@ -10,6 +10,7 @@ from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.contents import files, whole_name
 from holdfast.formats.dumps.core.catalogue import LIMIT, Catalogue, decode
+from holdfast.formats.dumps.core.engine import KeyOf
 from holdfast.formats.dumps.core.virtual_file import Composed
 from holdfast.formats.dumps.engines import formats_stored_apart
 from holdfast.repo.chunks.recipe import Recipe
@@ -83,6 +84,16 @@ def made_files(reader: Reader, snapshot: Snapshot) -> Made:
     return made
 
 
+def _key_of(reader: Reader, item: Item) -> KeyOf:
+    """The keys that guard the files made of an item, by path in its folder.
+
+    Made of the repository's key, which no writer of a dump has, and of the dump's recipe, which its content
+    decides: whoever sees one and writes it into his next dump gets another. So a mount and a command give the
+    same bytes, today and tomorrow.
+    """
+    return lambda path: reader.secret_for(item.recipe + path.encode(errors="surrogateescape"))
+
+
 class _NotWhole(Unsupported):
     """An item is stored taken apart, and cannot be put together."""
 
@@ -91,7 +102,7 @@ def _files_of(reader: Reader, item: Item) -> tuple[str, dict[str, Composed]]:
     """(name of the whole dump, all virtual files). The name is "" for a dump that is stored as it was."""
     catalogue = load_catalogue(reader, item)
     try:
-        found = files(catalogue, item.size)
+        found = files(catalogue, item.size, _key_of(reader, item))
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise Damaged(f"the catalogue of {item.path}", f"makes no sense: {error!r}") from None
     whole = whole_name(catalogue)

@@ -272,7 +272,13 @@ def _finish(pipeline: Pipeline, part: Part, result: IngestResult, warning: str) 
     consistency, evidence, warnings = judge(source, form, item, note, uncompared)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
-    return _FinishedItem(item, consistency, evidence, tuple(warnings), catalogue.facts if catalogue else {})
+    facts = catalogue.facts if catalogue else {}
+    if commands := read_facts(facts).commands:
+        warnings.append(
+            f"{source.name}: it has commands for the client program, which no dump tool writes ({commands}); "
+            "whoever loads it runs them"
+        )
+    return _FinishedItem(item, consistency, evidence, tuple(warnings), facts)
 
 
 def _catalogue(pipeline: Pipeline, source: Source) -> tuple[Catalogue | None, StoredStream | None]:

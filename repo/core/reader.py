@@ -31,6 +31,10 @@ class Reader:
         )
         self.chunks: ByteCache[ChunkID, bytes] = ByteCache(chunk_cache, len)
 
+    def secret_for(self, what: bytes) -> str:
+        """As `Keys.secret_for`."""
+        return self._repository.keys.secret_for(what)
+
     def recipe(self, stored: Item | StoredStream) -> Recipe:
         """The recipe of a stored file or stream."""
         return Recipe(stored.recipe, stored.size, self.node)

@@ -89,6 +89,10 @@ class Keys:
     def chunk_id(self, kind: RecordType, data: Buffer) -> ChunkID:
         return self.data_chunk_id(data) if kind is RecordType.DATA else self.node_chunk_id(data)
 
+    def secret_for(self, what: bytes) -> str:
+        """64 hex digits: always the same for `what`, and nobody can tell them without the root key."""
+        return blake3(what, key=derive(self.meta, "holdfast 1 secrets")).hexdigest()
+
 
 class FileCipher:
     """Encrypts (seals) and decrypts (opens) the parts of one file by their offset. Thread-safe.

@@ -26,5 +26,9 @@ class NoPhysicalBackup(Refused):
     """The server's own files cannot be backed up as one stream; dumps of it can."""
 
 
+class ClientCommandsFound(Refused):
+    """A dump has commands for the client that loads it, which run programs."""
+
+
 class BadScratch(Refused):
     """The directory for a throw-away server's files cannot serve."""

@@ -65,7 +65,7 @@ class RehearsalSubject:
 class RehearsalOptions:
     """What was asked for. `scratch` is where the private directory is made, `timeout` in seconds, None for
     none; `database` is that of the queries, "" for the only one; `superuser` that of a physical backup's
-    server. With `recovery`, `fetch` brings archived log files."""
+    server. With `recovery`, `fetch` brings archived log files. `client_commands`: a dump may have some."""
 
     scratch: Path
     queries: Sequence[str] = ()
@@ -75,6 +75,7 @@ class RehearsalOptions:
     recovery: Recovery | None = None
     fetch: FetchLog | None = None
     superuser: str = "postgres"
+    client_commands: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,15 @@ def stored_bytes(repository: Repository, item: Item, catalogue: Catalogue | None
     name = whole_name(catalogue) if catalogue is not None else ""
     if catalogue is None or not name:
         return restorer.in_order(recipe)
-    whole = files(catalogue, item.size).get(name)
+    whole = files(catalogue, item.size, _no_key).get(name)
     if whole is None:
         raise Refused(f"{item.path} is stored in parts that this program cannot put together")
     return stream(whole, recipe, reader, restorer)
+
+
+def _no_key(path: str) -> str:
+    """No file of SQL is taken."""
+    return ""
 
 
 def _to_the_end(parts: Iterable[Buffer], end: EndMark) -> Iterator[Buffer]:

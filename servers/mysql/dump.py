@@ -28,6 +28,8 @@ from holdfast.servers.mysql.programs import find_client, find_dump_program
 
 _PACKET: Final = "--max-allowed-packet=1073741824"
 """Rows may have 1 GiB; the tools' own limit is 16 to 24 MiB, and a longer row ends the dump."""
+NO_FILES: Final = "--local-infile=0"
+"""No server gets a file of this machine by asking its client. The dump tools do not have the option."""
 _NAMED: Final = 5
 """Tables that a sentence names."""
 
@@ -194,7 +196,7 @@ def _grade(access: Access, program: str, *, lock_all: bool) -> tuple[Consistency
 def _ask(access: Access, sql: str, *, hexadecimal: bool = True) -> list[str]:
     """The one column of an answer. Names come in hexadecimal: they can have tabs and line ends in them."""
     connection = access.connection
-    argv = [find_client(), *access.first, *mysql_options(connection)]
+    argv = [find_client(), *access.first, *mysql_options(connection), NO_FILES]
     argv += ["--batch", "--skip-column-names", "--default-character-set=utf8mb4", "--binary-as-hex=0"]
     argv += [f"--database={connection.database}"] if connection.database else []
     lines = ask_program(access, argv, stdin=f"{sql};\n").decode(errors="replace").splitlines()

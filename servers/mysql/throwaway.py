@@ -15,6 +15,7 @@ from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
 from holdfast.servers.confined.confined import Confinement, Program
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.mysql.dump import NO_FILES
 from holdfast.servers.mysql.programs import MysqlPrograms
 
 DATA_FOLDER: Final = "data"
@@ -141,7 +142,7 @@ class ThrowawayMysql:
     def _client(self, *options: str) -> list[str]:
         return [
             *(self._programs.client, "--no-defaults", "--user=root", f"--socket={self._socket}"),
-            *("--default-character-set=utf8mb4", _PACKET),
+            *("--default-character-set=utf8mb4", _PACKET, NO_FILES),
             *options,
         ]
 

@@ -15,6 +15,7 @@ from holdfast.formats.dumps.virtual_files import load_catalogue
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Item, ItemKind, StoredSnapshot
+from holdfast.servers.base.errors import ClientCommandsFound
 from holdfast.servers.confined.stage import RehearsalSubject
 
 _GLOBALS: Final = "globals.sql"
@@ -43,6 +44,16 @@ def find_subject(repository: Repository, stored: StoredSnapshot, path: str = "")
         alone=_is_alone(snapshot.items, item, roles, engine),
         fault=_fault(snapshot.items, catalogue),
     )
+
+
+def check_commands(subject: RehearsalSubject) -> None:
+    """Raises ClientCommandsFound."""
+    found = read_facts(subject.catalogue.facts).commands if subject.catalogue else ""
+    if found:
+        raise ClientCommandsFound(
+            f"{subject.item.path} has commands for the client program, which no dump tool writes ({found}); "
+            "nothing was loaded"
+        )
 
 
 def _dump(stored: StoredSnapshot, path: str) -> Item:

@@ -79,8 +79,12 @@ check_places(const Output *all, const unsigned char *data, size_t size, size_t l
     for (size_t i = 0; i < all->used; i++) {
         const Event *e = &all->events[i];
         CHECK(e->start <= e->end && e->end <= (int64_t)size);
-        CHECK(e->length <= limit && e->text + e->length <= all->text.used);
+        CHECK((e->length <= limit || e->kind == COMMAND) && e->text + e->length <= all->text.used);
         CHECK(e->length == 0 || memcmp(all->text.bytes + e->text, data + e->start, e->length) == 0);
+        if (e->kind == COMMAND) {
+            CHECK(e->start >= last && e->length == (size_t)(e->end - e->start) && e->length <= COMMAND_LIMIT);
+            continue;
+        }
         CHECK((rows >= 0) == (e->kind == ROWS_END));
         if (e->kind == ROWS_END)
             CHECK(e->start == rows);

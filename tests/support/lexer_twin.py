@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from holdfast.formats.dumps.lexer._lexer import (
+    COMMAND,
     COMMENT,
     META,
     MYSQL,
@@ -28,6 +29,7 @@ LEAD_LIMIT = 65536
 DELIMITER_LIMIT = 16
 TAG_LIMIT = 1024
 SETTING_LIMIT = 64
+COMMAND_LIMIT = 64
 
 DOUBLED = rb"%(q)b(?:[^%(q)b]|%(q)b%(q)b)*+(?:(?P<closed>%(q)b)|\Z)"
 ESCAPED = rb"%(q)b(?:[^%(q)b\\]|\\.|%(q)b%(q)b)*+(?:(?P<closed>%(q)b)|\\?\Z)"
@@ -62,6 +64,7 @@ BRACKETED = _regex(rb"\[[^\]]*+(?:(?P<closed>\])|\Z)")
 PREFIXED = _regex(rb"[eE]'")
 DOLLAR_TAG = _regex(rb"\$(?:[A-Za-z_\x80-\xff][A-Za-z0-9_\x80-\xff]*+)?\$")
 SPACES = _regex(rb"[ \t\n\v\f\r]++")
+WHITE = b" \t\n\v\f\r"
 DIGITS = _regex(rb"[0-9]++")
 EXECUTABLE = _regex(rb"/\*M?!")
 NEVER = _regex(rb"/\*M?!999999")
@@ -77,6 +80,7 @@ class Twin:
         self.delimiter = b";"
         self.backslashes = dialect == MYSQL
         self.events: list[Event] = []
+        self.told = False
         self.state = ""
 
     # ---- tokens
@@ -149,6 +153,24 @@ class Twin:
 
     # ---- pieces
 
+    def command(self, at: int) -> None:
+        """One of each piece."""
+        if not self.told:
+            end = at + len(self.stream[at : at + COMMAND_LIMIT].partition(b"\n")[0])
+            self.events.append((COMMAND, at, end, self.stream[at:end]))
+        self.told = True
+
+    def look_for_command(self, token: Token) -> None:
+        s, at = self.stream, token.start
+        if token.kind != "other":
+            return
+        if self.dialect == SQLITE:
+            found = token.text in (b".", b"#") and s[max(0, at - 1) : at] in (b"", b"\n")
+        else:
+            found = token.text == b"\\" and not (self.dialect == MYSQL and s.startswith(b"\\N", at))
+        if found:
+            self.command(at)
+
     def emit(self, kind: int, start: int, end: int) -> None:
         self.events.append((kind, start, end, self.stream[start : min(end, start + self.text_limit)]))
 
@@ -159,6 +181,7 @@ class Twin:
 
     def piece(self, at: int) -> int:
         s = self.stream
+        self.told = False
         if s.startswith(self.delimiter, at):
             return self.statement(at)
         if LINE_COMMENTS[self.dialect].match(s, at):
@@ -215,6 +238,7 @@ class Twin:
                 self.emit(STATEMENT, at, token.end)
                 self.setting(self.stream[at : token.end])
                 return self.copy_data(token.end) if self.copies(so_far) else token.end
+            self.look_for_command(token)
             so_far.append(token)
         self.emit(STATEMENT, at, len(self.stream))
         self.state = so_far[-1].kind if so_far[-1].open else "statement"
@@ -253,6 +277,8 @@ class Twin:
     def copy_data(self, at: int) -> int:
         newline = self.stream.find(b"\n", at)
         start = newline + 1 if newline >= 0 else len(self.stream)
+        if behind := self.stream[at:start].lstrip(WHITE):
+            self.command(start - len(behind))
         last = re.compile(rb"^\\\.\r?\n", re.MULTILINE).search(self.stream[start:])
         end = start + last.end() if last else len(self.stream)
         self.events += [(ROWS_BEGIN, start, start, b""), (ROWS_END, start, end, b"")]
@@ -299,14 +325,21 @@ class Twin:
         if not behind:
             return 0
         lead = self.stream[at:behind]
+        for token in self.tokens(at):
+            if token.start >= behind:
+                break
+            self.look_for_command(token)
         self.events.append((ROWS_BEGIN, at, at, lead))
         following, end = at, at
         while following < len(self.stream) and self.stream[following : self.lead(following)] == lead:
-            ending = next((t for t in self.tokens(following + len(lead)) if t.kind == "end"), None)
-            if ending is None:
+            for token in self.tokens(following + len(lead)):
+                self.look_for_command(token)
+                if token.kind == "end":
+                    end = token.end
+                    break
+            else:
                 self.state, end = "rows", len(self.stream)
                 break
-            end = ending.end
             spaces = SPACES.match(self.stream, end)
             following = spaces.end() if spaces else end
         self.events.append((ROWS_END, at, end, lead))

@@ -19,6 +19,9 @@ from holdfast.formats.dumps.core.virtual_file import Composed
 
 ReadRange = Callable[[int, int], Iterable[Buffer]]
 """`read(start, length)` gives a range of the stored dump."""
+KeyOf = Callable[[str], str]
+"""`key(path)` is the key that guards a file: letters and digits that nobody who wrote the dump can know, and
+always the same for a file, whose bytes must not change while it is read."""
 
 
 class Scanning(Protocol):
@@ -58,6 +61,10 @@ class DumpKind(Enum):
     FILE = "a database file, as it came"
 
 
+def _unguarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
+    return made
+
+
 def _no_files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     return {}
 
@@ -69,9 +76,10 @@ class DumpFormat:
     `name` is `Catalogue.form`, `file_name` a dump's name in a snapshot when it is alone; `begins` says
     whether a stream with these first bytes is one. `scan` or `unpack` makes what looks through a stream on
     its way in; without either a dump is stored unseen. `files(catalogue, size)` gives the virtual files of a
-    stored dump of `size` bytes by path; `csv(catalogue, table, read)` the rows of one table with a header
-    line, where `table` is the path of its file without the suffix. `end` is the last line of a whole dump, if
-    there is one; `evidence` says what was seen of a dump that is whole.
+    stored dump of `size` bytes by path; `guard(catalogue, files, key)` gives those that end in .sql again, so
+    that their clients run no commands where that of the whole dump would not. `csv(catalogue, table, read)`
+    the rows of one table with a header line, where `table` is the path of its file without the suffix. `end`
+    is the last line of a whole dump, if there is one; `evidence` says what was seen of a dump that is whole.
     """
 
     name: str
@@ -81,6 +89,7 @@ class DumpFormat:
     scan: Callable[[], Scanning] | None = None
     unpack: Callable[[], Unpacking] | None = None
     files: Callable[[Catalogue, int], dict[str, Composed]] = _no_files
+    guard: Callable[[Catalogue, dict[str, Composed], KeyOf], dict[str, Composed]] = _unguarded
     csv: Callable[[Catalogue, str, ReadRange], Iterator[bytes]] | None = None
     end: EndMark | None = None
     evidence: str = "trailer was seen"

@@ -11,6 +11,7 @@ from holdfast.repo.snapshots.snapshot import Snapshot
 _PHYSICAL: Final = "physical"
 _YES: Final = "yes"
 _OTHERS: Final = "others"
+_COMMANDS: Final = "commands"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class DumpFacts:
     `server` is the server's version, `tool` what made the dump, with its version. A dump or physical backup
     begins at `lsn` in the write-ahead log; a physical one is consistent from `stop_lsn` and `stop_time` (ISO
     8601) on. `binlog` (FILE:POSITION) is the place in the server's own binary log, `source_binlog` in that of
-    the server that it replicates from. `others` are facts that only their engine knows.
+    the server that it replicates from. `commands` are those for the client program, which no dump tool
+    writes: how many, and the first. `others` are facts that only their engine knows.
     """
 
     physical: bool = False
@@ -35,6 +37,7 @@ class DumpFacts:
     binlog: str = ""
     source_binlog: str = ""
     gtid: str = ""
+    commands: str = ""
     others: Mapping[str, str] = field(default_factory=dict)
 
     def stored(self) -> dict[str, str]:
@@ -61,10 +64,13 @@ def facts_of(snapshot: Snapshot) -> DumpFacts:
 
 def agreed_facts(parts: Iterable[Mapping[str, str]], known: DumpFacts) -> dict[str, str]:
     """The stored facts of a snapshot of these parts. `known` goes first; where two parts say different
-    things, neither is true of the whole."""
+    things, neither is true of the whole; but the commands of each part are the whole's."""
     agreed: dict[str, str] = {}
     torn: set[str] = set()
+    commands: list[str] = []
     for facts in parts:
         torn |= {name for name, value in facts.items() if agreed.get(name, value) != value}
         agreed |= facts
-    return {name: value for name, value in agreed.items() if name not in torn} | known.stored()
+        commands += [facts[_COMMANDS]] if _COMMANDS in facts else []
+    whole = {name: value for name, value in agreed.items() if name not in torn} | known.stored()
+    return whole | ({_COMMANDS: "; ".join(commands)} if commands else {})

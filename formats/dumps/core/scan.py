@@ -8,6 +8,8 @@ from typing import Final, Protocol
 
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.client_commands import ClientCommands
+from holdfast.formats.dumps.core.facts import read_facts
 from holdfast.formats.dumps.core.scan_marks import Marks, MarkWatch
 from holdfast.formats.dumps.lexer import _lexer
 
@@ -20,6 +22,9 @@ SECTION_LIMIT: Final = 4_000_000
 
 _SLICE: Final = 256 << 10
 """Bytes lexed at once: an attacker's statements of one byte make events 150 times as large."""
+
+
+_WHOLE: Final = frozenset((_lexer.STATEMENT, _lexer.COMMENT, _lexer.META))
 
 
 class Visitor(Protocol):
@@ -39,6 +44,14 @@ class Visitor(Protocol):
     @property
     def count(self) -> int:
         """Sections so far."""
+
+    @property
+    def commands(self) -> ClientCommands:
+        """Those of the client that were found so far."""
+
+    def holds_command(self, kind: int, text: bytes) -> bool:
+        """Whether a piece of this kind (`_lexer.STATEMENT`, COMMENT or META) is a command of the client that
+        no dump tool writes, or may hide one. Those within statements the lexer finds."""
 
     def comment(self, start: int, end: int, text: bytes) -> None: ...
 
@@ -94,6 +107,9 @@ class Scanner:
     def finish(self) -> Catalogue:
         self._visit(self._lexer.finish(), [])
         catalogue = self._visitor.finish(self._size, self._lexer.state)
+        if told := self._visitor.commands.told:
+            facts = replace(read_facts(catalogue.facts), commands=told)
+            catalogue = replace(catalogue, facts=facts.stored())
         if self._full:
             return replace(catalogue, fault=f"it has more than {self._limit} sections, the rest is not seen")
         return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
@@ -101,9 +117,11 @@ class Scanner:
     def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
         visitor = self._visitor
         self._full = self._full or visitor.count > self._limit
-        if self._full:
-            return
         for kind, start, end, text in events:
+            if kind == _lexer.COMMAND or (kind in _WHOLE and visitor.holds_command(kind, text)):
+                visitor.commands.add(text)
+            if kind == _lexer.COMMAND or self._full:
+                continue
             if kind == _lexer.STATEMENT:
                 visitor.statement(start, end, text)
             elif kind == _lexer.COMMENT:

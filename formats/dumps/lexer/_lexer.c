@@ -253,6 +253,7 @@ fill(PyObject *module)
     } numbers[] = {
         {"POSTGRESQL", POSTGRESQL}, {"MYSQL", MYSQL}, {"SQLITE", SQLITE},         {"COMMENT", COMMENT},
         {"STATEMENT", STATEMENT},   {"META", META},   {"ROWS_BEGIN", ROWS_BEGIN}, {"ROWS_END", ROWS_END},
+        {"COMMAND", COMMAND},
     };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         if (PyModule_AddIntConstant(module, numbers[i].name, numbers[i].value) < 0)

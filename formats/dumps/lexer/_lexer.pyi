@@ -16,13 +16,14 @@ STATEMENT: Final[int]
 META: Final[int]
 ROWS_BEGIN: Final[int]
 ROWS_END: Final[int]
+COMMAND: Final[int]
 
 class Lexer:
     """One stream. Not for two threads at once (RuntimeError); lets go of the GIL.
 
     Events are (kind, start, end, text): offsets in the stream, `text` the first `text_limit` bytes of
-    the piece. They come in stream order and do not overlap; whitespace between belongs to none. They
-    depend on the bytes alone; a piece is told by the feed that decides its end.
+    the piece. They come in stream order and do not overlap, but for COMMAND; whitespace between belongs to
+    none. They depend on the bytes alone; a piece is told by the feed that decides its end.
 
     COMMENT: lines of `--` (MySQL: also `#`) without a gap, or one `/* */`, PostgreSQL's nested. MySQL's
     `/*! */` is code, but for that of version 999999, which no server runs and no delimiter follows.
@@ -35,6 +36,10 @@ class Lexer:
     whitespace between and the same lead, which is the text: all up to and with VALUES. A lead consists of
     names, one level of parentheses, nothing else, and has at most 64 KiB (and `text_limit`) bytes; an INSERT
     without one is a STATEMENT.
+    COMMAND: what the client takes for itself where a statement stands, outside of quotes and comments: a
+    backslash (PostgreSQL, MySQL but for `\\N`), a line that begins with a dot or `#` (SQLite), anything that
+    follows COPY ... FROM stdin; in its line (PostgreSQL). Up to the end of the line, 64 bytes at most. One of
+    each piece, told before the piece is (of rows: after ROWS_BEGIN, unless it stands in the lead).
     """
 
     def __init__(self, dialect: int, text_limit: int = 1 << 20) -> None:

@@ -133,10 +133,7 @@ step(Lexer *x, Cursor *c)
     case BETWEEN:
         return statements(x, c);
     case COPY_LINE:
-        if (!newline(c))
-            return GO;
-        c->p++;
-        return open_copy(x, at(c, c->p));
+        return copy_line(x, c);
     case COPY:
         return copy_data(x, c);
     }

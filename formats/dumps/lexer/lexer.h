@@ -31,12 +31,13 @@
 #define DELIMITER_LIMIT 16   /* bytes; the mysql client takes 15 */
 #define WORD_LIMIT 16        /* bytes that are kept; no keyword here is longer than 9 */
 #define SETTING_LIMIT 64     /* bytes of a SET standard_conforming_strings that is understood */
+#define COMMAND_LIMIT 64     /* bytes of a client's command within a piece that are told */
 #define BLOCK_SIZE 64        /* bytes that skip_blocks takes at once */
 #define WINDOW (LEAD_LIMIT + TAG_LIMIT + 64)
 #define TEXT_LIMIT_LARGEST ((size_t)1 << 30)
 
 enum { POSTGRESQL = 1, MYSQL = 2, SQLITE = 3 };
-enum { COMMENT, STATEMENT, META, ROWS_BEGIN, ROWS_END };
+enum { COMMENT, STATEMENT, META, ROWS_BEGIN, ROWS_END, COMMAND };
 enum { SPACE = 1, WORD = 2, WORD_START = 4, NAME_QUOTE = 8, OWN = 16 }; /* traits of a byte */
 
 /* Answers of a step. FAILED: out of memory; MORE: the decision needs bytes that are not there yet;
@@ -108,6 +109,7 @@ typedef struct {
     Token last;
     LeadState lead;
     int executable; /* MySQL: within a comment that servers execute */
+    int told;       /* a command in it is */
     struct {
         uint64_t parens, begins;
         unsigned words;          /* up to 4 */
@@ -192,7 +194,7 @@ struct Dialect {
     int value_is_values;          /* VALUE is VALUES */
     unsigned char prefix;         /* small letter that gives the string behind it escapes */
     Sixteen stops[2];             /* bytes that skip_blocks leaves to `plain` when outside of strings */
-    Sixteen prefix_stop;          /* `prefix` for skip_blocks */
+    Sixteen pair_stop[3];         /* a byte, with bit 0x20 set, and the one behind it, under a mask, that stop it */
     const char *name_quotes;      /* what opens a quoted name, besides the double quote */
     const char *own;              /* bytes that `own_byte` judges */
     Found (*line_comment_at)(const Cursor *c, const unsigned char *p);
@@ -224,9 +226,11 @@ int buffer_append(Buffer *buffer, const unsigned char *bytes, size_t length);
 int save_text(Lexer *x, Cursor *c);
 Answer emit_piece(Lexer *x, const Cursor *c, int kind, int64_t end);
 Answer emit_rows(Lexer *x, int kind, int64_t end);
+Answer emit_command(Lexer *x, const Cursor *c, size_t length);
 
 /* statement.c */
 Answer statements(Lexer *x, Cursor *c);
+Answer tell_command(Lexer *x, const Cursor *c);
 Answer statement_end(Lexer *x, Cursor *c);
 Answer open_quoted(Lexer *x, Cursor *c, unsigned char closing, int escapes);
 Answer in_block_comment(Lexer *x, Cursor *c, int *closed);
@@ -239,6 +243,7 @@ Answer word_end(Lexer *x, Cursor *c);
 /* postgresql.c */
 Answer in_dollar_quote(Lexer *x, Cursor *c);
 Answer open_copy(Lexer *x, int64_t start);
+Answer copy_line(Lexer *x, Cursor *c);
 Answer copy_data(Lexer *x, Cursor *c);
 
 /* scanning.c */

@@ -60,10 +60,22 @@ client_line_at(const Cursor *c, const unsigned char *p)
     return *p == ' ' || *p == '\t' ? YES : NO;
 }
 
+/* A command of one letter, but for \N, which the client passes on for NULL. */
+static Answer
+backslash(Lexer *x, const Cursor *c)
+{
+    Found null = begins(c, c->p, "\\N", 2);
+    if (null == UNDECIDED)
+        return MORE;
+    return null == YES ? PASS : tell_command(x, c);
+}
+
 /* What servers execute is code like any other, from behind its opening up to its star and slash. */
 static Answer
 own_byte(Lexer *x, Cursor *c, unsigned char b)
 {
+    if (b == '\\')
+        return backslash(x, c);
     if (b == '*' && !x->statement.executable)
         return PASS;
     Found found = b == '/' ? executable_at(c, c->p) : begins(c, c->p, "*/", 2);
@@ -103,7 +115,7 @@ const Dialect mysql_dialect = {
     .value_is_values = 1,
     .stops = {SIXTEEN_OF('`'), SIXTEEN_OF('#')},
     .name_quotes = "`",
-    .own = "/*",
+    .own = "/*\\",
     .line_comment_at = line_comment_at,
     .block_comment_at = block_comment_at,
     .client_line_at = client_line_at,

@@ -95,6 +95,16 @@ emit_piece(Lexer *x, const Cursor *c, int kind, int64_t end)
     return add_event(&x->out, kind, x->start, end, length) < 0 ? FAILED : GO;
 }
 
+/* `length` bytes at the cursor, within the piece that is open. */
+Answer
+emit_command(Lexer *x, const Cursor *c, size_t length)
+{
+    int64_t start = at(c, c->p);
+    if (buffer_append(&x->out.text, c->p, length) < 0)
+        return FAILED;
+    return add_event(&x->out, COMMAND, start, start + (int64_t)length, length) < 0 ? FAILED : GO;
+}
+
 Answer
 emit_rows(Lexer *x, int kind, int64_t end)
 {

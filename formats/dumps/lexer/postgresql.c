@@ -70,6 +70,8 @@ own_byte(Lexer *x, Cursor *c, unsigned char b)
 {
     if (b == '$')
         return dollar(x, c);
+    if (b == '\\')
+        return tell_command(x, c);
     if (b == '(')
         x->statement.postgresql.parens++;
     else
@@ -174,6 +176,24 @@ after_statement(Lexer *x, const Event *statement)
 
 /* ---- COPY data ---------------------------------------------------------------------------------------- */
 
+/* What stands behind the statement in its line: psql reads it when the data has ended. */
+Answer
+copy_line(Lexer *x, Cursor *c)
+{
+    while (c->p < c->end && *c->p != '\n') {
+        if (!(x->traits[*c->p] & SPACE)) {
+            Answer answer = tell_command(x, c);
+            if (answer != PASS)
+                return answer;
+        }
+        c->p++;
+    }
+    if (c->p == c->end)
+        return GO;
+    c->p++;
+    return open_copy(x, at(c, c->p));
+}
+
 Answer
 open_copy(Lexer *x, int64_t start)
 {
@@ -218,10 +238,10 @@ const Dialect postgresql_dialect = {
     .comments_nest = 1,
     .dollar_quotes = 1,
     .prefix = 'e',
-    .prefix_stop = SIXTEEN_OF('e'),
-    .stops = {SIXTEEN_OF('$'), SIXTEEN_OF('$')},
+    .pair_stop = {SIXTEEN_OF('e'), SIXTEEN_OF('\''), SIXTEEN_OF(0xff)},
+    .stops = {SIXTEEN_OF('$'), SIXTEEN_OF('\\')},
     .name_quotes = "",
-    .own = "$()",
+    .own = "$()\\",
     .line_comment_at = line_comment_at,
     .client_line_at = client_line_at,
     .own_byte = own_byte,

@@ -16,7 +16,7 @@ load(const unsigned char *p)
 /* ---- rows of INSERT in blocks of 64 bytes -------------------------------------------------------------- */
 
 typedef struct {
-    __m128i quote, backslash, delimiter, name, dash, slash, star, small, one, other, prefix;
+    __m128i quote, backslash, delimiter, name, dash, slash, star, small, one, other, first, second, mask;
 } Needles;
 
 /* One bit a byte. */
@@ -33,7 +33,8 @@ needles_for(const Lexer *x)
         .quote = ALL('\''), .backslash = ALL('\\'), .delimiter = ALL(x->delimiter[0]), .name = ALL('"'),
         .dash = ALL('-'), .slash = ALL('/'), .star = ALL('*'), .small = ALL(0x20),
         .one = load(x->dialect->stops[0].bytes), .other = load(x->dialect->stops[1].bytes),
-        .prefix = load(x->dialect->prefix_stop.bytes), /* no byte is 0 once `small` is in it */
+        .first = load(x->dialect->pair_stop[0].bytes), /* no byte is 0 once `small` is in it */
+        .second = load(x->dialect->pair_stop[1].bytes), .mask = load(x->dialect->pair_stop[2].bytes),
     };
 #undef ALL
 }
@@ -56,8 +57,8 @@ look_at(const unsigned char *p, const Needles *n, int backslashes)
         s = _mm_or_si128(s, _mm_or_si128(_mm_cmpeq_epi8(v, n->one), _mm_cmpeq_epi8(v, n->other)));
         s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(v, n->dash), _mm_cmpeq_epi8(next, n->dash)));
         s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(v, n->slash), _mm_cmpeq_epi8(next, n->star)));
-        s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(_mm_or_si128(v, n->small), n->prefix),
-                                          _mm_cmpeq_epi8(next, n->quote)));
+        s = _mm_or_si128(s, _mm_and_si128(_mm_cmpeq_epi8(_mm_or_si128(v, n->small), n->first),
+                                          _mm_cmpeq_epi8(_mm_and_si128(next, n->mask), n->second)));
         block.quotes |= mask(_mm_cmpeq_epi8(v, n->quote)) << i;
         block.special |= mask(s) << i;
         if (backslashes)

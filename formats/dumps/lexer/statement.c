@@ -166,6 +166,23 @@ lead_with(const Lexer *x, unsigned char b)
     return b == ',' && lead == COLUMNS ? lead : NO_LEAD;
 }
 
+/* What the client takes for itself at c->p, where it reads a statement: one is told of each piece, because no
+ * dump tool writes any, and a flood of them shall not cost more than the pieces do. PASS when that is done. */
+Answer
+tell_command(Lexer *x, const Cursor *c)
+{
+    if (x->statement.told)
+        return PASS;
+    size_t left = (size_t)(c->end - c->p), length = left < COMMAND_LIMIT ? left : COMMAND_LIMIT;
+    const unsigned char *newline = memchr(c->p, '\n', length);
+    if (newline)
+        length = (size_t)(newline - c->p);
+    else if (length < COMMAND_LIMIT && !c->final)
+        return MORE;
+    x->statement.told = 1;
+    return emit_command(x, c, length) == FAILED ? FAILED : PASS;
+}
+
 /* A byte that means nothing by itself. */
 static Answer
 other_byte(Lexer *x, Cursor *c, unsigned char b)
@@ -266,6 +283,8 @@ in_blocks(const Lexer *x, const Cursor *c)
 {
     const Within *w = &x->within;
     if (c->end - c->p <= BLOCK_SIZE || x->statement.executable || x->delimiter[0] == '\'')
+        return 0;
+    if (w->inside == PLAIN && x->traits[*c->p] & OWN)
         return 0;
     return w->inside == PLAIN || (w->inside == QUOTED && w->quote == '\'' && w->escapes == x->backslashes);
 }

@@ -10,6 +10,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine, ReadRange
 from holdfast.formats.dumps.core.scan import Scanner
 from holdfast.formats.dumps.mysql import product
+from holdfast.formats.dumps.mysql.client_lines import guarded
 from holdfast.formats.dumps.mysql.facts import END
 from holdfast.formats.dumps.mysql.files import files, table_rows
 from holdfast.formats.dumps.mysql.required_binlogs import BinlogRules
@@ -31,6 +32,7 @@ def _engine(name: str) -> Engine:
         begins=lambda head: begins.search(head) is not None,
         scan=lambda: Scanner(MysqlVisitor()),
         files=files,
+        guard=guarded,
         csv=_csv,
         end=END,
     )

@@ -8,13 +8,12 @@ from typing import Final, NamedTuple
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
+from holdfast.formats.dumps.mysql.client_lines import SANDBOX
 from holdfast.formats.dumps.mysql.product import MARIADB, product_in
 
 _COMPLETED: Final = b"-- Dump completed"
 MARKS: Final = Marks(heads=(b"\n--\n-- Host: ",), ends=(b"\n" + _COMPLETED,))
 END: Final = EndMark(re.compile(b"^" + _COMPLETED, re.M))
-SANDBOX: Final = b"/*M!999999"
-"""What newer mariadb-dump begins with: the client is to run no commands of the system."""
 _TOOL: Final = re.compile(rb"^-- (MySQL|MariaDB) dump [^\n]{0,40}?Distrib ([^\s,]{1,80})", re.M)
 _SERVER: Final = re.compile(rb"^-- Server version[ \t]+([^\s]{1,120})", re.M)
 _DATABASE: Final = re.compile(rb"^-- Host: [^\n]*?    Database: (.{0,600}?)\r?\n-- -{20}", re.M | re.S)

@@ -18,8 +18,10 @@ from collections.abc import Callable
 from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.lexer import _lexer
-from holdfast.formats.dumps.mysql.facts import MARKS, SANDBOX, DumpComments
+from holdfast.formats.dumps.mysql.client_lines import SANDBOX, is_command, misleads
+from holdfast.formats.dumps.mysql.facts import MARKS, DumpComments
 from holdfast.formats.dumps.mysql.sections import Draft, Drafts
 from holdfast.formats.dumps.mysql.text import Columns, Name, Words, columns, created, inserted, unquoted
 
@@ -48,6 +50,8 @@ class MysqlVisitor:
     marks: Final = MARKS
 
     def __init__(self) -> None:
+        self.commands: Final = ClientCommands()
+        self._sandbox = -1
         self._facts: Final = DumpComments()
         self._drafts: Final = Drafts()
         self._database = ""
@@ -86,9 +90,15 @@ class MysqlVisitor:
     def count(self) -> int:
         return self._drafts.count
 
+    def holds_command(self, kind: int, text: bytes) -> bool:
+        if kind == _lexer.COMMENT:
+            return misleads(text)
+        return kind == _lexer.STATEMENT and is_command(text)
+
     def comment(self, start: int, end: int, text: bytes) -> None:
         head = self._facts.comment(end, text)
         if text.startswith(SANDBOX):
+            self._sandbox = start if self._sandbox < 0 else self._sandbox
             self._drafts.part(start)
         elif head is None:
             self._drafts.comment(start)
@@ -147,7 +157,10 @@ class MysqlVisitor:
             sections=self._drafts.sections(size),
             fault=fault,
             facts=self._facts.facts().stored(),
-            extra={"left_out": left_out} if left_out else {},
+            extra={
+                **({"left_out": left_out} if left_out else {}),
+                **({"sandbox": self._sandbox} if self._sandbox >= 0 else {}),
+            },
         )
 
     def _in(self, name: Name) -> tuple[str, str]:

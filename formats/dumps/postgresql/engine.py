@@ -13,8 +13,8 @@ from holdfast.formats.dumps.postgresql.custom import unpack
 from holdfast.formats.dumps.postgresql.custom.format import MAGIC
 from holdfast.formats.dumps.postgresql.physical import basebackup_tar
 from holdfast.formats.dumps.postgresql.physical.required_wal import WalRules
+from holdfast.formats.dumps.postgresql.plain import client_lines, marks
 from holdfast.formats.dumps.postgresql.plain import files as plain_files
-from holdfast.formats.dumps.postgresql.plain import marks
 from holdfast.formats.dumps.postgresql.plain.marks import NAME
 from holdfast.formats.dumps.postgresql.plain.scan import PostgresVisitor
 
@@ -38,6 +38,7 @@ PLAIN: Final = DumpFormat(
     begins=lambda head: marks.BEGINS.search(head) is not None,
     scan=lambda: Scanner(PostgresVisitor()),
     files=plain_files.files,
+    guard=client_lines.guarded,
     csv=_plain_csv,
     end=marks.END,
 )
@@ -48,6 +49,7 @@ CUSTOM: Final = DumpFormat(
     begins=lambda head: head.startswith(MAGIC),
     unpack=unpack.Unpacker,
     files=custom_files.files,
+    guard=custom_files.guarded,
     csv=_custom_csv,
 )
 PHYSICAL: Final = DumpFormat(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.sqlite.statement import columns, created, inserted
@@ -49,6 +50,7 @@ class SqliteVisitor:
     marks: Final = Marks(heads=(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n",), ends=(b"\nCOMMIT;\n",))
 
     def __init__(self) -> None:
+        self.commands: Final = ClientCommands()
         self._drafts: Final[list[_Draft]] = []
         self._comment = -1
         self._names: Final[dict[str, str]] = {}
@@ -77,6 +79,10 @@ class SqliteVisitor:
     @property
     def count(self) -> int:
         return len(self._drafts)
+
+    def holds_command(self, kind: int, text: bytes) -> bool:
+        """A zero byte ends a line for sqlite3, which may then see a dot at the beginning of the next."""
+        return b"\0" in text.rstrip(b"\0")
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         if text.startswith(_ERROR):

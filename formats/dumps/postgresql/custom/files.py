@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from holdfast.base.errors import Damaged
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
+from holdfast.formats.dumps.core.engine import KeyOf
 from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, SET, write_integer
 from holdfast.formats.dumps.postgresql.plain import files as postgres_files
+from holdfast.formats.dumps.postgresql.plain.client_lines import restricted
 from holdfast.formats.dumps.postgresql.plain.files import Rows
 from holdfast.formats.dumps.postgresql.plain.text import as_bytes
 
@@ -22,8 +24,8 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     """All files of an archive of which `size` bytes are stored, by path. In time linear in their pieces.
 
     `dump.pgdump` is the archive without compression and with offsets, for pg_restore. `dump.sql` is what
-    `pg_restore -f -` makes of it, less `\\restrict` and large objects. The others are as of a plain dump (see
-    `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
+    `pg_restore -f -` makes of it, less `\\restrict` (see `guarded`) and large objects. The others are as of a
+    plain dump (see `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
     """
     if "toc" not in catalogue.extra:
         return {}
@@ -33,6 +35,15 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     for path, composed in postgres_files.files(plain, sql.size).items():
         found[path] = Composed(_resolved(composed.pieces, sql))
     return found
+
+
+def guarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
+    r"""SQL between `\restrict KEY` and `\unrestrict KEY`, as pg_restore writes it since it knows these lines.
+
+    Always: what rows hold was not looked at, and `\.` in them ends them for psql. A psql that does not know
+    the lines says so, and goes on.
+    """
+    return {path: restricted(composed.pieces, key(path)) for path, composed in made.items()}
 
 
 def table_rows(catalogue: Catalogue) -> dict[str, Rows]:

@@ -1,8 +1,8 @@
 """An archive's entries as SQL: what `pg_restore -f -` prints, of which most stands in what is stored.
 
-Two things differ: there is no `\\restrict`, whose key nobody may know beforehand, and a comment stands for
-the contents of large objects. Source: PostgreSQL, pg_backup_archiver.c (RestoreArchive, _tocEntryRequired,
-restore_toc_entry, _printTocEntry, _getObjectDescription).
+Two things differ: there is no `\\restrict`, whose key nobody may know beforehand (files that are made of this
+get theirs), and a comment stands for the contents of large objects. Source: PostgreSQL, pg_backup_archiver.c
+(RestoreArchive, _tocEntryRequired, restore_toc_entry, _printTocEntry, _getObjectDescription).
 """
 
 from __future__ import annotations

@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
+from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer import _lexer
+from holdfast.formats.dumps.postgresql.plain.client_lines import (
+    RESTRICT,
+    is_command,
+    is_connect,
+    is_restrict,
+    misleads,
+)
 from holdfast.formats.dumps.postgresql.plain.marks import HEAD, MARKS, NAME, TRAILER, trailer_line
 from holdfast.formats.dumps.postgresql.plain.statement import Statement, classify
 from holdfast.formats.dumps.postgresql.plain.text import as_text
@@ -25,15 +33,18 @@ class PostgresVisitor:
     """Makes the catalogue of one dump (see `scan.Visitor`) of form "sql".
 
     A section is a statement with the comment before it. Types are those of `postgres_statement`, and CONNECT
-    and META for lines to psql. TABLE DATA's `extra` has columns, rows and data: [start, length] of the rows,
+    and META for lines to psql; the `extra` of those that pg_dump writes has line, the bytes of the line, with
+    which the section ends. TABLE DATA's `extra` has columns, rows and data: [start, length] of the rows,
     for COPY with the closing line, for INSERT whole statements; statements that follow each other for one
-    table are one section. The catalogue's `extra`: cluster (True for pg_dumpall), encoding.
+    table are one section. The catalogue's `extra`: cluster (True for pg_dumpall), encoding, restricted (True
+    when it has `\\restrict`, or commands that no dump has).
     """
 
     dialect: int = _lexer.POSTGRESQL
     marks: Marks = MARKS
 
     def __init__(self) -> None:
+        self.commands: Final = ClientCommands()
         self._sections: list[Section] = []
         self._comment: tuple[int, int] | None = None
         self._database = ""
@@ -46,11 +57,15 @@ class PostgresVisitor:
         self._heads = self._trailers = 0
         self._last: str = ""
         self._restricted = b""
+        self._is_restricted = False
         self._twice = False
 
     @property
     def count(self) -> int:
         return len(self._sections)
+
+    def holds_command(self, kind: int, text: bytes) -> bool:
+        return is_command(text) if kind == _lexer.META else misleads(text)
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self._comment = (start, end)
@@ -94,10 +109,14 @@ class PostgresVisitor:
         if connect := _CONNECT.fullmatch(line):
             self._tables.clear()
             self._enter(_database_name(connect[1]))
-            self._add(start, end, Statement("CONNECT", "", self._database))
+            extra = {"line": end - start} if is_connect(text) else {}
+            self._add(start, end, Statement("CONNECT", "", self._database, extra=extra))
             return
         last = self._last
-        self._add(start, end, Statement("META"))
+        own = is_restrict(text)
+        self._is_restricted = self._is_restricted or own
+        extra = {"line": end - start} if own or is_connect(text) else {}
+        self._add(start, end, Statement("META", "", RESTRICT if own else "", extra=extra))
         command, _, key = line.partition(b" ")
         if command == b"\\restrict":
             self._restricted = key
@@ -124,6 +143,7 @@ class PostgresVisitor:
             extra={
                 "cluster": self._is_cluster,
                 "encoding": self._encodings.pop() if len(self._encodings) == 1 else "",
+                **({"restricted": True} if self._is_restricted or self.commands.count else {}),
             },
         )
 

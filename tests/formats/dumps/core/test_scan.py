@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
+from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.scan import BORDER_DISTANCE, Scanner
 from holdfast.formats.dumps.core.scan_marks import Marks
 from holdfast.formats.dumps.lexer._lexer import MYSQL, POSTGRESQL, SQLITE
@@ -35,6 +36,10 @@ class Recorder:
     unfinished: str = "not asked"
     marks: Marks = field(default_factory=Marks)
     count: int = 0
+    commands: ClientCommands = field(default_factory=ClientCommands, compare=False)
+
+    def holds_command(self, kind: int, text: bytes) -> bool:
+        return False
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self.pieces.append(("comment", start, end, text))

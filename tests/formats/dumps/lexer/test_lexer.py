@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from holdfast.formats.dumps.lexer._lexer import (
+    COMMAND,
     COMMENT,
     META,
     MYSQL,
@@ -51,6 +52,8 @@ def pieces(dialect: int, stream: bytes) -> list[tuple[int, bytes]]:
         elif kind == ROWS_END:
             assert stream[start:end].startswith(text)
             found.append((kind, stream[start:end]))
+        elif kind == COMMAND:
+            assert text == stream[start:end][:64]
         else:
             assert text == stream[start:end]
             found.append((kind, text))
@@ -86,6 +89,7 @@ ATOMS = [
         b"OR REPLACE ",
         b"FUNCTION f() ",
     ),
+    *(b"\n.shell x\n", b"\n#", b"\n.", b"\ngo\n", b" \\! touch x\n", b"\\N", b"stdin; \\! x\n"),
     *(
         b"PROCEDURE ",
         b"CREATE RULE r DO (a; b);",
@@ -158,7 +162,7 @@ def test_pieces_are_in_order_and_leave_only_whitespace_out() -> None:
     covered = bytearray(stream)
     last = 0
     for kind, start, end, _ in lex(POSTGRESQL, stream)[0]:
-        if kind != ROWS_BEGIN:
+        if kind not in (ROWS_BEGIN, COMMAND):
             assert last <= start < end
             covered[start:end] = b" " * (end - start)
             last = end
