@@ -118,11 +118,13 @@ class Scanner:
         visitor = self._visitor
         self._full = self._full or visitor.count > self._limit
         for kind, start, end, text in events:
-            if kind == _lexer.COMMAND or (kind in _WHOLE and visitor.holds_command(kind, text)):
+            if kind in _WHOLE and visitor.holds_command(kind, text):
                 visitor.commands.add(text)
-            if kind == _lexer.COMMAND or self._full:
+            if kind == _lexer.COMMAND:
+                visitor.commands.add(text)
+            elif self._full:
                 continue
-            if kind == _lexer.STATEMENT:
+            elif kind == _lexer.STATEMENT:
                 visitor.statement(start, end, text)
             elif kind == _lexer.COMMENT:
                 visitor.comment(start, end, text)

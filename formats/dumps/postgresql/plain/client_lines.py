@@ -30,7 +30,7 @@ _CONNECT: Final = re.compile(
 _ENCODING: Final = b"\\encoding SQL_ASCII"
 """Stands before the `\\connect` to a database with a name that is no plain word."""
 _DATA_END: Final = b"\\."
-_QUOTING: Final = re.compile(rb"standard_conforming_strings", re.I)
+_QUOTING: Final = b"standard_conforming_strings"
 _QUOTING_SET: Final = re.compile(
     rb"SET\s+standard_conforming_strings\s*(?:=|TO\b)\s*'?(?:on|off|true|false)'?\s*;", re.I
 )
@@ -55,9 +55,9 @@ def is_command(line: bytes) -> bool:
 def misleads(statement: bytes) -> bool:
     r"""Whether psql may read what follows otherwise than a scan does: it drops a line's rest behind a zero
     byte, and what a backslash in '..' means is a setting that functions and other sessions can change."""
-    if b"\0" in statement.rstrip(b"\0"):  # at the end they are what a torn file ends with
+    if b"\0" in statement and b"\0" in statement.rstrip(b"\0"):  # a torn file ends with many
         return True
-    return _QUOTING.search(statement) is not None and not _QUOTING_SET.fullmatch(statement)
+    return _QUOTING in statement.lower() and not _QUOTING_SET.fullmatch(statement)
 
 
 # ---- files -------------------------------------------------------------------------------------------------

@@ -65,7 +65,9 @@ class PostgresVisitor:
         return len(self._sections)
 
     def holds_command(self, kind: int, text: bytes) -> bool:
-        return is_command(text) if kind == _lexer.META else misleads(text)
+        if kind == _lexer.META:
+            return is_command(text)
+        return kind == _lexer.STATEMENT and misleads(text)
 
     def comment(self, start: int, end: int, text: bytes) -> None:
         self._comment = (start, end)
