@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.formats.dumps.contents import files
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import Scanning
 from holdfast.formats.dumps.core.facts import DumpFacts, agreed_facts, read_facts
@@ -12,7 +13,6 @@ from holdfast.formats.dumps.engines import text_format
 from holdfast.formats.dumps.lexer._lexer import COMMAND, MYSQL, POSTGRESQL, SQLITE, Lexer
 from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from holdfast.formats.dumps.postgresql.plain.client_lines import is_command
-from holdfast.formats.dumps.registry import files
 from support import lexer_twin
 from support.pgdump_real import content
 
