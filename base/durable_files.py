@@ -1,16 +1,14 @@
 """Files written whole, named, and made durable; and whose they are.
 
-What is durable: the content of a file after `os.fsync` of it, its name after `sync_directory` of the
-directory it is in. In this order: a name that survives a power cut must not lead to half of a file.
+What is durable: the content of a file after `os.fsync` of it, its name after `os.fsync` of the directory
+it is in. In this order: a name that survives a power cut must not lead to half of a file.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -59,61 +57,40 @@ def preallocate(fd: int, length: int) -> None:
         os.posix_fallocate(fd, 0, length)
 
 
-def rename_unless_taken(temporary: Path, path: Path) -> None:
-    """Give a file its name, which is not durable yet. Raises FileExistsError when the name is taken: then
-    the file keeps its temporary one.
+def read_at(fd: int, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset` on, fewer only at the file's end. Raises OSError."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length:  # a signal or a network file system may cut a read short
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def rename_unless_taken(temporary: bytes | str, name: bytes | str, folder: int) -> None:
+    """Give a file in an open folder its name, which is not durable yet. Raises FileExistsError when the name
+    is taken: then the file keeps its temporary one.
 
     Atomic but on a file system without hard links, where the one who comes last wins a race.
     """
     try:
-        os.link(temporary, path)
+        os.link(temporary, name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        if path.exists():
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
-        temporary.rename(path)
-    else:
-        temporary.unlink()
-
-
-@contextmanager
-def durable_file(path: Path) -> Iterator[int]:
-    """The descriptor of a new file, mode 0600, to be filled. Replaces what has the name.
-
-    When the block ends well the content is fsynced, then the file gets its name, then the directory is
-    fsynced: after that the file is durable, and at no time does the name lead to a part of it. When the block
-    or a step fails, nothing of the new file is left, unless it was the very last step: the new file has the
-    name then, and whether that survives a power cut is unknown. Raises OSError.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
         try:
-            yield fd
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_directory(path.parent)
+            os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
+    else:
+        os.unlink(temporary, dir_fd=folder)
 
 
-def sync_directory(path: Path) -> None:
-    """Make durable which names are in a directory. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def sync_directory_if_possible(path: Path) -> None:
-    """The same where the file system can and we may: a directory may be written to and not read.
-
-    For what the user could do again: a restore whose content is durable already.
-    """
+def sync_if_possible(folder: int) -> None:
+    """Make durable which names are in an open folder, where the file system can and we may: a folder may be
+    written to and not read. For what the user could do again: a restore whose content is durable already."""
     with suppress(OSError):
-        sync_directory(path)
+        os.fsync(folder)

@@ -11,6 +11,7 @@ HoldfastError
 |   |   `-- NoSpace            full disk or quota
 |   `-- Damaged                bytes are not what was written: kind, name, offset
 |       `-- MissingChunk       a chunk is in no pack
+|-- TargetError                the operating system refused an operation on what is restored to
 |-- SourceError                the thing being backed up: the snapshot is marked partial
 |   |-- NotSeekable            neither a file nor a block device: only a stream can be read of it
 |   `-- StreamFailed           a command failed or a stream ended early: nothing is committed
@@ -91,6 +92,10 @@ class Damaged(RepositoryError):
 
 class MissingChunk(Damaged):
     """A chunk that a recipe names is in no pack that is there."""
+
+
+class TargetError(HoldfastError):
+    """The operating system refused an operation on what is restored to."""
 
 
 class SourceError(HoldfastError):

@@ -11,12 +11,13 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from holdfast.base.durable_files import PARTIAL_SUFFIX
-from holdfast.base.targets import TargetError
+from holdfast.base.errors import TargetError
+from holdfast.base.named_paths import open_folder
 
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -26,21 +27,22 @@ class TargetFolder:
     """A folder by its descriptor. Close it once. Methods raise OSError; FileExistsError when something has
     the name already and `overwrite` is false.
 
-    `made` tells a folder that was not there before. With `overwrite` what has a name is replaced in one step
-    when its successor is complete; folders are never replaced.
+    `path` is for messages. `made` tells a folder that was not there before. With `overwrite` what has a name
+    is replaced in one step when its successor is complete; folders are never replaced.
     """
 
-    def __init__(self, fd: int, *, overwrite: bool, made: bool) -> None:
+    def __init__(self, fd: int, path: Path, *, overwrite: bool, made: bool) -> None:
         self.fd = fd
+        self.path = path
         self.made = made
-        self._overwrite = overwrite
+        self.overwrite = overwrite
 
     @staticmethod
-    def top(path: Path, *, overwrite: bool) -> TargetFolder:
-        """The folder the user named, made if need be. The one path that is followed."""
-        made = not path.exists()
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return TargetFolder(os.open(path, _OPEN & ~os.O_NOFOLLOW), overwrite=overwrite, made=made)
+    def top(path: Path, *, overwrite: bool, make: bool = True) -> TargetFolder:
+        """The folder the user named, made if need be. The one path in which links are followed, if nobody
+        else made them. Raises ForeignLink."""
+        fd, made = open_folder(path, make=make)
+        return TargetFolder(fd, path, overwrite=overwrite, made=made)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -53,7 +55,32 @@ class TargetFolder:
             os.mkdir(name, 0o700, dir_fd=self.fd)
         except FileExistsError:
             made = False
-        return TargetFolder(os.open(name, _OPEN, dir_fd=self.fd), overwrite=self._overwrite, made=made)
+        return self._deeper(_open_folder(self.fd, name), name, made=made)
+
+    def within(self, parts: list[bytes]) -> TargetFolder:
+        """A folder further down, made where it is not there, each step as careful as `folder`."""
+        folder = self.below([])
+        for part in parts:
+            with closing(folder):
+                folder = folder.folder(part)
+        return folder
+
+    def status(self, name: bytes) -> os.stat_result:
+        """What has a name; of a link: the link."""
+        _check(name)
+        return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+
+    def has_device(self, name: bytes) -> bool:
+        """Whether a block device has the name."""
+        try:
+            return stat.S_ISBLK(self.status(name).st_mode)
+        except OSError:
+            return False
+
+    def open(self, name: bytes, flags: int, mode: int = 0o600) -> int:
+        """Open a file, never through a link."""
+        _check(name)
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.fd)
 
     @contextmanager
     def new_file(self, name: bytes) -> Iterator[int]:
@@ -101,11 +128,14 @@ class TargetFolder:
         for part in parts:
             _check(part)
             try:
-                deeper = os.open(part, _OPEN, dir_fd=fd)
+                deeper = _open_folder(fd, part)
             finally:
                 os.close(fd)
             fd = deeper
-        return TargetFolder(fd, overwrite=self._overwrite, made=False)
+        return self._deeper(fd, b"/".join(parts), made=False)
+
+    def _deeper(self, fd: int, name: bytes, *, made: bool) -> TargetFolder:
+        return TargetFolder(fd, self.path / os.fsdecode(name), overwrite=self.overwrite, made=made)
 
     @contextmanager
     def peek(self, name: bytes) -> Iterator[int]:
@@ -125,7 +155,7 @@ class TargetFolder:
         try:
             make(name)
         except FileExistsError:
-            if not self._overwrite or self._is_folder(name):
+            if not self.overwrite or self._is_folder(name):
                 raise
         else:
             return name
@@ -146,9 +176,27 @@ class TargetFolder:
         return stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode)
 
 
+@contextmanager
+def refusals(action: str, path: Path) -> Iterator[None]:
+    """OSErrors of the block as TargetErrors."""
+    try:
+        yield
+    except OSError as error:
+        raise TargetError(f"cannot {action} {path}: {error.strerror or error}") from error
+
+
 def possible_name(name: bytes) -> bool:
     """Whether a file can have this name: one component, not "", "." or ".."."""
     return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name
+
+
+def _open_folder(above: int, name: bytes) -> int:
+    try:
+        return os.open(name, _OPEN, dir_fd=above)
+    except NotADirectoryError:
+        if stat.S_ISLNK(os.stat(name, dir_fd=above, follow_symlinks=False).st_mode):
+            raise OSError(errno.ELOOP, "a link stands where a folder is needed") from None
+        raise
 
 
 def _check(name: bytes) -> None:

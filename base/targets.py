@@ -1,82 +1,83 @@
-"""Where restored bytes go: a file that looks complete only when it is, or a block device."""
+"""A file that is restored to: it looks complete only when it is, and nobody else had a hand in it."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
+import secrets
 import stat
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from types import TracebackType
 from typing import Final
 
 from holdfast.base.durable_files import (
     PARTIAL_SUFFIX,
+    read_at,
     rename_unless_taken,
-    sync_directory_if_possible,
+    sync_if_possible,
     write_all_at,
 )
-from holdfast.base.errors import HoldfastError, Refused
+from holdfast.base.errors import Refused, TargetError
+from holdfast.base.target_folder import TargetFolder, refusals
 from holdfast.base.types import Buffer
 
 _NAME_LIMIT: Final = 255
 """Bytes, of Linux."""
-_BLKZEROOUT: Final = 0x127F
-_SECTOR: Final = 512
-_ZEROS: Final = 1 << 20
-_ZERO_STEP: Final = 256 << 20
-"""Bytes the kernel is asked to zero at a time: the call cannot be interrupted."""
+_PARTIAL: Final = 0o600 | stat.S_ISVTX
+"""Mode of a file that is not whole. The sticky bit means nothing for a file and no file that is whole has it
+of us, so it tells what a killed restore left from an item that happens to have such a name."""
+_WHOLE: Final = 0o600
+"""A disk or a dump shows all that is in it, and no snapshot knows who might read it where it came from."""
+_TRIES: Final = 8
 
 
-class TargetError(HoldfastError):
-    """The operating system refused an operation on what is restored to."""
-
-
-@contextmanager
-def _translate(action: str, path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TargetError(f"cannot {action} {path}: {error.strerror or error}") from error
+class SameFile(Refused):
+    """Two names of one restore are one file here."""
 
 
 class FileTarget:
     """A regular file of `size` bytes. A context manager; `write` may be called from several threads.
 
-    Bytes go to `<name>.holdfast-partial`. When the block ends well the file is made durable, gets its
-    `mtime` (ns) and takes its name; when it does not, it is removed. So nothing that looks complete is
-    ever incomplete, even after a power cut. What is not written is a hole, or zeros without `sparse`.
-    Raises Refused when the name is taken and `overwrite` is false.
+    Bytes go to `<name>.holdfast-partial` of mode 0600, made anew; what a killed restore of ours left under
+    that name is used again; anything else is left alone and another name taken. When the block ends well the
+    file is made durable, gets its `mtime` (ns) and takes its name; when it does not, it is removed. So
+    nothing that looks complete is ever incomplete, even after a power cut. What is not written is a hole, or
+    zeros without `sparse`.
+
+    `written` collects the files of one restore: where the file system takes two of their names for one
+    (letters' case, accents) the second one is refused, even with `overwrite`. Raises Refused when the name is
+    taken and the folder is not for overwriting, SameFile, TargetError.
     """
 
     def __init__(
-        self, path: Path, size: int, *, sparse: bool = True, overwrite: bool = False, mtime: int | None = None
+        self,
+        folder: TargetFolder,
+        name: str,
+        size: int,
+        *,
+        sparse: bool = True,
+        mtime: int | None = None,
+        written: set[tuple[int, int]] | None = None,
     ) -> None:
-        self.path = path.resolve()  # through a link, so that --overwrite replaces the file and not the link
-        self._partial = self.path.with_name(_partial_name(self.path.name))
+        self.path = folder.path / name
+        self._folder = folder
+        self._name = os.fsencode(name)
+        self._partial = b""
         self._size = size
         self._sparse = sparse
-        self._overwrite = overwrite
         self._mtime = mtime
+        self._written = set() if written is None else written
 
     def __enter__(self) -> FileTarget:
-        check_free(self.path, overwrite=self._overwrite)
-        with _translate("write", self._partial):
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-            self._fd = os.open(self._partial, flags, 0o666)
+        with refusals("write", self.path):
+            self._check_free()
+            self._fd = self._claimed()
         try:
-            with _translate("write", self._partial):
-                self._claim()
+            with refusals("write", self.path):
                 os.ftruncate(self._fd, 0)  # what an interrupted restore left
                 os.ftruncate(self._fd, self._size)
                 if not self._sparse and self._size:
                     os.posix_fallocate(self._fd, 0, self._size)
-        except Refused:
-            os.close(self._fd)
-            raise
         except BaseException:
             self._remove()
             raise
@@ -89,192 +90,140 @@ class FileTarget:
             self._remove()
             return
         try:
-            with _translate("write", self._partial):
+            with refusals("write", self.path):
+                _set_mode(self._fd, _WHOLE)
                 if self._mtime is not None:
                     os.utime(self._fd, ns=(self._mtime, self._mtime))
                 os.fsync(self._fd)
-            self._take_name()
+                self._take_name()
+                sync_if_possible(self._folder.fd)
         except BaseException:
             self._remove()
             raise
+        status = os.fstat(self._fd)
+        self._written.add((status.st_dev, status.st_ino))
         os.close(self._fd)
 
     def write(self, offset: int, data: Buffer) -> None:
-        with _translate("write", self._partial):
+        with refusals("write", self.path):
             write_all_at(self._fd, offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
         """What is there now; for reading back."""
-        with _translate("read", self._partial):
-            return _read(self._fd, offset, length)
+        with refusals("read", self.path):
+            return read_at(self._fd, offset, length)
 
     def settle(self) -> None:
         """Bring everything to the disk and forget it, so that `read` comes from there."""
-        with _translate("write", self._partial):
+        with refusals("write", self.path):
             os.fsync(self._fd)
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
-    def _claim(self) -> None:
-        """Two restores must not write into one file; the kernel frees the lock of one that was killed."""
+    def _check_free(self) -> None:
+        """Raises Refused when the file may not take its name."""
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Refused(f"another restore is writing {self.path} right now") from None
-        found, opened = self._partial.stat(), os.fstat(self._fd)
-        if not os.path.samestat(found, opened) or not stat.S_ISREG(opened.st_mode):
-            raise Refused(f"{self._partial} is in the way; remove it")
+            there = self._folder.status(self._name)
+        except FileNotFoundError:
+            return
+        if (there.st_dev, there.st_ino) in self._written:
+            raise SameFile(
+                f"{self.path} is the same file as one that was restored just now: this file system makes no "
+                "difference between their names"
+            )
+        check_replaceable(self.path, there, overwrite=self._folder.overwrite)
+
+    def _claimed(self) -> int:
+        """The descriptor of a partial file that is ours alone; `_partial` is its name."""
+        self._partial = _partial_name(self._name)
+        for _ in range(_TRIES):
+            fd = self._made_or_left()
+            if fd is None:  # somebody else's, or an item's: it stays
+                self._partial = _partial_name(self._name, b"." + secrets.token_hex(4).encode())
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                raise Refused(f"another restore is writing {self.path} right now") from None
+            if self._is_ours(os.fstat(fd)):
+                return fd
+            os.close(fd)  # another restore was just finishing it
+        raise TargetError(f"cannot write {self.path}: no name for the file while it is not whole")
+
+    def _made_or_left(self) -> int | None:
+        """A new partial file, or what a killed restore left; None when the name is anything else's."""
+        flags = os.O_RDWR | os.O_NONBLOCK
+        with suppress(FileExistsError):
+            fd = self._folder.open(self._partial, flags | os.O_CREAT | os.O_EXCL, _PARTIAL)
+            _set_mode(fd, _PARTIAL)  # whatever the umask says
+            return fd
+        try:
+            if not _is_partial(self._folder.status(self._partial)):
+                return None
+            return self._folder.open(self._partial, flags)
+        except OSError:
+            return None
+
+    def _is_ours(self, opened: os.stat_result) -> bool:
+        """Whether the opened file is under the partial name still, and under no other."""
+        return self._has_name(self._partial, opened) and stat.S_ISREG(opened.st_mode) and opened.st_nlink == 1
+
+    def _has_name(self, name: bytes, opened: os.stat_result) -> bool:
+        try:
+            return os.path.samestat(self._folder.status(name), opened)
+        except OSError:
+            return False
 
     def _take_name(self) -> None:
-        with _translate("write", self.path):
-            if self._overwrite:
-                self._partial.replace(self.path)
-            else:
-                self._rename_unless_taken()
-            sync_directory_if_possible(self.path.parent)
-
-    def _rename_unless_taken(self) -> None:
-        try:
-            rename_unless_taken(self._partial, self.path)
-        except FileExistsError:
-            check_free(self.path, overwrite=False)
-            raise
+        opened = os.fstat(self._fd)
+        if not self._has_name(self._partial, opened):
+            raise TargetError(f"cannot write {self.path}: somebody took it away while it was written")
+        folder = self._folder.fd
+        if self._folder.overwrite:
+            self._check_free()
+            os.rename(self._partial, self._name, src_dir_fd=folder, dst_dir_fd=folder)
+        else:
+            try:
+                rename_unless_taken(self._partial, self._name, folder)
+            except FileExistsError:
+                self._check_free()
+                raise
+        if not self._has_name(self._name, opened):
+            raise TargetError(f"cannot write {self.path}: somebody put another file there meanwhile")
 
     def _remove(self) -> None:
         with suppress(OSError):
-            self._partial.unlink()
+            if self._has_name(self._partial, os.fstat(self._fd)):
+                os.unlink(self._partial, dir_fd=self._folder.fd)
         os.close(self._fd)
 
 
-def _partial_name(name: str) -> str:
+def _set_mode(fd: int, mode: int) -> None:
+    with suppress(OSError):  # a file system without modes
+        os.fchmod(fd, mode)
+
+
+def _is_partial(status: os.stat_result) -> bool:
+    """Whether this is what a killed restore of ours left: nobody else can make such a file."""
+    return (
+        stat.S_ISREG(status.st_mode)
+        and status.st_uid == os.geteuid()
+        and status.st_nlink == 1
+        and bool(status.st_mode & stat.S_ISVTX)
+    )
+
+
+def _partial_name(name: bytes, more: bytes = b"") -> bytes:
     """The name while it is written; a long one is cut, so that every name that can be can be written."""
-    short = os.fsencode(name)[: _NAME_LIMIT - len(PARTIAL_SUFFIX)]
-    return os.fsdecode(short) + PARTIAL_SUFFIX
+    suffix = more + os.fsencode(PARTIAL_SUFFIX)
+    return name[: _NAME_LIMIT - len(suffix)] + suffix
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raises Refused when a file may not be written there."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise TargetError(f"cannot write {path}: {error.strerror}") from error
-    if stat.S_ISDIR(status.st_mode):
+def check_replaceable(path: object, there: os.stat_result, *, overwrite: bool) -> None:
+    """Raises Refused when what is there (a link itself, not what it leads to) may not be replaced."""
+    if stat.S_ISDIR(there.st_mode):
         raise Refused(f"{path} is a directory")
-    if not stat.S_ISREG(status.st_mode):
+    if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
         raise Refused(f"{path} is neither a file nor a block device; nothing was written")
     if not overwrite:
         raise Refused(f"{path} exists already; nothing was written")
-
-
-class DeviceTarget:
-    """A block device. A context manager; `write` may be called from several threads.
-
-    The device is opened for this process alone, which fails when it is mounted or otherwise in use.
-    `clear` must be called for every stretch that is not written: what the device held before would show
-    through. What lies behind `size` stays as it is. Raises Refused when the device is too small.
-    """
-
-    def __init__(self, path: Path, size: int) -> None:
-        self.path = path
-        self.capacity = 0
-        self._size = size
-        self._offload = True
-
-    def __enter__(self) -> DeviceTarget:
-        with _translate("open", self.path):
-            try:
-                self._fd = os.open(self.path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                raise Refused(
-                    f"{self.path} is in use: mounted, or part of a volume; nothing was written"
-                ) from None
-        try:
-            if not stat.S_ISBLK(os.fstat(self._fd).st_mode):
-                raise Refused(f"{self.path} is not a block device")
-            with _translate("open", self.path):
-                self.capacity = os.lseek(self._fd, 0, os.SEEK_END)
-            if self.capacity < self._size:
-                raise Refused(
-                    f"{self.path} has {self.capacity} bytes, {self._size} are needed; nothing was written"
-                )
-        except BaseException:
-            os.close(self._fd)
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                with _translate("write", self.path):
-                    os.fsync(self._fd)
-        finally:
-            os.close(self._fd)
-
-    def write(self, offset: int, data: Buffer) -> None:
-        with _translate("write", self.path):
-            write_all_at(self._fd, offset, data)
-
-    def read(self, offset: int, length: int) -> bytes:
-        """What is there now; for reading back."""
-        with _translate("read", self.path):
-            return _read(self._fd, offset, length)
-
-    def settle(self) -> None:
-        """Bring everything to the disk and forget it, so that `read` comes from there."""
-        with _translate("write", self.path):
-            os.fsync(self._fd)
-            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
-
-    def clear(self, offset: int, length: int) -> None:
-        """Make a stretch zeros: by the device itself when it can, else by writing them."""
-        end = offset + length
-        first, last = -(-offset // _SECTOR) * _SECTOR, end // _SECTOR * _SECTOR
-        with _translate("write", self.path):
-            if first >= last:
-                _write_zeros(self._fd, offset, length)
-                return
-            _write_zeros(self._fd, offset, first - offset)
-            for at in range(first, last, _ZERO_STEP):
-                self._zero_out(at, min(_ZERO_STEP, last - at))
-            _write_zeros(self._fd, last, end - last)
-
-    def _zero_out(self, offset: int, length: int) -> None:
-        if self._offload:
-            try:
-                fcntl.ioctl(self._fd, _BLKZEROOUT, struct.pack("=QQ", offset, length))
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM):
-                    raise
-                self._offload = False
-            else:
-                return
-        _write_zeros(self._fd, offset, length)
-
-
-def _write_zeros(fd: int, offset: int, length: int) -> None:
-    zeros = memoryview(bytes(min(length, _ZEROS)))
-    while length > 0:
-        part = zeros[: min(length, len(zeros))]
-        write_all_at(fd, offset, part)
-        offset += len(part)
-        length -= len(part)
-
-
-def _read(fd: int, offset: int, length: int) -> bytes:
-    data = os.pread(fd, length, offset)
-    while len(data) < length and (more := os.pread(fd, length - len(data), offset + len(data))):
-        data += more
-    return data
-
-
-def is_device(path: Path) -> bool:
-    """Whether there is a block device at the path."""
-    try:
-        return stat.S_ISBLK(path.stat().st_mode)
-    except OSError:
-        return False

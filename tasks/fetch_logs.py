@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from holdfast.base.durable_files import durable_file, write_all
 from holdfast.base.errors import Damaged, NotFound
+from holdfast.base.target_folder import TargetFolder, refusals
+from holdfast.base.targets import FileTarget
 from holdfast.formats.dumps.postgresql.physical import required_wal
 from holdfast.formats.dumps.postgresql.physical.control import CONTROL_PATH
 from holdfast.formats.dumps.postgresql.plain.marks import NAME
@@ -15,7 +18,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.records.log_archive import LogArchive, LogReading, archives
 from holdfast.repo.snapshots.snapshot import Item
-from holdfast.tasks.restore_errors import SeveralArchives
+from holdfast.tasks.restore_errors import SeveralArchives, TargetExists
 from holdfast.tasks.wal_source import system_id_in
 
 
@@ -33,7 +36,8 @@ def fetch_from(
             if reading.damaged:
                 raise reading.damaged[0]  # it may be the one that holds the file
             return False
-        write_log(repository, item, target)
+        with closing(TargetFolder.top(target.parent, overwrite=True, make=False)) as folder:
+            write_log(repository, item, folder, target.name)
         return True
 
     return fetch
@@ -67,14 +71,36 @@ def find_wal_archive(reading: LogReading, name: str, system_id: str | None) -> L
     return chosen[0]
 
 
-def write_log(repository: Repository, item: Item, target: Path) -> None:
-    """Write a log file durably under a temporary name, then rename it. Replaces an existing file."""
+def write_logs(
+    repository: Repository, archive: LogArchive, names: Sequence[str], target: Path, *, overwrite: bool
+) -> None:
+    """Write log files of the archive to a folder, which is made if need be. Raises TargetExists before
+    anything is written, unless files may be replaced; else as `write_log`."""
+    taken = [target / name for name in names if os.path.lexists(target / name)]
+    if taken and not overwrite:
+        raise TargetExists(taken[0])
+    written: set[tuple[int, int]] = set()
+    with closing(TargetFolder.top(target, overwrite=overwrite)) as top:
+        for name in names:
+            *above, last = os.fsencode(name).split(b"/")
+            with refusals("write", target / name), closing(top.within(above)) as folder:
+                write_log(repository, archive.files[name], folder, os.fsdecode(last), written)
+
+
+def write_log(
+    repository: Repository,
+    item: Item,
+    folder: TargetFolder,
+    name: str,
+    written: set[tuple[int, int]] | None = None,
+) -> None:
+    """Write a log file durably under a temporary name, then rename it. Raises as FileTarget, and Damaged."""
     reader = Reader(repository)
     parts = Restorer(repository, reader, threads=2).in_order(reader.recipe(item))
-    size = 0
-    with durable_file(target) as fd:
+    at = 0
+    with FileTarget(folder, name, item.size, sparse=False, mtime=None, written=written) as file:
         for part in parts:
-            write_all(fd, part)
-            size += len(part)
-        if size != item.size:
-            raise Damaged(item.path, f"{size} bytes came out of the archive, not {item.size}")
+            file.write(at, part)
+            at += len(part)
+        if at != item.size:
+            raise Damaged(item.path, f"{at} bytes came out of the archive, not {item.size}")

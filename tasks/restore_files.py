@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from holdfast.base.errors import HoldfastError
-from holdfast.base.targets import DeviceTarget, FileTarget, TargetError, check_free, is_device
+from holdfast.base.device_target import DeviceTarget
+from holdfast.base.errors import HoldfastError, Refused, TargetError
+from holdfast.base.named_paths import without_links
+from holdfast.base.target_folder import TargetFolder, refusals
+from holdfast.base.targets import FileTarget, check_replaceable
 from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.formats.disks.export import ViewTarget, stored_view
 from holdfast.repo.core.read_back import gaps, read_back
@@ -63,11 +69,19 @@ class RestoreOptions:
 
 @dataclass(frozen=True, slots=True)
 class RestoreJob:
-    """A file of a snapshot, the path on the host that it goes to, and the format that a disk gets there."""
+    """A file of a snapshot, where on the host it goes to, and the format that a disk gets there.
+
+    `folder` is a path that the user named, links and all; below it lies `name`, in which none is followed.
+    """
 
     node: Restorable
-    target: Path
+    folder: Path
+    name: str
     format: str = RAW
+
+    @property
+    def target(self) -> Path:
+        return self.folder / self.name
 
     @property
     def item(self) -> Item | None:
@@ -89,24 +103,16 @@ class RestoreJob:
         return self.node.item.allocated if isinstance(self.node, ImageNode) else self.node.allocated
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePlan:
-    """What goes where. `directories` are made before anything is written."""
-
-    jobs: Sequence[RestoreJob]
-    directories: Sequence[Path] = ()
-
-
 # ---- planning -------------------------------------------------------------------------------------------
 
 
-def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | None) -> RestorePlan:
+def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | None) -> Sequence[RestoreJob]:
     """Plan which file goes where when a node is restored to `target`; disks get the given format.
 
     A directory stands for the items below it, which keep their whole paths; one that holds none for the
     virtual files below it, by their paths from there. Images of other formats and documents are restored when
-    they are named. Raises IsLink, NeedsDirectory, NoDisk, NoDiskFormat, OtherFormat; Damaged or Unsupported
-    when an item cannot be put together.
+    they are named. Raises IsLink, NeedsDirectory, NoDisk, NoDiskFormat, OtherFormat, ForeignLink, Refused;
+    Damaged or Unsupported when an item cannot be put together.
     """
     place = Path(target)
     if isinstance(node, LinkNode):
@@ -116,7 +122,11 @@ def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | Non
         format_ = _format_of(node, format_)
         if target.endswith("/") or place.is_dir():
             place /= _renamed(node, format_).rpartition("/")[2]
-        return RestorePlan([RestoreJob(node, place, format_)])
+        with refusals("write", place):
+            place = without_links(place)  # so that --overwrite replaces the file and not the link
+        if not place.parent.is_dir():
+            raise Refused(f"{place.parent} is no folder; nothing was written")
+        return [RestoreJob(node, place.parent, place.name, format_)]
     if place.exists() and not place.is_dir():
         raise NeedsDirectory(target, node.path)
     prefix = f"{node.path}/" if node.path else ""
@@ -126,12 +136,10 @@ def plan_restore(tree: SnapshotTree, node: Node, target: str, format_: str | Non
     below = list(walk_nodes(node))
     items = [one for one in below if isinstance(one, ItemNode) or _is_whole(one)]
     if items:
-        jobs = list(_jobs_of_items(items, place, format_, node.path))
-    else:
-        if format_:
-            raise NoDiskFormat(node.path, format_)
-        jobs = list(_jobs_of_virtual_files(below, place, len(prefix)))
-    return RestorePlan(jobs, sorted({place, *(job.target.parent for job in jobs)}))
+        return list(_jobs_of_items(items, place, format_, node.path))
+    if format_:
+        raise NoDiskFormat(node.path, format_)
+    return list(_jobs_of_virtual_files(below, place, len(prefix)))
 
 
 def _jobs_of_items(
@@ -143,7 +151,7 @@ def _jobs_of_items(
         is_disk = node.item.kind is ItemKind.DISK
         has_disk |= is_disk
         chosen = format_ or RAW if is_disk else RAW
-        yield RestoreJob(node, place / _renamed(node, chosen), chosen)
+        yield RestoreJob(node, place, _renamed(node, chosen), chosen)
     if format_ not in (None, RAW) and not has_disk:
         raise NoDisk(path, format_ or RAW)
 
@@ -154,7 +162,7 @@ def _jobs_of_virtual_files(nodes: Iterable[Node], place: Path, prefix: int) -> I
         if isinstance(node, LinkNode):
             raise IsLink(node.path, node.target)
         if isinstance(node, VirtualNode):
-            yield RestoreJob(node, place / node.path[prefix:])
+            yield RestoreJob(node, place, node.path[prefix:])
 
 
 def _is_whole(node: Node) -> bool:
@@ -189,91 +197,133 @@ def check_targets(root: Path, jobs: Sequence[RestoreJob], options: RestoreOption
     Raises InsideRepository, TargetExists, DeviceNotConfirmed, NoImageOnDevice, NoDiskForDevice, Refused.
     """
     for job in jobs:
-        if is_device(job.target):
-            if not isinstance(job.node, ItemNode | ImageNode):
-                raise NoDiskForDevice(job.target, job.source)
-            if job.format != RAW:
-                raise NoImageOnDevice(job.target, job.format)
-            if not options.force:
-                raise DeviceNotConfirmed(job.target)
+        there = _there(job)
+        if there is not None and stat.S_ISBLK(there.st_mode):
+            _check_device(job, options)
             continue
         if job.target.resolve().is_relative_to(root.resolve()):
             raise InsideRepository(job.target)
-        if job.target.is_file() and not options.overwrite:
-            raise TargetExists(job.target)
-        check_free(job.target, overwrite=True)
+        if there is not None:
+            check_replaceable(job.target, there, overwrite=True)
+            if not options.overwrite:
+                raise TargetExists(job.target)
+
+
+def is_on_device(job: RestoreJob) -> bool:
+    """Whether a job goes to a block device."""
+    there = _there(job)
+    return there is not None and stat.S_ISBLK(there.st_mode)
+
+
+def _there(job: RestoreJob) -> os.stat_result | None:
+    *above, name = map(os.fsencode, job.name.split("/"))
+    with refusals("write", job.target), suppress(FileNotFoundError), ExitStack() as stack:
+        top = stack.enter_context(closing(TargetFolder.top(job.folder, overwrite=False, make=False)))
+        return stack.enter_context(closing(top.below(above))).status(name)
+    return None
+
+
+def _check_device(job: RestoreJob, options: RestoreOptions) -> None:
+    if not isinstance(job.node, ItemNode | ImageNode):
+        raise NoDiskForDevice(job.target, job.source)
+    if job.format != RAW:
+        raise NoImageOnDevice(job.target, job.format)
+    if not options.force:
+        raise DeviceNotConfirmed(job.target)
 
 
 # ---- writing --------------------------------------------------------------------------------------------
 
 
-def restore_file(
-    repository: Repository, files: NodeReader, job: RestoreJob, options: RestoreOptions, add: ProgressFunction
-) -> int:
-    """Run a job. A file that is not complete in the end is removed. Returns by how many bytes a block device
-    is larger than what went there."""
-    if isinstance(job.node, VirtualNode):
-        _write_stream(job, files.virtual(job.node), options, add)
-    elif isinstance(job.node, TextNode):
-        _write_stream(job, [job.node.data], options, add)
-    elif is_device(job.target):
-        return _write_device(repository, job, job.node.item, options, add)
-    else:
-        _write_item(repository, job, job.node.item, options, add)
-    return 0
+class FilesRestore:
+    """One restore of files: the descriptors by which they are written, and which they were."""
 
+    def __init__(self, repository: Repository, files: NodeReader, options: RestoreOptions) -> None:
+        self._repository = repository
+        self._files = files
+        self._options = options
+        self._written: set[tuple[int, int]] = set()
 
-def _write_device(
-    repository: Repository, job: RestoreJob, item: Item, options: RestoreOptions, add: ProgressFunction
-) -> int:
-    reader = Reader(repository)
-    recipe = reader.recipe(item)
-    with DeviceTarget(job.target, item.size) as device:
-        try:
-            for offset, length in gaps(recipe, repository.keys):
-                device.clear(offset, length)
-            Restorer(repository, reader).to_target(recipe, device, add)
-        except HoldfastError as error:
-            error.add_note(f"{job.target} is written in part")
-            raise
-        if options.verify:
-            read_back(recipe, repository.keys, device, add)
-        return device.capacity - item.size
+    def run(self, job: RestoreJob, add: ProgressFunction) -> int:
+        """Run a job. A file that is not complete in the end is removed. Returns by how many bytes a block
+        device is larger than what went there.
 
+        Raises as FileTarget and DeviceTarget, ForeignLink, Damaged; TargetError for a link below the folder.
+        """
+        name = job.name.rpartition("/")[2]
+        with closing(self._opened(job)) as folder:
+            if folder.has_device(os.fsencode(name)):
+                _check_device(job, self._options)
+                return self._write_device(job, folder, name, add)
+            self._write_file(job, folder, name, add)
+        return 0
 
-def _write_item(
-    repository: Repository, job: RestoreJob, item: Item, options: RestoreOptions, add: ProgressFunction
-) -> None:
-    reader = Reader(repository)
-    recipe = reader.recipe(item)
-    sparse, overwrite = options.sparse, options.overwrite
-    if job.format == RAW:
-        target = FileTarget(job.target, item.size, sparse=sparse, overwrite=overwrite, mtime=item.mtime)
-    else:
-        view = stored_view(item, recipe, job.format)
-        target = ViewTarget(job.target, view, sparse=sparse, overwrite=overwrite, mtime=item.mtime)
-    with target as file:
-        Restorer(repository, reader).to_target(recipe, file, add)
-        if options.verify:
-            read_back(recipe, repository.keys, file, add)
-            if isinstance(file, ViewTarget):
-                file.compare_tables()
+    def _opened(self, job: RestoreJob) -> TargetFolder:
+        """The folder that a job's file goes to, made if need be."""
+        overwrite, above = self._options.overwrite, map(os.fsencode, job.name.split("/")[:-1])
+        with (
+            refusals("write", job.target),
+            closing(TargetFolder.top(job.folder, overwrite=overwrite)) as top,
+        ):
+            return top.within(list(above))
 
+    def _write_device(self, job: RestoreJob, folder: TargetFolder, name: str, add: ProgressFunction) -> int:
+        assert isinstance(job.node, ItemNode | ImageNode)
+        repository, item = self._repository, job.node.item
+        reader = Reader(repository)
+        recipe = reader.recipe(item)
+        with DeviceTarget(folder, name, item.size) as device:
+            try:
+                for offset, length in gaps(recipe, repository.keys):
+                    device.clear(offset, length)
+                Restorer(repository, reader).to_target(recipe, device, add)
+            except HoldfastError as error:
+                error.add_note(f"{job.target} is written in part")
+                raise
+            if self._options.verify:
+                read_back(recipe, repository.keys, device, add)
+            return device.capacity - item.size
 
-def _write_stream(
-    job: RestoreJob, data: Iterable[Buffer], options: RestoreOptions, add: ProgressFunction
-) -> None:
-    written, at = blake2b(), 0
-    size, mtime = job.node.size, job.node.mtime
-    with FileTarget(job.target, size, sparse=False, overwrite=options.overwrite, mtime=mtime) as file:
-        for part in data:
-            file.write(at, part)
-            at += len(part)
-            add(len(part))
-            if options.verify:
-                written.update(part)
-        if options.verify:
-            _compare(file, size, written.digest(), add)
+    def _write_file(self, job: RestoreJob, folder: TargetFolder, name: str, add: ProgressFunction) -> None:
+        if isinstance(job.node, VirtualNode):
+            self._write_stream(job, self._files.virtual(job.node), folder, name, add)
+        elif isinstance(job.node, TextNode):
+            self._write_stream(job, [job.node.data], folder, name, add)
+        else:
+            self._write_item(job.node.item, job.format, folder, name, add)
+
+    def _write_item(
+        self, item: Item, format_: str, folder: TargetFolder, name: str, add: ProgressFunction
+    ) -> None:
+        repository, sparse, written = self._repository, self._options.sparse, self._written
+        reader = Reader(repository)
+        recipe = reader.recipe(item)
+        if format_ == RAW:
+            target = FileTarget(folder, name, item.size, sparse=sparse, mtime=item.mtime, written=written)
+        else:
+            view = stored_view(item, recipe, format_)
+            target = ViewTarget(folder, name, view, sparse=sparse, mtime=item.mtime, written=written)
+        with target as file:
+            Restorer(repository, reader).to_target(recipe, file, add)
+            if self._options.verify:
+                read_back(recipe, repository.keys, file, add)
+                if isinstance(file, ViewTarget):
+                    file.compare_tables()
+
+    def _write_stream(
+        self, job: RestoreJob, data: Iterable[Buffer], folder: TargetFolder, name: str, add: ProgressFunction
+    ) -> None:
+        hashed, at = blake2b(), 0
+        size, mtime = job.node.size, job.node.mtime
+        with FileTarget(folder, name, size, sparse=False, mtime=mtime, written=self._written) as file:
+            for part in data:
+                file.write(at, part)
+                at += len(part)
+                add(len(part))
+                if self._options.verify:
+                    hashed.update(part)
+            if self._options.verify:
+                _compare(file, size, hashed.digest(), add)
 
 
 def _compare(file: FileTarget, length: int, written: bytes, add: ProgressFunction) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from holdfast.base.errors import NotFound, Refused
+from holdfast.base.errors import NotFound
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
@@ -19,7 +19,7 @@ from holdfast.formats.dumps.logs.required_logs import contents, findings
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogArchive, LogReading, archives, open_archive
-from holdfast.tasks.fetch_logs import write_log
+from holdfast.tasks.fetch_logs import write_logs
 from holdfast.tasks.push_logs import push_binlogs
 from holdfast.tasks.wal_source import pusher
 
@@ -161,13 +161,6 @@ def _write(
     *,
     overwrite: bool,
 ) -> None:
-    taken = [name for name in names if (target / name).exists()]
-    if taken and not overwrite:
-        raise Refused(f"{target / taken[0]} exists; nothing was written; --overwrite replaces it")
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        item = archive.get(name)
-        assert item is not None
-        write_log(repository, item, target / name)
+    write_logs(repository, archive, names, target, overwrite=overwrite)
     settings.output.message("summary", action="logs", archive=archive.subject.name, written=list(names))
     settings.output.summary(f"{count(len(names), 'file')} written to {target}")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 
-from holdfast.base.targets import FileTarget, TargetError
+from holdfast.base.errors import TargetError
+from holdfast.base.target_folder import TargetFolder
+from holdfast.base.targets import FileTarget
 from holdfast.base.types import Buffer
 from holdfast.formats.disks.base.view import View
 from holdfast.formats.disks.export_formats import VIEWS
@@ -44,9 +45,16 @@ class ViewTarget(FileTarget):
     around it are written when the block begins."""
 
     def __init__(
-        self, path: Path, view: View, *, sparse: bool = True, overwrite: bool = False, mtime: int | None
+        self,
+        folder: TargetFolder,
+        name: str,
+        view: View,
+        *,
+        sparse: bool = True,
+        mtime: int | None = None,
+        written: set[tuple[int, int]] | None = None,
     ) -> None:
-        super().__init__(path, view.size, sparse=sparse, overwrite=overwrite, mtime=mtime)
+        super().__init__(folder, name, view.size, sparse=sparse, mtime=mtime, written=written)
         self._view = view
 
     def __enter__(self) -> ViewTarget:

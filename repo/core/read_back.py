@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from holdfast.base.device_target import DeviceTarget
+from holdfast.base.errors import TargetError
 from holdfast.base.ranges import joined
-from holdfast.base.targets import DeviceTarget, FileTarget, TargetError
+from holdfast.base.targets import FileTarget
 from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.chunks.recipe import Extent, Recipe

@@ -17,7 +17,6 @@ from holdfast.base.durable_files import (
     hand_over,
     preallocate,
     rename_unless_taken,
-    sync_directory,
     write_all,
 )
 from holdfast.base.errors import Locked, NoRepository, RepositoryExists, StoreError
@@ -148,7 +147,11 @@ class LocalStore:
                 raise StoreError.wrap("write", str(path), error) from error
             is_new = True
             try:
-                rename_unless_taken(temporary, path)
+                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    rename_unless_taken(temporary.name, path.name, folder)
+                finally:
+                    os.close(folder)
             except FileExistsError:
                 temporary.unlink(missing_ok=True)
                 is_new = False
@@ -165,7 +168,7 @@ class LocalStore:
             try:
                 for folder in folders:
                     with self._translate("sync", folder), suppress(FileNotFoundError):
-                        sync_directory(folder)
+                        _sync_folder(folder)
             except StoreError:
                 with self._dirty_lock:  # not durable yet: the next `sync` tries again
                     self._dirty |= folders
@@ -325,3 +328,11 @@ class LocalStore:
             raise
         except OSError as error:
             raise StoreError.wrap(action, str(path), error) from error
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -13,16 +13,16 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from holdfast.base.durable_files import sync_directory_if_possible, write_all
-from holdfast.base.errors import Damaged, Refused
+from holdfast.base.durable_files import sync_if_possible, write_all
+from holdfast.base.errors import Damaged, Refused, TargetError
+from holdfast.base.named_paths import without_links
 from holdfast.base.target_folder import TargetFolder
-from holdfast.base.targets import TargetError
 from holdfast.base.types import Buffer, ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.postgresql.physical.basebackup_tar import FORM
@@ -98,40 +98,60 @@ def restore_data_directory(
     check_whole(catalogue)
     check_target(target)
     try:
-        with _taken(target) as top, _Directory(top, changes) as directory:
+        with _Taken(target) as top, _Directory(top, changes) as directory:
             reader = Reader(repository)
             stream = _Stream(Restorer(repository, reader).in_order(reader.recipe(item)), progress)
             with closing(stream):
                 for section in catalogue.sections:
                     directory.take(section, stream)
             directory.finish()
-        sync_directory_if_possible(target.absolute().parent)
     except OSError as error:
         raise TargetError(f"cannot write below {target}: {error.strerror or error}") from error
 
 
-@contextmanager
-def _taken(target: Path) -> Iterator[TargetFolder]:
-    """The empty folder, made if need be, for this restore alone. When the block raises it is as it was.
+class _Taken:
+    """The empty folder, made if need be, for this restore alone. A context manager: when the block raises the
+    folder is as it was, when it ends well its name is synced to the disk.
 
     Raises Refused when another one has it or has filled it meanwhile.
     """
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    made = False
-    with suppress(FileExistsError):
-        target.mkdir(mode=0o700)
-        made = True
-    with closing(TargetFolder.top(target, overwrite=False)) as top:
-        _take(top.fd, target)
+
+    def __init__(self, target: Path) -> None:
+        self._target = without_links(target.absolute())
+
+    def __enter__(self) -> TargetFolder:
+        name = os.fsencode(self._target.name)
+        self._above = TargetFolder.top(self._target.parent, overwrite=False)
         try:
-            yield top
+            self._top = self._above.folder(name)
         except BaseException:
-            _empty(top.fd)
-            _give_back(top.fd)
-            if made:
-                with suppress(OSError):
-                    target.rmdir()
+            self._above.close()
             raise
+        try:
+            _take(self._top.fd, self._target)
+        except BaseException:
+            self._close()
+            raise
+        return self._top
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                sync_if_possible(self._above.fd)
+                return
+            _empty(self._top.fd)
+            _give_back(self._top.fd)
+            if self._top.made:
+                with suppress(OSError):
+                    os.rmdir(os.fsencode(self._target.name), dir_fd=self._above.fd)
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        self._top.close()
+        self._above.close()
 
 
 def _take(folder: int, target: Path) -> None:

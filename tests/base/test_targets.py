@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.durable_files import PARTIAL_SUFFIX
-from holdfast.base.errors import Refused
-from holdfast.base.targets import DeviceTarget, FileTarget, TargetError, check_free, is_device
+from holdfast.base.errors import Refused, TargetError
+from holdfast.base.targets import FileTarget, SameFile
 from support.basics import need
 from support.cli import Place, files, flip_byte
+from support.targets import device_target, file_target
 
 
 def names(folder: Path) -> list[str]:
@@ -23,7 +25,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "disk"
-    with FileTarget(path, 10_000, mtime=1_700_000_000_123_456_789) as target:
+    with file_target(path, 10_000, mtime=1_700_000_000_123_456_789) as target:
         target.write(9_990, b"end")
         target.write(0, b"start")
         assert not path.exists()
@@ -33,13 +35,45 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["disk"]
 
 
+def test_content_is_durable_before_its_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order of the steps; the kernel's own view of it is in tests/faults."""
+    steps: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(fd: int) -> None:
+        steps.append(f"fsync {'directory' if stat.S_ISDIR(os.fstat(fd).st_mode) else 'file'}")
+        real_fsync(fd)
+
+    def rename(source: bytes, target: bytes, **folders: int) -> None:
+        steps.append(f"rename to {os.fsdecode(target)}")
+        real_rename(source, target, **folders)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    with file_target(tmp_path / "log", 7, overwrite=True) as target:
+        target.write(0, b"content")
+    assert steps == ["fsync file", "rename to log", "fsync directory"]
+
+
+def test_a_failed_fsync_gives_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(5, "failed")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(TargetError, match="failed"), file_target(tmp_path / "log", 3) as target:
+        target.write(0, b"abc")
+    assert names(tmp_path) == []
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_failure_leaves_nothing_and_the_old_file_alone(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "disk"
     path.write_text("old")
 
     def fail() -> None:
-        with FileTarget(path, 100, overwrite=True) as target:
+        with file_target(path, 100, overwrite=True) as target:
             target.write(0, b"new")
             raise error
 
@@ -50,62 +84,120 @@ def test_a_failure_leaves_nothing_and_the_old_file_alone(error: type[BaseExcepti
 
 
 def test_what_a_killed_restore_left_is_used_again(tmp_path: Path) -> None:
-    (tmp_path / f"disk{PARTIAL_SUFFIX}").write_bytes(b"x" * 500)
-    with FileTarget(tmp_path / "disk", 100):
+    ended = os.fork()
+    if not ended:
+        file_target(tmp_path / "disk", 100).__enter__().write(0, b"x" * 500)
+        os._exit(0)
+    os.waitpid(ended, 0)
+    left = (tmp_path / f"disk{PARTIAL_SUFFIX}").stat()
+    assert stat.S_IMODE(left.st_mode) & 0o777 == 0o600
+    with file_target(tmp_path / "disk", 100) as target:
+        assert os.path.samestat((tmp_path / f"disk{PARTIAL_SUFFIX}").stat(), left)
+        target.write(0, b"y")
+    assert (tmp_path / "disk").read_bytes() == b"y" + bytes(99)
+    assert names(tmp_path) == ["disk"]
+    assert stat.S_IMODE((tmp_path / "disk").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("planted", ["file", "stranger's", "hard link", "link", "dangling", "pipe", "folder"])
+def test_what_stands_under_the_partial_name_is_left_alone(planted: str, tmp_path: Path) -> None:
+    victim, partial = tmp_path / "victim", tmp_path / f"disk{PARTIAL_SUFFIX}"
+    victim.write_text("precious")
+    victim.chmod(0o1600)
+    if planted == "file":
+        partial.write_text("planted")
+    elif planted == "stranger's":
+        need(os.geteuid() == 0, "root")
+        partial.write_text("planted")
+        os.chown(partial, 1234, 1234)
+        partial.chmod(0o1666)
+    elif planted == "hard link":
+        partial.hardlink_to(victim)
+    elif planted == "pipe":
+        os.mkfifo(partial)
+        partial.chmod(0o1600)
+    elif planted == "folder":
+        partial.mkdir()
+    else:
+        partial.symlink_to("victim" if planted == "link" else "nothing")
+    before = partial.lstat()
+    with file_target(tmp_path / "disk", 3) as target:
+        target.write(0, b"new")
+    assert (tmp_path / "disk").read_bytes() == b"new"
+    disk = (tmp_path / "disk").stat()
+    assert (disk.st_uid, disk.st_nlink, stat.S_IMODE(disk.st_mode)) == (os.geteuid(), 1, 0o600)
+    assert victim.read_text() == "precious"
+    assert os.path.samestat(partial.lstat(), before)
+    assert names(tmp_path) == ["disk", partial.name, "victim"]
+
+
+def test_a_partial_that_is_taken_away_is_noticed(tmp_path: Path) -> None:
+    partial = tmp_path / f"disk{PARTIAL_SUFFIX}"
+
+    def robbed() -> None:
+        with file_target(tmp_path / "disk", 3):
+            partial.rename(tmp_path / "aside")
+            partial.write_text("planted")
+
+    with pytest.raises(TargetError, match="took it away"):
+        robbed()
+    assert partial.read_text() == "planted"
+    assert not (tmp_path / "disk").exists()
+
+
+def test_the_second_of_two_names_of_one_file_is_refused(tmp_path: Path) -> None:
+    written: set[tuple[int, int]] = set()
+    with file_target(tmp_path / "disk", 3, overwrite=True, written=written):
         pass
-    assert (tmp_path / "disk").read_bytes() == bytes(100)
+    (tmp_path / "DISK").hardlink_to(tmp_path / "disk")  # what a file system without cases shows
+    with (
+        pytest.raises(SameFile, match="same file"),
+        file_target(tmp_path / "DISK", 3, overwrite=True, written=written),
+    ):
+        pass
 
 
 def test_two_restores_do_not_share_a_file(tmp_path: Path) -> None:
-    with FileTarget(tmp_path / "disk", 100) as first:
-        with pytest.raises(Refused, match="another restore"), FileTarget(tmp_path / "disk", 100):
+    with file_target(tmp_path / "disk", 100) as first:
+        with pytest.raises(Refused, match="another restore"), file_target(tmp_path / "disk", 100):
             pass
         first.write(0, b"x")
     assert (tmp_path / "disk").read_bytes() == b"x" + bytes(99)
 
 
 def test_a_name_that_was_taken_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="exists"), FileTarget(tmp_path / "disk", 100):
+    with pytest.raises(Refused, match="exists"), file_target(tmp_path / "disk", 100):
         (tmp_path / "disk").write_text("precious")
     assert (tmp_path / "disk").read_text() == "precious"
     assert names(tmp_path) == ["disk"]
 
 
-def test_a_link_is_followed(tmp_path: Path) -> None:
-    (tmp_path / "real").write_text("old")
+def test_a_link_is_replaced_and_what_it_leads_to_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").write_text("precious")
     (tmp_path / "link").symlink_to("real")
-    with FileTarget(tmp_path / "link", 3, overwrite=True) as target:
-        target.write(0, b"new")
-    assert (tmp_path / "link").is_symlink()
-    assert (tmp_path / "real").read_text() == "new"
-
-
-def test_a_partial_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "victim").write_text("precious")
-    (tmp_path / f"disk{PARTIAL_SUFFIX}").symlink_to("victim")
-    with pytest.raises(TargetError), FileTarget(tmp_path / "disk", 3):
+    with pytest.raises(Refused, match="exists"), file_target(tmp_path / "link", 3):
         pass
-    assert (tmp_path / "victim").read_text() == "precious"
+    with file_target(tmp_path / "link", 3, overwrite=True) as target:
+        target.write(0, b"new")
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_text() == "new"
+    assert (tmp_path / "real").read_text() == "precious"
 
 
 def test_only_files_may_be_overwritten(tmp_path: Path) -> None:
-    check_free(tmp_path / "new", overwrite=False)
-    with pytest.raises(Refused, match="directory"):
-        check_free(tmp_path, overwrite=True)
-    with pytest.raises(Refused, match="neither"):
-        check_free(Path("/dev/null"), overwrite=True)
-    (tmp_path / "file").touch()
-    with pytest.raises(TargetError, match="Not a directory"):
-        check_free(tmp_path / "file" / "x", overwrite=True)
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, message in (("folder", "directory"), ("pipe", "neither")):
+        with pytest.raises(Refused, match=message), file_target(tmp_path / name, 1, overwrite=True):
+            pass
+    assert names(tmp_path) == ["folder", "pipe"]
 
 
 def test_a_device_target_takes_devices_only(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert not is_device(tmp_path / "file")
-    assert not is_device(tmp_path / "none")
-    with pytest.raises(Refused, match="not a block device"), DeviceTarget(tmp_path / "file", 1):
+    with pytest.raises(Refused, match="not a block device"), device_target(tmp_path / "file", 1):
         pass
-    with pytest.raises(TargetError), DeviceTarget(tmp_path / "none", 1):
+    with pytest.raises(TargetError), device_target(tmp_path / "none", 1):
         pass
 
 
@@ -138,7 +230,7 @@ def read_device(device: Path) -> bytes:
 
 @pytest.mark.parametrize("offload", [True, False])
 def test_cleared_stretches_are_zeros_at_any_offset(offload: bool, device: Path) -> None:
-    with DeviceTarget(device, 4 << 20) as target:
+    with device_target(device, 4 << 20) as target:
         target._offload = offload
         target.clear(1000, 3_000_000)
         target.clear(4_000_001, 10)
@@ -161,18 +253,18 @@ def test_zeros_are_written_where_the_device_cannot_clear(
         return real(fd, request, *args)  # type: ignore[call-overload]
 
     monkeypatch.setattr(fcntl, "ioctl", refuse)
-    with DeviceTarget(device, 1 << 20) as target:
+    with device_target(device, 1 << 20) as target:
         target.clear(0, 1 << 20)
     assert read_device(device)[: 1 << 20] == bytes(1 << 20)
 
 
 def test_a_device_that_is_too_small_or_in_use_is_refused(device: Path) -> None:
-    with pytest.raises(Refused, match="bytes"), DeviceTarget(device, 7 << 20):
+    with pytest.raises(Refused, match="bytes"), device_target(device, 7 << 20):
         pass
     with (
-        DeviceTarget(device, 1),
+        device_target(device, 1),
         pytest.raises(Refused, match="in use"),
-        DeviceTarget(device, 1),
+        device_target(device, 1),
     ):
         pass
     assert read_device(device) == b"\xee" * (6 << 20)
@@ -226,7 +318,7 @@ def test_verify_notices_a_disk_that_lies(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "y" * 239])
 def test_the_longest_names_can_be_written(tmp_path: Path, name: str) -> None:
-    with FileTarget(tmp_path / name, 3, sparse=False, overwrite=False, mtime=0) as file:
+    with file_target(tmp_path / name, 3, sparse=False, mtime=0) as file:
         file.write(0, b"abc")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_bytes() == b"abc"

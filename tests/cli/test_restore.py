@@ -62,7 +62,7 @@ def test_into_a_folder_that_is_there_or_ends_in_a_slash(place: Place) -> None:
     new = place.root / "new"
     result = place.run("restore", DISK, "--target", f"{new}/")
     assert result.exit_code == 1
-    assert "No such file" in result.stderr
+    assert "new is no folder" in result.stderr
 
 
 def test_a_whole_snapshot_goes_under_its_paths(place: Place) -> None:
@@ -105,7 +105,7 @@ def test_if_one_file_of_several_is_in_the_way_none_is_written(place: Place) -> N
         (["web01", "--target", "{root}/shop.sql"], "no folder"),
         (["web01:nope", "--target", "{root}/x"], "nothing at"),
         (["nobody", "--target", "{root}/x"], "no snapshot"),
-        ([DISK, "--target", "{root}/missing/x"], "No such file"),
+        ([DISK, "--target", "{root}/missing/x"], "missing is no folder"),
     ],
 )
 def test_what_cannot_be_restored_is_explained(args: list[str], says: str, place: Place) -> None:

@@ -11,9 +11,8 @@ from enum import Enum
 from typing import Final
 
 from holdfast.base.durable_files import write_all_at
-from holdfast.base.errors import RepositoryError
+from holdfast.base.errors import RepositoryError, TargetError
 from holdfast.base.target_folder import TargetFolder
-from holdfast.base.targets import TargetError
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.guests.client.content import Contents, lost
 from holdfast.formats.guests.client.open_disk import OpenDisk

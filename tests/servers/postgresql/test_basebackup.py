@@ -14,8 +14,7 @@ from unittest.mock import patch
 
 import pytest
 
-from holdfast.base.errors import Damaged, Refused, StreamFailed
-from holdfast.base.targets import TargetError
+from holdfast.base.errors import Damaged, Refused, StreamFailed, TargetError
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.basebackup_tar import files, is_physical_backup

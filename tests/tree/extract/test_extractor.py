@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from holdfast.base.errors import TargetError
 from holdfast.base.target_folder import TargetFolder
-from holdfast.base.targets import TargetError
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.values.values import Entry, NodeType, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader
