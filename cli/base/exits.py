@@ -26,6 +26,7 @@ from holdfast.base.errors import (
     Unsupported,
     WrongPassword,
 )
+from holdfast.base.named_paths import ForeignLink
 from holdfast.base.passwords import NoPassword
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
@@ -159,6 +160,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (IsDirectory, "`holdfast restore SNAPSHOT:{error.path} --target DIR` gets what is in it"),
     (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
     (TargetExists, "--overwrite replaces it"),
+    (ForeignLink, "if that is meant, name the place that it leads to"),
     (NeedsDirectory, "`holdfast restore SNAPSHOT:PATH` with the path of one file restores that one"),
     (DeviceNotConfirmed, "--force writes over all that is on it"),
     (NoImageOnDevice, "--format raw writes the disk itself"),

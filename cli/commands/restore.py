@@ -22,14 +22,9 @@ from holdfast.formats.disks.export_formats import VIEWS
 from holdfast.repo.core.repository import Repository
 from holdfast.tasks.restore_cluster import is_cluster, pick_backup
 from holdfast.tasks.restore_errors import NoDiskFormat, OtherFormat
-from holdfast.tasks.restore_files import (
-    FilesRestore,
-    RestoreOptions,
-    check_targets,
-    is_on_device,
-    plan_restore,
-)
+from holdfast.tasks.restore_files import FilesRestore
 from holdfast.tasks.restore_guest import GuestRestore, guest_target
+from holdfast.tasks.restore_plan import RestoreOptions, check_targets, is_on_device, plan_restore
 from holdfast.tasks.snapshot_trees import SnapshotTrees
 from holdfast.tree.extract.extractor import ExtractOptions
 from holdfast.tree.nodes import is_directory
@@ -133,7 +128,7 @@ class _Restore:
     def files(self, format_: str | None, options: RestoreOptions) -> ExitCode:
         node = self.tree.resolve(self.path)
         try:
-            jobs = plan_restore(self.tree, node, self.target, format_)
+            plan = plan_restore(self.tree, node, self.target, format_)
         except NoDiskFormat:
             raise click.UsageError("--format is for disks; `holdfast dump --table` knows csv") from None
         except OtherFormat as error:
@@ -141,11 +136,12 @@ class _Restore:
         output = self.settings.output
         self.settings.if_interrupted = "files that were not complete have been removed; run it again"
         began = time.monotonic()
-        check_targets(self.settings.root, jobs, options)
+        check_targets(self.settings.root, plan.jobs, options)
         restore = FilesRestore(self.repository, self.trees.files, options)
-        total = sum(job.size for job in jobs) * (2 if options.verify else 1)
+        total = sum(job.size for job in plan.jobs) * (2 if options.verify else 1)
         with progress(output, "restore", total, shown=self.shown) as meter:
-            for job in jobs:
+            restore.begin(plan)
+            for job in plan.jobs:
                 if is_on_device(job):
                     self.settings.if_interrupted = f"{job.target} is written in part; run it again"
                 left = restore.run(job, meter.add)
@@ -154,7 +150,7 @@ class _Restore:
                         f"{job.target} is {size(left)} larger than the image; what was there is as it was. "
                         "A GPT disk wants its second table moved to the end: `sgdisk -e`"
                     )
-        return tell_files(self.settings, jobs, time.monotonic() - began, options)
+        return tell_files(self.settings, plan.jobs, time.monotonic() - began, options)
 
     def guest(self, options: ExtractOptions) -> ExitCode:
         self.settings.if_interrupted = "what was restored is complete; run it again with --overwrite"

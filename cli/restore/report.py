@@ -12,7 +12,7 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.guests.values.naming import to_text
-from holdfast.tasks.restore_files import RAW, RestoreJob, RestoreOptions
+from holdfast.tasks.restore_plan import RAW, RestoreJob, RestoreOptions
 from holdfast.tree.extract.extractor import ExtractEvent, ExtractOutcome
 
 _TOLD: Final = 20

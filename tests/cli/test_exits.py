@@ -49,6 +49,7 @@ EXAMPLES: list[tuple[BaseException, int]] = [
     (errors.NoSpace("write", "/backup", OSError(28, "No space left on device")), 1),
     (errors.SourceError("x"), 1),
     (errors.StreamFailed("x"), 1),
+    (errors.TargetError("x"), 1),
     (errors.NotFound("x"), 1),
     (errors.NoSnapshots("x"), 1),
     (errors.OnlyLogs("x"), 1),

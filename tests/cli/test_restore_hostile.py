@@ -50,8 +50,12 @@ def test_an_item_may_have_the_name_of_a_partial_file(
     both(place, *names)
     for _ in range(2 if options else 1):
         place.ok("restore", "n", "--target", place.root / "out", *options)
-    found = {path.name: path.read_text() for path in (place.root / "out").iterdir()}
-    assert found == {name: name for name in names}
+    (place.root / "one by one").mkdir()
+    for name in names:
+        place.ok("restore", f"n:{name}", "--target", place.root / "one by one", *options)
+    for folder in ("out", "one by one"):
+        found = {path.name: path.read_text() for path in (place.root / folder).iterdir()}
+        assert found == {name: name for name in names}
 
 
 def test_what_comes_back_is_for_its_owner_only(place: Place) -> None:
