@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.named_paths import open_folder
 from holdfast.base.types import Buffer
 
 PARTIAL_SUFFIX: Final = ".holdfast-partial"
 """Of names under which files are written before they are whole."""
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE: Final = 8 << 20
 """Bytes a call writes at most, so that a slow disk can be interrupted."""
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
@@ -87,6 +91,35 @@ def rename_unless_taken(temporary: bytes | str, name: bytes | str, folder: int) 
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name) from error
     else:
         os.unlink(temporary, dir_fd=folder)
+
+
+@contextmanager
+def durable_file(path: Path) -> Iterator[int]:
+    """The descriptor of a new file, mode 0600, to be filled. Replaces what has the name, link or file.
+
+    When the block ends well the content is fsynced, then the file gets its name, then the directory is
+    fsynced: after that the file is durable, and at no time does the name lead to a part of it. When the block
+    or a step fails, nothing of the new file is left, unless it was the very last step: the new file has the
+    name then, and whether that survives a power cut is unknown. Raises OSError, ForeignLink.
+    """
+    folder, _made = open_folder(path.parent)
+    temporary = f".{path.name}.{secrets.token_hex(4)}{PARTIAL_SUFFIX}"
+    try:
+        fd = os.open(temporary, _NEW, 0o600, dir_fd=folder)
+        try:
+            try:
+                yield fd
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=folder)
+            raise
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def sync_if_possible(folder: int) -> None:

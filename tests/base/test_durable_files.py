@@ -9,10 +9,66 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.durable_files import (
+    durable_file,
     rename_unless_taken,
     write_all,
     write_all_at,
 )
+
+
+@pytest.fixture
+def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """What is done to files, in order: the kernel's own view of it is in tests/faults."""
+    done: list[str] = []
+    real_fsync, real_rename = os.fsync, os.rename
+
+    def fsync(fd: int) -> None:
+        done.append(f"fsync {'directory' if os.path.isdir(f'/proc/self/fd/{fd}') else 'file'}")  # noqa: PTH112
+        real_fsync(fd)
+
+    def rename(source: str, target: str, **folders: int) -> None:
+        done.append(f"rename to {target}")
+        real_rename(source, target, **folders)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    return done
+
+
+def test_content_is_durable_before_its_name_and_the_name_before_the_end(
+    tmp_path: Path, steps: list[str]
+) -> None:
+    with durable_file(tmp_path / "log") as fd:
+        write_all(fd, b"content")
+    assert steps == ["fsync file", "rename to log", "fsync directory"]
+    assert (tmp_path / "log").read_bytes() == b"content"
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_what_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path, steps: list[str]) -> None:
+    (tmp_path / "log").write_bytes(b"old")
+
+    def fail() -> None:
+        with durable_file(tmp_path / "log") as fd:
+            write_all(fd, b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert steps == []
+    assert (tmp_path / "log").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
+
+
+def test_a_failed_fsync_gives_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(fd: int) -> None:
+        raise OSError(errno.EIO, "failed")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="failed"), durable_file(tmp_path / "log") as fd:
+        write_all(fd, b"content")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_is_written_however_little_a_call_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
