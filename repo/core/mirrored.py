@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.errors import Damaged, NoSpace, Unsupported
 from holdfast.repo.format.format import OBJECT_LIMIT
 from holdfast.repo.store.interface import FileKind, Store
 
@@ -55,6 +55,24 @@ def mirrored_names(store: Store, kind: FileKind, *, trashed: bool = False) -> di
         name = first_name(entry.name)
         names[name] = names.get(name, 0) + 1
     return names
+
+
+def restore_missing_copies(store: Store, kind: FileKind, check: Callable[[bytes, str, str], object]) -> None:
+    """Write the second copy of files of which there is one, and which `check(data, where, name)` accepts.
+
+    Where that cannot be, one copy is enough for now: of damage `check` tells.
+    """
+    for name, count in mirrored_names(store, kind).items():
+        if count < 2:
+
+            def proven(data: bytes, where: str, name: str = name) -> bytes:
+                check(data, where, name)
+                return data
+
+            try:
+                put_mirrored(store, kind, name, read_mirrored(store, kind, name, proven))
+            except (Damaged, Unsupported, NoSpace):
+                continue
 
 
 def first_name(file: str) -> str:

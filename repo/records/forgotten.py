@@ -9,13 +9,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.base.errors import Damaged, RepositoryError, Unsupported
+from holdfast.base.errors import Damaged, NoSpace, RepositoryError, Unsupported
 from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
+from holdfast.repo.core.mirrored import (
+    copies,
+    delete_mirrored,
+    mirrored_names,
+    put_mirrored,
+    read_mirrored,
+    read_small,
+    restore_missing_copies,
+)
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, open_object, seal_object
 from holdfast.repo.format.format import ObjectType
@@ -41,8 +50,33 @@ class _ForgottenJson(VersionedJson):
 
 
 def record_forgotten(repository: Repository, ids: Iterable[SnapshotID], now: float) -> None:
-    """Write that snapshots are forgotten from now on. Durable on return."""
-    _write(repository, dict.fromkeys(ids, int(now)))
+    """Write that snapshots are forgotten from now on. Durable on return.
+
+    On a full disk the second copies of the snapshots make room for it: they are to go, and forgetting is how
+    room is made.
+    """
+    doomed = list(ids)
+    name, sealed = _seal(repository, dict.fromkeys(doomed, int(now)))
+    try:
+        put_mirrored(repository.store, FileKind.FORGOTTEN, name, sealed)
+    except NoSpace:
+        if name in mirrored_names(repository.store, FileKind.FORGOTTEN):
+            return  # one copy is enough for now: a prune writes the other
+        _drop_second_copies(repository, doomed)
+        repository.store.put(FileKind.FORGOTTEN, name, sealed)
+        repository.store.sync()
+
+
+def _drop_second_copies(repository: Repository, ids: Iterable[SnapshotID]) -> None:
+    """Delete the second copies of snapshots whose first ones are good."""
+    store = repository.store
+    for id_ in ids:
+        first, second = copies(id_)
+        with suppress(FileNotFoundError, Damaged, Unsupported):
+            where = store.describe(FileKind.SNAPSHOT, first)
+            repository.parse_snapshot(read_small(store, FileKind.SNAPSHOT, first), where, id_)
+            store.delete(FileKind.SNAPSHOT, second)
+    store.sync()
 
 
 def read_forgotten(repository: Repository) -> Forgotten:
@@ -81,7 +115,8 @@ def retract_forgotten(repository: Repository, ids: Collection[SnapshotID]) -> No
     """Take back that snapshots were forgotten, once they are in use again: they are missed from now on."""
     known = read_forgotten(repository)
     if known.times.keys() & set(ids):
-        _replace(repository, known, {id_: time for id_, time in known.times.items() if id_ not in ids})
+        with suppress(NoSpace):  # then they are not missed until they are forgotten and brought back again
+            _replace(repository, known, {id_: time for id_, time in known.times.items() if id_ not in ids})
 
 
 def fold_forgotten(repository: Repository, *, needed: Collection[SnapshotID], before: float) -> None:
@@ -90,20 +125,33 @@ def fold_forgotten(repository: Repository, *, needed: Collection[SnapshotID], be
     known = read_forgotten(repository)
     if len(known.records) > _MANY:
         kept = {id_: time for id_, time in known.times.items() if id_ in needed or time > before}
-        _replace(repository, known, kept)
+        with suppress(NoSpace):
+            _replace(repository, known, kept)
+
+
+def restore_missing_forgotten_copies(repository: Repository) -> None:
+    """Write the second copy of records of which a crash or a full disk left one. The caller holds the
+    exclusive lock."""
+    restore_missing_copies(
+        repository.store,
+        FileKind.FORGOTTEN,
+        lambda data, where, name: open_forgotten(repository, data, where, name),
+    )
 
 
 def _replace(repository: Repository, known: Forgotten, times: Mapping[SnapshotID, int]) -> None:
     """The new record is durable before the old ones go: a crash leaves too much said, never too little."""
-    written = _write(repository, times) if times else ""
+    written = ""
+    if times:
+        written, sealed = _seal(repository, times)
+        put_mirrored(repository.store, FileKind.FORGOTTEN, written, sealed)
     for name in known.records:
         if name != written:
             delete_mirrored(repository.store, FileKind.FORGOTTEN, name)
 
 
-def _write(repository: Repository, times: Mapping[SnapshotID, int]) -> str:
+def _seal(repository: Repository, times: Mapping[SnapshotID, int]) -> tuple[str, bytes]:
+    """(name, content) of a record."""
     body = json.dumps({"version": FORGOTTEN_VERSION, "snapshots": dict(times)}, sort_keys=True).encode()
     sealed = seal_object(repository.keys, ObjectType.FORGOTTEN, body)
-    name = content_hash(sealed)
-    put_mirrored(repository.store, FileKind.FORGOTTEN, name, sealed)
-    return name
+    return content_hash(sealed), sealed

@@ -16,10 +16,16 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
-from holdfast.base.errors import Damaged, NoSpace, NotFound, RepositoryError, Unsupported
+from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
 from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
+from holdfast.repo.core.mirrored import (
+    delete_mirrored,
+    mirrored_names,
+    put_mirrored,
+    read_mirrored,
+    restore_missing_copies,
+)
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, open_object, seal_object
 from holdfast.repo.format.format import ObjectType
@@ -149,18 +155,11 @@ def remove_orphans(repository: Repository, *, before: float) -> int:
 
 def restore_missing_proof_copies(repository: Repository) -> None:
     """Write the second copy of proofs of which a crash left one. The caller holds the exclusive lock."""
-    for name, count in mirrored_names(repository.store, FileKind.PROOF).items():
-        if count < 2:
-
-            def proven(data: bytes, where: str, name: str = name) -> bytes:
-                open_proof(repository, data, where, name)
-                return data
-
-            try:
-                data = read_mirrored(repository.store, FileKind.PROOF, name, proven)
-                put_mirrored(repository.store, FileKind.PROOF, name, data)
-            except (Damaged, Unsupported, NoSpace):
-                continue  # `check` reports it; one copy is enough for now
+    restore_missing_copies(
+        repository.store,
+        FileKind.PROOF,
+        lambda data, where, name: open_proof(repository, data, where, name),
+    )
 
 
 def unfinished_proofs(repository: Repository) -> frozenset[str]:

@@ -103,6 +103,9 @@ def check(
         repository,
         FileKind.FORGOTTEN,
         lambda data, where, name: open_forgotten(repository, data, where, name),
+        unfinished={
+            name for name, n in mirrored_names(repository.store, FileKind.FORGOTTEN).items() if n < 2
+        },
     )
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)

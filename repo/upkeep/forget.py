@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from holdfast.base.errors import NotFound, NotInTrash, Refused
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.mirrored import trash_mirrored, untrash_mirrored
+from holdfast.repo.core.mirrored import restore_missing_copies, trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.records.forgotten import record_forgotten, retract_forgotten
@@ -60,3 +60,4 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
                     )
             untrash_mirrored(store, FileKind.SNAPSHOT, id_)
         retract_forgotten(repository, ids)
+        restore_missing_copies(store, FileKind.SNAPSHOT, repository.parse_snapshot)

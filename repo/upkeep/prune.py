@@ -24,7 +24,7 @@ from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.reader import open_payload, read_directory
 from holdfast.repo.packs.writer import PackWriter, Record
-from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten
+from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten, restore_missing_forgotten_copies
 from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.records.proofs import remove_orphans, restore_missing_proof_copies
 from holdfast.repo.snapshots.heads import named
@@ -104,6 +104,7 @@ def execute(
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _restore_missing_copies(repository)
         restore_missing_proof_copies(repository)
+        restore_missing_forgotten_copies(repository)
         if not plan.snapshots and not any(store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
             quarantine = max(quarantine, _UNEXPLAINED)

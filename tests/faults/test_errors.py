@@ -35,6 +35,7 @@ from support.fault import (
     create,
     data,
     findings,
+    forget_seen,
     later,
     leftovers,
     local,
@@ -111,6 +112,7 @@ def fail_everywhere(
     """
     for k in range(1, 2000):
         store = copy_memory(base.store, base.clock)
+        forget_seen(base.folder)
         faulty = FaultyStore(store)
         error = ""
         with open_repository(faulty, base.folder) as repository:
@@ -180,6 +182,7 @@ def test_a_forget_or_undelete_refused_at_any_operation_can_be_repeated(
         assert_sound(base, store, base.expected)
 
     assert fail_everywhere(base, lambda r: forget(r, base.ids[:1]), make, verify) >= 3
+    forget_seen(base.folder)
     with open_repository(base.store, base.folder) as repository:
         forget(repository, base.ids[:1])
         prune(repository, base.clock, quarantine=timedelta(days=7))

@@ -43,6 +43,7 @@ from support.fault import (
     copy_repository,
     create,
     findings,
+    forget_seen,
     in_child,
     kill_at_every_call,
     kill_me,
@@ -71,6 +72,7 @@ class Base:
         target = self.folder / f"copy-{k}"
         shutil.rmtree(self.folder / f"copy-{k - 1}", ignore_errors=True)
         shutil.rmtree(target, ignore_errors=True)
+        forget_seen(self.folder / "cache")
         return copy_repository(self.root, target)
 
 

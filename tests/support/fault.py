@@ -137,6 +137,12 @@ def copy_memory(store: MemoryStore, clock: Callable[[], float] | None = None) ->
     return other
 
 
+def forget_seen(cache: Path) -> None:
+    """Make the cache one of a user who has seen no snapshot: for copies of a repository as it was before."""
+    for seen in cache.glob("*/seen"):
+        seen.unlink()
+
+
 # ---- Processes that die --------------------------------------------------------------------------------
 
 _CALLS = ("open", "write", "fsync", "link", "unlink", "rename", "utime", "mkdir", "truncate")
