@@ -195,7 +195,7 @@ def test_a_reader_that_leaves_early_is_no_news(place: Place) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(60) == 1
+        assert process.wait(120) == 1
         process.stderr.close()
 
 
@@ -236,7 +236,7 @@ def test_an_interrupted_backup_is_code_130_and_leaves_no_snapshot(
     while not started.exists():
         assert process.poll() is None
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     if json_too:
         assert json.loads(err)["code"] == 130
@@ -254,5 +254,5 @@ def test_nohup_is_respected(place: Place) -> None:
         *("--name", "x", "--stdin-from-command", "--", *python(script)),
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err

@@ -61,7 +61,7 @@ def test_in_front_it_ends_with_the_signal(place: Place) -> None:
     status = (mnt / "vms").stat()
     assert (status.st_uid, status.st_gid) == (1234, 2345)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert not mnt.is_mount()
 

@@ -183,7 +183,7 @@ def _typed(place: Place, args: list[str], answers: list[bytes], until: bytes) ->
         os.execve(Path(sys.executable).with_name("holdfast"), ["holdfast", *args], env | {"TERM": "xterm"})
     seen = b""
     answers = list(answers)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 200
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 1)[0]:
             continue

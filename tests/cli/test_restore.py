@@ -198,6 +198,6 @@ def test_a_terminal_gets_text_only_unless_forced(
             break
         seen += data
     os.close(terminal)
-    assert process.wait(60) == code
+    assert process.wait(120) == code
     assert shown in seen
     assert (b"\x1b[31m" in seen) == ("--force" in args)

@@ -196,7 +196,7 @@ def stuck(place: Place) -> Iterator[tuple[FakeServer, threading.Event, threading
     def read(server: FakeServer, request: object) -> bytes:
         if request.offset >= MIB:  # type: ignore[attr-defined]  # a Request: behind what tells what it is
             asked.set()
-            assert answer.wait(30)
+            assert answer.wait(120)
         return usual(server, request)  # type: ignore[arg-type]  # a Request
 
     with FakeServer(str(place.root / "fake.sock"), content=b"x" * (4 * MIB), read=read) as server:
@@ -216,9 +216,9 @@ def interrupt(place: Place, number: int, *options: str) -> Finished:
             preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
         ) as process,
     ):
-        assert asked.wait(30)
+        assert asked.wait(120)
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=120)
     return Finished(process.returncode, out, err.decode())
 
 

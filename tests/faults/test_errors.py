@@ -397,7 +397,7 @@ def test_a_sync_waits_for_the_names_that_another_thread_took_to_sync(tmp_path: P
     def slow(fd: int) -> None:
         if threading.current_thread().name == "first":
             taken.set()
-            assert go.wait(60)
+            assert go.wait(120)
         real(fd)
         order.append(threading.current_thread().name)
 
@@ -406,7 +406,7 @@ def test_a_sync_waits_for_the_names_that_another_thread_took_to_sync(tmp_path: P
         patch.setattr(os, "fsync", slow)
         first = threading.Thread(target=store.sync, name="first")
         first.start()
-        assert taken.wait(60)
+        assert taken.wait(120)
 
         def second_sync() -> None:
             store.sync()

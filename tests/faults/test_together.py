@@ -336,5 +336,5 @@ def test_whoever_waits_for_the_lock_gets_it_when_it_is_free(root: Path) -> None:
             thread = threading.Thread(target=wait)
             thread.start()
             assert not got.is_set()
-        thread.join(60)
+        thread.join(120)
         assert got.is_set()

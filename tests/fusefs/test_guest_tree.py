@@ -222,7 +222,7 @@ class SlowToClose(MemoryGuest):
         self.ended = threading.Event()
 
     def close(self) -> None:
-        assert self.may_end.wait(30)
+        assert self.may_end.wait(120)
         self.ended.set()
 
 
@@ -282,7 +282,7 @@ def test_only_so_many_wait_for_one_disk(memory_repository: Repository) -> None:
             disks = GuestDisks(Reader(memory_repository), lambda disk, name: guest, bridge, clock=lambda: 0.0)
             async with trio.open_nursery() as nursery:
                 for _ in range(guest_disks.WAITING):
-                    nursery.start_soon(disks.run, key, ITEM, lambda asked: go_on.wait(30))
+                    nursery.start_soon(disks.run, key, ITEM, lambda asked: go_on.wait(120))
                 await trio.testing.wait_all_tasks_blocked()
                 with pytest.raises(pyfuse3.FUSEError) as caught:
                     await disks.run(key, ITEM, lambda asked: asked.volumes())

@@ -225,7 +225,7 @@ def test_a_parser_that_hangs_holds_up_nobody_else(place: Place) -> None:
         assert waiting.poll() is None
     finally:
         os.kill(worker, signal.SIGCONT)
-    assert waiting.wait(60) == 0
+    assert waiting.wait(120) == 0
 
 
 def test_unmounting_ends_the_parsers(place: Place) -> None:
@@ -248,4 +248,4 @@ def test_the_daemon_ends_although_a_parser_hangs(place: Place) -> None:
     os.kill(daemon, signal.SIGTERM)
     assert eventually(lambda: not is_running(daemon))
     assert not Path(f"/proc/{worker}").exists()
-    waiting.wait(60)
+    waiting.wait(120)

@@ -251,7 +251,7 @@ def test_bridge_brings_results_and_errors_and_prefers_who_waits() -> None:
 
         def block() -> None:
             held.set()
-            hold.wait(20)
+            hold.wait(120)
 
         def note(result: Result[str]) -> None:
             order.append(result.get())
@@ -261,7 +261,7 @@ def test_bridge_brings_results_and_errors_and_prefers_who_waits() -> None:
             with pytest.raises(ZeroDivisionError):
                 await bridge.run(lambda: 1 // 0)
             bridge.post(block, lambda result: None, urgent=True)
-            held.wait(20)
+            held.wait(120)
             bridge.post(lambda: "ahead", note, urgent=False)
             bridge.post(lambda: "urgent", note, urgent=True)
             hold.set()

@@ -91,7 +91,7 @@ class Place:
     def execute(self, *args: str | Path, **options: Any) -> Finished:
         """The same, waited for."""
         with self.process(*args, **options) as process:
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         return Finished(process.returncode, out or b"", (err or b"").decode())
 
     def disk(self, name: str = "web01.raw", *, seed: int = 1, size: int = 4 << 20) -> Path:

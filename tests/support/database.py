@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from support.basics import need
+from support.scratch import made_once
 
-_START_LIMIT = 60.0
+_START_LIMIT = 200.0
 
 
 def database_user(name: str) -> str | None:
@@ -93,6 +95,19 @@ class PostgresServer:
         assert done.returncode == 0, log.read_text()[-2000:]
 
 
+def _copy_of_new_cluster(data: Path, user: str | None, arguments: Sequence[str]) -> None:
+    """A cluster as initdb makes it. All of one run have the same system identifier."""
+
+    def make(folder: Path) -> None:
+        if user:
+            shutil.chown(folder, user)
+        initdb = [postgres_tool("initdb"), "-D", str(folder / "data"), "-U", "postgres", "-A", "trust"]
+        run([*initdb, "-E", "UTF8", "--locale=C.UTF-8", "-N", *arguments], user=user)
+
+    name = "-".join(["cluster", *(argument.strip("-").replace("/", "_") for argument in arguments)])
+    run(["cp", "-a", str(made_once(name, make) / "data"), str(data)])
+
+
 @contextmanager
 def postgres_server(
     folder: Path, settings: Sequence[str] = (), initdb: Sequence[str] = ()
@@ -106,23 +121,7 @@ def postgres_server(
     if user:
         shutil.chown(folder, user)
     data = folder / "data"
-    run(
-        [
-            postgres_tool("initdb"),
-            "-D",
-            str(data),
-            "-U",
-            "postgres",
-            "-A",
-            "trust",
-            "-E",
-            "UTF8",
-            "--locale=C.UTF-8",
-            "-N",
-            *initdb,
-        ],
-        user=user,
-    )
+    _copy_of_new_cluster(data, user, initdb)
     lines = [
         "listen_addresses = ''",
         f"unix_socket_directories = '{folder}'",
@@ -171,6 +170,23 @@ class MariaServer:
         )
 
 
+def _install_maria(user: str | None, folder: Path) -> None:
+    if user:
+        shutil.chown(folder, user)
+    run(
+        [
+            shutil.which("mariadb-install-db") or "mariadb-install-db",
+            "--no-defaults",
+            f"--datadir={folder / 'data'}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+            "--innodb-log-file-size=16M",
+            "--skip-name-resolve",
+        ],
+        user=user,
+    )
+
+
 @contextmanager
 def maria_server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaServer]:
     """A fresh MariaDB in `folder`, killed at the end. `options` are mariadbd's."""
@@ -182,19 +198,7 @@ def maria_server(folder: Path, options: Sequence[str] = ()) -> Iterator[MariaSer
     if user:
         shutil.chown(folder, user)
     data, socket = folder / "data", folder / "socket"
-    install = shutil.which("mariadb-install-db") or "mariadb-install-db"
-    run(
-        [
-            install,
-            "--no-defaults",
-            f"--datadir={data}",
-            "--auth-root-authentication-method=normal",
-            "--skip-test-db",
-            "--innodb-log-file-size=16M",
-            "--skip-name-resolve",
-        ],
-        user=user,
-    )
+    run(["cp", "-a", str(made_once("maria", partial(_install_maria, user)) / "data"), str(data)])
     argv = [
         daemon,
         "--no-defaults",

@@ -22,7 +22,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.local import LocalStore
 from support.basics import PASSWORD, need, open_repository
 
-_PATIENCE = 20.0
+_PATIENCE = 100.0
 _PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})

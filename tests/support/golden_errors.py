@@ -112,7 +112,7 @@ def _while_another_runs(story: Story) -> None:
         assert process.poll() is None
     story.ask("locked", "prune", "--lock-timeout", "0")
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     story.keep("interrupted", (*command, "sleep", "60"), process.returncode, out.decode(), err.decode())
 
 

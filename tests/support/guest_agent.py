@@ -34,7 +34,7 @@ class FakeAgent:
     def stop(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        self.thread.join(10)
+        self.thread.join(120)
         assert not self.thread.is_alive()
 
     def _run(self) -> None:

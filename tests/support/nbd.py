@@ -168,7 +168,7 @@ class FakeServer:
     def __exit__(self, *_: object) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        self.thread.join(10)
+        self.thread.join(120)
         assert not self.thread.is_alive()
         Path(self.path).unlink()
 

@@ -230,11 +230,11 @@ class StoreConformance:
         def hold() -> None:
             with store.lock(LockMode.SHARED, 0):
                 held.set()
-                waiting.wait(10)
+                waiting.wait(120)
 
         holder = threading.Thread(target=hold)
         holder.start()
-        held.wait(10)
+        held.wait(120)
         with pytest.raises(Locked), store.lock(LockMode.EXCLUSIVE, 0):
             pytest.fail("the holder is still there")
         waiting.set()

@@ -20,7 +20,7 @@ from support.cli import HOLDFAST, PASSWORD, Place, files, flip_byte
 from support.database import PostgresServer, postgres_server
 from support.scratch import open_folder
 
-_PATIENCE = 20.0
+_PATIENCE = 100.0
 
 
 _SCRIPT = """#!/bin/sh

@@ -41,7 +41,7 @@ def server(tmp_path: Path) -> Server:
 
 def test_many_reads_are_in_flight_and_replies_may_come_in_any_order(server: Server) -> None:
     """The server answers when it has four requests, the last one first: who waits for each one hangs."""
-    with server() as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server() as fake, NbdSource(fake.uri, timeout=60) as source:
         fake.hold = 4
         assert source.name == "disk"
         assert read(source, 0, 4 * MIB) == CONTENT
@@ -50,7 +50,7 @@ def test_many_reads_are_in_flight_and_replies_may_come_in_any_order(server: Serv
 
 
 def test_reading_ahead_asks_for_what_comes_next_and_for_nothing_twice(server: Server) -> None:
-    with server() as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server() as fake, NbdSource(fake.uri, timeout=60) as source:
         assert [extent.length for extent in source.extents(holes=True)] == [4 * MIB]
         assert b"".join(read(source, at * MIB, MIB) for at in range(4)) == CONTENT
         reads = [(r.offset, r.length) for r in fake.requests if r.kind == 0][1:]
@@ -59,7 +59,7 @@ def test_reading_ahead_asks_for_what_comes_next_and_for_nothing_twice(server: Se
 
 @pytest.mark.parametrize("hold", [1, 2])
 def test_what_was_announced_and_is_not_read_is_thrown_away(server: Server, hold: int) -> None:
-    with server() as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server() as fake, NbdSource(fake.uri, timeout=60) as source:
         fake.hold = hold
         source.will_read(0, MIB)
         source.will_read(MIB + 4096, 8192)
@@ -71,7 +71,7 @@ def test_what_was_announced_and_is_not_read_is_thrown_away(server: Server, hold:
 
 
 def test_no_more_is_announced_than_there_is_room_for(server: Server) -> None:
-    with server(content=bytes(40 * MIB)) as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server(content=bytes(40 * MIB)) as fake, NbdSource(fake.uri, timeout=60) as source:
         source.will_read(0, 40 * MIB)
         for at in range(1000):
             source.will_read(20 * MIB + at * 4096, 4096)
@@ -91,7 +91,7 @@ def test_holes_and_data_of_one_read_may_come_in_pieces_in_any_order(server: Serv
         )
 
     content = CONTENT[:300_000] + bytes(300_000) + CONTENT[600_000:900_000]
-    with server(content=content) as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server(content=content) as fake, NbdSource(fake.uri, timeout=60) as source:
         fake.read = answer
         assert read(source, 0, 900_000) == content
 
@@ -105,7 +105,7 @@ def test_a_read_error_is_narrowed_down_to_the_blocks_that_are_bad(server: Server
             return data_chunk(r, r.offset, bytes(half), done=False) + error_chunk(r, 5)
         return data_chunk(r, r.offset, fake.content[r.offset :][: r.length])
 
-    with server() as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server() as fake, NbdSource(fake.uri, timeout=60) as source:
         fake.read = answer
         found = read(source, 0, 4 * MIB)
         assert found == CONTENT[: 100 * 4096] + bytes(8192) + CONTENT[102 * 4096 :]
@@ -135,7 +135,7 @@ def test_block_status_runs_become_extents_at_4_kib_edges(server: Server) -> None
     def answer(fake: FakeServer, r: Request) -> bytes:
         return status_chunk(r, ALLOCATION, *runs, (5 * MIB, 3))
 
-    with server(status=answer) as fake, NbdSource(fake.uri, timeout=10) as source:
+    with server(status=answer) as fake, NbdSource(fake.uri, timeout=60) as source:
         first, last = -(-100_000 // 4096) * 4096, 400_000 // 4096 * 4096
         second = -(-(416_384 + MIB) // 4096) * 4096
         found = [(e.start, e.start + (e.length or 0), e.is_hole) for e in source.extents(holes=True)]
@@ -153,7 +153,7 @@ def test_dirty_extents_are_the_bitmaps_and_joined(server: Server) -> None:
         runs = [(65536, 0), (65536, 1), (65536, 1), (65536, 0), (8 * MIB, 1)]
         return status_chunk(r, ALLOCATION, (r.length, 0), done=False) + status_chunk(r, DIRTY, *runs)
 
-    with server(status=answer) as fake, NbdSource(fake.uri, bitmap="monday", timeout=10) as source:
+    with server(status=answer) as fake, NbdSource(fake.uri, bitmap="monday", timeout=60) as source:
         assert list(source.dirty_extents()) == [(65536, 3 * 65536), (4 * 65536, 4 * MIB)]
 
 
@@ -166,11 +166,11 @@ def test_simple_replies_do_without_block_status(server: Server) -> None:
     refusal = option_reply(8, UNSUPPORTED)
     with (
         server(read=answer, options={"structured": refusal}) as fake,
-        NbdSource(fake.uri, timeout=10) as source,
+        NbdSource(fake.uri, timeout=60) as source,
     ):
         assert [(e.length, e.is_hole) for e in source.extents(holes=True)] == [(4 * MIB, False)]
         assert read(source, 0, MIB) == CONTENT[:MIB]
         assert read(source, MIB, 4096) == bytes(4096)
         assert source.bad == [BadRange(MIB, 4096, "Input/output error")]
     with server(options={"structured": refusal}) as fake, pytest.raises(SourceError, match="no structured"):
-        NbdSource(fake.uri, bitmap="monday", timeout=10)
+        NbdSource(fake.uri, bitmap="monday", timeout=60)

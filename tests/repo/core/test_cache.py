@@ -24,12 +24,12 @@ def test_threads_that_want_the_same_wait_for_one_load() -> None:
     def loader() -> bytes:
         loads.append(1)
         begun.set()
-        go.wait(10)
+        go.wait(120)
         return b"value"
 
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(values.load, 1, loader)
-        begun.wait(10)
+        begun.wait(120)
         others = [pool.submit(values.load, 1, loader) for _ in range(7)]
         assert values.get(1) is None
         go.set()
@@ -44,12 +44,12 @@ def test_a_failed_load_fails_for_all_who_wait_and_is_not_remembered() -> None:
 
     def fails() -> bytes:
         begun.set()
-        go.wait(10)
+        go.wait(120)
         raise OSError("no luck")
 
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(values.load, 1, fails)
-        begun.wait(10)
+        begun.wait(120)
         others = [pool.submit(values.load, 1, fails) for _ in range(3)]
         go.set()
         for future in (first, *others):
@@ -61,7 +61,7 @@ def test_a_failed_load_fails_for_all_who_wait_and_is_not_remembered() -> None:
 def test_loads_of_different_keys_do_not_wait_for_each_other() -> None:
     values, go = cache(100), threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        slow = pool.submit(values.load, 1, lambda: b"slow" if go.wait(10) else b"")
+        slow = pool.submit(values.load, 1, lambda: b"slow" if go.wait(120) else b"")
         assert values.load(2, lambda: b"fast") == b"fast"
         go.set()
         assert slow.result(10) == b"slow"

@@ -220,7 +220,9 @@ def test_threads_write_packs_together() -> None:
 def test_two_buffers_bound_what_waits_to_be_written() -> None:
     """The writer of packs is held up: workers get two packs ahead and no further."""
     go = threading.Event()
-    store = FaultyStore(MemoryStore(), before=lambda operation: None if go.wait(10) else pytest.fail("stuck"))
+    store = FaultyStore(
+        MemoryStore(), before=lambda operation: None if go.wait(120) else pytest.fail("stuck")
+    )
     writer = PackWriter(store, KEYS, Written(), target=SMALL)
     added: list[int] = []
 
@@ -234,7 +236,7 @@ def test_two_buffers_bound_what_waits_to_be_written() -> None:
     ahead = threading.Event()
     worker = threading.Thread(target=work)
     worker.start()
-    ahead.wait(10)
+    ahead.wait(120)
     assert len(added) <= 20
     go.set()
     worker.join()

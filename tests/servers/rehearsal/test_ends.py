@@ -7,7 +7,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_a_rehearsal_that_takes_too_long_is_ended_and_failed(place: Place, scrat
     put_dump(place, ENDLESS, "postgresql")
     proof = rehearse(place, scratch, "shop", "--timeout", "2", code=1)
     assert proof["error"] == "it was not done within 2 s, and was ended"
-    assert proof["seconds"] < 20
+    assert proof["seconds"] < 100
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -62,10 +62,10 @@ def test_a_rehearsal_that_is_killed_leaves_no_process(
                 break
         assert leftovers(scratch)
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=120)
     if number == signal.SIGKILL:
         gone = threading.Event()
-        for _ in range(100):  # the kernel ends them; nobody waits for that
+        for _ in range(1000):  # the kernel ends them; nobody waits for that
             if all(name.startswith("holdfast-") for name in leftovers(scratch)):
                 break
             gone.wait(0.05)
@@ -94,33 +94,62 @@ def test_without_namespaces_all_is_ended_as_well_and_it_is_told(
                 (programs / program.name).unlink(missing_ok=True)
                 (programs / program.name).symlink_to(program)
     monkeypatch.setenv("PATH", str(programs))
-    before = memory()
     put_dump(place, ENDLESS, "postgresql")
-    assert rehearse(place, scratch, "shop", "--timeout", "2", code=1)["outcome"] == "failed"
     put_dump(place, SHORT, "postgresql", name="short")
-    proof = rehearse(place, scratch, "short")
+    with shared_memory(scratch) as used:
+        assert rehearse(place, scratch, "shop", "--timeout", "2", code=1)["outcome"] == "failed"
+        proof = rehearse(place, scratch, "short")
     assert proof["rows"] == 1
     assert "network" in proof["notes"][0]
-    assert memory() <= before
+    assert used
+    assert existing(used) == set()
 
 
 def test_no_shared_memory_is_left(place: Place, scratch: Path) -> None:
-    before = memory()
     put_dump(place, SHORT, "postgresql")
-    assert rehearse(place, scratch, "shop")["rows"] == 1
-    assert memory() <= before
+    with shared_memory(scratch) as used:
+        assert rehearse(place, scratch, "shop")["rows"] == 1
+    assert used
+    assert existing(used) == set()
 
 
-def memory() -> set[str]:
-    """Shared memory that no process uses: what is left behind. Other servers here have theirs in use."""
-    segments = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
-    found = {f"shm {fields[1]}" for fields in segments if fields[6] == "0"}
-    left = {str(path) for path in Path("/dev/shm").glob("PostgreSQL.*")}  # noqa: S108
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        with suppress(OSError):
-            used = maps.read_text()
-            left = {path for path in left if path not in used}
-    return found | left
+@contextmanager
+def shared_memory(scratch: Path) -> Iterator[set[str]]:
+    """What shared memory processes below `scratch` use meanwhile; complete when the context is left.
+
+    Segments of System V are called by their key, as in /proc/PID/maps, others by their path.
+    """
+    used: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            used.update(mapped(scratch))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield used
+    finally:
+        over.set()
+        thread.join()
+
+
+def mapped(scratch: Path) -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            if (process / "cwd").readlink().is_relative_to(scratch):
+                for line in (process / "maps").read_text().splitlines():
+                    path = line.split(maxsplit=5)[5:]
+                    if path and path[0].startswith(("/SYSV", "/dev/shm/PostgreSQL.")):  # noqa: S108
+                        yield path[0].removesuffix(" (deleted)")
+
+
+def existing(used: set[str]) -> set[str]:
+    """Those that are there now."""
+    lines = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    keys = {f"/SYSV{int(line.split()[0]) & 0xFFFFFFFF:08x}" for line in lines}
+    return {name for name in used if name in keys or Path(name).exists()}
 
 
 def test_a_running_server_is_not_touched(place: Place, scratch: Path) -> None:

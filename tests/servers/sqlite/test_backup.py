@@ -98,7 +98,7 @@ def test_copies_are_consistent_while_a_writer_goes_on(database: Path, tmp_path: 
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert wrote.wait(30)
+        assert wrote.wait(120)
         for n in range(3):
             with ExitStack() as stack:
                 source = source_of(prepare(stack, database, pages=50))

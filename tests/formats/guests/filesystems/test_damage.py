@@ -23,8 +23,8 @@ from support.guest_images import MIB, blank, file_disk, mounted, run
 from support.guest_volumes import ext4_with
 
 _MUTANTS = 60
-_SECONDS = 10
-"""For one mutant; a few hundredths are usual."""
+_SECONDS = 60
+"""Of processor time, for one mutant; a few hundredths are usual."""
 _MEMORY = 300 << 10
 """KiB by which all mutants of a kind may make the process grow."""
 
@@ -107,9 +107,9 @@ def test_mutants_end_in_answers_or_errors(make: Callable[[Path, Path], Path], tm
             for _ in range(dice.choice((1, 1, 2, 8))):
                 at = dice.choice(tables)
                 patches[at] = mutate(disk.read(at, 512), disk.read(dice.choice(tables), 512), dice)
-            began = time.monotonic()
+            began = time.process_time()
             found, complaints = walk(patched(disk, patches))
-            assert time.monotonic() - began < _SECONDS
+            assert time.process_time() - began < _SECONDS
             noticed += bool(complaints) or found != sound
     assert noticed >= 3
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < _MEMORY

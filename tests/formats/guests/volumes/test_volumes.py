@@ -296,7 +296,7 @@ def test_volumes_made_of_volumes_cost_no_more_than_their_description() -> None:
     began = time.process_time()
     found = parsed_volumes([(PhysicalVolume("AABB", disk.size, text), disk)])
     assert [volume.device is not None for volume in found] == [True] * 4
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 20, "and not for 1000 to the power of 4"
 
 
 def test_extents_that_are_too_many_are_not_listed() -> None:

@@ -151,7 +151,7 @@ def test_a_hostile_megabyte_takes_no_more_than_seconds(text: bytes) -> None:
     start = time.process_time()
     for verb in (b"CREATE TABLE ", b"CREATE OPERATOR a.", b"CREATE FUNCTION f() AS ", b"ALTER TABLE a "):
         classify(verb + text * ((1 << 18) // len(text)))
-    assert time.process_time() - start < 4
+    assert time.process_time() - start < 20
 
 
 def scanned(dump: bytes) -> Catalogue:
@@ -217,4 +217,4 @@ def test_twenty_thousand_tables_are_a_matter_of_seconds() -> None:
     start = time.process_time()
     catalogue = scanned(dump)
     assert len(files(catalogue, len(dump))) == 20_001
-    assert time.process_time() - start < 12  # measured: 3.5 s
+    assert time.process_time() - start < 40  # measured: 3.5 s; 20,000 look-ups in a list would be minutes

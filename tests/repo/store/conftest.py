@@ -1,0 +1,17 @@
+"""Stores are tested where repositories live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.scratch import disk_folder
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """On a disk: links, syncs and times are the file system's."""
+    with disk_folder() as folder:
+        yield folder
