@@ -23,10 +23,12 @@ ProgressFunction: TypeAlias = Callable[[int], None]
 
 
 class RecordType(IntEnum):
-    """What a record holds. The types have separate ID keys, so an ID belongs to one type only."""
+    """What a record holds. Data and nodes have separate ID keys, so an ID belongs to one type only."""
 
     DATA = 1
     NODE = 2
+    PADDING = 3
+    """Zeros that fill a pack up to its size. It has no ID, and no directory lists it."""
 
 
 class Codec(IntEnum):

@@ -52,7 +52,7 @@ def new_recovery_key() -> str:
 
 
 def _checksum(key: bytes) -> bytes:
-    return derive(key, "holdfast 1 recovery key checksum")[:_CHECK_SIZE]
+    return derive(key, "holdfast 2 recovery key checksum")[:_CHECK_SIZE]
 
 
 def _parse_recovery_key(text: str) -> bytes | None:
@@ -77,7 +77,7 @@ def _key_encryption_key(secret: str, cost: Argon2Cost | None, salt: bytes) -> by
     if (cost is None) != (recovery is not None):
         return None
     if recovery is not None:
-        return derive(recovery + salt, "holdfast 1 recovery key slot")
+        return derive(recovery + salt, "holdfast 2 recovery key slot")
     assert cost is not None
     return cost.derive(secret.encode(errors="surrogateescape"), salt)
 

@@ -35,7 +35,7 @@ from holdfast.repo.store.interface import FileKind, LockMode, Store
 
 _FORMAT = "holdfast repository"
 _FEATURES: frozenset[str] = frozenset()
-"""Features beyond format version 1 that this program supports; none yet."""
+"""Features beyond format version 2 that this program supports; none yet."""
 
 _SCRATCH_ROOM = 1 << 30
 

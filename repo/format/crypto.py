@@ -24,7 +24,6 @@ from holdfast.base.types import Buffer, ChunkID, RecordType
 from holdfast.repo.format.format import (
     HEAD_SIZE,
     TAG,
-    VERSION,
     FileHead,
     NonceDomain,
     ObjectType,
@@ -33,7 +32,8 @@ from holdfast.repo.format.format import (
 )
 
 KEY_SIZE: Final = 32
-_COMMITMENT: Final = "holdfast 1 key commitment"
+_COMMITMENT: Final = "holdfast 2 key commitment"
+_EPOCH: Final = 1
 
 
 class Suite(IntEnum):
@@ -73,11 +73,11 @@ class Keys:
         return Keys(
             repository=repository,
             suite=suite,
-            data_id=derive(root, "holdfast 1 data chunk id"),
-            node_id=derive(root, "holdfast 1 recipe node id"),
-            cut=derive(root, "holdfast 1 cut points"),
-            pack=derive(root, "holdfast 1 packs"),
-            meta=derive(root, "holdfast 1 metadata"),
+            data_id=derive(root, "holdfast 2 data chunk id"),
+            node_id=derive(root, "holdfast 2 recipe node id"),
+            cut=derive(root, "holdfast 2 cut points"),
+            pack=derive(root, "holdfast 2 packs"),
+            meta=derive(root, "holdfast 2 metadata"),
         )
 
     def data_chunk_id(self, data: Buffer) -> ChunkID:
@@ -87,6 +87,7 @@ class Keys:
         return ChunkID(blake3(data, key=self.node_id).digest())
 
     def chunk_id(self, kind: RecordType, data: Buffer) -> ChunkID:
+        """The ID of a chunk or node."""
         return self.data_chunk_id(data) if kind is RecordType.DATA else self.node_chunk_id(data)
 
     def secret_for(self, what: bytes) -> str:
@@ -102,10 +103,10 @@ class FileCipher:
 
     __slots__ = ("_aad", "_aead", "head")
 
-    def __init__(self, head: FileHead, key: bytes, aad: bytes) -> None:
+    def __init__(self, head: FileHead, key: bytes, repository: bytes) -> None:
         self.head = head
         self._aead = _aead(head.suite, key)
-        self._aad = aad
+        self._aad = head.binding(repository)
 
     def seal_into(self, domain: NonceDomain, offset: int, plain: Buffer, out: memoryview) -> None:
         """Seal into `out`, whose length must be exactly len(plain) + 16 bytes."""
@@ -119,8 +120,21 @@ class FileCipher:
         try:
             return self._aead.decrypt(nonce(domain, offset), sealed, self._aad)
         except InvalidTag:
-            reason = "not authentic (flipped, truncated or misplaced bytes)"
-            raise Damaged(where, reason, offset=offset) from None
+            raise Damaged(where, _NOT_AUTHENTIC, offset=offset) from None
+
+    def open_into(
+        self, domain: NonceDomain, offset: int, sealed: Buffer, out: memoryview, where: str
+    ) -> memoryview:
+        """As `open`, into the start of `out`, without a new object for each plaintext; returns that part."""
+        plain = out[: len(sealed) - TAG]
+        try:
+            self._aead.decrypt_into(nonce(domain, offset), sealed, self._aad, plain)
+        except InvalidTag:
+            raise Damaged(where, _NOT_AUTHENTIC, offset=offset) from None
+        return plain
+
+
+_NOT_AUTHENTIC: Final = "not authentic (flipped, truncated or misplaced bytes)"
 
 
 def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
@@ -131,8 +145,8 @@ def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
     """A cipher with a new random salt, for a new file."""
     salt = secrets.token_bytes(32)
     key = _file_key(keys, kind, salt)
-    head = FileHead(keys.suite, kind, salt, derive(key, _COMMITMENT)[:16])
-    return FileCipher(head, key, _aad(keys, kind))
+    head = FileHead(keys.suite, kind, _EPOCH, salt, derive(key, _COMMITMENT)[:16])
+    return FileCipher(head, key, keys.repository)
 
 
 def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) -> FileCipher:
@@ -146,15 +160,11 @@ def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) ->
     key = _file_key(keys, kind, head.salt)
     if not hmac.compare_digest(derive(key, _COMMITMENT)[:16], head.commitment):
         raise Damaged(where, "was sealed under another key, or its head is damaged", offset=0)
-    return FileCipher(head, key, _aad(keys, kind))
+    return FileCipher(head, key, keys.repository)
 
 
 def _file_key(keys: Keys, kind: ObjectType, salt: bytes) -> bytes:
     return blake3(salt, key=keys.pack if kind is ObjectType.PACK else keys.meta).digest()
-
-
-def _aad(keys: Keys, kind: ObjectType) -> bytes:
-    return keys.repository + bytes([kind, VERSION])
 
 
 def seal_object(keys: Keys, kind: ObjectType, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Byte layout of repository files, format version 1. No other module knows offsets or magic numbers.
+"""Byte layout of repository files, format version 2. No other module knows offsets or magic numbers.
 
 Integers are little endian. docs/format.md has the same tables with the reasons.
 
@@ -7,12 +7,14 @@ Integers are little endian. docs/format.md has the same tables with the reasons.
     8   1   format version
     9   1   cipher suite
     10  1   object type
-    11  5   zero
+    11  1   zero
+    12  2   key epoch
+    14  2   client: 0, an owner
     16  32  salt
     48  16  key commitment
 
-    pack        head | record* | sealed directory | sealed foot (64)
-    record      sealed header (64) | sealed payload | zeros to a multiple of 64
+    pack        head | record* | padding record? | sealed directory | sealed foot (64)
+    record      sealed header (64) | sealed payload, with zeros up to a multiple of 64
     object      head | sealed body                  (config body, snapshot, pending, proof)
 
 Sealed means AEAD ciphertext and then its 16-byte tag.
@@ -29,13 +31,23 @@ from typing import NamedTuple
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.types import Buffer, ChunkID, Codec, RecordType
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"HOLDFAST"
 TAG = 16
 ALIGN = 64
 
-_HEAD = struct.Struct("<8sBBB5x32s16s")
+_HEAD = struct.Struct("<8sBBBxHH32s16s")
 HEAD_SIZE = _HEAD.size  # 64
+_OWNER = 0
+"""The client of files that somebody wrote who can read everything."""
+
+#   associated data
+#   0   16  repository ID
+#   16  1   object type
+#   17  1   format version
+#   18  2   key epoch
+#   20  2   client
+_BINDING = struct.Struct("<16sBBHH")
 
 #   record header, plaintext
 #   0   1   record type
@@ -49,10 +61,12 @@ _RECORD = struct.Struct("<BB2xII4x32s")
 RECORD_HEADER = _RECORD.size + TAG  # 64
 
 _TYPES = {int(kind): kind for kind in RecordType}
+_LISTED = _TYPES.keys() - {RecordType.PADDING}
 _CODECS = {int(codec): codec for codec in Codec}
 _NONCE = struct.Struct("<BQ3x")
 
-#   directory entry, plaintext: the header again, without its zeros; offsets follow from the lengths
+#   directory entry, plaintext: the header again, without its zeros; offsets follow from the lengths. After
+#   the last entry come less than 128 zeros.
 _ENTRY = struct.Struct("<32sIIBB")
 
 #   foot, plaintext
@@ -64,10 +78,12 @@ _FOOT = struct.Struct("<4sIQ32s")
 FOOT_SIZE = _FOOT.size + TAG  # 64
 
 PACK_TARGET = 64 << 20
-"""Most bytes of a new pack. 64 MiB gives 16,384 files per TiB and directories of about 60 KiB; larger packs
-would save little more."""
+"""Bytes of a new pack that is full. 64 MiB gives 16,384 files per TiB and directories of about 60 KiB; larger
+packs would save little more."""
 PACK_LIMIT = PACK_TARGET + (16 << 20)
 """Readers refuse packs larger than this."""
+_PADDING_MIN = RECORD_HEADER + ALIGN
+"""Bytes of the smallest padding record; less room than that is filled inside of the directory's seal."""
 CHUNK_LIMIT = 4 << 20
 """Most bytes of a chunk or recipe node: writers make none longer, readers refuse them."""
 OBJECT_LIMIT = 64 << 20
@@ -102,11 +118,18 @@ class FileHead:
 
     suite: int
     type: ObjectType
+    epoch: int
     salt: bytes
     commitment: bytes
 
     def pack(self) -> bytes:
-        return _HEAD.pack(MAGIC, VERSION, self.suite, self.type, self.salt, self.commitment)
+        return _HEAD.pack(
+            MAGIC, VERSION, self.suite, self.type, self.epoch, _OWNER, self.salt, self.commitment
+        )
+
+    def binding(self, repository: bytes) -> bytes:
+        """The associated data of all that is sealed in the file, 22 bytes."""
+        return _BINDING.pack(repository, self.type, VERSION, self.epoch, _OWNER)
 
 
 class RecordHeader(NamedTuple):
@@ -126,6 +149,11 @@ class RecordHeader(NamedTuple):
         """Bytes the record takes in a pack, padding included."""
         return record_size(self.encoded)
 
+    @property
+    def filled(self) -> int:
+        """Length of the payload with the zeros that are sealed behind it."""
+        return record_size(self.encoded) - RECORD_HEADER - TAG
+
 
 def record_size(encoded: int) -> int:
     """Bytes that a record with an `encoded` bytes long payload takes in a pack."""
@@ -136,14 +164,16 @@ def parse_head(data: Buffer, where: str, expected: ObjectType) -> FileHead:
     """Parse a file's head. Raises Damaged when it is not of that type, Unsupported for a newer version."""
     if len(data) < HEAD_SIZE:
         raise Damaged(where, f"only {len(data)} bytes long")
-    magic, version, suite, kind, salt, commitment = _HEAD.unpack_from(data)
+    magic, version, suite, kind, epoch, client, salt, commitment = _HEAD.unpack_from(data)
     if magic != MAGIC:
         raise Damaged(where, "does not start like a Holdfast file", offset=0)
     if version != VERSION:
         raise Unsupported(f"{where}: format version {version}; this program reads version {VERSION}")
-    if kind != expected or any(bytes(data[11:16])):
+    if kind != expected or data[11]:
         raise Damaged(where, f"not a {expected.name.lower()}", offset=10)
-    return FileHead(suite, expected, salt, commitment)
+    if client != _OWNER:
+        raise Damaged(where, f"was written by client {client}, and there is none", offset=14)
+    return FileHead(suite, expected, epoch, salt, commitment)
 
 
 def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: bytes) -> RecordHeader:
@@ -151,7 +181,7 @@ def _record(where: str, *, kind: int, codec: int, raw: int, encoded: int, id_: b
         header = RecordHeader(_TYPES[kind], _CODECS[codec], raw, encoded, ChunkID(id_))
     except KeyError:
         raise Damaged(where, f"record of unknown type {kind} or codec {codec}") from None
-    if raw > CHUNK_LIMIT or encoded > CHUNK_LIMIT:
+    if max(raw, encoded) > (PACK_LIMIT if kind == RecordType.PADDING else CHUNK_LIMIT):
         raise Damaged(where, f"record claims {max(raw, encoded)} bytes")
     return header
 
@@ -167,18 +197,62 @@ def pack_directory(entries: list[RecordHeader]) -> bytes:
     return b"".join(_ENTRY.pack(e.id, e.raw, e.encoded, e.type, e.codec) for e in entries)
 
 
-def parse_directory(plain: bytes, where: str) -> Iterator[tuple[int, RecordHeader]]:
-    """Yields (offset in the pack, header) of each record. Raises Damaged."""
+def parse_directory(plain: bytes, count: int, where: str) -> Iterator[tuple[int, RecordHeader]]:
+    """Yields (offset in the pack, header) of each of the `count` records. Raises Damaged."""
     offset = HEAD_SIZE
-    for id_, raw, encoded, kind, codec in _ENTRY.iter_unpack(plain):
+    for id_, raw, encoded, kind, codec in _ENTRY.iter_unpack(plain[: count * _ENTRY.size]):
+        if kind not in _LISTED:
+            raise Damaged(where, f"its directory lists a record of type {kind}")
         header = _record(where, kind=kind, codec=codec, raw=raw, encoded=encoded, id_=id_)
         yield offset, header
         offset += header.size
 
 
 def directory_size(count: int) -> int:
-    """Bytes of a sealed directory with that many entries."""
-    return count * _ENTRY.size + TAG
+    """Fewest bytes of a sealed directory with that many entries, a multiple of 64."""
+    return _aligned(count * _ENTRY.size + TAG)
+
+
+def _aligned(size: int) -> int:
+    return (size + ALIGN - 1) // ALIGN * ALIGN
+
+
+@dataclass(frozen=True, slots=True)
+class PackEnd:
+    """What stands behind a pack's records: bytes of its padding record (0: none) and sealed directory."""
+
+    padding: int
+    directory: int
+
+
+def full_end(end: int, count: int, size: int) -> PackEnd:
+    """Fill a pack of `count` records that end at `end` up to `size` bytes, a multiple of 64."""
+    directory = directory_size(count)
+    padding = size - FOOT_SIZE - directory - end
+    assert padding >= 0
+    return PackEnd(padding, directory) if padding >= _PADDING_MIN else PackEnd(0, directory + padding)
+
+
+def last_end(end: int, count: int, target: int) -> PackEnd:
+    """Fill the last pack of a run, of at most `target` bytes, up to its size rounded by `padme`."""
+    return full_end(end, count, min(target, _aligned(padme(end + directory_size(count) + FOOT_SIZE))))
+
+
+def padme(size: int) -> int:
+    """The padded size of an object: at most 12 % more, and few different ones.
+
+    Of a size of about 2^e only the first log2(e) + 1 bits may tell anything: O(log log) bits in all (Nikitin
+    et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PETS 2019).
+    """
+    e = size.bit_length() - 1
+    free = e - e.bit_length()
+    return size if free <= 0 else -(-size >> free) << free
+
+
+def padding_header(size: int) -> RecordHeader:
+    """The header of a padding record that takes `size` bytes; its payload is all zeros."""
+    encoded = size - RECORD_HEADER - TAG
+    return RecordHeader(RecordType.PADDING, Codec.RAW, encoded, encoded, ChunkID(bytes(32)))
 
 
 def pack_foot(count: int, offset: int) -> bytes:
@@ -189,7 +263,8 @@ def pack_foot(count: int, offset: int) -> bytes:
 def parse_foot(plain: bytes, where: str, pack_size: int) -> tuple[int, int]:
     """Returns (number of entries, directory offset). Raises Damaged when they do not fit the pack's size."""
     magic, count, offset, _ = _FOOT.unpack(plain)
-    if magic != b"FOOT" or offset + directory_size(count) + FOOT_SIZE != pack_size:
+    slack = pack_size - FOOT_SIZE - offset - directory_size(count)
+    if magic != b"FOOT" or not 0 <= slack < _PADDING_MIN:
         raise Damaged(where, f"foot does not fit a pack of {pack_size} bytes", offset=pack_size - FOOT_SIZE)
     return count, offset
 

@@ -9,7 +9,7 @@ import zstandard
 
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.lru import Lru
-from holdfast.base.types import Codec, PackID
+from holdfast.base.types import Buffer, Codec, PackID, RecordType
 from holdfast.repo.format.crypto import FileCipher, Keys, open_cipher
 from holdfast.repo.format.format import (
     ALIGN,
@@ -17,11 +17,9 @@ from holdfast.repo.format.format import (
     HEAD_SIZE,
     PACK_LIMIT,
     RECORD_HEADER,
-    TAG,
     NonceDomain,
     ObjectType,
     RecordHeader,
-    directory_size,
     parse_directory,
     parse_foot,
     parse_record,
@@ -29,6 +27,7 @@ from holdfast.repo.format.format import (
 from holdfast.repo.store.interface import FileKind, Store
 
 _CIPHERS = 4096
+_BUFFER = 512 << 10
 
 _local = threading.local()
 
@@ -72,11 +71,11 @@ def read_directory(
     guess = min(size - HEAD_SIZE, 128 << 10)
     tail = store.read(FileKind.PACK, pack, size - guess, guess)
     count, offset = open_foot(cipher, tail[-FOOT_SIZE:], size, where)
-    need = directory_size(count) + FOOT_SIZE
+    need = size - offset
     if need > len(tail):
         tail = store.read(FileKind.PACK, pack, size - need, need)
     sealed = tail[len(tail) - need : len(tail) - FOOT_SIZE]
-    return list(parse_directory(cipher.open(NonceDomain.DIRECTORY, offset, sealed, where), where))
+    return list(parse_directory(cipher.open(NonceDomain.DIRECTORY, offset, sealed, where), count, where))
 
 
 def open_foot(cipher: FileCipher, sealed: bytes, size: int, where: str) -> tuple[int, int]:
@@ -92,7 +91,7 @@ def open_record(
 
     `record` may be longer than the record is. Raises Damaged.
     """
-    header, payload = open_payload(cipher, offset, record, where)
+    header, payload = _open(cipher, offset, record, where)
     return header, _decode(header, payload, where, offset)
 
 
@@ -100,17 +99,38 @@ def open_payload(
     cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
 ) -> tuple[RecordHeader, bytes]:
     """As `open_record`, but returns the payload still encoded (compressed)."""
+    header, payload = _open(cipher, offset, record, where)
+    return header, bytes(payload)
+
+
+def _open(
+    cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
+) -> tuple[RecordHeader, memoryview]:
+    """Header and encoded payload, which stands in this thread's buffer until the next call."""
     sealed = record[:RECORD_HEADER]
     header = parse_record(cipher.open(NonceDomain.RECORD_HEADER, offset, sealed, where), where)
-    end = RECORD_HEADER + header.encoded + TAG
-    return header, cipher.open(NonceDomain.RECORD_PAYLOAD, offset, record[RECORD_HEADER:end], where)
+    if len(record) < header.size:
+        raise Damaged(
+            where, f"only {len(record)} of the record's {header.size} bytes are there", offset=offset
+        )
+    sealed = record[RECORD_HEADER : header.size]
+    filled = cipher.open_into(NonceDomain.RECORD_PAYLOAD, offset, sealed, _buffer(header.size), where)
+    return header, filled[: header.encoded]
 
 
-def _decode(header: RecordHeader, payload: bytes, where: str, offset: int) -> bytes:
+def _buffer(size: int) -> memoryview:
+    """This thread's buffer, of at least `size` bytes."""
+    buffer: bytearray | None = getattr(_local, "buffer", None)
+    if buffer is None or len(buffer) < size:
+        buffer = _local.buffer = bytearray(max(size, _BUFFER))
+    return memoryview(buffer)
+
+
+def _decode(header: RecordHeader, payload: Buffer, where: str, offset: int) -> bytes:
     if header.codec is Codec.RAW:
         if len(payload) != header.raw:
             raise Damaged(where, "raw record of the wrong length", offset=offset)
-        return payload
+        return bytes(payload)
     try:
         # zstd allocates as much as the frame claims and ignores max_output_size: check the claim first.
         if zstandard.frame_content_size(payload) != header.raw:
@@ -141,7 +161,8 @@ def walk_records(cipher: FileCipher, data: memoryview, where: str) -> Iterator[t
         except Damaged:
             offset += ALIGN
             continue
-        yield offset, header
+        if header.type is not RecordType.PADDING:
+            yield offset, header
         offset += header.size
 
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.base.types import PackID
+from holdfast.base.types import Buffer, PackID
 from holdfast.repo.format.crypto import FileCipher, Keys, content_hash, new_cipher
 from holdfast.repo.format.format import (
     FOOT_SIZE,
@@ -24,16 +24,23 @@ from holdfast.repo.format.format import (
     TAG,
     NonceDomain,
     ObjectType,
+    PackEnd,
     RecordHeader,
     directory_size,
+    full_end,
+    last_end,
     pack_directory,
     pack_foot,
+    padding_header,
 )
 from holdfast.repo.index.index import Directory
 from holdfast.repo.store.interface import FileKind, Store
 
 Record = tuple[RecordHeader, bytes | memoryview]
 """A header and its encoded payload."""
+
+_BUFFER = 512 << 10
+_local = threading.local()
 
 Flushed = Callable[[PackID, int, Directory], None]
 """Called in the flush thread when a pack is durable: (pack, size, directory)."""
@@ -47,12 +54,14 @@ class _OpenPack:
     end: int = HEAD_SIZE
     entries: list[tuple[int, RecordHeader]] = field(default_factory=list)
     sealing: int = 0
-    closed: bool = False
+    ending: PackEnd | None = None
+    """How the pack ends; None while records may be added."""
 
 
 class PackWriter:
-    """Seals records into packs of at most `target` bytes. Thread-safe.
+    """Seals records into packs of exactly `target` bytes, and a last one of fewer. Thread-safe.
 
+    A pack is filled up with zeros under the seal, so that its size tells nothing of the records in it.
     `add` blocks while all buffers are in use. The next `add` or `finish` raises errors of the flush thread.
     """
 
@@ -73,9 +82,15 @@ class PackWriter:
         self._thread.start()
 
     def add(self, records: Sequence[Record]) -> None:
-        """Seal the records side by side into the open pack. They are durable after `finish`."""
-        for part in _parts(records, self._target // 2):
-            pack, offset = self._reserve([header for header, _ in part])
+        """Seal the records side by side into the open pack. They are durable after `finish`.
+
+        What does not fit into it goes into the next one: a pack is never left emptier than by one record.
+        """
+        done = 0
+        while done < len(records):
+            pack, offset, count = self._reserve([header for header, _ in records[done:]])
+            part = records[done : done + count]
+            done += count
             try:
                 for header, payload in part:
                     _seal(pack, offset, header, payload)
@@ -93,7 +108,7 @@ class PackWriter:
         """Write the last pack and wait until all packs are durable. Raises what the flush thread raised."""
         with self._condition:
             if self._open is not None:
-                self._close_open()
+                self._close_open(last_end)
         self._queue.put(None)
         self._thread.join()
         self._raise_failure()
@@ -107,16 +122,18 @@ class PackWriter:
         self._queue.put(None)
         self._thread.join()
 
-    def _reserve(self, headers: list[RecordHeader]) -> tuple[_OpenPack, int]:
-        size = sum(header.size for header in headers)
+    def _reserve(self, headers: list[RecordHeader]) -> tuple[_OpenPack, int, int]:
+        """(pack, offset, number of records that fit there, at least one)."""
         with self._condition:
             while True:
                 self._raise_failure()
                 if self._open is not None:
-                    more = len(self._open.entries) + len(headers)
-                    if self._open.end + size + directory_size(more) + FOOT_SIZE <= self._target:
+                    count = self._fitting(self._open, headers)
+                    if count:
                         break
-                    self._close_open()
+                    if not self._open.entries:
+                        raise ValueError(f"a record does not fit into a pack of {self._target} bytes")
+                    self._close_open(full_end)
                 if self._free:
                     buffer = self._free.pop()
                     cipher = new_cipher(self._keys, ObjectType.PACK)
@@ -125,21 +142,29 @@ class PackWriter:
                     self._condition.wait()
             pack = self._open
             start = offset = pack.end
-            for header in headers:
+            for header in headers[:count]:
                 pack.entries.append((offset, header))
                 offset += header.size
             pack.end = offset
             pack.sealing += 1
-            return pack, start
+            return pack, start, count
 
-    def _close_open(self) -> None:
+    def _fitting(self, pack: _OpenPack, headers: list[RecordHeader]) -> int:
+        end, entries = pack.end, len(pack.entries)
+        for count, header in enumerate(headers):
+            end += header.size
+            if end + directory_size(entries + count + 1) + FOOT_SIZE > self._target:
+                return count
+        return len(headers)
+
+    def _close_open(self, fill: Callable[[int, int, int], PackEnd]) -> None:
         assert self._open is not None
         pack, self._open = self._open, None
-        pack.closed = True
+        pack.ending = fill(pack.end, len(pack.entries), self._target)
         self._hand_over(pack)
 
     def _hand_over(self, pack: _OpenPack) -> None:
-        if pack.closed and not pack.sealing:
+        if pack.ending is not None and not pack.sealing:
             self._queue.put(pack)
 
     def _raise_failure(self) -> None:
@@ -161,11 +186,18 @@ class PackWriter:
                     self._condition.notify_all()
 
     def _flush(self, pack: _OpenPack) -> None:
-        """Add directory, foot and head, name the pack by the hash of its bytes, and store it."""
-        out, cipher, offset = pack.view, pack.cipher, pack.end
-        directory = pack_directory([header for _, header in pack.entries])
-        foot_at = offset + len(directory) + TAG
+        """Add padding, directory, foot and head, name the pack by the hash of its bytes, and store it."""
+        out, cipher, ending = pack.view, pack.cipher, pack.ending
+        assert ending is not None
+        if ending.padding:
+            padding = padding_header(ending.padding)
+            _seal(pack, pack.end, padding, bytes(padding.encoded))
+        offset = pack.end + ending.padding
+        foot_at = offset + ending.directory
         size = foot_at + FOOT_SIZE
+        directory = pack_directory([header for _, header in pack.entries]).ljust(
+            ending.directory - TAG, b"\0"
+        )
         out[:HEAD_SIZE] = cipher.head.pack()
         cipher.seal_into(NonceDomain.DIRECTORY, offset, directory, out[offset:foot_at])
         cipher.seal_into(NonceDomain.FOOT, foot_at, pack_foot(len(pack.entries), offset), out[foot_at:size])
@@ -178,17 +210,22 @@ class PackWriter:
 def _seal(pack: _OpenPack, offset: int, header: RecordHeader, payload: bytes | memoryview) -> None:
     out, cipher = pack.view, pack.cipher
     body = offset + RECORD_HEADER
-    end = body + header.encoded + TAG
     cipher.seal_into(NonceDomain.RECORD_HEADER, offset, header.pack(), out[offset:body])
-    cipher.seal_into(NonceDomain.RECORD_PAYLOAD, offset, payload, out[body:end])
-    after = offset + header.size
-    if after > end:
-        out[end:after] = bytes(after - end)  # the buffer may hold an earlier pack
+    filled = _filled(header, payload)
+    cipher.seal_into(NonceDomain.RECORD_PAYLOAD, offset, filled, out[body : offset + header.size])
 
 
-def _parts(records: Sequence[Record], limit: int) -> list[Sequence[Record]]:
-    """Split records of `limit` bytes or more together, which might not fit into an empty pack."""
-    if sum(header.size for header, _ in records) < limit:
-        return [records]
-    half = len(records) // 2
-    return [*_parts(records[:half], limit), *_parts(records[half:], limit)]
+def _filled(header: RecordHeader, payload: Buffer) -> Buffer:
+    """The payload and the zeros behind it, in this thread's buffer: copying into new memory costs more."""
+    if len(payload) != header.encoded:
+        raise ValueError(f"a payload of {len(payload)} bytes, and its header says {header.encoded}")
+    size = header.filled
+    if size == len(payload):
+        return payload
+    buffer: bytearray | None = getattr(_local, "buffer", None)
+    if buffer is None or len(buffer) < size:
+        buffer = _local.buffer = bytearray(max(size, _BUFFER))
+    view = memoryview(buffer)[:size]
+    view[: len(payload)] = payload
+    view[len(payload) :] = bytes(size - len(payload))
+    return view

@@ -28,11 +28,15 @@ _MANY = 16
 
 @dataclass(frozen=True, slots=True)
 class PackUse:
-    """A pack's size and the size of those of its records that snapshots need, in bytes."""
+    """A pack's size, and the sizes of its records that snapshots need and do not need, in bytes.
+
+    The rest of a pack is its head, directory and padding.
+    """
 
     pack: PackID
     size: int
     used: int
+    unused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +87,11 @@ def make_plan(
             missing = collect_reachable(repository, committed, seen, progress)
             # Missing chunks of pending backups do not count: the backup notices when it commits.
             collect_reachable(repository, pending, seen, progress)
-            used = _use_of_packs(repository, seen)
+            uses = _use_of_packs(repository, seen)
         if not missing:
             break  # else a snapshot, such as pushed log files, may be newer than the listing of packs
     packs = [
-        PackUse(PackID(e.name), e.size, used.get(PackID(e.name), 0))
+        PackUse(PackID(e.name), e.size, *uses.get(PackID(e.name), (0, 0)))
         for e in repository.store.listing(FileKind.PACK)
         if repository.index.is_listed(PackID(e.name))
     ]
@@ -106,17 +110,15 @@ def sort_packs(
     them all. Repacking them gives full packs of `target` bytes and one smaller pack.
     """
     remove = [p for p in packs if p.used == 0]
-    partly = sorted((p for p in packs if p.used), key=lambda p: p.used / p.size)
+    partly = sorted((p for p in packs if p.used), key=lambda p: p.used / (p.used + p.unused))
     allowed = max_unused * sum(p.used for p in partly)
-    # Head, directory and padding are not waste: up to 3 % of a pack.
-    unused = [max(0, p.size - p.used - p.size * 3 // 100) for p in partly]
-    total = sum(unused)
+    total = sum(p.unused for p in partly)
     repack: list[PackUse] = []
-    for pack, waste in zip(partly, unused, strict=True):
-        if total <= allowed or not waste:
+    for pack in partly:
+        if total <= allowed or not pack.unused:
             break
         repack.append(pack)
-        total -= waste
+        total -= pack.unused
     keep = partly[len(repack) :]
     small = [p for p in keep if p.size < target // _SMALL]
     if len(small) < _MANY:
@@ -149,18 +151,22 @@ def collect_reachable(
     return missing
 
 
-def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
-    """Bytes needed of each pack. A chunk in several packs counts in the first one that has a good copy.
+def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int, int]]:
+    """(bytes needed, bytes not needed) of each pack's records.
 
-    The prune may remove the other copies, so a damaged copy must not count.
+    A chunk in several packs is needed in the first one that has a good copy. The prune may remove the other
+    copies, so a damaged copy must not count.
     """
     used: dict[PackID, int] = {}
+    held: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
         for (_, locations), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
+            for location in locations:
+                held[location.pack] = held.get(location.pack, 0) + location.length
             if needed and locations:
                 location = locations[0] if len(locations) == 1 else _first_good(repository, locations)
                 used[location.pack] = used.get(location.pack, 0) + location.length
-    return used
+    return {pack: (used.get(pack, 0), size - used.get(pack, 0)) for pack, size in held.items()}
 
 
 def _first_good(repository: Repository, locations: Sequence[Location]) -> Location:

@@ -78,7 +78,7 @@ def test_the_version(args: list[str], tmp_path: Path) -> None:
 
 
 def test_the_version_in_detail(tmp_path: Path) -> None:
-    assert "repository format 1" in Place(tmp_path).ok("-v", "version")
+    assert "repository format 2" in Place(tmp_path).ok("-v", "version")
     assert Place(tmp_path).json("version")["version"] == __version__
 
 

@@ -371,10 +371,10 @@ def test_a_damaged_key_slot_is_reported(place: Place) -> None:
 def test_a_repository_of_a_newer_version_is_not_touched(place: Place) -> None:
     for path in (place.repository / "config", place.repository / "config.2"):
         path.chmod(0o600)
-        path.write_bytes(path.read_bytes().replace(b'"version": 1', b'"version": 2', 1))
+        path.write_bytes(path.read_bytes().replace(b'"version": 2', b'"version": 3', 1))
     result = place.run("snapshots")
     assert result.exit_code == 1
-    assert "version 2" in result.stderr
+    assert "version 3" in result.stderr
 
 
 def test_a_config_whose_two_copies_are_damaged_is_code_21(place: Place) -> None:

@@ -42,7 +42,7 @@ from support.fault import (
 pytestmark = pytest.mark.slow
 
 SIZE = 12 << 20
-FIRST: Content = {"a.sql": data(1, 900_000), "b.sql": data(2, 600_000)}
+FIRST: Content = {"a.sql": data(1, 1_500_000), "b.sql": data(2, 600_000)}
 SECOND: Content = {"a.sql": data(1, 400_000) + data(3, 500_000), "b.sql": data(2, 600_000)}
 
 FileSystem = Callable[[Path, int], AbstractContextManager[Path]]

@@ -66,7 +66,7 @@ def change_head(
 @pytest.mark.parametrize(
     ("changes", "error"),
     [
-        ({"version": 2}, Unsupported),
+        ({"version": 3}, Unsupported),
         ({"features": ["parity"]}, Unsupported),
         ({"features": [["x"]]}, Damaged),
         ({"features": 7}, Damaged),
@@ -97,8 +97,8 @@ def test_a_changed_config_is_refused_and_either_copy_will_do(
 
 def test_newer_repositories_and_unknown_features_are_named(tmp_path: Path) -> None:
     store = fresh()
-    change_head(store, version=2)
-    with pytest.raises(Unsupported, match="format version 2; this program reads version 1"):
+    change_head(store, version=3)
+    with pytest.raises(Unsupported, match="format version 3; this program reads version 2"):
         open_repository(store, tmp_path)
     store = fresh()
     change_head(store, features=["parity", "moon"])

@@ -22,9 +22,16 @@ from holdfast.repo.format.format import (
     NonceDomain,
     ObjectType,
     RecordHeader,
+    parse_record,
 )
 from holdfast.repo.index.index import Directory
-from holdfast.repo.packs.reader import PackCiphers, open_record, read_directory, walk_records
+from holdfast.repo.packs.reader import (
+    PackCiphers,
+    open_record,
+    read_directory,
+    salvage_directory,
+    walk_records,
+)
 from holdfast.repo.packs.writer import PackWriter, Record
 from holdfast.repo.store.interface import FileKind, Store
 from holdfast.repo.store.memory import MemoryStore
@@ -73,7 +80,7 @@ records = st.lists(
     st.builds(
         lambda plain, kind, compressed: record(plain, kind, compressed=compressed),
         st.binary(max_size=300),
-        st.sampled_from(RecordType),
+        st.sampled_from([RecordType.DATA, RecordType.NODE]),
         st.booleans(),
     ),
     min_size=1,
@@ -184,7 +191,7 @@ def test_a_record_that_unpacks_to_another_length_than_it_says_is_refused(claimed
     for codec, payload in ((Codec.ZSTD, packed), (Codec.RAW, bytes(1000)), (Codec.ZSTD, b"no zstd frame")):
         header = RecordHeader(RecordType.DATA, codec, claimed, len(payload), ChunkID(bytes(32)))
         sealed = cipher.seal(NonceDomain.RECORD_HEADER, 64, header.pack())
-        sealed += cipher.seal(NonceDomain.RECORD_PAYLOAD, 64, payload)
+        sealed += cipher.seal(NonceDomain.RECORD_PAYLOAD, 64, payload.ljust(header.filled, b"\0"))
         with pytest.raises(Damaged, match="here at offset 64"):
             open_record(cipher, 64, sealed, "here")
 
@@ -194,7 +201,10 @@ def test_full_packs_are_closed_and_a_new_one_begun() -> None:
     plains = [random_bytes(3000, n) for n in range(200)]
     written = write([record(plain) for plain in plains], store, target=SMALL)
     assert len(written.packs) > 9
-    assert all(size <= SMALL for size, _ in written.packs.values())
+    sizes = [size for size, _ in written.packs.values()]
+    assert set(sizes[:-1]) == {SMALL}
+    assert sizes[-1] <= SMALL
+    assert all(SMALL - sum(h.size for _, h in d) < 6000 for _, d in list(written.packs.values())[:-1])
     stored = [header.id for _, directory in written.packs.values() for _, header in directory]
     assert sorted(stored) == sorted(KEYS.data_chunk_id(plain) for plain in plains)
     assert {entry.name: entry.size for entry in store.listing(FileKind.PACK)} == {
@@ -281,3 +291,43 @@ def test_a_pack_with_a_stretch_that_was_never_sealed_is_not_written() -> None:
         writer.finish()
     assert store.files == {}
     assert written.packs == {}
+
+
+def test_without_the_key_no_record_can_be_told_from_the_next() -> None:
+    """Clear padding would show the exact length of nearly every compressed chunk."""
+    words = [random_bytes(40, n).hex().encode() for n in range(50)]
+    plains = [b" ".join(words[n % 50 : n % 50 + 7]) * (1 + n % 5) for n in range(400)]
+    store = MemoryStore()
+    write([record(plain, compressed=True) for plain in plains], store)
+    ((_, content),) = store.files.items()
+    ends = range(HEAD_SIZE + ALIGN, len(content) + 1, ALIGN)
+    assert sum(content[end - 3 : end] == bytes(3) for end in ends) == 0
+
+
+def test_the_same_content_in_two_repositories_gives_packs_of_few_sizes() -> None:
+    sizes = set()
+    for n in range(400):
+        ((_, (size, _)),) = write([record(random_bytes(20_000 + 11 * n, n))], MemoryStore()).packs.items()
+        sizes.add(size)
+    assert len(sizes) <= 8
+
+
+def test_padding_between_records_and_directory_is_skipped_by_a_walk_and_hides_nothing() -> None:
+    store, pack, content, directory = one_pack([random_bytes(9_900, n) for n in range(3)])
+    end = directory[-1][0] + directory[-1][1].size
+    cipher = PackCiphers(store, KEYS).get(pack)
+    header = parse_record(
+        cipher.open(NonceDomain.RECORD_HEADER, end, content[end : end + 64], "here"), "here"
+    )
+    assert header.type is RecordType.PADDING
+    zeros = content[end + 64 : end + header.size]
+    assert cipher.open(NonceDomain.RECORD_PAYLOAD, end, zeros, "here") == bytes(header.encoded)
+    store.files[FileKind.PACK, pack] = content[:-64] + bytes(64)
+    assert salvage_directory(store, PackCiphers(store, KEYS), pack) == list(directory)
+
+
+def test_a_record_larger_than_a_pack_is_a_mistake_of_the_caller() -> None:
+    writer = PackWriter(MemoryStore(), KEYS, Written(), target=4096)
+    with pytest.raises(ValueError, match="does not fit into a pack of 4096"):
+        writer.add([record(bytes(5000))])
+    writer.abandon()

@@ -492,19 +492,23 @@ USES = st.lists(
 def test_sorting_packs_loses_none_removes_only_dead_ones_and_leaves_little_waste(
     uses: list[tuple[int, int]], max_unused: float
 ) -> None:
-    packs = [PackUse(PackID(f"{n:064x}"), size, used) for n, (size, used) in enumerate(uses)]
+    packs = [
+        PackUse(PackID(f"{n:064x}"), held + 99, used, held - used) for n, (held, used) in enumerate(uses)
+    ]
     keep, repack, small, remove = sort_packs(packs, max_unused)
     repack += small
     assert sorted(p.pack for p in keep + repack + remove) == [p.pack for p in packs]
     assert {p.pack for p in remove} == {p.pack for p in packs if p.used == 0}
-    wasted = sum(max(0, p.size - p.used - p.size * 3 // 100) for p in keep)
+    wasted = sum(p.unused for p in keep)
     assert wasted <= max_unused * sum(p.used for p in keep + repack)
     if repack and keep:
-        assert max(p.used / p.size for p in repack) <= min(p.used / p.size for p in keep)
+        assert max(p.used / (p.size - 99) for p in repack) <= min(p.used / (p.size - 99) for p in keep)
 
 
 @given(uses=USES)
 def test_more_waste_allowed_never_means_more_to_repack(uses: list[tuple[int, int]]) -> None:
-    packs = [PackUse(PackID(f"{n:064x}"), size, used) for n, (size, used) in enumerate(uses)]
+    packs = [
+        PackUse(PackID(f"{n:064x}"), held + 99, used, held - used) for n, (held, used) in enumerate(uses)
+    ]
     sizes = [len(sort_packs(packs, allowed)[1]) for allowed in (0.0, 0.05, 0.5, 1.0)]
     assert sizes == sorted(sizes, reverse=True)

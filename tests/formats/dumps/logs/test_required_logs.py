@@ -355,7 +355,7 @@ def prune(repository: Repository) -> None:
 
 def test_few_small_packs_and_full_ones_are_left_alone() -> None:
     def pack(n: int, size: int) -> PackUse:
-        return PackUse(PackID(f"{n:064x}"), size, size)
+        return PackUse(PackID(f"{n:064x}"), size, size, 0)
 
     small = [pack(n, PACK_TARGET // 8) for n in range(20)]
     full = [pack(100 + n, PACK_TARGET * 9 // 10) for n in range(50)]
