@@ -1,4 +1,4 @@
-"""Stretches of bytes. No I/O."""
+"""Ranges of bytes as (start, end). No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 def joined(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """(start, end) of ranges that come in order; those that touch or overlap are one, empty ones are gone."""
+    """Merge ranges (start, end) that ascend by start: join those that touch or overlap, drop empty ones."""
     start = end = 0
     for first, last in ranges:
         if first > end:

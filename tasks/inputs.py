@@ -15,8 +15,8 @@ from holdfast.base.types import ProgressFunction
 from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.disks.open import image_format, open_image
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.ingest.backup.plan import Part, plan_export, plan_parts
-from holdfast.ingest.backup.recognise import Form
+from holdfast.ingest.backup.plan import PlannedItem, plan_export, plan_items
+from holdfast.ingest.backup.recognise import SourceType
 from holdfast.ingest.exports.companions import companions_for
 from holdfast.ingest.exports.recognise import find_export
 from holdfast.ingest.nbd.source import NbdSource
@@ -57,7 +57,7 @@ class Inputs:
     """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them; `engine` and
     `facts` are a database's."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PlannedItem, ...]
     name: str = ""
     uuid: str = ""
     origin: str = ""
@@ -68,7 +68,7 @@ class Inputs:
 
 
 def open_stream(
-    stack: ExitStack, stream: Stream, kind: SubjectKind | None, said: Form | None = None
+    stack: ExitStack, stream: Stream, kind: SubjectKind | None, said: SourceType | None = None
 ) -> Inputs:
     """A pipe, or a command that starts now; `said` is what the user says it is."""
     source = (
@@ -83,7 +83,7 @@ def open_stream(
         raise StreamFailed(
             f"nothing came from {whence}: what was to be backed up failed, or is empty; nothing was stored"
         )
-    return Inputs(plan_parts([source], kind, said=said), kind=kind)
+    return Inputs(plan_items([source], kind, said=said), kind=kind)
 
 
 def _holds_anything(source: StreamSource) -> bool:
@@ -98,7 +98,7 @@ def open_paths(
     options: ImageOptions,
     progress: ProgressFunction,
     *,
-    said: Form | None = None,
+    said: SourceType | None = None,
 ) -> Inputs:
     """One export as a whole, one folder of a database's tool, or any number of images, live disks and files.
 
@@ -114,7 +114,7 @@ def open_paths(
     sources = [_open(stack, path, kind, options) for path in paths]
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
         raise Refused(_NO_BITMAP)
-    parts = plan_parts(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
+    parts = plan_items(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
     return Inputs(parts, kind=kind)
 
 

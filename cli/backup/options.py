@@ -16,7 +16,7 @@ import click
 from holdfast.cli.base.options import KINDS
 from holdfast.formats.disks.open import FORMATS
 from holdfast.formats.dumps.engines import ENGINES
-from holdfast.ingest.backup.recognise import Form, sql_dump
+from holdfast.ingest.backup.recognise import SourceType, sql_dump
 from holdfast.repo.snapshots.select import TIME_FORMAT
 from holdfast.repo.snapshots.snapshot import Consistency, SubjectKind
 from holdfast.tasks.inputs import ImageOptions
@@ -198,7 +198,7 @@ class BackupOptions:
         return SubjectKind.DATABASE
 
     @property
-    def said(self) -> Form | None:
+    def said(self) -> SourceType | None:
         """What the sources are, if the user says it."""
         return sql_dump(self.format_) if self.format_ else None
 

@@ -33,7 +33,7 @@ from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, No
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
-from holdfast.ingest.backup.errors import CutOffDisk, UnknownForm
+from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
 from holdfast.servers.base.errors import (
     BadScratch,
@@ -136,7 +136,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (LessConsistent, "snapshots made before are safe; a lower --require accepts this one"),
     (NeedsUnknown, "`holdfast check` tells what is damaged, and what helps"),
     (NotSeekable, "a pipe can be read with --stdin"),
-    (UnknownForm, "--kind files keeps it as it is"),
+    (UnknownSourceType, "--kind files keeps it as it is"),
     (UnclearFormat, "say which it is: --disk-format {error.format} or --disk-format raw"),
     (UnnamedFile, "name that file too if it may be read; --follow-backing allows files beside the image"),
     (Ambiguous, "`holdfast snapshots` shows the IDs"),

@@ -12,8 +12,8 @@ from holdfast.base.errors import Damaged, HoldfastError
 from holdfast.base.types import ProgressFunction
 from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.formats.dumps.core.facts import DumpFacts, agreed_facts, read_facts
-from holdfast.ingest.backup.consistency import judge
-from holdfast.ingest.backup.plan import Part
+from holdfast.ingest.backup.consistency import grade_consistency
+from holdfast.ingest.backup.plan import PlannedItem
 from holdfast.ingest.freeze.hooks import Frozen
 from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.pipeline.changes import ingest_changes
@@ -59,7 +59,7 @@ class BackupRequest:
     (see Snapshot) take precedence over those of the parts.
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[PlannedItem]
     name: str
     host: str
     program: str
@@ -162,26 +162,26 @@ def _ingest_all(
     for number, part in enumerate(request.parts):
         changes, why_all = _changes(part, parent, reader, present=present)
         if changes is not None:
-            result = ingest_changes(pipeline, part.source, part.form.chunker, *changes)
+            result = ingest_changes(pipeline, part.source, part.source_type.chunker, *changes)
         else:
             old = _parent_item(parent, number, part)
             followed = (
                 ParentRecipe(reader.recipe(old), present) if old and _following_parent_pays(part) else None
             )
-            result = pipeline.ingest(part.source, part.form.chunker, followed)
+            result = pipeline.ingest(part.source, part.source_type.chunker, followed)
         done.append(_finish(pipeline, part, result, why_all))
     return done
 
 
 def _changes(
-    part: Part, parent: StoredSnapshot | None, reader: Reader, *, present: bool
+    part: PlannedItem, parent: StoredSnapshot | None, reader: Reader, *, present: bool
 ) -> tuple[tuple[Recipe, Iterator[tuple[int, int]]] | None, str]:
     """(parent's recipe and changed ranges, "") if a dirty bitmap has them; else (None, why all is read)."""
     source = part.source
     if not part.bitmap or not isinstance(source, NbdSource):
         return None, ""
     tied = find_bitmap_parent(
-        parent, part.path, part.bitmap, source.size or 0, present, spec=part.form.chunker
+        parent, part.path, part.bitmap, source.size or 0, present, spec=part.source_type.chunker
     )
     if tied.item is None:
         return None, f"{source.name}: {tied.reason}"
@@ -223,45 +223,45 @@ def find_parent(snapshots: Iterable[StoredSnapshot], subject: Subject) -> Stored
 
 
 def _subject(request: BackupRequest) -> Subject:
-    form = request.parts[0].form
-    kind = request.kind or form.subject
-    engine = (request.engine or form.engine) if kind is SubjectKind.DATABASE else ""
+    source_type = request.parts[0].source_type
+    kind = request.kind or source_type.subject
+    engine = (request.engine or source_type.engine) if kind is SubjectKind.DATABASE else ""
     return Subject(kind, request.name, uuid=request.uuid, engine=engine)
 
 
-def _parent_item(parent: StoredSnapshot | None, number: int, part: Part) -> Item | None:
+def _parent_item(parent: StoredSnapshot | None, number: int, part: PlannedItem) -> Item | None:
     """The parent's item at the same path, else at the same index, if it has the same chunker.
 
     The index helps for exports, whose file names may change with every export.
     """
     items = parent.snapshot.items if parent else ()
     old = next((item for item in items if item.path == part.path), None)
-    if old is None and number < len(items) and items[number].kind is part.form.item:
+    if old is None and number < len(items) and items[number].kind is part.source_type.item:
         old = items[number]
-    return old if old and old.chunker == part.form.chunker else None
+    return old if old and old.chunker == part.source_type.chunker else None
 
 
-def _following_parent_pays(part: Part) -> bool:
+def _following_parent_pays(part: PlannedItem) -> bool:
     """Whether comparing with the parent's chunks saves time.
 
     Not for disks: chunking at 30 GB/s is faster than following the parent (0.2 s of 1.2 s for 2 GB of data).
     Not for scanned dumps: their cuts depend on more than a chunk's own bytes.
     """
-    return part.form.chunker.kind is ChunkerKind.GEAR and not isinstance(part.source, SectionedSource)
+    return part.source_type.chunker.kind is ChunkerKind.GEAR and not isinstance(part.source, SectionedSource)
 
 
-def _finish(pipeline: Pipeline, part: Part, result: IngestResult, warning: str) -> _FinishedItem:
+def _finish(pipeline: Pipeline, part: PlannedItem, result: IngestResult, warning: str) -> _FinishedItem:
     """The item of a source that was read, and its consistency. Raises what the source's `finish` raises."""
-    source, form = part.source, part.form
+    source, source_type = part.source, part.source_type
     note = source.finish()
     catalogue, content = _catalogue(pipeline, source)
     item = Item(
         path=part.path,
-        kind=form.item,
+        kind=source_type.item,
         size=result.size,
         allocated=result.allocated,
         mtime=source.mtime,
-        chunker=form.chunker,
+        chunker=source_type.chunker,
         recipe=result.recipe,
         bad=(*source.bad, *_early_end(catalogue, result)),
         source_format=part.source_format,
@@ -269,7 +269,7 @@ def _finish(pipeline: Pipeline, part: Part, result: IngestResult, warning: str) 
         catalogue=content,
     )
     uncompared = str(catalogue.extra.get("uncompared", "")) if catalogue else ""
-    consistency, evidence, warnings = judge(source, form, item, note, uncompared)
+    consistency, evidence, warnings = grade_consistency(source, source_type, item, note, uncompared)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
     facts = catalogue.facts if catalogue else {}

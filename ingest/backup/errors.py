@@ -1,4 +1,4 @@
-"""Why a source is not taken for what it seems to be. Nothing was stored."""
+"""Errors of sources that look like a disk or a dump but cannot be read as one. Nothing was stored."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from holdfast.base.errors import Refused
 from holdfast.formats.disks.base.errors import ImageDamaged
 
 
-class UnknownForm(Refused):
-    """It looks like a disk or a dump, and cannot be read as one. As a plain file it could be stored."""
+class UnknownSourceType(Refused):
+    """The source looks like a disk or dump but cannot be read as one; it could be stored as a plain file."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name} {reason}; nothing was stored")

@@ -1,4 +1,4 @@
-"""Telling what a source is by its first bytes."""
+"""Recognises the type of a source by its first bytes, its name and its size."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _DISK_SUFFIXES = (".raw", ".img", ".dd")
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """What a source was recognised as. `format` is that of a dump, None for what is stored as bytes only."""
+class SourceType:
+    """What a source was recognised as. `format` is that of a dump, None if no scanner reads the source."""
 
     item: ItemKind
     chunker: ChunkerSpec
@@ -25,27 +25,27 @@ class Form:
 
     @property
     def subject(self) -> SubjectKind:
-        """The kind of subject that such an item is of, unless the user says otherwise."""
+        """The kind of subject that such an item belongs to, unless the user says otherwise."""
         kinds = {ItemKind.DISK: SubjectKind.VM, ItemKind.DUMP: SubjectKind.DATABASE}
         return kinds.get(self.item, SubjectKind.FILES)
 
 
-RAW_DISK = Form(ItemKind.DISK, DISK)
-PLAIN_FILE = Form(ItemKind.FILE, STREAM)
-OTHER_DUMP = Form(ItemKind.DUMP, DUMP, "other", "dump.sql")
+RAW_DISK = SourceType(ItemKind.DISK, DISK)
+PLAIN_FILE = SourceType(ItemKind.FILE, STREAM)
+OTHER_DUMP = SourceType(ItemKind.DUMP, DUMP, "other", "dump.sql")
 
 
-def sql_dump(engine: str) -> Form:
-    """What somebody says is SQL text of that engine, whatever it begins with. Raises Refused."""
+def sql_dump(engine: str) -> SourceType:
+    """The type of a source that the user says is SQL text of this engine. Raises Refused if it has none."""
     return _of_dump(text_format(engine))
 
 
-def _of_dump(found: RecognisedDump) -> Form:
-    return Form(ItemKind.DUMP, DUMP, found.engine.name, found.format.file_name, found.format)
+def _of_dump(dump: RecognisedDump) -> SourceType:
+    return SourceType(ItemKind.DUMP, DUMP, dump.engine.name, dump.format.file_name, dump.format)
 
 
-def recognise(head: bytes, name: str, size: int | None) -> Form:
-    """What a source with these first bytes is. `size` is None for a stream.
+def recognise(head: bytes, name: str, size: int | None) -> SourceType:
+    """The type of a source with these first bytes. `size` is None for a stream.
 
     A stream is taken for a disk only by its partition table; a file also by its suffix.
     """

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from holdfast.base.errors import Refused, SourceError
-from holdfast.ingest.backup.plan import Part
-from holdfast.ingest.backup.recognise import Form, recognise
+from holdfast.ingest.backup.plan import PlannedItem
+from holdfast.ingest.backup.recognise import SourceType, recognise
 from holdfast.ingest.sources.source import FileSource, SourceExtent
 from holdfast.repo.chunks.chunker import DUMP, STREAM
 from holdfast.repo.snapshots.snapshot import BadRange, ItemKind, check_item_path
@@ -66,14 +66,14 @@ class FolderFile:
         return self._file
 
 
-def plan_folder(folder: Path) -> tuple[tuple[Part, ...], tuple[str, ...]]:
+def plan_folder(folder: Path) -> tuple[tuple[PlannedItem, ...], tuple[str, ...]]:
     """(a part for every file below `folder`, in order of paths; warnings). Links and special files are not
     followed and are named in the warnings.
 
     Raises Refused for an empty folder or a name that no snapshot can hold, SourceError for what cannot be
     read.
     """
-    parts: list[Part] = []
+    parts: list[PlannedItem] = []
     left_out: list[str] = []
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
@@ -85,14 +85,14 @@ def plan_folder(folder: Path) -> tuple[tuple[Part, ...], tuple[str, ...]]:
         except (ValueError, UnicodeEncodeError) as error:
             raise Refused(f"{folder}: a file's name cannot be kept ({error}); nothing was stored") from None
         source = FolderFile(path, name)
-        parts.append(Part(source, _form(source), name))
+        parts.append(PlannedItem(source, _source_type(source), name))
     if not parts:
         raise Refused(f"{folder} has no files in it; nothing was stored")
     some = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if left_out[5:] else "")
     return tuple(parts), ((f"left out, being links or special files: {some}",) if left_out else ())
 
 
-def _form(source: FolderFile) -> Form:
+def _source_type(source: FolderFile) -> SourceType:
     found = recognise(source.head, source.name, source.size)
     if found.item is ItemKind.DUMP and found.engine != "other":
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from holdfast.formats.dumps.core.facts import DumpFacts
-from holdfast.ingest.backup.plan import Part
+from holdfast.ingest.backup.plan import PlannedItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +13,7 @@ class Prepared:
     """The parts of one snapshot of one database. `name` is the database's own, `origin` where it is from,
     without secrets; `warnings` are sentences for the user; `uuid` is the subject's identity if it has one."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[PlannedItem, ...]
     name: str
     engine: str
     origin: str

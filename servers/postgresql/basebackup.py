@@ -17,7 +17,7 @@ from holdfast.base.errors import StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_identity
 from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
-from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.backup.plan import plan_items
 from holdfast.repo.snapshots.snapshot import SubjectKind
 from holdfast.servers.base.errors import NoPhysicalBackup
 from holdfast.servers.base.prepared import Prepared
@@ -89,7 +89,7 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
     )
     name = _name(access, cluster)
     return Prepared(
-        plan_parts([source], SubjectKind.DATABASE),
+        plan_items([source], SubjectKind.DATABASE),
         name,
         ENGINE,
         access.connection.to("").origin,

@@ -17,8 +17,8 @@ from holdfast.base.errors import StreamFailed
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.plain.marks import CLUSTER_END, DATABASE_END
 from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
-from holdfast.ingest.backup.plan import Part, plan_dump
-from holdfast.ingest.backup.recognise import Form
+from holdfast.ingest.backup.plan import PlannedItem, plan_dump
+from holdfast.ingest.backup.recognise import SourceType
 from holdfast.repo.chunks.chunker import DUMP
 from holdfast.repo.snapshots.snapshot import ItemKind
 from holdfast.servers.base.prepared import Prepared
@@ -28,7 +28,7 @@ from holdfast.servers.postgresql.connection import conninfo
 from holdfast.servers.postgresql.programs import find_client
 from holdfast.servers.postgresql.psql import Session, session
 
-_GLOBALS: Final = Form(ItemKind.FILE, DUMP, ENGINE, "globals.sql")
+_GLOBALS: Final = SourceType(ItemKind.FILE, DUMP, ENGINE, "globals.sql")
 _SERVER: Final = """json_build_object(
     'version', current_setting('server_version'),
     'number', current_setting('server_version_num')::int,
@@ -125,7 +125,9 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
     return Prepared((part,), "globals", ENGINE, access.connection.to("").origin, facts, warnings)
 
 
-def _globals(stack: ExitStack, access: Access, server: ServerDescription) -> tuple[Part, tuple[str, ...]]:
+def _globals(
+    stack: ExitStack, access: Access, server: ServerDescription
+) -> tuple[PlannedItem, tuple[str, ...]]:
     connection = access.connection
     argv = [find_client("pg_dumpall"), "--globals-only", "--no-password"]
     argv += [f"--database={server.database}", f"--dbname={conninfo(connection.to(server.database))}"]
@@ -135,7 +137,7 @@ def _globals(stack: ExitStack, access: Access, server: ServerDescription) -> tup
         warnings = ("globals.sql has the roles without their passwords: this user may not read those",)
     source = ToolSource(access, argv, "globals.sql", end=CLUSTER_END)
     stack.callback(source.close)
-    return Part(source, _GLOBALS, "globals.sql"), warnings
+    return PlannedItem(source, _GLOBALS, "globals.sql"), warnings
 
 
 def _facts(server: ServerDescription, tool: str) -> DumpFacts:

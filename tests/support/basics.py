@@ -13,7 +13,7 @@ import pytest
 
 from holdfast.base.types import Buffer, ChunkID, SnapshotID
 from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
-from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.backup.plan import plan_items
 from holdfast.ingest.sources.source import (
     Source,
     SourceExtent,
@@ -137,7 +137,7 @@ def backup(repository: Repository, *sources: Source, **changes: object) -> Backu
         "program": "test",
         "time": NOW,
     } | changes
-    parts = plan_parts(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
+    parts = plan_items(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
     request = BackupRequest(parts=parts, **settings)  # type: ignore[arg-type]  # fields by name
     return back_up(repository, request, progress=ignore, clock=lambda: 0.0)
 

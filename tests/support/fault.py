@@ -20,7 +20,7 @@ from typing import Any
 
 from holdfast.base.types import SnapshotID
 from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
-from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.backup.plan import plan_items
 from holdfast.ingest.sources.source import Source
 from holdfast.repo.core.keyslots import add_slot
 from holdfast.repo.core.reader import Reader
@@ -81,7 +81,7 @@ def backup(
     return back_up(
         repository,
         BackupRequest(
-            parts=plan_parts(everything, kind),
+            parts=plan_items(everything, kind),
             name=name,
             host="host",
             program="test",

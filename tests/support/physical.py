@@ -14,7 +14,7 @@ from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.basebackup_tar import TarScanner
 from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_identity
 from holdfast.ingest.backup.backup import BackupRequest, back_up
-from holdfast.ingest.backup.plan import Part, plan_parts
+from holdfast.ingest.backup.plan import PlannedItem, plan_items
 from holdfast.ingest.sources.image import BytesSource
 from holdfast.ingest.sources.wrapped import innermost
 from holdfast.repo.core.reader import Reader
@@ -73,7 +73,7 @@ def take(
 def store(repository: Repository, data: bytes, time: datetime | None = None) -> StoredSnapshot:
     """Back up a tar that somebody handed in."""
     source = BytesSource(data, "base.tar", mtime=0)
-    return _back_up(repository, plan_parts([source], None), DumpFacts(physical=True), time)
+    return _back_up(repository, plan_items([source], None), DumpFacts(physical=True), time)
 
 
 def catalogue_of(repository: Repository, stored: StoredSnapshot) -> Catalogue:
@@ -85,7 +85,7 @@ def catalogue_of(repository: Repository, stored: StoredSnapshot) -> Catalogue:
 
 
 def _back_up(
-    repository: Repository, parts: Sequence[Part], facts: DumpFacts, time: datetime | None
+    repository: Repository, parts: Sequence[PlannedItem], facts: DumpFacts, time: datetime | None
 ) -> StoredSnapshot:
     request = BackupRequest(
         parts,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeAlias
 
-from holdfast.formats.dumps.core.virtual_file import Piece
+from holdfast.formats.dumps.core.virtual_file import VirtualRange
 from holdfast.repo.chunks.recipe import Extent, Recipe
 from holdfast.repo.core.reader import Reader
 
@@ -19,7 +19,7 @@ class _StoredPart(NamedTuple):
     start: int
 
 
-Stored: TypeAlias = tuple[Recipe, Iterable[Piece]]
+Stored: TypeAlias = tuple[Recipe, Iterable[VirtualRange]]
 """A stored file by its recipe, and pieces of it or of text."""
 
 
@@ -40,7 +40,7 @@ def same_bytes(reader: Reader, one: Stored, other: Stored) -> bool:
     return p is q  # both at the end
 
 
-def _parts(recipe: Recipe, pieces: Iterable[Piece]) -> Iterator[_StoredPart]:
+def _parts(recipe: Recipe, pieces: Iterable[VirtualRange]) -> Iterator[_StoredPart]:
     for piece in pieces:
         if piece.data is not None:
             if piece.length:

@@ -16,8 +16,8 @@ from holdfast.repo.core.reader import Reader
 _STEP: Final = 1 << 20
 
 
-class _CommonSegment(NamedTuple):
-    """A run of two files of one size, and where on its disk each has it (-1: zeros)."""
+class _CommonRange(NamedTuple):
+    """A range of two files of equal size: `one` and `other` are its offsets on their disks, -1 for zeros."""
 
     length: int
     one: int
@@ -60,13 +60,13 @@ class SameContent:
         """Whether a range is the same on both disks."""
         return next(self.changed.within(start, start + length), None) is None
 
-    def _segments(self, entry: Entry, other: Entry) -> Iterator[_CommonSegment]:
+    def _segments(self, entry: Entry, other: Entry) -> Iterator[_CommonRange]:
         runs, others = merged(entry, self._one.item.size), merged(other, self._other.item.size)
         run, peer = next(runs, None), next(others, None)
         at = 0
         while run is not None and peer is not None:
             end = min(run.start + run.length, peer.start + peer.length)
-            yield _CommonSegment(
+            yield _CommonRange(
                 end - at,
                 run.disk + at - run.start if run.disk >= 0 else -1,
                 peer.disk + at - peer.start if peer.disk >= 0 else -1,
@@ -77,7 +77,7 @@ class SameContent:
             if peer.start + peer.length == end:
                 peer = next(others, None)
 
-    def _segment_same(self, segment: _CommonSegment) -> bool:
+    def _segment_same(self, segment: _CommonRange) -> bool:
         length, one, other = segment
         if one == other:
             if one < 0:

@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Final
 
 from holdfast.base.ranges import joined
-from holdfast.formats.dumps.core.virtual_file import Piece, stretch
+from holdfast.formats.dumps.core.virtual_file import VirtualRange, stored_range
 from holdfast.repo.core.reader import Reader
 from holdfast.tree.compare.same_bytes import same_bytes
 from holdfast.tree.nodes import VirtualNode
@@ -50,7 +50,11 @@ class VirtualComparison:
         return tuple(differing)
 
     def _same(
-        self, one: VirtualNode, pieces: Iterable[Piece], other: VirtualNode, others: Iterable[Piece]
+        self,
+        one: VirtualNode,
+        pieces: Iterable[VirtualRange],
+        other: VirtualNode,
+        others: Iterable[VirtualRange],
     ) -> bool:
         a, b = list(pieces), list(others)
         if sum(piece.length for piece in a) != sum(piece.length for piece in b):
@@ -61,9 +65,9 @@ class VirtualComparison:
     def _same_statements(
         self,
         one: VirtualNode,
-        pieces: Iterable[Piece],
+        pieces: Iterable[VirtualRange],
         other: VirtualNode,
-        others: Iterable[Piece],
+        others: Iterable[VirtualRange],
         *,
         ignored: tuple[bytes, ...],
     ) -> bool:
@@ -75,7 +79,7 @@ class VirtualComparison:
         )
         return all(line == peer for line, peer in zip_longest(a, b))
 
-    def _lines(self, node: VirtualNode, pieces: Iterable[Piece]) -> Iterator[bytes]:
+    def _lines(self, node: VirtualNode, pieces: Iterable[VirtualRange]) -> Iterator[bytes]:
         recipe, rest = self._reader.recipe(node.item), b""
         for piece in pieces:
             for at in range(0, piece.length, _STEP):
@@ -88,7 +92,7 @@ class VirtualComparison:
                 yield from lines
         yield rest
 
-    def _split(self, side: int, node: VirtualNode) -> tuple[list[Piece], list[Piece]]:
+    def _split(self, side: int, node: VirtualNode) -> tuple[list[VirtualRange], list[VirtualRange]]:
         """(rows, definition) of a table."""
         key = side, node.item.path
         found = self._definitions.get(key)
@@ -102,20 +106,20 @@ class VirtualComparison:
 class _Definitions:
     """The ranges of a dump that make up its schema; the rest of a table's file is rows."""
 
-    def __init__(self, schema: Iterable[Piece]) -> None:
+    def __init__(self, schema: Iterable[VirtualRange]) -> None:
         stretches = sorted((p.start, p.start + p.length) for p in schema if p.data is None)
         self._ranges = list(joined(iter(stretches)))
         self._starts = [start for start, _ in self._ranges]
 
-    def split(self, pieces: Iterable[Piece]) -> tuple[list[Piece], list[Piece]]:
-        rows: list[Piece] = []
-        definition: list[Piece] = []
+    def split(self, pieces: Iterable[VirtualRange]) -> tuple[list[VirtualRange], list[VirtualRange]]:
+        rows: list[VirtualRange] = []
+        definition: list[VirtualRange] = []
         for piece in pieces:
             if piece.data is not None:
                 definition.append(piece)
                 continue
             for start, end, is_definition in self._cut(piece.start, piece.start + piece.length):
-                (definition if is_definition else rows).append(stretch(start, end - start))
+                (definition if is_definition else rows).append(stored_range(start, end - start))
         return rows, definition
 
     def _cut(self, start: int, end: int) -> Iterator[tuple[int, int, bool]]:

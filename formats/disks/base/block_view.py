@@ -10,7 +10,7 @@ from holdfast.formats.disks.base.view import ViewPart
 
 
 class Section(Protocol):
-    """A stretch of tables in a made-up file. Only [0, length) of it is ever asked for."""
+    """A range of tables in a virtual file. Only [0, length) of it is ever asked for."""
 
     start: int
     length: int

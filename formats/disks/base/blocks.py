@@ -16,7 +16,7 @@ from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
 HOLE: Final = -1
 ZERO: Final = -2
 BAD: Final = -3
-"""What stands for a block's place when it has none; BAD: its entry is not one that the format allows."""
+"""Sentinels in place of a file offset; BAD marks a table entry that the format does not allow."""
 
 TABLE_WINDOW: Final = 64 << 10
 """Bytes of a table that are read at a time."""
@@ -25,7 +25,7 @@ _KINDS: Final = {HOLE: ExtentKind.HOLE, ZERO: ExtentKind.ZERO}
 
 
 class BlockTable(Protocol):
-    """Where the blocks are. `window`: how many blocks are looked up at a time."""
+    """Finds the blocks in the file. `window` is the number of blocks that are looked up at a time."""
 
     window: int
 
@@ -39,8 +39,8 @@ class BlockTable(Protocol):
         ...
 
 
-class Run(NamedTuple):
-    """A run of a disk: `place` is the file offset of its first byte, or HOLE, ZERO, BAD."""
+class BlockRange(NamedTuple):
+    """A range of a disk, in bytes. `place` is the file offset of its first byte, or HOLE, ZERO, BAD."""
 
     start: int
     length: int
@@ -63,15 +63,16 @@ class BlockImage:
         self._places: array[int] = array("q")
 
     def place(self, block: int) -> int:
-        """Where a block of the disk is: a file offset, HOLE, ZERO or BAD."""
+        """The place of a block of the disk: a file offset, HOLE, ZERO or BAD."""
         at = block - self._first
         if not 0 <= at < len(self._places):
             self._load(block)
             at = block - self._first
         return self._places[at]
 
-    def runs(self, start: int, end: int) -> Iterator[Run]:
-        """What [start, end) of the disk is made of; blocks that follow each other in the file are one run."""
+    def runs(self, start: int, end: int) -> Iterator[BlockRange]:
+        """The ranges that [start, end) of the disk consists of; blocks that follow each other in the file are
+        one range."""
         block_size = self.block_size
         run_start, run_place, run_length = start, BAD, 0
         at = start
@@ -86,12 +87,12 @@ class BlockImage:
                 follows = place == run_place
             if not follows:
                 if run_length:
-                    yield Run(run_start, run_length, run_place)
+                    yield BlockRange(run_start, run_length, run_place)
                 run_start, run_place, run_length = at, place, 0
             run_length += length
             at += length
         if run_length:
-            yield Run(run_start, run_length, run_place)
+            yield BlockRange(run_start, run_length, run_place)
 
     def extents(self) -> Iterator[ImageExtent]:
         yield from merged(self._block_extents())
@@ -100,8 +101,8 @@ class BlockImage:
         for run in self.runs(offset, offset + len(buffer)):
             self.fill(buffer[run.start - offset :][: run.length], run)
 
-    def fill(self, buffer: memoryview, run: Run) -> None:
-        """The bytes of a run that `runs` gave. Raises ImageDamaged, as `read_into`."""
+    def fill(self, buffer: memoryview, run: BlockRange) -> None:
+        """Fill the buffer with the bytes of a range from `runs`. Raises ImageDamaged, as `read_into`."""
         if run.place >= 0:
             fill_exactly(self._file, buffer, run.place, f"the block of the disk's offset {run.start}")
         elif run.place == BAD:
@@ -145,7 +146,7 @@ class BlockImage:
 
 
 def merged(extents: Iterable[ImageExtent]) -> Iterator[ImageExtent]:
-    """Adjacent extents of one kind as one."""
+    """Join adjacent extents of the same kind."""
     pending: ImageExtent | None = None
     for extent in extents:
         if pending is None:

@@ -1,7 +1,7 @@
 """The seam between image formats and everybody else: files in, a disk with extents out.
 
-A reader gets open files and can open none: what an image says of other files is a wish, put to
-`Companions`, which knows what the user named.
+A reader gets open files and can open none. It asks `Companions` for other files that an image names, and gets
+only those that the user named too.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 
 class ExtentKind(Enum):
-    """What a run of a disk is."""
+    """How the bytes of an extent are stored."""
 
     DATA = "data"
     ZERO = "zero"
-    """Said to be zeros."""
+    """The image marks it as zeros."""
     HOLE = "hole"
-    """Never written, or given back: reads as zeros."""
+    """Never written or discarded; reads as zeros."""
 
 
 class ImageExtent(NamedTuple):
-    """A run of a disk, in bytes."""
+    """A range of a disk whose bytes are all stored alike. Start and length in bytes."""
 
     start: int
     length: int
@@ -55,8 +55,8 @@ the image. Raises ImageRefused when the user did not name that file."""
 class Image(Protocol):
     """An open disk image. One thread at a time; `extents` and `read_into` may be mixed at will.
 
-    What the format can tell of damage is told before or when the bytes concerned are read, as ImageDamaged
-    with the file and the offset; nothing is ever shortened or padded.
+    Damage that the format can show raises ImageDamaged, with file and offset, before or when the affected
+    bytes are read. Nothing is shortened or padded.
     """
 
     format: str

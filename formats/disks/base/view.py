@@ -42,11 +42,11 @@ class View(Protocol):
     def parts(self, start: int, end: int) -> Iterator[ViewPart]:
         """What [start, end) of the file is made of: clipped, in order, without gaps; end <= size.
 
-        May call the allocation, for the stretch of disk that a table in the range describes and no more.
+        May call the allocation, for the range of the disk that a table in the range describes and no more.
         """
         ...
 
     def tables(self) -> Iterator[tuple[int, int]]:
-        """(start, end) of the stretches of the file that are tables and not disk, in order: what a restore
-        must write besides the disk's data. Long stretches of tables that are all zeros may be left out."""
+        """(start, end) of the ranges of the file that are tables and not disk, in order: what a restore
+        must write besides the disk's data. Long ranges of tables that are all zeros may be left out."""
         ...

@@ -14,7 +14,7 @@ from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import Scratch, fill_exactly
 from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.qcow2.format import Compression, Qcow2Head
-from holdfast.formats.disks.qcow2.tables import Run
+from holdfast.formats.disks.qcow2.tables import ClusterRange
 
 _WINDOW_BITS: Final = -12
 """Raw deflate with the window that QEMU uses."""
@@ -39,7 +39,7 @@ Raises what the library raises."""
 class Packed(NamedTuple):
     """A compressed run and where its bytes go."""
 
-    run: Run
+    run: ClusterRange
     target: memoryview
 
 
@@ -74,7 +74,7 @@ class Unpacker:
                 skip = run.start % self._cluster
                 target[:] = self._kept[skip : skip + run.length]
 
-    def _keep(self, run: Run) -> None:
+    def _keep(self, run: ClusterRange) -> None:
         if run.host == self._kept_at:
             return
         data = memoryview(bytearray(run.stored))
@@ -111,7 +111,7 @@ class Unpacker:
             if count != len(target):
                 raise self._damaged(run, f"{count} bytes, not {len(target)}")
 
-    def _damaged(self, run: Run, reason: str) -> ImageDamaged:
+    def _damaged(self, run: ClusterRange, reason: str) -> ImageDamaged:
         return ImageDamaged(self._file.name, f"a compressed cluster: {reason}", offset=run.host)
 
 

@@ -12,7 +12,7 @@ from holdfast.formats.disks.base.files import fill_exactly
 from holdfast.formats.disks.base.image import Companions, ExtentKind, Image, ImageExtent, ImageFile
 from holdfast.formats.disks.qcow2.clusters import Packed, Unpacker
 from holdfast.formats.disks.qcow2.format import Qcow2Head, read_head
-from holdfast.formats.disks.qcow2.tables import Qcow2Tables, Run, RunKind
+from holdfast.formats.disks.qcow2.tables import ClusterKind, ClusterRange, Qcow2Tables
 
 _CHAIN_LIMIT: Final = 64
 """Backing files below an image."""
@@ -20,10 +20,10 @@ _HOLES_LIMIT: Final = 1 << 16
 """Holes of the file that are remembered."""
 
 _KINDS: Final = {
-    RunKind.HOLE: ExtentKind.HOLE,
-    RunKind.ZERO: ExtentKind.ZERO,
-    RunKind.DATA: ExtentKind.DATA,
-    RunKind.PACKED: ExtentKind.DATA,
+    ClusterKind.HOLE: ExtentKind.HOLE,
+    ClusterKind.ZERO: ExtentKind.ZERO,
+    ClusterKind.DATA: ExtentKind.DATA,
+    ClusterKind.PACKED: ExtentKind.DATA,
 }
 
 
@@ -97,17 +97,17 @@ class Qcow2Image:
         packed: list[Packed] = []
         for run in self._tables.runs(offset, offset + len(buffer)):
             part = buffer[run.start - offset : run.start - offset + run.length]
-            if run.kind is RunKind.DATA:
+            if run.kind is ClusterKind.DATA:
                 fill_exactly(self._data, part, run.host, "a cluster")
-            elif run.kind is RunKind.PACKED:
+            elif run.kind is ClusterKind.PACKED:
                 packed.append(Packed(run, part))
             else:
-                below = self._read_backing(part, run) if run.kind is RunKind.HOLE else 0
+                below = self._read_backing(part, run) if run.kind is ClusterKind.HOLE else 0
                 part[below:] = bytes(len(part) - below)
         if packed:
             self._unpacker.unpack(packed)
 
-    def _read_backing(self, part: memoryview, run: Run) -> int:
+    def _read_backing(self, part: memoryview, run: ClusterRange) -> int:
         """Fill as much of a run as the backing file has, which may be shorter than its overlay."""
         if self._backing is None:
             return 0
@@ -132,9 +132,9 @@ class Qcow2Image:
         below = _Below(self._backing)
         left = self._data.size
         for run in self._tables.runs(0, self.size):
-            if run.kind is RunKind.HOLE:
+            if run.kind is ClusterKind.HOLE:
                 yield from below.parts(run.start, run.start + run.length)
-            elif run.kind is RunKind.DATA:
+            elif run.kind is ClusterKind.DATA:
                 # One cluster that is pointed to over and over would make a disk without end.
                 left -= run.length
                 if left < 0:
@@ -177,7 +177,7 @@ class _FileHoles:
                 self._starts.append(start)
                 self._ends.append(end)
 
-    def split(self, run: Run) -> Iterator[ImageExtent]:
+    def split(self, run: ClusterRange) -> Iterator[ImageExtent]:
         """A run of data, with the parts of it that are holes."""
         at, end = run.host, run.host + run.length
         shift = run.start - run.host

@@ -37,24 +37,26 @@ _BITS: Final = 1 << SUBCLUSTERS | 1
 """The two bits of a subcluster in a bitmap that was shifted to it."""
 
 
-class RunKind(Enum):
-    """How a run of the disk is stored."""
+class ClusterKind(Enum):
+    """How a range of clusters is stored."""
 
     HOLE = "hole"
-    """Not here: in the backing file, or nowhere."""
+    """Not in this image: in the backing file, or nowhere."""
     ZERO = "zero"
     DATA = "data"
     PACKED = "packed"
     """(A part of) one compressed cluster."""
 
 
-class Run(NamedTuple):
-    """A run of the disk. `host` is the file offset of its first byte, for PACKED of the compressed data,
-    which takes at most `stored` bytes from there."""
+class ClusterRange(NamedTuple):
+    """A range of the disk that is stored in one way. Start and length in bytes.
+
+    `host` is the file offset of its first byte; for PACKED that of the compressed data, which takes at most
+    `stored` bytes from there."""
 
     start: int
     length: int
-    kind: RunKind
+    kind: ClusterKind
     host: int
     stored: int
 
@@ -69,7 +71,7 @@ class _Entry(NamedTuple):
 
 
 class Qcow2Tables:
-    """Looks runs up. `data` is the file that clusters are in."""
+    """Looks up how ranges of the disk are stored. `data` is the file that holds the clusters."""
 
     def __init__(self, file: ImageFile, data: ImageFile, head: Qcow2Head) -> None:
         self._file = file
@@ -79,7 +81,7 @@ class Qcow2Tables:
         self._size_shift = 62 - (head.cluster_bits - 8)
         self._cache: Lru[tuple[int, int], array[int]] = Lru(max(2, _CACHE // head.cluster))
 
-    def runs(self, start: int, end: int) -> Iterator[Run]:
+    def runs(self, start: int, end: int) -> Iterator[ClusterRange]:
         """[start, end) in order; neighbours that lie together are one run, except across L2 tables.
 
         Raises ImageDamaged, with the offset of the entry that is wrong.
@@ -99,7 +101,7 @@ class Qcow2Tables:
                     raise self._damaged(where, "more L2 tables than the file has room for")
                 yield from walk(where, at, stop)
             else:
-                yield Run(at, stop - at, RunKind.HOLE, 0, 0)
+                yield ClusterRange(at, stop - at, ClusterKind.HOLE, 0, 0)
             at = stop
 
     def _l2_offset(self, index: int, last: int) -> tuple[int, int]:
@@ -133,7 +135,7 @@ class Qcow2Tables:
             self._cache.put(place, table)
         return table
 
-    def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:
+    def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[ClusterRange]:
         bits = self._head.cluster_bits
         table = self._table(where, 1 << self._head.l2_bits)
         base = (at >> self._span_bits) << self._span_bits
@@ -153,17 +155,17 @@ class Qcow2Tables:
             yield self._run(_Entry(value, 0, cluster, where + 8 * i), first, end)
             i = j
 
-    def _run(self, entry: _Entry, first: int, end: int) -> Run:
+    def _run(self, entry: _Entry, first: int, end: int) -> ClusterRange:
         """The run [first, end) that begins in the cluster of an entry."""
         if not entry.value:
-            return Run(first, end - first, RunKind.HOLE, 0, 0)
+            return ClusterRange(first, end - first, ClusterKind.HOLE, 0, 0)
         if entry.value & COMPRESSED:
             return self._packed(entry, first, end)
         host = self._host(entry)
         if entry.value & ZERO:
             if self._head.version < 3:
                 raise self._wrong(entry)
-            return Run(first, end - first, RunKind.ZERO, 0, 0)
+            return ClusterRange(first, end - first, ClusterKind.ZERO, 0, 0)
         if not host and not self._head.external:
             raise self._wrong(entry)
         return self._stored(entry, first, end)
@@ -175,14 +177,14 @@ class Qcow2Tables:
             raise self._wrong(entry)
         return host
 
-    def _stored(self, entry: _Entry, first: int, end: int) -> Run:
+    def _stored(self, entry: _Entry, first: int, end: int) -> ClusterRange:
         host = (entry.value & OFFSET_MASK) + first - entry.cluster
         if host + end - first > self._data.size:
             reason = f"a cluster at {host} reaches past the end of {self._data.name} at {self._data.size}"
             raise self._damaged(entry.at, reason)
-        return Run(first, end - first, RunKind.DATA, host, 0)
+        return ClusterRange(first, end - first, ClusterKind.DATA, host, 0)
 
-    def _packed(self, entry: _Entry, first: int, end: int) -> Run:
+    def _packed(self, entry: _Entry, first: int, end: int) -> ClusterRange:
         host = entry.value & ((1 << self._size_shift) - 1)
         sectors = (entry.value & ~(COMPRESSED | COPIED)) >> self._size_shift
         if entry.value & COPIED or not host or self._head.external:
@@ -192,9 +194,9 @@ class Qcow2Tables:
             raise self._damaged(entry.at, reason)
         # The last sector may be one that the file ends in.
         stored = min((sectors + 1) * SECTOR - host % SECTOR, self._file.size - host)
-        return Run(first, end - first, RunKind.PACKED, host, stored)
+        return ClusterRange(first, end - first, ClusterKind.PACKED, host, stored)
 
-    def _extended_runs(self, where: int, at: int, stop: int) -> Iterator[Run]:
+    def _extended_runs(self, where: int, at: int, stop: int) -> Iterator[ClusterRange]:
         bits = self._head.cluster_bits
         table = self._table(where, 2 << self._head.l2_bits)
         base = (at >> self._span_bits) << self._span_bits
@@ -220,7 +222,7 @@ class Qcow2Tables:
                 yield from self._subclusters(entry, first, end)
             i = j
 
-    def _subclusters(self, entry: _Entry, first: int, stop: int) -> Iterator[Run]:
+    def _subclusters(self, entry: _Entry, first: int, stop: int) -> Iterator[ClusterRange]:
         """The runs of [first, stop) in one cluster whose subclusters differ."""
         size = self._head.cluster // SUBCLUSTERS
         while first < stop:
@@ -232,7 +234,7 @@ class Qcow2Tables:
             yield self._subrun(entry, i, first, end)
             first = end
 
-    def _subrun(self, entry: _Entry, i: int, first: int, end: int) -> Run:
+    def _subrun(self, entry: _Entry, i: int, first: int, end: int) -> ClusterRange:
         """The run [first, end) that begins in subcluster `i` of the cluster of an entry."""
         host = self._host(entry)
         allocated, zero = (entry.bitmap >> i) & 1, (entry.bitmap >> (i + SUBCLUSTERS)) & 1
@@ -241,7 +243,7 @@ class Qcow2Tables:
             raise self._wrong(entry)
         if allocated:
             return self._stored(entry, first, end)
-        return Run(first, end - first, RunKind.ZERO if zero else RunKind.HOLE, 0, 0)
+        return ClusterRange(first, end - first, ClusterKind.ZERO if zero else ClusterKind.HOLE, 0, 0)
 
     def _wrong(self, entry: _Entry) -> ImageDamaged:
         bitmap = f" with bitmap {entry.bitmap:#018x}" if self._head.extended else ""

@@ -71,8 +71,10 @@ def _lay_out(size: int, cluster_bits: int) -> _Layout:
     return _Layout(cluster_bits, *starts)
 
 
-class _Region(NamedTuple):
-    """[start, end) of the file: numbers of `width` bytes, made by `make(first, last)`; None: all zeros."""
+class _TableRange(NamedTuple):
+    """The range [start, end) of the file, in bytes: an array of numbers of `width` bytes each.
+
+    `make(first, last)` computes the numbers [first, last); None if all of them are zero."""
 
     start: int
     end: int
@@ -105,10 +107,10 @@ class Qcow2View:
             refcount_table_clusters=(layout.blocks - layout.table) // cluster,
         )
         self._regions = (
-            _Region(layout.table, layout.blocks, 8, self._addresses(layout.blocks, blocks, 0)),
-            _Region(layout.blocks, layout.l1, 2, self._refcounts),
-            _Region(layout.l1, layout.l2, 8, self._addresses(layout.l2, tables, COPIED)),
-            _Region(layout.l2, layout.disk, 8, self._l2_entries),
+            _TableRange(layout.table, layout.blocks, 8, self._addresses(layout.blocks, blocks, 0)),
+            _TableRange(layout.blocks, layout.l1, 2, self._refcounts),
+            _TableRange(layout.l1, layout.l2, 8, self._addresses(layout.l2, tables, COPIED)),
+            _TableRange(layout.l2, layout.disk, 8, self._l2_entries),
         )
 
     def parts(self, start: int, end: int) -> Iterator[ViewPart]:
@@ -148,7 +150,7 @@ class Qcow2View:
         yield l1.start, l1.end
         yield from self._clusters_of(l2, self._cluster // 8, 0)
 
-    def _clusters_of(self, region: _Region, entries: int, shift: int) -> Iterator[tuple[int, int]]:
+    def _clusters_of(self, region: _TableRange, entries: int, shift: int) -> Iterator[tuple[int, int]]:
         """The tables of a region, of so many entries each, that describe any data; byte d of the disk is
         byte d + shift of what the region describes."""
         span = entries * self._cluster
@@ -156,7 +158,7 @@ class Qcow2View:
             first, last = (start + shift) // span, (start + length - 1 + shift) // span
             yield region.start + first * self._cluster, region.start + (last + 1) * self._cluster
 
-    def _table_part(self, region: _Region, start: int, end: int) -> ViewPart:
+    def _table_part(self, region: _TableRange, start: int, end: int) -> ViewPart:
         first = (start - region.start) // region.width
         last = -(-(end - region.start) // region.width)
         numbers = region.make(first, last)

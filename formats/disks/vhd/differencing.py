@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from holdfast.formats.disks.base.blocks import HOLE, BlockImage, Run, merged
+from holdfast.formats.disks.base.blocks import HOLE, BlockImage, BlockRange, merged
 from holdfast.formats.disks.base.files import read_exactly
 from holdfast.formats.disks.base.image import ExtentKind, Image, ImageExtent, ImageFile
 from holdfast.formats.disks.vhd.format import SECTOR, bitmap_size
@@ -39,7 +39,7 @@ class DifferencingImage:
             while at < run.start + run.length:
                 length = min(block_size - at % block_size, run.start + run.length - at)
                 place = run.place + at - run.start
-                self._fill_block(buffer[at - offset :][:length], Run(at, length, place))
+                self._fill_block(buffer[at - offset :][:length], BlockRange(at, length, place))
                 at += length
 
     def _layers(self) -> Iterator[ImageExtent]:
@@ -59,13 +59,13 @@ class DifferencingImage:
                 yield ImageExtent(at, until - at, kind)
                 at = until
 
-    def _fill_absent(self, buffer: memoryview, run: Run) -> None:
+    def _fill_absent(self, buffer: memoryview, run: BlockRange) -> None:
         if run.place != HOLE:
             self._blocks.fill(buffer, run)
         else:
             self._fill_parent(buffer, run.start)
 
-    def _fill_block(self, buffer: memoryview, run: Run) -> None:
+    def _fill_block(self, buffer: memoryview, run: BlockRange) -> None:
         """Bytes of one block that the child has, sector by sector from whoever the bitmap names."""
         block_size = self._blocks.block_size
         block, start = divmod(run.start, block_size)
@@ -78,7 +78,7 @@ class DifferencingImage:
             until = end if change < 0 else min(end, change * SECTOR)
             part = buffer[at - start : until - start]
             if ours == "1":
-                self._blocks.fill(part, Run(run.start + at - start, len(part), run.place + at - start))
+                self._blocks.fill(part, BlockRange(run.start + at - start, len(part), run.place + at - start))
             else:
                 self._fill_parent(part, run.start + at - start)
             at = until

@@ -68,8 +68,10 @@ anything; zeros, as QEMU and Hyper-V show them, is one of the allowed answers.""
 
 
 @dataclass(frozen=True, slots=True)
-class _Region:
-    offset: int
+class _FileRange:
+    """A range of the file, in bytes."""
+
+    start: int
     length: int
 
 
@@ -86,14 +88,14 @@ class _Bat:
     """The block table. A window never holds the entry of a sector bitmap: both its size and the
     distance of bitmaps are powers of two, and it is the smaller."""
 
-    def __init__(self, file: ImageFile, region: _Region, parameters: _Parameters) -> None:
+    def __init__(self, file: ImageFile, region: _FileRange, parameters: _Parameters) -> None:
         self._file = file
         self._region = region
         self._ratio = chunk_ratio(parameters.block_size, parameters.logical_sector)
         self.window = min(self._ratio, TABLE_WINDOW // 8)
 
     def entry_offset(self, block: int) -> int:
-        return self._region.offset + 8 * bat_index(block, self._ratio)
+        return self._region.start + 8 * bat_index(block, self._ratio)
 
     def load(self, first: int, count: int) -> array[int]:
         data = read_exactly(self._file, self.entry_offset(first), 8 * count, "the block allocation table")
@@ -129,9 +131,9 @@ def open_vhdx(file: ImageFile, companions: Companions) -> Image:
     parameters = _read_metadata(file, metadata)
     table = _Bat(file, bat, parameters)
     blocks = -(-parameters.size // parameters.block_size)
-    if blocks and table.entry_offset(blocks - 1) + 8 > bat.offset + bat.length:
+    if blocks and table.entry_offset(blocks - 1) + 8 > bat.start + bat.length:
         reason = f"{blocks} blocks do not fit into a block allocation table of {bat.length} bytes"
-        raise ImageDamaged(file.name, reason, offset=bat.offset)
+        raise ImageDamaged(file.name, reason, offset=bat.start)
     return BlockImage(file, "vhdx", size=parameters.size, block_size=parameters.block_size, table=table)
 
 
@@ -150,7 +152,7 @@ def _current_header(file: ImageFile) -> Header:
     return max(headers, key=lambda header: header.sequence)
 
 
-def _read_regions(file: ImageFile) -> tuple[_Region, _Region]:
+def _read_regions(file: ImageFile) -> tuple[_FileRange, _FileRange]:
     """Where the BAT and the metadata are."""
     for offset in REGION_OFFSETS:
         data = read_exactly(file, offset, TABLE_SIZE, "a region table")
@@ -161,7 +163,7 @@ def _read_regions(file: ImageFile) -> tuple[_Region, _Region]:
     _, _, count, _ = REGION_HEAD.unpack_from(data)
     if count > ENTRY_LIMIT:
         raise ImageDamaged(file.name, f"a region table with {count} entries", offset=offset)
-    found: dict[bytes, _Region] = {}
+    found: dict[bytes, _FileRange] = {}
     for index in range(count):
         at = REGION_HEAD.size + index * REGION_ENTRY.size
         guid, start, length, flags = REGION_ENTRY.unpack_from(data, at)
@@ -172,19 +174,19 @@ def _read_regions(file: ImageFile) -> tuple[_Region, _Region]:
         if guid in found or start < MIB or start % MIB or not length or start + length > file.size:
             reason = f"a region of {length} bytes at {start}, in a file of {file.size}, or twice the same"
             raise ImageDamaged(file.name, reason, offset=offset + at)
-        found[guid] = _Region(start, length)
+        found[guid] = _FileRange(start, length)
     if len(found) != 2:
         raise ImageDamaged(
             file.name, "the region table does not name the BAT and the metadata", offset=offset
         )
-    first, second = sorted(found.values(), key=lambda region: region.offset)
-    if first.offset + first.length > second.offset:
-        raise ImageDamaged(file.name, "the BAT and the metadata lie over each other", offset=second.offset)
+    first, second = sorted(found.values(), key=lambda region: region.start)
+    if first.start + first.length > second.start:
+        raise ImageDamaged(file.name, "the BAT and the metadata lie over each other", offset=second.start)
     return found[BAT], found[METADATA]
 
 
-def _read_metadata(file: ImageFile, region: _Region) -> _Parameters:
-    where = region.offset
+def _read_metadata(file: ImageFile, region: _FileRange) -> _Parameters:
+    where = region.start
     if region.length < TABLE_SIZE:
         raise ImageDamaged(file.name, f"a metadata region of {region.length} bytes", offset=where)
     table = read_exactly(file, where, TABLE_SIZE, "the metadata table")

@@ -42,11 +42,12 @@ _SAME: Final = attrgetter("version", "flags", "capacity", "grain", "entries", "c
 """Of a header and its footer. The others may differ: the footer's word counts."""
 
 
-class Run(NamedTuple):
-    """Neighbouring grains of a table that are one thing; `sector` is where data begin in the file."""
+class GrainRange(NamedTuple):
+    """Neighbouring grains of one table that are stored alike. `start` is an index in the table, `length` a
+    count of grains; `sector` is where their data begins in the file, 0 without data."""
 
-    first: int
-    grains: int
+    start: int
+    length: int
     kind: ExtentKind
     sector: int
 
@@ -75,8 +76,8 @@ class SparseExtent:
                 continue
             left -= 4 * len(table)
             for run in self._runs(table, 0, len(table)):
-                at = start + run.first * self._grain
-                length = min(run.grains * self._grain, self.size - at)
+                at = start + run.start * self._grain
+                length = min(run.length * self._grain, self.size - at)
                 if run.kind is ExtentKind.DATA and self._compressed is None:
                     left -= length
                 if left < 0:  # one table or grain, pointed to over and over, would make a disk without end
@@ -99,19 +100,19 @@ class SparseExtent:
             done += len(part)
 
     def _read_table(self, buffer: memoryview, table: array[int], index: int, within: int) -> None:
-        """Fill the buffer with what begins `within` bytes into the stretch of a table."""
+        """Fill the buffer with the bytes from offset `within` of the range that a table describes."""
         end = within + len(buffer)
         for run in self._runs(table, within // self._grain, -(-end // self._grain)):
-            start = run.first * self._grain
-            first, last = max(start, within), min(start + run.grains * self._grain, end)
+            start = run.start * self._grain
+            first, last = max(start, within), min(start + run.length * self._grain, end)
             part = buffer[first - within : last - within]
             if run.kind is not ExtentKind.DATA:
                 part[:] = bytes(len(part))
             elif self._compressed is None:
                 fill_exactly(self._file, part, run.sector * SECTOR + first - start, "a grain")
             else:
-                sectors = table[run.first : run.first + run.grains]
-                grain = index * self._layout.entries + run.first
+                sectors = table[run.start : run.start + run.length]
+                grain = index * self._layout.entries + run.start
                 self._compressed.read_into(part, grain, sectors, first - start)
 
     # ---- tables ---------------------------------------------------------------------------------------
@@ -205,9 +206,9 @@ class SparseExtent:
             return
         raise ImageDamaged(self._file.name, "a grain table without a marker", offset=(sector - 1) * SECTOR)
 
-    def _runs(self, table: array[int], start: int, end: int) -> Iterator[Run]:
-        """The runs of grains [start, end) of a table. Grains of data that do not follow one another in the
-        file begin a new run, compressed ones excepted."""
+    def _runs(self, table: array[int], start: int, end: int) -> Iterator[GrainRange]:
+        """The ranges of equal kind in grains [start, end) of a table. Data grains that do not follow one
+        another in the file begin a new range, unless they are compressed."""
         step = 0 if self._layout.compressed else self._layout.grain
         zeroed = ZEROED_GRAIN if self._layout.zeroed_grains else 0
         last = min(end, len(table))
@@ -218,13 +219,13 @@ class SparseExtent:
             if first in (0, zeroed):
                 while stop < last and table[stop] == first:
                     stop += 1
-                yield Run(at, stop - at, ExtentKind.ZERO if first else ExtentKind.HOLE, 0)
+                yield GrainRange(at, stop - at, ExtentKind.ZERO if first else ExtentKind.HOLE, 0)
             else:
                 expected = first + step
                 while stop < last and (table[stop] == expected if step else table[stop] > zeroed):
                     stop += 1
                     expected += step
-                yield Run(at, stop - at, ExtentKind.DATA, first)
+                yield GrainRange(at, stop - at, ExtentKind.DATA, first)
             at = stop
 
 

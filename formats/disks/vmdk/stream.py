@@ -24,8 +24,10 @@ _WORTH_THREADS: Final = 8
 _THREADS: Final = min(4, len(os.sched_getaffinity(0)))
 
 
-class _Piece(NamedTuple):
-    """What is wanted of a grain: `target` from `skip` on; `at` is the grain's place in the file."""
+class _GrainRead(NamedTuple):
+    """A read of (a part of) one grain: fill `target` from byte `skip` of the grain on.
+
+    `grain` is its number in the extent, `at` the file offset of its marker."""
 
     grain: int
     at: int
@@ -54,22 +56,22 @@ class CompressedGrains:
                 break
             inside = skip + done - number * self._grain
             target = buffer[done : done + self._grain - inside]
-            pieces.append(_Piece(first + number, sectors[number] * SECTOR, target, inside))
+            pieces.append(_GrainRead(first + number, sectors[number] * SECTOR, target, inside))
             done += len(target)
         missing = [piece for piece in pieces if not self._take_kept(piece)]
         for batch in self._batches(missing):
             self._read_batch(batch)
 
-    def _take_kept(self, piece: _Piece) -> bool:
+    def _take_kept(self, piece: _GrainRead) -> bool:
         data = self._kept.get(piece.grain)
         if data is None:
             return False
         piece.target[:] = data[piece.skip : piece.skip + len(piece.target)]
         return True
 
-    def _batches(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+    def _batches(self, pieces: list[_GrainRead]) -> Iterator[list[_GrainRead]]:
         """Pieces whose grains lie together in the file, for one read."""
-        batch: list[_Piece] = []
+        batch: list[_GrainRead] = []
         for piece in pieces:
             if batch:
                 apart = piece.at - batch[-1].at
@@ -80,7 +82,7 @@ class CompressedGrains:
         if batch:
             yield batch
 
-    def _read_batch(self, batch: list[_Piece]) -> None:
+    def _read_batch(self, batch: list[_GrainRead]) -> None:
         base = batch[0].at
         # How long the last grain is stands in its marker; hardly one is longer than what it holds.
         end = min(batch[-1].at + self._grain + SECTOR, self._file.size)
@@ -96,7 +98,7 @@ class CompressedGrains:
             if len(piece.target) < len(data):  # the rest of it will be asked for next
                 self._kept.put(piece.grain, data)
 
-    def _find(self, packed: memoryview, base: int, piece: _Piece) -> memoryview:
+    def _find(self, packed: memoryview, base: int, piece: _GrainRead) -> memoryview:
         """A grain's compressed bytes: in `packed`, which begins at `base`, or else from the file."""
         sector, length = GRAIN_MARKER.unpack_from(packed, piece.at - base)
         expected = piece.grain * self._grain_sectors
@@ -113,7 +115,7 @@ class CompressedGrains:
             read_exactly(self._file, piece.at + GRAIN_MARKER.size, length, "a compressed grain")
         )
 
-    def _unpack(self, piece: _Piece, source: memoryview) -> bytes:
+    def _unpack(self, piece: _GrainRead, source: memoryview) -> bytes:
         """Inflate a grain, never further than its size, and copy what is wanted. zlib checks its Adler-32."""
         engine = zlib.decompressobj()
         try:

@@ -10,29 +10,29 @@ from typing import Final, NamedTuple
 from holdfast.formats.disks.base.view import ViewPart
 
 
-class Piece(NamedTuple):
-    """`length` bytes: these, or the stored stream's from `start` when `data` is None."""
+class VirtualRange(NamedTuple):
+    """A range of a virtual file: the bytes `data`; if None, the stored stream's from `start`."""
 
     length: int
     data: bytes | None
     start: int
 
 
-def text(data: bytes) -> Piece:
-    return Piece(len(data), data, -1)
+def text(data: bytes) -> VirtualRange:
+    return VirtualRange(len(data), data, -1)
 
 
-def stretch(start: int, length: int) -> Piece:
-    return Piece(length, None, start)
+def stored_range(start: int, length: int) -> VirtualRange:
+    return VirtualRange(length, None, start)
 
 
 class Composed:
-    """A made-up file. Immutable; any thread. Serves where a disk's view does (`disks.view.View`)."""
+    """A virtual file. Immutable; any thread. Serves where a disk's view does (`disks.view.View`)."""
 
     __slots__ = ("_pieces", "_starts", "data_start", "mode", "mtime", "size", "target")
 
     def __init__(
-        self, pieces: Iterable[Piece], *, mode: int = 0o444, mtime: int | None = None, target: str = ""
+        self, pieces: Iterable[VirtualRange], *, mode: int = 0o444, mtime: int | None = None, target: str = ""
     ) -> None:
         """Merges adjacent ranges. `mtime` is in ns, None for the dump's own; `target` is that
         of a symbolic link, "" for a file."""
@@ -45,7 +45,7 @@ class Composed:
         self.target: Final = target
 
     @property
-    def pieces(self) -> tuple[Piece, ...]:
+    def pieces(self) -> tuple[VirtualRange, ...]:
         return self._pieces
 
     def parts(self, start: int, end: int) -> Iterator[ViewPart]:
@@ -66,14 +66,14 @@ class Composed:
                 yield start, start + piece.length
 
 
-def _merged(pieces: Iterable[Piece]) -> tuple[Piece, ...]:
-    merged: list[Piece] = []
+def _merged(pieces: Iterable[VirtualRange]) -> tuple[VirtualRange, ...]:
+    merged: list[VirtualRange] = []
     for piece in pieces:
         last = merged[-1] if merged else None
         if not piece.length:
             continue
         if last and piece.data is None and last.data is None and last.start + last.length == piece.start:
-            merged[-1] = Piece(last.length + piece.length, None, last.start)
+            merged[-1] = VirtualRange(last.length + piece.length, None, last.start)
         elif last and piece.data is not None and last.data is not None:
             merged[-1] = text(last.data + piece.data)
         else:

@@ -9,7 +9,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.rows.insert_to_csv import Rows
 
@@ -68,7 +68,7 @@ class _Files:
             # What is before any database.
             self.globals[:0] = [at for at in self.schemas.pop("", ()) if self.sections[at].type != "COMMENT"]
 
-    def pieces(self, indices: Iterable[int]) -> Iterator[Piece]:
+    def pieces(self, indices: Iterable[int]) -> Iterator[VirtualRange]:
         """These sections as they stand, with their own DELIMITER."""
         delimiter, last = ";", -2
         for at in indices:
@@ -78,15 +78,15 @@ class _Files:
             needed = _delimiter(self.sections, at)
             if needed != delimiter:
                 yield text(f"DELIMITER {needed}\n".encode("utf-8", "surrogateescape"))
-            yield stretch(section.start, section.length)
+            yield stored_range(section.start, section.length)
             delimiter, last = _delimiter(self.sections, at + 1), at
         if delimiter != ";":
             yield text(b"\nDELIMITER ;\n")
 
-    def framed(self, part: int, indices: Iterable[int]) -> Iterator[Piece]:
+    def framed(self, part: int, indices: Iterable[int]) -> Iterator[VirtualRange]:
         return self.pieces([*self.heads.get(part, ()), *indices, *self.tails.get(part, ())])
 
-    def table_file(self, table: _Table) -> Iterator[Piece]:
+    def table_file(self, table: _Table) -> Iterator[VirtualRange]:
         """One table without the name of its database, and the sequences of its defaults."""
         needed = [at for name in dict.fromkeys(table.needs) for at in self.sequences.get(name, ())]
         heads = self.heads.get(table.part, [])
@@ -158,7 +158,7 @@ def _delimiter(sections: Sequence[Section], at: int) -> str:
     return str(sections[at].extra.get("delimiter", ";")) if at < len(sections) else ";"
 
 
-def _without(pieces: Iterable[Piece], skips: Sequence[tuple[int, int]]) -> Iterator[Piece]:
+def _without(pieces: Iterable[VirtualRange], skips: Sequence[tuple[int, int]]) -> Iterator[VirtualRange]:
     """Remove these ranges (start, length) of the stored stream, in order; each lies within one piece."""
     for piece in pieces:
         if piece.data is not None or not skips:
@@ -167,6 +167,6 @@ def _without(pieces: Iterable[Piece], skips: Sequence[tuple[int, int]]) -> Itera
         at, end = piece.start, piece.start + piece.length
         for start, length in skips[bisect_left(skips, (at, 0)) : bisect_right(skips, (end, 0))]:
             if at <= start and start + length <= end:
-                yield stretch(at, start - at)
+                yield stored_range(at, start - at)
                 at = start + length
-        yield stretch(at, end - at)
+        yield stored_range(at, end - at)

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.rows.insert_to_csv import Rows
 from holdfast.formats.dumps.sqlite.scan import SCHEMA
@@ -67,13 +67,13 @@ def _tables(catalogue: Catalogue) -> dict[str, list[Section]]:
     return tables
 
 
-def _schema(sections: Iterable[Section]) -> Iterator[Piece]:
+def _schema(sections: Iterable[Section]) -> Iterator[VirtualRange]:
     if any(section.type == "VIRTUAL TABLE" for section in sections):
         yield _VIRTUAL
     yield from _stretches(s for s in sections if s.type in _DEFINITIONS or s.type in ("HEAD", "TAIL"))
 
 
-def _table_file(name: str, own: list[Section], sequences: list[Section]) -> Iterator[Piece]:
+def _table_file(name: str, own: list[Section], sequences: list[Section]) -> Iterator[VirtualRange]:
     if own[0].type == "VIRTUAL TABLE":
         yield _WRITABLE
         yield from _stretches(own)
@@ -84,7 +84,7 @@ def _table_file(name: str, own: list[Section], sequences: list[Section]) -> Iter
         yield from _sequence(name, sequences)
 
 
-def _sequence(name: str, sequences: list[Section]) -> Iterator[Piece]:
+def _sequence(name: str, sequences: list[Section]) -> Iterator[VirtualRange]:
     """The table's row of sqlite_sequence, out of the INSERTs of all; those of others stay as they are."""
     quoted = name.replace("'", "''").encode("utf-8", "surrogateescape")
     yield text(
@@ -99,5 +99,5 @@ def _sequence(name: str, sequences: list[Section]) -> Iterator[Piece]:
     )
 
 
-def _stretches(sections: Iterable[Section]) -> Iterator[Piece]:
-    return (stretch(section.start, section.length) for section in sections)
+def _stretches(sections: Iterable[Section]) -> Iterator[VirtualRange]:
+    return (stored_range(section.start, section.length) for section in sections)

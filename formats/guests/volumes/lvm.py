@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from holdfast.formats.guests.filesystems.base.devices import DeviceRange, LinearDevice, Segment, StripedDevice
+from holdfast.formats.guests.filesystems.base.devices import (
+    DeviceRange,
+    LinearDevice,
+    MappedRange,
+    StripedDevice,
+)
 from holdfast.formats.guests.filesystems.base.directory_tree import PARSE_ERRORS
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
@@ -125,7 +130,7 @@ class _Group:
                 found, limit = f"{length} bytes at {start}", f"at least 1 byte at {position}"
                 raise _damaged(f"{self._name}/{name}", "segment", found, limit)
             device = self._segment(segment, length, depth)
-            parts.append(Segment(start, length, device, 0))
+            parts.append(MappedRange(start, length, device, 0))
             position += length
         self._made[name] = parts[0].device if len(parts) == 1 else LinearDevice(parts)
         return self._made[name]

@@ -358,11 +358,11 @@ def test_a_source_that_is_given_up_leaves_nothing(repository: Repository) -> Non
 
 def test_progress_counts_every_byte_of_every_source(repository: Repository) -> None:
     from holdfast.ingest.backup.backup import BackupRequest, back_up  # noqa: PLC0415  the helper ignores progress
-    from holdfast.ingest.backup.plan import plan_parts  # noqa: PLC0415  as above
+    from holdfast.ingest.backup.plan import plan_items  # noqa: PLC0415  as above
 
     seen: list[int] = []
     sources = [MemorySource(IMAGE, "a.raw"), MemorySource(b"xyz", "b")]
-    request = BackupRequest(plan_parts(sources, None), "n", "h", "p")
+    request = BackupRequest(plan_items(sources, None), "n", "h", "p")
     back_up(repository, request, progress=seen.append)
     assert sum(seen) == len(IMAGE) + 3
 

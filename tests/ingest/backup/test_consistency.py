@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.ingest.backup.backup import BackupRequest, back_up
-from holdfast.ingest.backup.plan import plan_parts
+from holdfast.ingest.backup.plan import plan_items
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import Consistency, Snapshot, Subject, SubjectKind
 from support.basics import MemorySource, ignore
@@ -23,7 +23,7 @@ MARIA = (
 
 
 def backed_up(repository: Repository, *sources: MemorySource) -> Snapshot:
-    request = BackupRequest(plan_parts(sources, None), "shop", "host", "test")
+    request = BackupRequest(plan_items(sources, None), "shop", "host", "test")
     return back_up(repository, request, progress=ignore).stored.snapshot
 
 

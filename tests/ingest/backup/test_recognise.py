@@ -15,7 +15,7 @@ from holdfast.ingest.backup.recognise import (
     OTHER_DUMP,
     PLAIN_FILE,
     RAW_DISK,
-    Form,
+    SourceType,
     recognise,
     sql_dump,
 )
@@ -79,7 +79,7 @@ def test_dumps_in_text_are_known_by_their_head_and_whole_by_their_trailer(
     assert fault(form, head + b"INSERT INTO t VALUES ('" + end.strip().splitlines()[-1][:12] + b"');\n")
 
 
-def fault(form: Form, dump: bytes) -> str:
+def fault(form: SourceType, dump: bytes) -> str:
     """Why a dump is not whole, by the scanner of its form."""
     assert form.format is not None
     assert form.format.scan is not None

@@ -229,7 +229,7 @@ def test_a_stream_that_is_not_looked_through_is_never_a_backup(
     """Whatever pg_basebackup printed, and though it exited with 0."""
     with prepared(server) as found:
         (part,) = found.parts
-        unseen = replace(part, source=inner(found), form=OTHER_DUMP)
+        unseen = replace(part, source=inner(found), source_type=OTHER_DUMP)
         request = BackupRequest([unseen], "x", "test", "test")
         with pytest.raises(StreamFailed, match="not whole: it does not begin like one; nothing was"):
             back_up(repository, request, progress=ignore)

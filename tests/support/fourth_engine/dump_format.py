@@ -10,7 +10,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine, ReadRange
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, stored_range, text
 
 MAGIC = b"%LEDGER 1\n"
 LAST = b"%END\n"
@@ -58,7 +58,7 @@ def _tables(catalogue: Catalogue) -> dict[str, list[Section]]:
 def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     """A file a table, which is a whole dump of that table."""
     return {
-        f"{path}.sql": Composed([text(MAGIC), *(stretch(s.start, s.length) for s in own), text(LAST)])
+        f"{path}.sql": Composed([text(MAGIC), *(stored_range(s.start, s.length) for s in own), text(LAST)])
         for path, own in _tables(catalogue).items()
     }
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from holdfast.base.errors import Damaged
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, SET, write_integer
 from holdfast.formats.dumps.postgresql.plain import files as postgres_files
 from holdfast.formats.dumps.postgresql.plain.client_lines import restricted
@@ -54,7 +54,7 @@ def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
     sql = _sql(catalogue, last.start + last.length)
     found = {}
     for path, rows in postgres_files.table_rows(_plain(catalogue, sql)).items():
-        pieces = _resolved((stretch(start, length) for start, length in rows.stretches), sql)
+        pieces = _resolved((stored_range(start, length) for start, length in rows.stretches), sql)
         stretches = [(piece.start, piece.length) for piece in pieces if piece.data is None]
         found[path] = Rows(rows.columns, rows.kind, stretches, rows.refused)
     return found
@@ -64,7 +64,7 @@ def _sql(catalogue: Catalogue, size: int) -> Composed:
     return Composed(_pieces(catalogue.extra.get("sql"), size))
 
 
-def _pieces(found: Any, size: int) -> Iterator[Piece]:
+def _pieces(found: Any, size: int) -> Iterator[VirtualRange]:
     if not isinstance(found, list):
         raise Damaged(_WHERE, "it does not say what its SQL is made of")
     for piece in found:
@@ -74,21 +74,21 @@ def _pieces(found: Any, size: int) -> Iterator[Piece]:
             start, length = _numbers(piece, 2)
             if start + length > size:
                 raise Damaged(_WHERE, "its SQL reaches behind the end of what is stored")
-            yield stretch(start, length)
+            yield stored_range(start, length)
 
 
 def _plain(catalogue: Catalogue, sql: Composed) -> Catalogue:
     return decode(str(catalogue.extra.get("plain")).encode(errors="replace"), _WHERE, sql.size)
 
 
-def _resolved(pieces: Iterable[Piece], sql: Composed) -> Iterator[Piece]:
+def _resolved(pieces: Iterable[VirtualRange], sql: Composed) -> Iterator[VirtualRange]:
     """Stretches of the SQL as what those are made of."""
     for piece in pieces:
         if piece.data is not None:
             yield piece
             continue
         for part in sql.parts(piece.start, piece.start + piece.length):
-            yield stretch(part.disk, part.length) if part.data is None else text(bytes(part.data))
+            yield stored_range(part.disk, part.length) if part.data is None else text(bytes(part.data))
 
 
 # ---- dump.pgdump ----------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def _archive(catalogue: Catalogue, size: int) -> Composed:
     return Composed([*_contents(places, offset, end), *(piece for pieces in frames for piece in pieces)])
 
 
-def _contents(places: dict[int, int], offset: int, end: int) -> Iterator[Piece]:
+def _contents(places: dict[int, int], offset: int, end: int) -> Iterator[VirtualRange]:
     """The table of contents with the offsets of these entries filled in; one that is too large stays unknown,
     and pg_restore searches."""
     done = 0
@@ -118,22 +118,22 @@ def _contents(places: dict[int, int], offset: int, end: int) -> Iterator[Piece]:
         if not done <= at <= end - 1 - offset:
             raise Damaged(_WHERE, "an offset stands outside of the table of contents")
         if place < 1 << 8 * offset - 1:
-            yield stretch(done, at - done)
+            yield stored_range(done, at - done)
             yield text(bytes([SET]) + place.to_bytes(offset, "little"))
             done = at + 1 + offset
-    yield stretch(done, end - done)
+    yield stored_range(done, end - done)
 
 
-def _framed(block: Section, integer: int) -> list[Piece]:
+def _framed(block: Section, integer: int) -> list[VirtualRange]:
     is_large = block.type == "BLOBS"
     (id_,) = _numbers([block.extra.get("id")], 1)
     head = bytes([LARGE if is_large else DATA]) + write_integer(id_, integer)
     if is_large:
-        return [text(head), stretch(block.start, block.length)]
+        return [text(head), stored_range(block.start, block.length)]
     pieces = [text(head)]
     for start in range(0, block.length, _PIECE):
         length = min(_PIECE, block.length - start)
-        pieces += [text(write_integer(length, integer)), stretch(block.start + start, length)]
+        pieces += [text(write_integer(length, integer)), stored_range(block.start + start, length)]
     return [*pieces, text(write_integer(0, integer))]
 
 

@@ -30,7 +30,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.tar_member import parse_member
-from holdfast.formats.dumps.core.virtual_file import Composed, stretch
+from holdfast.formats.dumps.core.virtual_file import Composed, stored_range
 from holdfast.formats.dumps.postgresql.physical.basebackup import BackupChecks
 from holdfast.formats.dumps.postgresql.plain.marks import NAME
 
@@ -240,7 +240,7 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
         elif section.type == "LINK":
             made[path] = Composed((), mode=mode, mtime=mtime, target=str(section.extra.get("target", "")))
         elif section.start + section.length <= size:
-            made[path] = Composed((stretch(section.start, section.length),), mode=mode, mtime=mtime)
+            made[path] = Composed((stored_range(section.start, section.length),), mode=mode, mtime=mtime)
     return made
 
 

@@ -48,7 +48,7 @@ class ManifestFile(NamedTuple):
 
 
 class WalRange(NamedTuple):
-    """A range of the log, [start, end), that must be replayed."""
+    """The range [start, end) of the log, as LSNs, that must be replayed."""
 
     timeline: int
     start: int

@@ -156,8 +156,8 @@ Histories = Mapping[int, tuple[Branch, ...]]
 """Timeline to its history file, of those that are archived."""
 
 
-class Range(NamedTuple):
-    """Segments `first` to `last` of a timeline, by their numbers, both included."""
+class SegmentRange(NamedTuple):
+    """The log segments `first` to `last` of a timeline, by number, both included."""
 
     timeline: int
     first: int
@@ -175,8 +175,8 @@ class Range(NamedTuple):
 class Coverage:
     """Ranges of the log that an archive holds and the gaps between them, by timeline."""
 
-    ranges: tuple[Range, ...]
-    gaps: tuple[Range, ...]
+    ranges: tuple[SegmentRange, ...]
+    gaps: tuple[SegmentRange, ...]
 
 
 def coverage(names: Iterable[str], segment_size: int, histories: Histories) -> Coverage:
@@ -184,21 +184,23 @@ def coverage(names: Iterable[str], segment_size: int, histories: Histories) -> C
     timeline branched off, as far as histories tell, and its first segment. O(n log n)."""
     parsed = (parse_name(name) for name in names)
     there = sorted({(n.timeline, n.number(segment_size)) for n in parsed if n and n.kind is WalKind.SEGMENT})
-    ranges: list[Range] = []
+    ranges: list[SegmentRange] = []
     for timeline, number in there:
         if ranges and ranges[-1].timeline == timeline and ranges[-1].last + 1 == number:
             ranges[-1] = ranges[-1]._replace(last=number)
         else:
-            ranges.append(Range(timeline, number, number))
+            ranges.append(SegmentRange(timeline, number, number))
     gaps = [
-        Range(a.timeline, a.last + 1, b.first - 1) for a, b in pairwise(ranges) if a.timeline == b.timeline
+        SegmentRange(a.timeline, a.last + 1, b.first - 1)
+        for a, b in pairwise(ranges)
+        if a.timeline == b.timeline
     ]
     oldest = min((r.first for r in ranges), default=0)
     for timeline, branches in histories.items():
         first = next((r.first for r in ranges if r.timeline == timeline), None)
         begins = max(branches[-1].switch // segment_size, oldest) if branches else None
         if first is not None and begins is not None and begins < first:
-            gaps.append(Range(timeline, begins, first - 1))
+            gaps.append(SegmentRange(timeline, begins, first - 1))
     return Coverage(tuple(ranges), tuple(sorted(gaps)))
 
 

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 
 RESTRICT: Final = "restrict"
 """Name of the section (of type META) of a line `\\restrict KEY` or `\\unrestrict KEY`."""
@@ -90,27 +90,27 @@ def guarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict
     }
 
 
-def restricted(pieces: Iterable[Piece], key: str) -> Composed:
+def restricted(pieces: Iterable[VirtualRange], key: str) -> Composed:
     """These pieces between the two lines."""
     return Composed((_line("restrict", key), *pieces, text(b"\n"), _line("unrestrict", key)))
 
 
-def _line(command: str, key: str) -> Piece:
+def _line(command: str, key: str) -> VirtualRange:
     return text(f"\\{command} {key}\n".encode())
 
 
-def _without_lines(pieces: Iterable[Piece], lines: list[_Line], key: str) -> Iterator[Piece]:
+def _without_lines(pieces: Iterable[VirtualRange], lines: list[_Line], key: str) -> Iterator[VirtualRange]:
     """Within a restriction psql refuses the dump's own lines. Each lies within one piece or in none."""
     for piece in pieces:
         at, end = piece.start, piece.start + piece.length
         first = bisect_left(lines, at, key=_Line.place)
         for line in lines[first : bisect_left(lines, end, key=_Line.place)] if piece.data is None else ():
             if line.end <= end:
-                yield stretch(at, line.start - at)
+                yield stored_range(at, line.start - at)
                 at = line.end
                 if line.is_connect:
                     yield _line("unrestrict", key)
-                    yield stretch(line.start, line.end - line.start)
+                    yield stored_range(line.start, line.end - line.start)
                     yield text(b"\n")
                     yield _line("restrict", key)
-        yield stretch(at, end - at) if piece.data is None else piece
+        yield stored_range(at, end - at) if piece.data is None else piece

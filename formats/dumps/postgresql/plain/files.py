@@ -10,7 +10,7 @@ from holdfast.base.errors import Damaged, Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from holdfast.formats.dumps.postgresql.plain.tables import Selection, Table, Tables
 from holdfast.formats.dumps.postgresql.plain.text import quoted
 from holdfast.formats.dumps.rows.copy_to_csv import (
@@ -56,7 +56,7 @@ def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str
             continue
         name = f"{file_name(database)}.schema.sql" if several else "schema.sql"
         found[name] = Composed(_schema(sections, start, end, size))
-    settings: list[Piece] = []
+    settings: list[VirtualRange] = []
     before: Tables | None = None
     for path, tables, table in _tables(catalogue):
         if tables is not before:
@@ -138,18 +138,18 @@ def _regions(catalogue: Catalogue, size: int) -> dict[str, tuple[int, int]]:
     return regions
 
 
-def _schema(sections: Sequence[Section], start: int, end: int, size: int) -> Iterator[Piece]:
+def _schema(sections: Sequence[Section], start: int, end: int, size: int) -> Iterator[VirtualRange]:
     """Everything between the beginning of the first section and the end of the last but the data."""
     at = sections[start].start if start else 0
     for section in sections[start:end]:
         if section.type in _DATA:
-            yield stretch(at, section.start - at)
+            yield stored_range(at, section.start - at)
             at = section.start + section.length
     stop = sections[end].start if end < len(sections) else size
-    yield stretch(at, stop - at)
+    yield stored_range(at, stop - at)
 
 
-def _globals(sections: Sequence[Section], start: int, end: int) -> Iterator[Piece]:
+def _globals(sections: Sequence[Section], start: int, end: int) -> Iterator[VirtualRange]:
     """Roles, tablespaces, memberships. Not `DROP DATABASE` (of pg_dumpall --clean): who loads the roles
     does not expect to lose databases."""
     chosen = [at for at in range(start, end) if sections[at].extra.get("on") != "DATABASE"]
@@ -160,8 +160,8 @@ def _globals(sections: Sequence[Section], start: int, end: int) -> Iterator[Piec
 
 
 def _table_file(
-    sections: Sequence[Section], tables: Tables, selection: Selection, settings: Iterable[Piece]
-) -> Iterator[Piece]:
+    sections: Sequence[Section], tables: Tables, selection: Selection, settings: Iterable[VirtualRange]
+) -> Iterator[VirtualRange]:
     yield text(_head(selection.left_out, defined=selection.defined))
     yield from settings
     for schema in selection.schemas:
@@ -178,20 +178,20 @@ def _head(left_out: Sequence[str], *, defined: bool) -> bytes:
     return f"-- One table, with what it needs. Left out, see schema.sql: {', '.join(left_out)}.\n\n".encode()
 
 
-def _stretches(sections: Sequence[Section], indices: Iterable[int]) -> Iterator[Piece]:
+def _stretches(sections: Sequence[Section], indices: Iterable[int]) -> Iterator[VirtualRange]:
     """These sections, each followed by a blank line; neighbours with all that stands between them."""
     start = end = last = -1
     for at in indices:
         section = sections[at]
         if at != last + 1 or start < 0:
             if start >= 0:
-                yield stretch(start, end - start)
+                yield stored_range(start, end - start)
                 yield _BLANK
             start = section.start
         end = section.start + section.length
         last = at
     if start >= 0:
-        yield stretch(start, end - start)
+        yield stored_range(start, end - start)
         yield _BLANK
 
 

@@ -72,7 +72,7 @@ class DeviceRange:
         return tuple([Extent(start - self._start, count, disk) for start, count, disk in below])
 
 
-class Segment(NamedTuple):
+class MappedRange(NamedTuple):
     """Maps `length` bytes of a device, from its offset `start`, to `device` from `offset` on."""
 
     start: int
@@ -82,7 +82,7 @@ class Segment(NamedTuple):
 
 
 class _MappedDevice(ABC):
-    """A device whose bytes lie in segments of other devices."""
+    """A device whose bytes lie in ranges of other devices."""
 
     size: int
 
@@ -101,14 +101,14 @@ class _MappedDevice(ABC):
         return merged(found)
 
     @abstractmethod
-    def _segments_of(self, offset: int, length: int) -> list[Segment]:
-        """The segments that cover [offset, offset + length), in order and clipped to it."""
+    def _segments_of(self, offset: int, length: int) -> list[MappedRange]:
+        """The ranges that cover [offset, offset + length), in order and clipped to it."""
 
 
 class LinearDevice(_MappedDevice):
-    """Segments of other devices, one after the other: a linear logical volume."""
+    """Ranges of other devices, one after the other: a linear logical volume."""
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    def __init__(self, segments: Sequence[MappedRange]) -> None:
         """The segments must follow each other from 0 without gaps; StructureDamaged otherwise."""
         position = 0
         for segment in segments:
@@ -125,7 +125,7 @@ class LinearDevice(_MappedDevice):
         self._segments = list(segments)
         self._starts = [segment.start for segment in segments]
 
-    def _segments_of(self, offset: int, length: int) -> list[Segment]:
+    def _segments_of(self, offset: int, length: int) -> list[MappedRange]:
         check_range(self.size, offset, length)
         found = []
         index = bisect_right(self._starts, offset) - 1
@@ -133,7 +133,7 @@ class LinearDevice(_MappedDevice):
             segment = self._segments[index]
             inside = offset - segment.start
             count = min(length, segment.length - inside)
-            found.append(Segment(offset, count, segment.device, segment.offset + inside))
+            found.append(MappedRange(offset, count, segment.device, segment.offset + inside))
             offset += count
             length -= count
             index += 1
@@ -163,14 +163,14 @@ class StripedDevice(_MappedDevice):
     def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
         return None if length // self._stripe > _MAX_EXTENTS else super().extents(offset, length)
 
-    def _segments_of(self, offset: int, length: int) -> list[Segment]:
+    def _segments_of(self, offset: int, length: int) -> list[MappedRange]:
         check_range(self.size, offset, length)
         found = []
         while length:
             number, inside = divmod(offset, self._stripe)
             row, column = divmod(number, len(self._devices))
             count = min(length, self._stripe - inside)
-            found.append(Segment(offset, count, self._devices[column], row * self._stripe + inside))
+            found.append(MappedRange(offset, count, self._devices[column], row * self._stripe + inside))
             offset += count
             length -= count
         return found

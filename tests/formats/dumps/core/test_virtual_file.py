@@ -7,18 +7,18 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.formats.dumps.core.virtual_file import Composed, Piece, stretch, text
+from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from support.basics import random_bytes
 
 STORED = random_bytes(1000, 1)
 
 stretches = st.integers(0, 1000).flatmap(
-    lambda start: st.integers(0, 1000 - start).map(lambda length: stretch(start, length))
+    lambda start: st.integers(0, 1000 - start).map(lambda length: stored_range(start, length))
 )
 pieces = st.lists(st.binary(max_size=30).map(text) | stretches, max_size=12)
 
 
-def model(made_of: list[Piece]) -> bytes:
+def model(made_of: list[VirtualRange]) -> bytes:
     return b"".join(
         piece.data if piece.data is not None else STORED[piece.start : piece.start + piece.length]
         for piece in made_of
@@ -39,7 +39,7 @@ def read(file: Composed, start: int, end: int) -> bytes:
 
 
 @given(pieces, st.data())
-def test_every_range_is_what_the_pieces_say(made_of: list[Piece], data: st.DataObject) -> None:
+def test_every_range_is_what_the_pieces_say(made_of: list[VirtualRange], data: st.DataObject) -> None:
     file, expected = Composed(made_of), model(made_of)
     assert file.size == len(expected)
     assert model(list(file.pieces)) == expected
@@ -51,7 +51,7 @@ def test_every_range_is_what_the_pieces_say(made_of: list[Piece], data: st.DataO
 
 
 @given(pieces)
-def test_no_two_neighbours_could_be_one(made_of: list[Piece]) -> None:
+def test_no_two_neighbours_could_be_one(made_of: list[VirtualRange]) -> None:
     merged = Composed(made_of).pieces
     assert all(piece.length for piece in merged)
     for one, two in pairwise(merged):
@@ -61,7 +61,7 @@ def test_no_two_neighbours_could_be_one(made_of: list[Piece]) -> None:
 
 
 @given(pieces)
-def test_its_tables_are_the_text_of_our_own(made_of: list[Piece]) -> None:
+def test_its_tables_are_the_text_of_our_own(made_of: list[VirtualRange]) -> None:
     file, expected = Composed(made_of), model(made_of)
     own = bytearray(file.size)
     for start, end in file.tables():
@@ -75,7 +75,7 @@ def test_its_tables_are_the_text_of_our_own(made_of: list[Piece]) -> None:
 
 
 def test_a_file_of_nothing_is_empty() -> None:
-    for made_of in ([], [text(b"")], [stretch(5, 0), text(b"")]):
+    for made_of in ([], [text(b"")], [stored_range(5, 0), text(b"")]):
         file = Composed(made_of)
         assert (file.size, file.pieces) == (0, ())
         assert list(file.parts(0, 0)) == []
@@ -84,7 +84,7 @@ def test_a_file_of_nothing_is_empty() -> None:
 
 def test_a_file_far_into_a_large_dump_has_exact_offsets() -> None:
     file = Composed(
-        [text(b"head"), stretch(1 << 50, 1 << 40), stretch((1 << 50) + (1 << 40), 7), text(b"end")]
+        [text(b"head"), stored_range(1 << 50, 1 << 40), stored_range((1 << 50) + (1 << 40), 7), text(b"end")]
     )
     assert file.size == 4 + (1 << 40) + 7 + 3
     assert len(file.pieces) == 3

@@ -17,7 +17,7 @@ from holdfast.formats.guests.filesystems.base.devices import (
     CachedDevice,
     DeviceRange,
     LinearDevice,
-    Segment,
+    MappedRange,
     StripedDevice,
     WholeDisk,
 )
@@ -304,7 +304,7 @@ def test_extents_that_are_too_many_are_not_listed() -> None:
     device = StripedDevice([disk, disk], 65536, 1 << 40)
     assert device.extents(0, device.size) is None
     assert device.extents(65536, 65536) == (Extent(65536, 65536, 0),)
-    assert LinearDevice([Segment(0, 1 << 40, device, 0)]).extents(0, 1 << 40) is None
+    assert LinearDevice([MappedRange(0, 1 << 40, device, 0)]).extents(0, 1 << 40) is None
 
 
 @given(st.text(alphabet='ab{}[]=,"\\1# \n', max_size=60))
@@ -390,7 +390,11 @@ def test_devices_made_of_parts_read_what_their_extents_say(offset: int, length: 
     for device in (
         parts[0],
         LinearDevice(
-            [Segment(0, 100, parts[0], 5), Segment(100, 50, parts[1], 0), Segment(150, 250, disk, 50)]
+            [
+                MappedRange(0, 100, parts[0], 5),
+                MappedRange(100, 50, parts[1], 0),
+                MappedRange(150, 250, disk, 50),
+            ]
         ),
         StripedDevice(parts, 512, 512 * 6),
         CachedDevice(parts[2]),

@@ -14,8 +14,8 @@ from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.wal import (
     Base,
     Branch,
-    Range,
     Reach,
+    SegmentRange,
     WalKind,
     archive_findings,
     base_of,
@@ -131,13 +131,13 @@ def test_a_history_is_read_as_the_server_reads_it() -> None:
 def test_gaps_are_found_within_a_timeline_and_where_it_branched_off() -> None:
     names = [*segments(1, 3, 4, 7), *segments(2, 9, 10), "00000002.history", "junk"]
     found = coverage(names, SIZE, {2: (Branch(1, 8 * SIZE + 5),)})
-    assert found.ranges == (Range(1, 3, 4), Range(1, 7, 7), Range(2, 9, 10))
-    assert found.gaps == (Range(1, 5, 6), Range(2, 8, 8))
+    assert found.ranges == (SegmentRange(1, 3, 4), SegmentRange(1, 7, 7), SegmentRange(2, 9, 10))
+    assert found.gaps == (SegmentRange(1, 5, 6), SegmentRange(2, 8, 8))
 
 
 def test_a_partial_segment_fills_no_gap() -> None:
     names = [*segments(1, 3, 5), segment_name(1, 4, SIZE) + ".partial"]
-    assert coverage(names, SIZE, {}).gaps == (Range(1, 4, 4),)
+    assert coverage(names, SIZE, {}).gaps == (SegmentRange(1, 4, 4),)
 
 
 @given(st.sets(st.tuples(st.integers(1, 3), st.integers(0, 600))))
