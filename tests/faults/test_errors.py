@@ -40,6 +40,7 @@ from support.fault import (
     leftovers,
     local,
     open_repository,
+    path_of,
 )
 from support.faulty_store import Clock, Crash, Fault, FaultyStore, Operation, crash_at, fail_at
 from support.scratch import fast_folder
@@ -253,8 +254,8 @@ class FailingCalls:
             monkeypatch.setattr(os, name, self._wrap(name, getattr(os, name)))
 
     def _wrap(self, name: str, real: Callable[..., object]) -> Callable[..., object]:
-        def call(first: object, *args: object, **kwargs: object) -> object:
-            path = str(Path(f"/proc/self/fd/{first}").readlink()) if isinstance(first, int) else str(first)
+        def call(first: int | str | Path, *args: object, **kwargs: object) -> object:
+            path = path_of(first, kwargs)
             if not path.startswith(self._root):
                 return real(first, *args, **kwargs)
             with self._guard:

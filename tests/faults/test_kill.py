@@ -344,7 +344,7 @@ with local(root) as store, open_repository(store, root.parent / "cache") as repo
     backup(repository, LAST, time=later(2))
 """
 
-_TRACED = ("fsync", "link", "unlink", "write", "pwrite64", "fdatasync", "fallocate")
+_TRACED = ("fsync", "linkat", "unlinkat", "write", "pwrite64", "fdatasync", "fallocate")
 
 
 @pytest.mark.parametrize("call", _TRACED)

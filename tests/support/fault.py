@@ -12,7 +12,7 @@ import signal
 import subprocess
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -167,6 +167,15 @@ def in_child(work: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(status)
 
 
+def path_of(file: int | str | bytes | os.PathLike[str], arguments: Mapping[str, Any]) -> str:
+    """The path that a system call is about: `file` is a descriptor, or a name, maybe in an open folder."""
+    if isinstance(file, int):
+        return str(Path(f"/proc/self/fd/{file}").readlink())
+    folder = arguments.get("src_dir_fd", arguments.get("dir_fd"))
+    name = os.fsdecode(file)
+    return name if folder is None else str(Path(f"/proc/self/fd/{folder}").readlink() / name)
+
+
 def kill_me() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -180,17 +189,15 @@ def kill_before_call(k: int, root: Path) -> None:
     lock = threading.Lock()
     inside, index, scratch = str(root), str(root / "index"), str(root / "scratch-")
 
-    def counts(name: str, args: tuple[Any, ...]) -> bool:
+    def counts(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if name == "open" and not args[1] & os.O_CREAT:
             return False
-        path = readlink(f"/proc/self/fd/{args[0]}") if isinstance(args[0], int) else os.fspath(args[0])
+        path = path_of(args[0], kwargs)
         return path.startswith(inside) and not path.startswith((index, scratch))
-
-    readlink = os.readlink
 
     def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            if not counts(name, args):
+            if not counts(name, args, kwargs):
                 return real(*args, **kwargs)
             with lock:
                 left[0] -= 1
