@@ -27,6 +27,8 @@ def files(catalogue: Catalogue, size: int, key: KeyOf) -> dict[str, Composed]:
     known = dump_format(catalogue.engine, catalogue.form)
     if known is None:
         return {}
+    if "bound" in catalogue.extra and known.kind is DumpKind.TEXT:
+        return {}  # see core.scan
     made = known.files(catalogue, size)
     sql = {name: composed for name, composed in made.items() if name.endswith(SUFFIX)}
     found = made | known.guard(catalogue, sql, key)

@@ -272,6 +272,9 @@ def _finish(pipeline: Pipeline, part: PlannedItem, result: IngestResult, warning
     consistency, evidence, warnings = grade_consistency(source, source_type, item, note, uncompared)
     warnings += [warning] if warning else []
     warnings += [_bad_sentence(source.name, bad) for bad in item.bad]
+    warnings += (
+        [f"{source.name}: {catalogue.extra['bound']}"] if catalogue and "bound" in catalogue.extra else []
+    )
     facts = catalogue.facts if catalogue else {}
     if commands := read_facts(facts).commands:
         warnings.append(

@@ -24,6 +24,9 @@ from holdfast.ingest.exports.tar_index import tar_members
 from holdfast.ingest.exports.unpacked import unpack
 
 _CHUNK_LIMIT: Final = 512
+_SPARE: Final = 64 << 20
+_SPARE_SHARE: Final = 16
+"""What a format's tables may add to a disk: so many bytes, and this part of the disk."""
 _SMALL_SUFFIXES: Final = (".nvram", ".cert", ".vmsd", ".vmxf", ".xml")
 """Files of a package that describe the VM; others that are no disks (install media) are left out."""
 
@@ -147,7 +150,7 @@ class _PackageReader:
         for name in names:
             if self._digests and name not in self._digests:
                 self._builder.warn(f"the manifest has no digest of {name}")
-        title, file = self._unpacked(disk.file, names)
+        title, file = self._unpacked(disk, names)
         companions = _PackageExtents(self._package, self._builder.source)
         image = self._builder.add_disk(
             title,
@@ -164,8 +167,10 @@ class _PackageReader:
                 f"the disk {disk.file.href} has {image.size} bytes, not the {disk.capacity} of its descriptor"
             )
 
-    def _unpacked(self, entry: OvfFile, names: Sequence[str]) -> tuple[str, ImageFile]:
-        """(name, file) of an entry, after joining and unpacking its files."""
+    def _unpacked(self, disk: OvfDisk, names: Sequence[str]) -> tuple[str, ImageFile]:
+        """(name, file) of a disk's entry, after joining and unpacking its files. A file that unpacks to more
+        than the descriptor's own statement allows is a bomb, or not that disk's."""
+        entry = disk.file
         parts = [self._package.file(name) for name in names]
         size = sum(part.size for part in parts)
         if entry.size is not None and entry.size != size:
@@ -176,7 +181,8 @@ class _PackageReader:
             return title, file
         title = title.removesuffix(".gz")
         permissions = self._builder.permissions
-        unpacked = unpack(file, entry.packing, permissions.scratch, title, permissions.progress)
+        limit = None if disk.capacity is None else disk.capacity + disk.capacity // _SPARE_SHARE + _SPARE
+        unpacked = unpack(file, entry.packing, permissions.scratch, title, permissions.progress, limit=limit)
         return title, self._builder.opened.add(unpacked)
 
     def _file_names(self, file: OvfFile) -> list[str]:

@@ -38,7 +38,8 @@ _CHECK_ROOM: Final = 64 << 20
 class UnpackedFile(OpenFile):
     """A temporary file without a name; closing it frees its space."""
 
-    def __init__(self, scratch: Path, name: str) -> None:
+    def __init__(self, scratch: Path, name: str, limit: int | None = None) -> None:
+        """`limit` in bytes; None for what the scratch folder takes."""
         try:
             handle, path = tempfile.mkstemp(prefix=".holdfast-unpacked-", dir=scratch)
         except OSError as error:
@@ -46,6 +47,7 @@ class UnpackedFile(OpenFile):
         self._handle = handle
         self._scratch = scratch
         self._room_checked = 0
+        self._limit = limit
         self.written = 0
         self._pending: list[bytes] = []
         self._pending_size = 0
@@ -66,6 +68,11 @@ class UnpackedFile(OpenFile):
             self._write_pending()
 
     def _write_pending(self) -> None:
+        if self._limit is not None and self.written + self._pending_size > self._limit:
+            raise SourceError(
+                f"{self.name} unpacks to more than {self._limit} bytes, more than a disk of the capacity in "
+                "its descriptor can have; nothing was stored"
+            )
         data = b"".join(self._pending)
         self._pending.clear()
         self._pending_size = 0
@@ -99,16 +106,23 @@ class UnpackedFile(OpenFile):
 
 
 def unpack(
-    file: ImageFile, packing: str, scratch: Path | None, name: str, progress: ProgressFunction
+    file: ImageFile,
+    packing: str,
+    scratch: Path | None,
+    name: str,
+    progress: ProgressFunction,
+    *,
+    limit: int | None = None,
 ) -> UnpackedFile:
     """Unpack a whole file (`gz`, `zst`, `lzo`) into `scratch`; progress counts bytes of the packed file.
 
-    Raises Refused without a scratch directory, ImageDamaged for a damaged or truncated file, SourceError
-    when there is no space or no `lzop` program. The caller closes the file.
+    `limit` is in unpacked bytes: SourceError beyond it. Raises Refused without a scratch directory,
+    ImageDamaged for a damaged or truncated file, SourceError when there is no space or no `lzop` program. The
+    caller closes the file.
     """
     if scratch is None:
         raise Refused(f"{file.name} is compressed, and there is no folder to unpack it into")
-    unpacked = UnpackedFile(scratch, name)
+    unpacked = UnpackedFile(scratch, name, limit)
     try:
         _UNPACKERS[packing](file, unpacked.write, progress)
         unpacked.finish()

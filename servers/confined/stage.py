@@ -57,6 +57,8 @@ class RehearsalSubject:
         """Tables that the dump makes; None when that is not known."""
         if self.catalogue is None or self.format.kind not in (DumpKind.TEXT, DumpKind.APART):
             return None
+        if "bound" in self.catalogue.extra:
+            return None
         sections = self.catalogue.sections
         return len({(s.database, s.schema, s.name) for s in sections if s.type == "TABLE"})
 

@@ -29,6 +29,7 @@ from holdfast.ingest.backup.plan import plan_dump
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.prepared import Prepared
+from holdfast.servers.sqlite.limits import limit
 from holdfast.servers.sqlite.text import NAME, SqlText
 
 _PAGES: Final = 4096
@@ -166,6 +167,7 @@ def _check(copy: Path) -> tuple[Consistency, str, DumpFacts, tuple[str, ...]]:
     """(grade, evidence, facts, warnings) of a copy."""
     uri = f"file:{quote(str(copy))}?mode=ro&immutable=1"
     with closing(sqlite3.connect(uri, uri=True)) as connection:
+        limit(connection, copy)
 
         def pragma(name: str) -> str:
             return str(connection.execute(f"PRAGMA {name}").fetchone()[0])
@@ -174,8 +176,8 @@ def _check(copy: Path) -> tuple[Consistency, str, DumpFacts, tuple[str, ...]]:
         try:
             found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             fault = "" if found == "ok" else found
-        except sqlite3.DatabaseError as error:
-            fault = str(error)
+        except (sqlite3.DatabaseError, MemoryError) as error:
+            fault = str(error) or "its check takes too much memory"
         facts = DumpFacts(
             server=f"SQLite {sqlite3.sqlite_version}",
             others={name: pragma(name) for name in ("page_size", "user_version")},

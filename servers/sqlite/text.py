@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from holdfast.ingest.sources.source import HEAD_SIZE, SourceExtent
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency
+from holdfast.servers.sqlite.limits import limit
 
 _BLOCK: Final = 1 << 20
 NAME: Final = "dump.sql"
@@ -33,6 +34,7 @@ class SqlText:
         self._stack = ExitStack()
         uri = f"file:{quote(str(path))}?mode=ro&immutable=1"
         connection = self._stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
+        limit(connection, path)
         # Text that is not UTF-8 comes and goes as it is.
         connection.text_factory = lambda raw: raw.decode(errors="surrogateescape")
         self._blocks = _blocks(connection)
@@ -76,7 +78,7 @@ def _blocks(connection: sqlite3.Connection) -> Generator[bytes, None, None]:
             if size >= _BLOCK:
                 yield b"\n".join(lines) + b"\n"
                 lines, size = [], 0
-    except sqlite3.Error:
+    except (sqlite3.Error, MemoryError):
         pass  # without its COMMIT the text is not whole
     if lines:
         yield b"\n".join(lines) + b"\n"

@@ -11,8 +11,9 @@ from holdfast.base.errors import Damaged
 from holdfast.base.stored_json import VersionedJson, collector_paused, read_versioned
 
 _VERSION: Final = 1
-LIMIT: Final = 1 << 30
+LIMIT: Final = 128 << 20
 """Bytes of JSON that are read back, at most."""
+_BATCH: Final = 4096
 
 
 class Section(NamedTuple):
@@ -59,17 +60,25 @@ class Catalogue:
 def encode(catalogue: Catalogue) -> bytes:
     """Serialise a catalogue as JSON. Bytes that are not UTF-8 become lone surrogates (surrogateescape)."""
     c = catalogue
+    document = {
+        "version": _VERSION,
+        "engine": c.engine,
+        "form": c.form,
+        "fault": c.fault,
+        "facts": dict(c.facts),
+        "extra": dict(c.extra),
+    }
+    head = _json(document)[:-1] + b',"sections":['
     with collector_paused():
-        document = {
-            "version": _VERSION,
-            "engine": c.engine,
-            "form": c.form,
-            "fault": c.fault,
-            "facts": dict(c.facts),
-            "extra": dict(c.extra),
-            "sections": [_encode_section(section) for section in c.sections],
-        }
-        return json.dumps(document, separators=(",", ":"), ensure_ascii=True).encode()
+        rows = (
+            map(_encode_section, c.sections[at : at + _BATCH]) for at in range(0, len(c.sections), _BATCH)
+        )
+        # Some at a time: as a document of Python's own they would take as much memory as the sections do.
+        return head + b",".join(_json(list(some))[1:-1] for some in rows) + b"]}"
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=True).encode()
 
 
 def _encode_section(s: Section) -> list[Any]:

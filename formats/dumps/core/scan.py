@@ -9,16 +9,15 @@ from typing import Final, Protocol
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.client_commands import ClientCommands
+from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.facts import read_facts
 from holdfast.formats.dumps.core.scan_marks import Marks, MarkWatch
+from holdfast.formats.dumps.core.weight import LIMIT
 from holdfast.formats.dumps.lexer import _lexer
 
 BORDER_DISTANCE: Final = 4096
 """Bytes. Borders nearer to the one before are left out: a forced chunk costs a record of some 100 bytes
 in recipe and index, so tiny tables share one instead of getting one each."""
-
-SECTION_LIMIT: Final = 4_000_000
-"""Sections of a catalogue, but for those of the last slice: it is held in memory as a whole."""
 
 _SLICE: Final = 256 << 10
 """Bytes lexed at once: an attacker's statements of one byte make events 150 times as large."""
@@ -42,8 +41,8 @@ class Visitor(Protocol):
         """What the tool writes at the beginning and end of each dump."""
 
     @property
-    def count(self) -> int:
-        """Sections so far."""
+    def weight(self) -> int:
+        """Bytes of memory that the catalogue takes so far, as `weight` has them."""
 
     @property
     def commands(self) -> ClientCommands:
@@ -73,15 +72,18 @@ class Visitor(Protocol):
 
 class Scanner:
     """Feeds one stream to `visitor`. Not thread-safe. Memory does not depend on what the stream holds,
-    but for what the visitor keeps: `limit` sections or a few more."""
+    but for what the visitor keeps: `limit` bytes or a little more. Then the rest is only looked through, for
+    borders, commands and the end mark `end`, and the catalogue has no sections: without those to come, a file
+    made of the others would lack what belongs to it."""
 
-    def __init__(self, visitor: Visitor, *, limit: int = SECTION_LIMIT) -> None:
+    def __init__(self, visitor: Visitor, *, end: EndMark | None = None, limit: int = LIMIT) -> None:
         self._limit: Final = limit
-        self._visitor: Final = visitor
+        self._visitor = visitor
+        self._end: Final = end.watch() if end else None
         self._lexer: Final = _lexer.Lexer(visitor.dialect)
         self._watch: Final = MarkWatch(visitor.marks)
         self._lead = b""
-        self._full = False
+        self._full = ""
         self._size = 0
         self._border = 0
 
@@ -102,21 +104,28 @@ class Scanner:
                 at = end
             self._visit(self._lexer.feed(piece[at:]), borders)
         self._size += len(view)
+        if self._full and self._end:
+            self._end.feed(view)
         return borders
 
     def finish(self) -> Catalogue:
         self._visit(self._lexer.finish(), [])
-        catalogue = self._visitor.finish(self._size, self._lexer.state)
+        state = self._lexer.state
+        catalogue = self._visitor.finish(self._size, state)
         if told := self._visitor.commands.told:
             facts = replace(read_facts(catalogue.facts), commands=told)
             catalogue = replace(catalogue, facts=facts.stored())
         if self._full:
-            return replace(catalogue, fault=f"it has more than {self._limit} sections, the rest is not seen")
+            fault = f"it ends within {'rows' if state == 'rows' else f'a {state}'}" if state else ""
+            if not fault and self._end and not self._end.is_complete:
+                fault = "its last line is missing"
+            return replace(catalogue, sections=(), fault=fault, extra={"bound": self._full})
         return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
 
     def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
         visitor = self._visitor
-        self._full = self._full or visitor.count > self._limit
+        if visitor.weight > self._limit and not self._full:
+            self._full = _told(self._limit, self._size)
         for kind, start, end, text in events:
             if kind in _WHOLE and visitor.holds_command(kind, text):
                 visitor.commands.add(text)
@@ -141,3 +150,10 @@ class Scanner:
         if offset - self._border >= BORDER_DISTANCE:
             self._border = offset
             borders.append(offset)
+
+
+def _told(limit: int, offset: int) -> str:
+    return (
+        f"what stands where in it would take more than {limit / (1 << 20):g} MiB of memory, after {offset} "
+        "bytes of it; it was stored whole, but no single table can be had from it"
+    )

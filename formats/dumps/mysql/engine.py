@@ -30,7 +30,7 @@ def _engine(name: str) -> Engine:
         kind=DumpKind.TEXT,
         file_name="dump.sql",
         begins=lambda head: begins.search(head) is not None,
-        scan=lambda: Scanner(MysqlVisitor()),
+        scan=lambda: Scanner(MysqlVisitor(), end=END),
         files=files,
         guard=guarded,
         csv=_csv,

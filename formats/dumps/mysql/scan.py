@@ -19,6 +19,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.client_commands import ClientCommands
+from holdfast.formats.dumps.core.weight import SECTION, names_weight
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.mysql.client_lines import SANDBOX, is_command, misleads
 from holdfast.formats.dumps.mysql.facts import MARKS, DumpComments
@@ -40,6 +41,8 @@ _HEAD: Final = 4096
 _VIEWS: Final = b"/*!50001 CREATE VIEW "
 _REPLICAS: Final = (b"SLAVE", b"REPLICA", b"ALL", b"GROUP_REPLICATION")
 QUALIFIED: Final = "its rows name the database that they came from"
+_QUALIFIER: Final = 150
+"""Bytes of memory of a stretch that is left out."""
 CUT: Final = "the dump ends within it, or it cannot be told"
 
 
@@ -87,8 +90,8 @@ class MysqlVisitor:
     # ---- pieces ------------------------------------------------------------------------------------------
 
     @property
-    def count(self) -> int:
-        return self._drafts.count
+    def weight(self) -> int:
+        return self._drafts.weight
 
     def holds_command(self, kind: int, text: bytes) -> bool:
         if kind == _lexer.COMMENT:
@@ -141,6 +144,7 @@ class MysqlVisitor:
         draft = self._drafts.data(start, table)
         draft.extra["rows"] = "insert"
         draft.extra["columns"] = list(names)
+        self._drafts.weight += names_weight(names)
         if binary:
             draft.extra["binary"] = binary
 
@@ -276,7 +280,7 @@ class MysqlVisitor:
             return
         words.accept(b"IF", b"EXISTS")
         self._drafts.lead(start)
-        self._drafts.dropped.append(words.name().name)
+        self._drafts.drop(words.name().name)
 
     def _call(self, start: int, text: bytes) -> None:
         """Handle DO SETVAL(...) or SELECT SETVAL(...) after a sequence, and the statements around roles."""
@@ -324,6 +328,8 @@ class MysqlVisitor:
         )
         draft.skip(start, its.qualifier + has.qualifiers)
         draft.extra["columns"] = list(has.names)
+        self._drafts.weight += names_weight(has.names) + names_weight(draft.needs) + SECTION
+        self._drafts.weight += _QUALIFIER * len(has.qualifiers)
         self._columns[table] = has
         self._tables[table] = draft
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from holdfast.formats.dumps.core.catalogue import Section
+from holdfast.formats.dumps.core.weight import SECTION, names_weight
 
 _PROGRAMS: Final = frozenset(("TRIGGER", "PROCEDURE", "FUNCTION", "PACKAGE", "PACKAGE BODY", "EVENT"))
 _NO_OBJECTS: Final = frozenset(("HEAD", "TAIL", "REPLICATION", "COMMENT"))
@@ -40,7 +41,7 @@ class Drafts:
     """All sections so far. Comments and what prepares wait for the object that they belong to.
 
     `delimiter` is the one in force, `dropped` the names in DROP statements that wait, `objects` whether this
-    part of the stream has any yet.
+    part of the stream has any yet, `weight` the bytes of memory that all take.
     """
 
     def __init__(self) -> None:
@@ -53,12 +54,9 @@ class Drafts:
         self._fresh = False
         self.prepared = False
         self.objects = False
+        self.weight = 0
         self.delimiter = ";"
         self.dropped: Final[list[str]] = []
-
-    @property
-    def count(self) -> int:
-        return len(self._drafts)
 
     @property
     def last(self) -> Draft:
@@ -119,6 +117,12 @@ class Drafts:
         else:
             self.lead(start)
             self._around.append((start, length))
+            self.weight += names_weight(("", ""))
+
+    def drop(self, name: str) -> None:
+        """A DROP that waits for its object."""
+        self.dropped.append(name)
+        self.weight += names_weight((name,))
 
     def sql(self, start: int, schema: str) -> None:
         """What is not known; one section for all that stand together."""
@@ -195,6 +199,7 @@ class Drafts:
         delimiter = self._pending_delimiter if self._pending >= 0 else self.delimiter
         if delimiter != ";":
             draft.extra["delimiter"] = delimiter
+        self.weight += SECTION + len(draft.schema) + len(draft.name)
         self._drafts.append(draft)
         self._pending = -1
         self._fresh = False

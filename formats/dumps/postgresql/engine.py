@@ -36,7 +36,7 @@ PLAIN: Final = DumpFormat(
     kind=DumpKind.TEXT,
     file_name="dump.sql",
     begins=lambda head: marks.BEGINS.search(head) is not None,
-    scan=lambda: Scanner(PostgresVisitor()),
+    scan=lambda: Scanner(PostgresVisitor(), end=marks.END),
     files=plain_files.files,
     guard=client_lines.guarded,
     csv=_plain_csv,

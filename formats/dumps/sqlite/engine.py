@@ -15,6 +15,7 @@ from holdfast.formats.dumps.sqlite.files import files, table_rows
 from holdfast.formats.dumps.sqlite.scan import NAME, SqliteVisitor
 
 _MAGIC: Final = b"SQLite format 3\0"
+_END: Final = EndMark(re.compile(rb"^COMMIT;", re.M))
 _BEGINS: Final = re.compile(rb"\A(?:PRAGMA foreign_keys=OFF;\s+)?BEGIN TRANSACTION;")
 
 
@@ -33,9 +34,9 @@ TEXT: Final = DumpFormat(
     kind=DumpKind.TEXT,
     file_name="dump.sql",
     begins=lambda head: _BEGINS.search(head) is not None,
-    scan=lambda: Scanner(SqliteVisitor()),
+    scan=lambda: Scanner(SqliteVisitor(), end=_END),
     files=files,
     csv=_csv,
-    end=EndMark(re.compile(rb"^COMMIT;", re.M)),
+    end=_END,
 )
 ENGINE: Final = Engine(name=NAME, title="SQLite", formats=(DATABASE_FILE, TEXT))

@@ -16,6 +16,7 @@ from typing import Any, Final
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.scan_marks import Marks
+from holdfast.formats.dumps.core.weight import SECTION, names_weight
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.sqlite.statement import columns, created, inserted
 
@@ -51,6 +52,7 @@ class SqliteVisitor:
 
     def __init__(self) -> None:
         self.commands: Final = ClientCommands()
+        self.weight = 0
         self._drafts: Final[list[_Draft]] = []
         self._comment = -1
         self._names: Final[dict[str, str]] = {}
@@ -75,10 +77,6 @@ class SqliteVisitor:
             b"DELETE": self._delete,
         }
         self._handlers: Final = handlers
-
-    @property
-    def count(self) -> int:
-        return len(self._drafts)
 
     def holds_command(self, kind: int, text: bytes) -> bool:
         """A zero byte ends a line for sqlite3, which may then see a dot at the beginning of the next."""
@@ -121,6 +119,7 @@ class SqliteVisitor:
                 self._name_virtual(self._virtual, name)
                 self._left_out[name] = _ITERDUMP
             draft = self._add(start, "TABLE DATA", name, self._declared(name))
+            self.weight += names_weight(names)
             draft.extra = {"rows": "insert", "columns": list(names) or self._columns.get(name, [])}
 
     def finish(self, size: int, unfinished: str) -> Catalogue:
@@ -175,6 +174,7 @@ class SqliteVisitor:
         if type_ == "SQL" and self._drafts and self._drafts[-1].type == "SQL":
             return self._drafts[-1]
         draft = _Draft(start, type_, name, table)
+        self.weight += SECTION + len(name)
         self._drafts.append(draft)
         return draft
 
@@ -229,6 +229,7 @@ class SqliteVisitor:
             draft = self._add(start, "TABLE", found.name, found.name)
             self._names[self._fold(found.name)] = found.name
             names, autoincrement = columns(text)
+            self.weight += names_weight(names)
             draft.extra["columns"] = self._columns[found.name] = names
             if autoincrement:
                 draft.extra["autoincrement"] = True

@@ -282,7 +282,7 @@ def test_each_file_of_a_sandboxed_dump_is_sandboxed() -> None:
 
 
 def test_the_rest_of_a_dump_is_looked_at_for_commands_when_its_sections_are_too_many() -> None:
-    scanner = Scanner(MysqlVisitor(), limit=10)
+    scanner = Scanner(MysqlVisitor(), limit=10_000)
     for n in range(100):
         scanner.feed(b"CREATE TABLE t%d (\n  `a` int\n);\n" % n)
     scanner.feed(b"SYSTEM touch x;\n")

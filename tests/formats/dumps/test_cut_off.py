@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.formats.dumps.contents import files
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.scan import Scanner, Visitor
-from holdfast.formats.dumps.engines import dump_format
+from holdfast.formats.dumps.engines import dump_format, text_format
 from holdfast.formats.dumps.mysql import files as mysql_files
 from holdfast.formats.dumps.mysql.scan import MysqlVisitor
 from holdfast.formats.dumps.postgresql.plain import files as postgres_files
@@ -155,14 +156,62 @@ def test_statements_that_nobody_knows_are_one_section(engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", DUMPS)
-def test_sections_beyond_the_limit_are_a_fault(engine: str) -> None:
+def test_a_dump_whose_catalogue_would_be_too_large_is_only_looked_through(engine: str) -> None:
     dump = b"".join(b"CREATE TABLE t%d (a int);\n" % at for at in range(30_000))
-    scanner = Scanner(VISITORS[engine](), limit=100)
+    for end, fault in ((ENDS[engine], ""), (b"", "its last line is missing"), (b"X '", "within a string")):
+        catalogue = bounded(engine, dump + end)
+        assert "more than 1 MiB of memory" in catalogue.extra["bound"]
+        assert fault in catalogue.fault
+        assert bool(fault) is bool(catalogue.fault)
+        assert catalogue.sections == ()
+        assert files(catalogue, len(dump), lambda path: "") == {}
+
+
+@pytest.mark.parametrize(
+    ("engine", "statement"),
+    [
+        (
+            "postgresql",
+            b"CREATE VIEW a.v%d AS SELECT " + b",".join(b"a.b%d" % n for n in range(1000)) + b";\n",
+        ),
+        ("postgresql", b"CREATE TABLE t%d (" + b",".join(b"c%d int" % n for n in range(1000)) + b");\n"),
+        (
+            "postgresql",
+            b"INSERT INTO t%d (" + b",".join(b"c%d" % n for n in range(1000)) + b") VALUES (1);\n",
+        ),
+        (
+            "postgresql",
+            b"CREATE FUNCTION f%d() AS $$ " + b" ".join(b"a.b%d" % n for n in range(1000)) + b"$$;\n",
+        ),
+        ("postgresql", b'CREATE TABLE "%d' + b"x" * 60_000 + b'" (a int);\n'),
+        ("mariadb", b"INSERT INTO `t%d` (" + b",".join(b"c%d" % n for n in range(1000)) + b") VALUES (1);\n"),
+        (
+            "mariadb",
+            b"CREATE TABLE `t%d` (\n" + b",\n".join(b"  `c%d` int" % n for n in range(1000)) + b");\n",
+        ),
+        ("sqlite", b"CREATE TABLE t%d(" + b",".join(b"c%d" % n for n in range(1000)) + b");\n"),
+        ("sqlite", b"INSERT INTO t%d(" + b",".join(b"c%d" % n for n in range(1000)) + b") VALUES(1);\n"),
+    ],
+)
+def test_names_count_as_well(engine: str, statement: bytes) -> None:
+    """One statement takes far less than the limit, 50 of them more: what few bytes ask for is bounded."""
+    assert "bound" not in bounded(engine, statement % 1).extra
+    assert "bound" in bounded(engine, b"".join(statement % n for n in range(50))).extra
+
+
+ENDS = {
+    "postgresql": b"--\n-- PostgreSQL database dump complete\n--\n\n",
+    "mariadb": b"-- Dump completed on 2026-11-25  2:00:00\n",
+    "sqlite": b"COMMIT;\n",
+}
+
+
+def bounded(engine: str, dump: bytes) -> Catalogue:
+    text = text_format(engine).format
+    scanner = Scanner(VISITORS[engine](), end=text.end, limit=1 << 20)
     for at in range(0, len(dump), 1 << 16):
         scanner.feed(dump[at : at + (1 << 16)])
-    catalogue = scanner.finish()
-    assert "more than 100 sections" in catalogue.fault
-    assert len(catalogue.sections) < 20_000
+    return scanner.finish()
 
 
 def test_tables_beyond_the_budget_have_no_file() -> None:

@@ -135,6 +135,14 @@ def test_chunks_and_gzip_are_put_together(tmp_path: Path) -> None:
         find_export(tmp_path / "vm.ovf", scratch=tmp_path)
 
 
+def test_a_packed_disk_that_is_larger_than_its_descriptor_says_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "d.raw.gz").write_bytes(gzip.compress(bytes(200 * MIB), mtime=0))
+    (tmp_path / "vm.ovf").write_text(ovf([("d.raw.gz", MIB)], file='ovf:compression="gzip"'))
+    with pytest.raises(SourceError, match=f"d.raw unpacks to more than {MIB + MIB // 16 + 64 * MIB} bytes"):
+        find_export(tmp_path / "vm.ovf", scratch=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.raw.gz", "vm.ovf"]
+
+
 def test_plain_chunks_are_one_disk(tmp_path: Path) -> None:
     content = raw_disk(tmp_path / "raw", 1)
     for number in range(3):

@@ -10,6 +10,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.scan_marks import Marks
+from holdfast.formats.dumps.core.weight import SECTION, names_weight
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.postgresql.plain.client_lines import (
     RESTRICT,
@@ -45,6 +46,7 @@ class PostgresVisitor:
 
     def __init__(self) -> None:
         self.commands: Final = ClientCommands()
+        self.weight = 0
         self._sections: list[Section] = []
         self._comment: tuple[int, int] | None = None
         self._database = ""
@@ -59,10 +61,6 @@ class PostgresVisitor:
         self._restricted = b""
         self._is_restricted = False
         self._twice = False
-
-    @property
-    def count(self) -> int:
-        return len(self._sections)
 
     def holds_command(self, kind: int, text: bytes) -> bool:
         if kind == _lexer.META:
@@ -172,6 +170,7 @@ class PostgresVisitor:
             start = self._comment[0]
         self._comment = None
         self._last = ""
+        self.weight += _weight(found)
         self._sections.append(
             Section(
                 start,
@@ -241,6 +240,15 @@ class PostgresVisitor:
 
 
 _ANCESTORS: Final = 1000
+
+
+def _weight(found: Statement) -> int:
+    lists = (found.extra[name] for name in _LISTS if name in found.extra)
+    names = SECTION + len(found.schema) + len(found.name) + names_weight(found.needs)
+    return names + sum(map(names_weight, lists))
+
+
+_LISTS: Final = ("columns", "generated", "body", "roles", "parents")
 
 
 def _database_name(argument: bytes) -> str:

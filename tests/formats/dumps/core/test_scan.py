@@ -35,7 +35,7 @@ class Recorder:
     size: int = -1
     unfinished: str = "not asked"
     marks: Marks = field(default_factory=Marks)
-    count: int = 0
+    weight: int = 0
     commands: ClientCommands = field(default_factory=ClientCommands, compare=False)
 
     def holds_command(self, kind: int, text: bytes) -> bool:
