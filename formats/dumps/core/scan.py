@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -14,6 +14,10 @@ from holdfast.formats.dumps.core.facts import read_facts
 from holdfast.formats.dumps.core.scan_marks import Marks, MarkWatch
 from holdfast.formats.dumps.core.weight import LIMIT
 from holdfast.formats.dumps.lexer import _lexer
+
+PIECE_LIMIT: Final = 5_000_000
+"""Statements and comments of a dump that are looked into, where a run of rows counts as two. Each takes some
+10 to 50 us, whatever it holds, and `;` alone is one."""
 
 BORDER_DISTANCE: Final = 4096
 """Bytes. Borders nearer to the one before are left out: a forced chunk costs a record of some 100 bytes
@@ -84,6 +88,7 @@ class Scanner:
         self._watch: Final = MarkWatch(visitor.marks)
         self._lead = b""
         self._full = ""
+        self._pieces = 0
         self._size = 0
         self._border = 0
 
@@ -122,10 +127,11 @@ class Scanner:
             return replace(catalogue, sections=(), fault=fault, extra={"bound": self._full})
         return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
 
-    def _visit(self, events: Iterable[tuple[int, int, int, bytes]], borders: list[int]) -> None:
+    def _visit(self, events: Sequence[tuple[int, int, int, bytes]], borders: list[int]) -> None:
         visitor = self._visitor
-        if visitor.weight > self._limit and not self._full:
-            self._full = _told(self._limit, self._size)
+        if not self._full:
+            self._full = self._bound()
+        self._pieces += len(events)
         for kind, start, end, text in events:
             if kind in _WHOLE and visitor.holds_command(kind, text):
                 visitor.commands.add(text)
@@ -151,9 +157,14 @@ class Scanner:
             self._border = offset
             borders.append(offset)
 
-
-def _told(limit: int, offset: int) -> str:
-    return (
-        f"what stands where in it would take more than {limit / (1 << 20):g} MiB of memory, after {offset} "
-        "bytes of it; it was stored whole, but no single table can be had from it"
-    )
+    def _bound(self) -> str:
+        """Which bound is passed, "" for none."""
+        if self._visitor.weight > self._limit:
+            what = f"what stands where in it would take more than {self._limit / (1 << 20):g} MiB of memory"
+        elif self._pieces > PIECE_LIMIT:
+            what = f"it has more than {PIECE_LIMIT} statements and comments"
+        else:
+            return ""
+        return (
+            f"{what}, at some {self._size} bytes; it was stored whole, but no single table can be had from it"
+        )

@@ -10,6 +10,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.engine import KeyOf
 from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, SET, write_integer
+from holdfast.formats.dumps.postgresql.custom.unpack import AS_IT_CAME
 from holdfast.formats.dumps.postgresql.plain import files as postgres_files
 from holdfast.formats.dumps.postgresql.plain.client_lines import restricted
 from holdfast.formats.dumps.postgresql.plain.files import Rows
@@ -27,6 +28,8 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     `pg_restore -f -` makes of it, less `\\restrict` (see `guarded`) and large objects. The others are as of a
     plain dump (see `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
     """
+    if AS_IT_CAME in catalogue.extra:
+        return {"dump.pgdump": Composed([stretch(0, size)])}
     if "toc" not in catalogue.extra:
         return {}
     sql = _sql(catalogue, size)

@@ -16,18 +16,23 @@ from holdfast.formats.dumps.postgresql.custom.format import (
     parse_head,
 )
 
-_LIMIT: Final = 1 << 30
-"""Bytes of a table of contents, which is kept until the archive has been read: some million tables."""
+_LIMIT: Final = 320 << 20
+"""Bytes of memory that a table of contents may take, in the backup and whenever the dump is opened."""
+_ENTRY: Final = 4500
+"""Of one entry, measured; its bytes are in memory some three times besides. So there may be 70,000."""
+_COPIES: Final = 3
 _WITHOUT: Final = "dump with -Z0, which Holdfast compresses itself"
 
 
 class TocReader:
-    """Takes an archive's bytes until its table of contents is `complete`. Memory grows with that alone."""
+    """Takes an archive's bytes until its table of contents is `complete`. Memory grows with that alone, up to
+    a limit: then `bound` says why the archive cannot be taken apart, and `raw` hands back what was taken."""
 
     def __init__(self) -> None:
         self.head: Head | None = None
         self.entries: Final[list[Entry]] = []
         self.complete = False
+        self.bound = ""
         self._data = bytearray()
         self._at = 0
         self._needed = 0
@@ -40,20 +45,29 @@ class TocReader:
         """
         self._data += data
         try:
-            while len(self._data) >= self._needed and not self.complete:
+            while len(self._data) >= self._needed and not self.complete and not self._is_large():
                 self._step()
         except Short as short:
             self._needed = short.size
-        if self._at > _LIMIT or (not self.complete and max(self._needed, len(self._data)) > _LIMIT):
-            raise Refused(
-                f"has a table of contents of more than {_LIMIT >> 30} GiB; take a plain dump (pg_dump -Fp) "
-                "instead; nothing was stored"
+        entries = self.head.entries if self.head else 0
+        taken = max(self._needed, len(self._data)) if not self.complete else self._at
+        if entries * _ENTRY + taken * _COPIES > _LIMIT:
+            self.bound = (
+                f"its table of contents, of {entries} entries and at least {taken} bytes, would take more "
+                f"than {_LIMIT >> 20} MiB of memory"
             )
+            self.complete = False
+            self.entries.clear()
         if not self.complete:
             return b""
         rest = bytes(self._data[self._at :])
         del self._data[self._at :]
         return rest
+
+    def raw(self) -> bytes:
+        """All bytes so far, as they came. Hands them over: to be called once."""
+        data, self._data = self._data, bytearray()
+        return bytes(data)
 
     def stored(self) -> bytes:
         """The bytes from the beginning of the archive to the end of its table of contents, as those of an
@@ -70,6 +84,9 @@ class TocReader:
             if entry.state != NO_DATA:
                 data[entry.end - size - 1 : entry.end] = bytes([NOT_SET]) + bytes(size)
         return bytes(data)
+
+    def _is_large(self) -> bool:
+        return self.head is not None and self.head.entries * _ENTRY > _LIMIT
 
     def _step(self) -> None:
         if self.head is None:

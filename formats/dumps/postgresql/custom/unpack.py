@@ -23,6 +23,8 @@ from holdfast.formats.dumps.postgresql.plain.marks import NAME
 from holdfast.formats.dumps.postgresql.plain.text import as_text
 
 FORM: Final = "pgdump"
+AS_IT_CAME: Final = "as_it_came"
+"""In a catalogue's `extra`: the archive was not taken apart."""
 _PIECE: Final = 1 << 20
 _TAR: Final = b"toc.dat\0"
 
@@ -41,8 +43,8 @@ TAR_REASON: Final = (
 class Unpacker:
     """Turns an archive's bytes into those that are stored. Not thread-safe.
 
-    Memory grows with the table of contents, not with the data. The first fault ends it: what comes behind is
-    not stored, and `finish` tells.
+    Memory grows with the table of contents, not with the data. An archive whose table of contents is too
+    large is stored as it comes. The first fault ends it: what comes behind is not stored, and `finish` tells.
     """
 
     def __init__(self) -> None:
@@ -51,6 +53,7 @@ class Unpacker:
         self._settings: Settings | None = None
         self._toc_size = 0
         self._fault = ""
+        self._is_raw = False
         self._border = 0
         self._taken = 0
 
@@ -63,8 +66,14 @@ class Unpacker:
         """
         if self._fault:
             return
+        if self._is_raw:
+            yield bytes(data)
+            return
         if self._blocks is None:
             data = self._toc.feed(data)
+            self._is_raw = bool(self._toc.bound)
+            if self._is_raw:
+                yield from _in_pieces(self._toc.raw())
             if not self._toc.complete:
                 return
             yield from self._begin()
@@ -97,6 +106,9 @@ class Unpacker:
         offset (bytes of one), toc (bytes of it), encoding, sql (the pieces of the archive as SQL: text, or
         [start, length]), plain (the encoded catalogue of that).
         """
+        if self._is_raw:
+            fault = f"{self._toc.bound}: it was stored as it came, and nobody looked whether it is whole"
+            return Catalogue(NAME, FORM, (), fault, extra={AS_IT_CAME: True})
         head = self._toc.head
         if self._blocks is None or self._settings is None or head is None:
             return Catalogue(NAME, FORM, (), "the archive ends early, within its table of contents")
@@ -128,8 +140,12 @@ class Unpacker:
         stored = self._toc.stored()
         self._toc_size = len(stored)
         self._blocks = BlockReader(head, self._toc.entries, len(stored), first_insert)
-        for start in range(0, len(stored), _PIECE):
-            yield stored[start : start + _PIECE]
+        yield from _in_pieces(stored)
+
+
+def _in_pieces(data: bytes) -> Iterator[bytes]:
+    for start in range(0, len(data), _PIECE):
+        yield data[start : start + _PIECE]
 
 
 def _sections(
