@@ -2,6 +2,7 @@ r"""Foreign text made harmless for a terminal and a log: names out of guests and
 
 from __future__ import annotations
 
+import logging
 import re
 
 
@@ -15,8 +16,22 @@ def escape(text: str) -> str:
 
 
 def escape_lines(text: str) -> str:
-    """The same for a text that may have several lines."""
-    return "\n".join(escape(line) for line in text.splitlines())
+    """The same for a text that may have several lines, where it is clear that they belong together."""
+    return "\n".join(escape(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+def escape_message(text: str) -> str:
+    """A message to stand by itself, which may have foreign words in it, of several lines even: behind the
+    first each has a mark, which no line of our own begins with. So no name can end a message and begin
+    another."""
+    return escape_lines(text.rstrip("\n")).replace("\n", "\n  | ")
+
+
+class EscapingFormatter(logging.Formatter):
+    """Log lines of which no name or foreign word can make two."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_message(super().format(record))
 
 
 def foreign_words(said: bytes | bytearray, limit: int) -> str:

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from holdfast import __version__
+from holdfast.base.private_process import become_private
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import SharedOptionsGroup
 from holdfast.cli.base.passwords import take_environment
@@ -189,4 +190,5 @@ def main() -> NoReturn:
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so do we then
             signal.signal(number, _interrupt)
     _mend_streams()
+    become_private()
     cli.main()

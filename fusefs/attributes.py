@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pyfuse3
 
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType
-from holdfast.tree.nodes import DirectoryNode, GuestNode, LinkNode, Node, is_directory
+from holdfast.tree.nodes import DirectoryNode, GuestNode, LinkNode, Node, is_directory, is_disk
 
 _FOREVER = 86_400.0
 """Seconds the kernel may believe what never changes; what disappears is taken back from it."""
@@ -80,4 +80,5 @@ def _mode(node: Node, owner: Ownership) -> int:
         return stat.S_IFLNK | 0o777
     if is_directory(node):
         return stat.S_IFDIR | (0o555 if owner.everybody else 0o500)
-    return stat.S_IFREG | (0o444 if owner.everybody else 0o400)
+    # Out of a whole disk anybody could take what the guest's own permissions keep from him in `files`.
+    return stat.S_IFREG | (0o444 if owner.everybody and not is_disk(node) else 0o400)

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from holdfast.base import errors
 from holdfast.base.errors import HoldfastError
+from holdfast.base.escaping import EscapingFormatter
 from holdfast.fusefs.errors import MountFailed
 from holdfast.repo.core.repository import IndexProgress
 
@@ -126,9 +127,9 @@ def _redirect(log: Path) -> None:
     os.close(file)
     sys.stdin, sys.stdout = open(0), open(1, "w")  # noqa: SIM115  for the life of the process
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace")  # noqa: SIM115  as above
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EscapingFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 class MountOptions:
     """`uid` and `gid` None: those of this process. `cache` bounds the decoded chunks, in bytes.
 
-    With `allow_other` everybody may read all that is stored; files inside guests keep the guests' permissions
-    for others. `passphrases` are tried on LUKS volumes
+    With `allow_other` everybody may read all that is stored, but for disks, which are the owner's alone;
+    files inside guests keep the guests' permissions for others. `passphrases` are tried on LUKS volumes
     inside guests.
     """
 

@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.passwords import from_file
+from holdfast.base.private_process import become_private
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
@@ -76,6 +77,7 @@ def main() -> NoReturn:
     """The process. Its standing orders are in the environment."""
     for number in (signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    become_private()
     place = find_place(os.environ, home_cache(os.environ))
     if place is None:
         sys.exit(2)

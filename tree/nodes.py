@@ -25,7 +25,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.formats.dumps.core.virtual_file import Composed
 from holdfast.formats.guests.values.values import Entry, NodeType, Volume
 from holdfast.repo.core.reader import Reader
-from holdfast.repo.snapshots.snapshot import Item
+from holdfast.repo.snapshots.snapshot import Item, ItemKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +273,11 @@ def node_type(node: Node) -> NodeType:
 
 def is_directory(node: Node) -> bool:
     return node_type(node) is NodeType.FOLDER
+
+
+def is_disk(node: Node) -> bool:
+    """Whether a node is a file that holds a whole disk, in whatever format."""
+    return isinstance(node, ImageNode) or (isinstance(node, ItemNode) and node.item.kind is ItemKind.DISK)
 
 
 def leads_into_guest(node: Node) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
+from holdfast.base.moments import moment
 from holdfast.cli.base.render import iso
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot
 from holdfast.servers.base.proof import Proof, Verdict
@@ -101,5 +102,4 @@ def item_document(item: Item) -> dict[str, Any]:
 
 def mtime(item: Item) -> datetime:
     """When the source was last changed; times no calendar knows become the nearest one it does."""
-    seconds = max(-62_135_596_800, min(item.mtime // 1_000_000_000, 253_402_300_799))
-    return datetime.fromtimestamp(seconds, UTC)
+    return moment(item.mtime)

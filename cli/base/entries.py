@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import stat
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from holdfast.base.escaping import escape
+from holdfast.base.moments import moment
 from holdfast.cli.base.render import size
 from holdfast.formats.guests.values.values import FILE_FORMATS, Entry, NodeType, Volume
 from holdfast.repo.snapshots.select import time_name
 
-_FIRST: Final = -62_135_596_800
-_LAST: Final = 253_402_300_799
-"""Seconds since 1970 of the ends of year 1 to year 9999, the range of datetime."""
 HEADER: Final = f"{'mode':10} {'owner':>11} {'size':>9} {'changed (UTC)':19} name"
-
-
-def moment(nanoseconds: int) -> datetime:
-    """A time in UTC, clamped to the years 1 to 9999."""
-    return datetime.fromtimestamp(max(_FIRST, min(nanoseconds // 1_000_000_000, _LAST)), UTC)
 
 
 def exact(nanoseconds: int) -> str:

@@ -9,7 +9,7 @@ import traceback
 import click
 
 from holdfast.base.errors import HoldfastError
-from holdfast.base.escaping import escape_lines
+from holdfast.base.escaping import escape_lines, escape_message
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode, advice_for, code_for
 
@@ -27,11 +27,11 @@ def report(error: BaseException, settings: RunSettings) -> ExitCode:
         return code
     if code is ExitCode.INTERRUPTED and sys.stderr.isatty():
         click.echo(err=True)  # behind the ^C
-    click.echo(escape_lines(f"holdfast: {message}"), err=True)
+    click.echo(escape_message(f"holdfast: {message}"), err=True)
     for note in notes:
-        click.echo(escape_lines(f"  {note}"), err=True)
+        click.echo(escape_message(f"  {note}"), err=True)
     if advice:
-        click.echo(escape_lines(f"  {advice}"), err=True)
+        click.echo(escape_message(f"  {advice}"), err=True)
     if settings.output.verbose and _is_unexpected(error):
         click.echo(escape_lines("".join(traceback.format_exception(error))), err=True)
     return code

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from holdfast.base.escaping import escape_lines
+from holdfast.base.escaping import escape_message
 
 
 @dataclass(slots=True)
@@ -42,7 +42,7 @@ class Output:
     def note(self, text: str) -> None:
         """Print a hint, unless -q or --json."""
         if not self.json and not self.quiet:
-            click.echo(escape_lines(text), err=True)
+            click.echo(escape_message(text), err=True)
 
     def detail(self, text: str) -> None:
         """Print a detail, if -v."""
@@ -54,7 +54,7 @@ class Output:
         if self.json:
             click.echo(json.dumps({"message_type": "error", "level": "warning", "message": text}), err=True)
         else:
-            click.echo(f"warning: {escape_lines(text)}", err=True)
+            click.echo(f"warning: {escape_message(text)}", err=True)
 
     @property
     def shows_progress(self) -> bool:

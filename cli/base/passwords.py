@@ -7,9 +7,9 @@ import os
 from collections.abc import Mapping, MutableMapping
 
 from holdfast.base.passwords import NoPassword, PasswordSources, check_text
+from holdfast.base.private_process import SECRETS
 
 _VARIABLES = "HOLDFAST_"
-_SECRET = "HOLDFAST_PASSWORD"  # noqa: S105  the name of a variable
 _HELP = (
     "no password, and no terminal to ask for it; give --password-file or --password-command, or set "
     "HOLDFAST_PASSWORD_FILE, HOLDFAST_PASSWORD_COMMAND, HOLDFAST_PASSWORD_FD or HOLDFAST_PASSWORD"
@@ -20,7 +20,7 @@ def take_environment(environ: MutableMapping[str, str]) -> dict[str, str]:
     """The HOLDFAST_* variables. Removes those with secrets from `environ`, so that no child inherits them."""
     taken = {name: value for name, value in environ.items() if name.startswith(_VARIABLES)}
     for name in taken:
-        if name.startswith(_SECRET):
+        if name.startswith(SECRETS):
             del environ[name]
     return taken
 
@@ -31,8 +31,8 @@ def find_password(options: PasswordSources, variables: Mapping[str, str], *, new
     Asks twice for a `new` password. Raises NoPassword.
     """
     given = options.read()
-    if given is None and variables.get(_SECRET):
-        given = variables[_SECRET]
+    if given is None and variables.get(SECRETS):
+        given = variables[SECRETS]
         check_text(given, "HOLDFAST_PASSWORD")
     if given is None:
         given = PasswordSources.from_environment(variables).read()

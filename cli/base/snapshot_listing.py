@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, item_document
-from holdfast.cli.base.entries import moment
 from holdfast.cli.base.exits import ExitCode, code_for
 from holdfast.cli.base.render import Column, count, size, table
 from holdfast.repo.snapshots.select import time_name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from holdfast.base.errors import Refused
+from holdfast.base.types import Buffer
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
@@ -16,8 +18,23 @@ from holdfast.cli.base.options import command
 from holdfast.tasks.read_files import file_content, table_content
 from holdfast.tasks.snapshot_trees import SnapshotTrees
 
-_NOT_TEXT = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
+_NOT_TEXT = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 """What a terminal obeys or chokes on; tabs and ends of lines are text."""
+
+
+class TextGuard:
+    """Tells text, in UTF-8, from what a terminal must not get. Some write a control as one byte that is no
+    UTF-8."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    def is_text(self, data: Buffer) -> bool:
+        """Whether the next bytes of it are."""
+        try:
+            return _NOT_TEXT.search(self._decoder.decode(bytes(data))) is None
+        except UnicodeDecodeError:
+            return False
 
 
 @command("dump")
@@ -52,7 +69,7 @@ def dump_command(
         raise click.UsageError("--json: what dump prints is the file itself")
     if format_ and table is None:
         raise click.UsageError("--format says how a --table is wanted")
-    guard = sys.stdout.isatty() and not force
+    guard = TextGuard() if sys.stdout.isatty() and not force else None
     out = sys.stdout.buffer
     with settings.opened(index=True) as repository:
         stored, path = settings.pick(repository, snapshot)
@@ -66,7 +83,7 @@ def dump_command(
                 else table_content(trees, tree, table, csv=format_ == "csv")
             )
             for data in content.data:
-                if guard and _NOT_TEXT.search(data):
+                if guard is not None and not guard.is_text(data):
                     raise Refused(
                         f"{content.path} is not text, and this is a terminal; send it into a file or a pipe"
                     )

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import click
 
 from holdfast.base.escaping import escape
+from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
-from holdfast.cli.base.entries import exact, moment
+from holdfast.cli.base.entries import exact
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, filter_options, pass_settings

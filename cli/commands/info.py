@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import click
 
 from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
-from holdfast.cli.base.entries import moment
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
@@ -39,6 +39,7 @@ _FACTS = {
     "binlog": "binlog position",
     "gtid": "GTID",
     "commands": "client commands",
+    "not_taken_apart": "not taken apart",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from holdfast.base.escaping import escape
+from holdfast.base.escaping import EscapingFormatter, escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.guest_options import luks_option
@@ -23,7 +23,11 @@ from holdfast.repo.records.high_water import check_place
 @command("mount")
 @click.argument("mountpoint", metavar="DIR")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in front until unmounted or interrupted.")
-@click.option("--allow-other", is_flag=True, help="Let other users see it (see fuse.conf: user_allow_other).")
+@click.option(
+    "--allow-other",
+    is_flag=True,
+    help="Let other users see it, but for disks (see fuse.conf: user_allow_other).",
+)
 @click.option("--uid", type=click.IntRange(0), help="Owner of all that is shown; default: you.")
 @click.option("--gid", type=click.IntRange(0), help="Group of all that is shown; default: yours.")
 @luks_option
@@ -45,8 +49,9 @@ def mount_command(
     DIR/vms/web01/latest/files/web01/p1/etc/fstab
     DIR/databases/postgresql/shop/2026-11-22_02-00-00/dump.sql
 
-    Read-only. Snapshots that are made meanwhile appear. Returns when the mount answers; `holdfast umount
-    DIR` ends it.
+    Read-only. Disks can be read by their owner (--uid) only, with --allow-other too: whoever reads a disk
+    reads all files of the guest. Snapshots that are made meanwhile appear. Returns when the mount answers;
+    `holdfast umount DIR` ends it.
     """
     store = settings.store()
     passphrases = tuple(from_file(Path(file)) for file in luks)
@@ -126,7 +131,7 @@ def _ready(settings: RunSettings, where: Path) -> None:
 
 def _log_to_stderr(settings: RunSettings) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("holdfast: %(message)s"))
+    handler.setFormatter(EscapingFormatter("holdfast: %(message)s"))
     logger = logging.getLogger("holdfast")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO if settings.output.verbose else logging.WARNING)

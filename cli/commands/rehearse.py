@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from holdfast.base.escaping import escape, escape_lines
+from holdfast.base.escaping import escape, escape_message
 from holdfast.base.types import ProgressFunction
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import proof_document, snapshot_document
@@ -175,7 +175,7 @@ def _sentence(stored: StoredSnapshot, proof: Proof) -> str:
     if v.outcome is Outcome.PROVEN:
         return f"{what} is proven: {escape(v.server)} took it; {counted}"
     return (
-        f"{what} FAILED its rehearsal ({escape(v.server)}, {duration(v.seconds)}):\n{escape_lines(v.error)}"
+        f"{what} FAILED its rehearsal ({escape(v.server)}, {duration(v.seconds)}):\n{escape_message(v.error)}"
     )
 
 

@@ -12,11 +12,14 @@ from typing import Annotated, Any
 import msgspec
 
 from holdfast.base.errors import Damaged
+from holdfast.base.moments import clamped
 from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.repo.chunks.chunker import ChunkerSpec
 
 SNAPSHOT_VERSION = 1
+_LONGEST = 1e12
+"""Seconds of a backup."""
 
 
 class SubjectKind(Enum):
@@ -283,7 +286,7 @@ def decode(data: bytes, where: str) -> Snapshot:
             program=d.program,
             parent=d.parent or None,
             tags=d.tags,
-            stats=d.stats,
+            stats=_checked(d.stats),
             facts=d.facts,
             heads=d.heads,
         )
@@ -298,7 +301,7 @@ def _decode_item(d: _ItemJson) -> Item:
         kind=d.kind,
         size=content.size,
         allocated=d.allocated,
-        mtime=d.mtime,
+        mtime=clamped(d.mtime),
         chunker=ChunkerSpec.from_json(d.cutter),
         recipe=content.recipe,
         bad=tuple(BadRange(*bad) for bad in d.bad),
@@ -306,6 +309,12 @@ def _decode_item(d: _ItemJson) -> Item:
         checkpoint=d.checkpoint,
         catalogue=None if isinstance(d.catalogue, msgspec.UnsetType) else _decode_content(*d.catalogue),
     )
+
+
+def _checked(stats: Stats) -> Stats:
+    if not 0 <= stats.seconds <= _LONGEST:
+        raise ValueError(f"a backup that took {stats.seconds} s")
+    return stats
 
 
 def _decode_content(recipe: str, size: int) -> StoredStream:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.cli import Place, pg_dump
+from support.cli import PASSWORD, Place, pg_dump
 from support.fuse import need_fuse
 from support.guest_volumes import PASSPHRASE, ext4_with, luks
 
@@ -51,6 +53,33 @@ def test_the_answer_in_json(place: Place) -> None:
     assert mounted["mountpoint"] == str(mnt)
     assert mounted["pid"] > 0
     assert json.loads(place.execute("umount", "--json", str(mnt)).out) == {"unmounted": str(mnt)}
+
+
+def test_a_daemon_shows_no_password_and_dumps_no_core(place: Place) -> None:
+    mnt = place.root / "mnt"
+    mounted = json.loads(place.execute("mount", "--json", str(mnt)).out)
+    folder = Path(f"/proc/{mounted['pid']}")
+    environment = (folder / "environ").read_bytes()
+    assert b"HOLDFAST_PASSWORD=\0" in environment
+    assert PASSWORD.encode() not in environment
+    limits = (folder / "limits").read_text().splitlines()
+    assert next(line.split()[4:6] for line in limits if "core file" in line) == ["0", "0"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: other users look")
+def test_others_see_all_but_disks(place: Place) -> None:
+    mnt = place.root / "mnt"
+    for folder in (mnt, *mnt.parents):
+        if not folder.stat().st_mode & 0o001:
+            folder.chmod(folder.stat().st_mode | 0o011)
+    place.execute("mount", "--allow-other", str(mnt))
+    disks = mnt / "vms/web01/latest/disks"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in disks.iterdir()}
+    assert set(modes.values()) == {0o400}
+    assert len(modes) > 3
+    for path, code in ((disks / "web01.raw", 1), (mnt / "databases/postgresql/shop/latest/dump.sql", 0)):
+        done = subprocess.run(["head", "-c1", path], user="nobody", check=False, capture_output=True)
+        assert done.returncode == code, done.stderr
 
 
 def test_in_front_it_ends_with_the_signal(place: Place) -> None:

@@ -12,6 +12,8 @@ _PHYSICAL: Final = "physical"
 _YES: Final = "yes"
 _OTHERS: Final = "others"
 _COMMANDS: Final = "commands"
+NOT_TAKEN_APART: Final = "not_taken_apart"
+"""Name of the fact that says why single tables cannot be had from a dump."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.client_commands import ClientCommands
 from holdfast.formats.dumps.core.end_mark import EndMark
-from holdfast.formats.dumps.core.facts import read_facts
+from holdfast.formats.dumps.core.facts import NOT_TAKEN_APART, read_facts
 from holdfast.formats.dumps.core.scan_marks import Marks, MarkWatch
 from holdfast.formats.dumps.core.weight import LIMIT
 from holdfast.formats.dumps.lexer import _lexer
@@ -124,7 +124,10 @@ class Scanner:
             fault = f"it ends within {'rows' if state == 'rows' else f'a {state}'}" if state else ""
             if not fault and self._end and not self._end.is_complete:
                 fault = "its last line is missing"
-            return replace(catalogue, sections=(), fault=fault, extra={"bound": self._full})
+            facts = read_facts(catalogue.facts)
+            facts = replace(facts, others={**facts.others, NOT_TAKEN_APART: self._full})
+            extra = {"bound": self._full}
+            return replace(catalogue, sections=(), fault=fault, facts=facts.stored(), extra=extra)
         return catalogue if catalogue.fault else replace(catalogue, fault=self._watch.fault)
 
     def _visit(self, events: Sequence[tuple[int, int, int, bytes]], borders: list[int]) -> None:

@@ -29,7 +29,7 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     plain dump (see `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
     """
     if AS_IT_CAME in catalogue.extra:
-        return {"dump.pgdump": Composed([stretch(0, size)])}
+        return {"dump.pgdump": Composed([stored_range(0, size)])}
     if "toc" not in catalogue.extra:
         return {}
     sql = _sql(catalogue, size)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.base.moments import moment
 from holdfast.base.tar_header import FILE, TarHeader
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.postgresql.physical.control import CONTROL_PATH, parse_control
@@ -159,12 +159,12 @@ class BackupChecks:
         if not is_version:
             self._fault(f"{_VERSION} is missing or holds no version")
         # In the header are whole seconds, cut off: only a second later it has surely stopped.
-        stopped = (self._status_time or self._stop_time) // 10**9 + 1
+        stopped = moment((self._status_time or self._stop_time) + 10**9)
         facts = DumpFacts(
             physical=True,
             system_id=control.system_id if control else "",
             server=f"PostgreSQL {version.decode()}" if is_version else "",
-            stop_time=datetime.fromtimestamp(stopped, UTC).isoformat(),
+            stop_time=stopped.isoformat(),
         )
         return self._with_label(facts, manifest)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from holdfast.base.errors import Refused
+from holdfast.base.moments import moment
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.dumps.postgresql.physical.recovery import Recovery
@@ -66,7 +66,7 @@ def _judge(archive: LogArchive, got: Reach, base: Base, recovery: Recovery, segm
             error = LogMissing if later else LogsEndBefore
             raise error(f"{recovery.target} cannot be reached: {lost}, {ends}; {_NOTHING}")
         return ""
-    until = datetime.fromtimestamp(archive.files[name].mtime / 1e9, UTC) if name else None
+    until = moment(archive.files[name].mtime) if name else None
     short = recovery.time is not None and (until is None or until < recovery.time)
     if later and (recovery.time is None or short):
         lost = f"{got.missing} is missing in {where}"

@@ -1,0 +1,21 @@
+"""Times that come from sources and dumps, and may be anything: what a calendar can show of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+_FIRST: Final = -62_135_596_800
+_LAST: Final = 253_402_300_799
+"""Seconds since 1970 of the ends of year 1 to year 9999, the range of datetime."""
+_NS_LIMIT: Final = (1 << 63) - 1
+
+
+def moment(nanoseconds: int) -> datetime:
+    """A time in UTC, clamped to the years 1 to 9999."""
+    return datetime.fromtimestamp(max(_FIRST, min(nanoseconds // 1_000_000_000, _LAST)), UTC)
+
+
+def clamped(nanoseconds: int) -> int:
+    """The nearest one that 64 bits hold: systems take no other, and some file systems have it."""
+    return max(-_NS_LIMIT, min(nanoseconds, _NS_LIMIT))
