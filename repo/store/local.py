@@ -1,4 +1,4 @@
-"""A repository in a local directory. The only module that opens, renames or fsyncs repository files."""
+"""A repository in a local directory. Only this module and `owned_tree` open, rename or fsync its files."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ import errno
 import fcntl
 import mmap
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from holdfast.base.durable_files import (
-    hand_over,
-    preallocate,
-    rename_unless_taken,
-    write_all,
-)
-from holdfast.base.errors import Locked, NoRepository, RepositoryExists, StoreError
+from holdfast.base.durable_files import read_at, sync_if_possible
+from holdfast.base.errors import Damaged, Locked, NoRepository, RepositoryError, RepositoryExists, StoreError
 from holdfast.base.filesystems import is_fit_for_mmap
+from holdfast.base.named_paths import open_folder
 from holdfast.base.open_files import OpenFiles
 from holdfast.base.types import Buffer
 from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, LockMode, StoredFile
+from holdfast.repo.store.layout import (
+    LIMITS,
+    LOCK,
+    PREFIXES,
+    TEMPORARY,
+    Parts,
+    all_folders,
+    file_folder,
+    kind_folder,
+    not_ours,
+)
+from holdfast.repo.store.owned_tree import OwnedTree
 
-_TEMPORARY = ".tmp-"
-_TRASH = "trash"
-_LOCK = "lock"
 _OPEN_FILES = 128
 _BUFFER = 512 << 10
-_LARGE = 8 << 20
-"""Bytes from which on room is reserved before a file is written."""
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
 class LocalStore:
@@ -40,7 +41,8 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._dirty: set[Path] = set()
+        self._tree = OwnedTree(root)
+        self._dirty: set[Parts] = set()
         self._dirty_lock = threading.Lock()
         self._sync_lock = threading.Lock()
         self._files = OpenFiles(_OPEN_FILES)
@@ -50,72 +52,83 @@ class LocalStore:
     def create(root: Path) -> LocalStore:
         """Make the directories of a new repository.
 
-        Raises RepositoryExists when the directory has files other than those of an interrupted `init`.
+        Raises RepositoryExists when the directory has files other than those of an interrupted `init`;
+        ForeignLink, Damaged.
         """
         store = LocalStore(root)
         with store._translate("create", root):
-            root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            known = {kind.value for kind in FileKind} | {_TRASH, _LOCK, "index"}
-            strangers = sorted(
-                p.name for p in root.iterdir() if p.name not in known and not p.name.startswith(_TEMPORARY)
-            )
-            if any((root / name).exists() for name in CONFIG_NAMES):
-                raise RepositoryExists(f"there is a repository in {root} already")
-            if strangers:
-                raise RepositoryExists(f"{root} is not empty ({strangers[0]!r}): choose an empty directory")
-            if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in store.listing(kind)):
-                raise RepositoryExists(
-                    f"{root} holds a repository's data but no config: bring back {root / CONFIG_NAMES[0]}"
-                )
-            for folder in store._all_folders():
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                store._mark(folder.parent)
-            (root / _LOCK).touch(mode=0o600)
-            store._mark(root)
-            store._mark(root.parent)
+            made, _ = open_folder(root, make=True)
+            os.close(made)
+            with store._tree.folder() as top:
+                names = top.names()
+                if store._has_config():
+                    raise RepositoryExists(f"there is a repository in {root} already")
+                if strangers := not_ours(names):
+                    raise RepositoryExists(
+                        f"{root} is not empty ({strangers[0]!r}): choose an empty directory"
+                    )
+                if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in store.listing(kind)):
+                    raise RepositoryExists(
+                        f"{root} holds a repository's data but no config: bring back {root / CONFIG_NAMES[0]}"
+                    )
+                for parts in all_folders():
+                    store._make(parts)
+                os.close(top.open(LOCK, os.O_RDWR | os.O_CREAT))
+            store._mark(())
             store.sync()
+            above, _ = open_folder(root.parent)
+            sync_if_possible(above)
+            os.close(above)
         return store
 
     @staticmethod
     def open(root: Path) -> LocalStore:
-        """Open an existing repository's directory. Raises NoRepository when it has no config."""
-        if not any((root / name).is_file() for name in CONFIG_NAMES):
-            raise NoRepository(f"no repository in {root}")
-        return LocalStore(root)
+        """Open an existing repository's directory. Raises NoRepository when it has no config, StoreError."""
+        store = LocalStore(root)
+        try:
+            with store._translate("open", root):
+                if store._has_config():
+                    return store
+        except FileNotFoundError:
+            pass
+        except StoreError as error:
+            if error.errno != errno.ENOTDIR:
+                raise
+        store.close()
+        raise NoRepository(f"no repository in {root}")
 
     def close(self) -> None:
         self._files.close()
+        self._tree.close()
 
     def describe(self, kind: FileKind, name: str) -> str:
         return str(self._path(kind, name))
 
     def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
-        folders = [self._folder(kind, trashed=trashed)]
-        if kind is FileKind.PACK and not trashed:
-            folders = [folders[0] / f"{n:02x}" for n in range(256)]
-        for folder in folders:
-            with self._translate("list", folder), suppress(FileNotFoundError), os.scandir(folder) as entries:
-                for entry in entries:
-                    if kind is FileKind.CONFIG and entry.name not in CONFIG_NAMES:
-                        continue
-                    if not entry.name.startswith(_TEMPORARY) and entry.is_file(follow_symlinks=False):
-                        try:
-                            status = entry.stat(follow_symlinks=False)
-                        except FileNotFoundError:  # deleted since; the rest of the folder still counts
-                            continue
-                        yield StoredFile(entry.name, status.st_size, status.st_mtime)
+        parts = kind_folder(kind, trashed=trashed)
+        found: list[tuple[str, os.stat_result]] = []
+        with (
+            self._translate("list", self.root.joinpath(*parts)),
+            suppress(FileNotFoundError),
+            self._tree.folder(*parts) as folder,
+        ):
+            if kind is not FileKind.PACK or trashed:
+                found = folder.files()
+            else:
+                for prefix in PREFIXES:
+                    with suppress(FileNotFoundError), folder.below(prefix) as below:
+                        found += below.files()
+        for name, status in found:
+            if kind is FileKind.CONFIG and name not in CONFIG_NAMES:
+                continue
+            if not name.startswith(TEMPORARY):
+                yield StoredFile(name, status.st_size, status.st_mtime)
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._reading(kind, name) as fd:
             if length is None:
                 length = max(0, os.fstat(fd).st_size - offset)
-            data = os.pread(fd, length, offset)
-            while len(data) < length:  # a signal or a network file system may cut a read short
-                more = os.pread(fd, length - len(data), offset + len(data))
-                if not more:
-                    break
-                data += more
-            return data
+            return read_at(fd, offset, length)
 
     def read_cached(self, kind: FileKind, name: str, offset: int, length: int) -> bytes | None:
         buffer = self._aligned(length)
@@ -136,29 +149,17 @@ class LocalStore:
         return memoryview(buffer)[:length]
 
     def put(self, kind: FileKind, name: str, data: Buffer) -> bool:
-        path = self._path(kind, name)
-        with self._translate("write", path):
-            if path.exists():
-                return False
+        parts = file_folder(kind, name)
+        with self._translate("write", self._path(kind, name)):
             try:
-                self._ensure(path.parent)
-                temporary = self._write_durably(path.parent, data)
+                self._ensure(parts)
+                with self._tree.folder(*parts) as folder:
+                    if folder.has(name):
+                        return False
+                    is_new = folder.write(name, data)
             except FileNotFoundError as error:
-                raise StoreError.wrap("write", str(path), error) from error
-            is_new = True
-            try:
-                folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-                try:
-                    rename_unless_taken(temporary.name, path.name, folder)
-                finally:
-                    os.close(folder)
-            except FileExistsError:
-                temporary.unlink(missing_ok=True)
-                is_new = False
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-        self._mark(path.parent)
+                raise StoreError.wrap("write", self.describe(kind, name), error) from error
+        self._mark(parts)
         return is_new
 
     def sync(self) -> None:
@@ -166,36 +167,42 @@ class LocalStore:
             with self._dirty_lock:
                 folders, self._dirty = self._dirty, set()
             try:
-                for folder in folders:
-                    with self._translate("sync", folder), suppress(FileNotFoundError):
-                        _sync_folder(folder)
-            except StoreError:
+                for parts in folders:
+                    with (
+                        self._translate("sync", self.root.joinpath(*parts)),
+                        suppress(FileNotFoundError),
+                        self._tree.folder(*parts) as folder,
+                    ):
+                        folder.sync()
+            except RepositoryError:
                 with self._dirty_lock:  # not durable yet: the next `sync` tries again
                     self._dirty |= folders
                 raise
 
     def trash(self, kind: FileKind, name: str) -> None:
-        self._move(self._path(kind, name), self._path(kind, name, trashed=True))
+        self._move(name, file_folder(kind, name), kind_folder(kind, trashed=True))
 
     def untrash(self, kind: FileKind, name: str) -> None:
-        self._move(self._path(kind, name, trashed=True), self._path(kind, name))
+        self._move(name, kind_folder(kind, trashed=True), file_folder(kind, name))
 
     def delete(self, kind: FileKind, name: str, *, trashed: bool = False) -> None:
-        path = self._path(kind, name, trashed=trashed)
-        with self._translate("delete", path):
-            path.unlink(missing_ok=True)
+        parts = kind_folder(kind, trashed=True) if trashed else file_folder(kind, name)
+        with (
+            self._translate("delete", self.root.joinpath(*parts, name)),
+            suppress(FileNotFoundError),
+            self._tree.folder(*parts) as folder,
+        ):
+            folder.unlink(name)
         self._files.forget(name)
-        self._mark(path.parent)
+        self._mark(parts)
 
     @contextmanager
     def lock(self, mode: LockMode, timeout: float) -> Iterator[None]:
         """flock: the kernel lets go when the process dies, so there is no stale lock to break."""
-        path = self.root / _LOCK
         flag = fcntl.LOCK_SH if mode is LockMode.SHARED else fcntl.LOCK_EX
-        with self._translate("lock", path):
+        with self._translate("lock", self.root / LOCK), self._tree.folder() as top:
             # LOCK_EX over NFS needs a descriptor open for writing.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            hand_over(fd, self.root)
+            fd = top.open(LOCK, os.O_RDWR | os.O_CREAT)
         try:
             deadline = time.monotonic() + timeout
             while True:
@@ -213,82 +220,63 @@ class LocalStore:
 
     def clean(self) -> int:
         freed = 0
-        for folder in self._all_folders():
-            with self._translate("clean", folder):
-                for leftover in folder.glob(f"{_TEMPORARY}*"):
-                    freed += leftover.stat().st_size
-                    leftover.unlink(missing_ok=True)
+        for parts in [(), *all_folders()]:
+            with (
+                self._translate("clean", self.root.joinpath(*parts)),
+                suppress(FileNotFoundError),
+                self._tree.folder(*parts) as folder,
+            ):
+                for name, status in folder.files():
+                    if name.startswith(TEMPORARY):
+                        folder.unlink(name)
+                        freed += status.st_size
         return freed
 
     def index_folder(self) -> Path | None:
         return self.root / "index" if is_fit_for_mmap(self.root) else None
 
-    def _folder(self, kind: FileKind, *, trashed: bool = False) -> Path:
-        base = self.root / _TRASH if trashed else self.root
-        return base if kind is FileKind.CONFIG else base / kind.value
+    def _path(self, kind: FileKind, name: str) -> Path:
+        return self.root.joinpath(*file_folder(kind, name), name)
 
-    def _path(self, kind: FileKind, name: str, *, trashed: bool = False) -> Path:
-        folder = self._folder(kind, trashed=trashed)
-        return folder / name[:2] / name if kind is FileKind.PACK and not trashed else folder / name
-
-    def _all_folders(self) -> list[Path]:
-        folders = [self._folder(kind) for kind in FileKind]
-        folders += [self._folder(FileKind.PACK) / f"{n:02x}" for n in range(256)]
-        return [*folders, *(self._folder(kind, trashed=True) for kind in (FileKind.PACK, FileKind.SNAPSHOT))]
-
-    def _mark(self, folder: Path) -> None:
+    def _mark(self, parts: Parts) -> None:
         with self._dirty_lock:
-            self._dirty.add(folder)
+            self._dirty.add(parts)
 
-    def _ensure(self, folder: Path) -> None:
+    def _has_config(self) -> bool:
+        with self._tree.folder() as top:
+            return any(name in CONFIG_NAMES for name, _ in top.files())
+
+    def _ensure(self, parts: Parts) -> None:
         """Make a directory that a copy of the repository omitted because it was empty.
 
         Does nothing without a config: the root may be a mount point whose disk is not mounted.
         """
-        if not folder.is_dir() and any((self.root / name).is_file() for name in CONFIG_NAMES):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            hand_over(folder, self.root)
-            self._mark(folder.parent)
+        try:
+            with self._tree.folder(*parts):
+                return
+        except FileNotFoundError:
+            if self._has_config():
+                self._make(parts)
 
-    def _move(self, source: Path, target: Path) -> None:
-        with self._translate("move", source):
-            self._ensure(target.parent)
-            try:
-                # The quarantine needs the time of trashing. It is set before the move: else a crash could
-                # leave a file in the trash that seems to be there since it was written.
-                os.utime(source)
-                os.rename(source, target)  # noqa: PTH104  Path.rename hides which of the two is missing
-            except FileNotFoundError:
-                if not target.exists():  # else another process moved it
-                    raise
-        self._mark(source.parent)
-        self._mark(target.parent)
+    def _make(self, parts: Parts) -> None:
+        for depth in range(len(parts)):
+            with self._tree.folder(*parts[:depth]) as above:
+                above.make(parts[depth])
+            self._mark(parts[:depth])
 
-    def _write_durably(self, folder: Path, data: Buffer) -> Path:
-        """Write a temporary file and fsync it.
-
-        After a failed fsync the kernel may call the lost pages clean, so that a second fsync of the
-        same file succeeds and lies (Rebello et al., USENIX ATC 2020): it is dropped and a new one is
-        written from memory, once.
-        """
-        for attempt in (1, 2):
-            path = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
-            fd = os.open(path, _CREATE, 0o600)
-            try:
-                hand_over(fd, self.root)
-                if len(data) > _LARGE:
-                    preallocate(fd, len(data))
-                write_all(fd, data)
-                os.fsync(fd)
-            except OSError as error:
-                path.unlink(missing_ok=True)
-                if attempt == 2 or error.errno != errno.EIO:
-                    raise
-            else:
-                return path
-            finally:
-                os.close(fd)
-        raise AssertionError("unreachable")
+    def _move(self, name: str, source: Parts, target: Parts) -> None:
+        with self._translate("move", self.root.joinpath(*source, name)):
+            self._ensure(target)
+            with self._tree.folder(*source) as origin, self._tree.folder(*target) as goal:
+                try:
+                    # The quarantine needs the time of trashing. It is set before the move: else a crash could
+                    # leave a file in the trash that seems to be there since it was written.
+                    origin.move(name, goal)
+                except FileNotFoundError:
+                    if not goal.has(name):  # else another process moved it
+                        raise
+        self._mark(source)
+        self._mark(target)
 
     @contextmanager
     def _reading(self, kind: FileKind, name: str) -> Iterator[int]:
@@ -309,16 +297,20 @@ class LocalStore:
             return
         fd = self._open_file(kind, name)
         try:
+            if kind in LIMITS and (size := os.fstat(fd).st_size) > LIMITS[kind]:
+                reason = f"is {size} bytes long, and {LIMITS[kind]} are the most allowed"
+                raise Damaged(self.describe(kind, name), reason)
             yield fd
         finally:
             os.close(fd)
 
     def _open_file(self, kind: FileKind, name: str) -> int:
-        flags = os.O_RDONLY | os.O_CLOEXEC
         try:
-            return os.open(self._path(kind, name), flags)
+            with self._tree.folder(*file_folder(kind, name)) as folder:
+                return folder.open(name, os.O_RDONLY)
         except FileNotFoundError:  # a forget or prune may have moved it since it was listed
-            return os.open(self._path(kind, name, trashed=True), flags)
+            with self._tree.folder(*kind_folder(kind, trashed=True)) as folder:
+                return folder.open(name, os.O_RDONLY)
 
     @contextmanager
     def _translate(self, action: str, path: Path) -> Iterator[None]:
@@ -328,11 +320,3 @@ class LocalStore:
             raise
         except OSError as error:
             raise StoreError.wrap(action, str(path), error) from error
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -282,7 +282,7 @@ def test_a_read_error_names_the_file(local_store: LocalStore, monkeypatch: pytes
 def test_a_file_system_without_hard_links_will_do(
     local_store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def link(source: Path, target: Path) -> None:
+    def link(source: str, target: str, **folders: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", link)
