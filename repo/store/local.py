@@ -56,29 +56,12 @@ class LocalStore:
         ForeignLink, Damaged.
         """
         store = LocalStore(root)
-        with store._translate("create", root):
-            made, _ = open_folder(root, make=True)
-            os.close(made)
-            with store._tree.folder() as top:
-                names = top.names()
-                if store._has_config():
-                    raise RepositoryExists(f"there is a repository in {root} already")
-                if strangers := not_ours(names):
-                    raise RepositoryExists(
-                        f"{root} is not empty ({strangers[0]!r}): choose an empty directory"
-                    )
-                if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in store.listing(kind)):
-                    raise RepositoryExists(
-                        f"{root} holds a repository's data but no config: bring back {root / CONFIG_NAMES[0]}"
-                    )
-                for parts in all_folders():
-                    store._make(parts)
-                os.close(top.open(LOCK, os.O_RDWR | os.O_CREAT))
-            store._mark(())
-            store.sync()
-            above, _ = open_folder(root.parent)
-            sync_if_possible(above)
-            os.close(above)
+        try:
+            with store._translate("create", root):
+                store._lay_out()
+        except BaseException:
+            store.close()
+            raise
         return store
 
     @staticmethod
@@ -245,6 +228,30 @@ class LocalStore:
     def _has_config(self) -> bool:
         with self._tree.folder() as top:
             return any(name in CONFIG_NAMES for name, _ in top.files())
+
+    def _lay_out(self) -> None:
+        made, _ = open_folder(self.root, make=True)
+        os.close(made)
+        with self._tree.folder() as top:
+            if self._has_config():
+                raise RepositoryExists(f"there is a repository in {self.root} already")
+            if strangers := not_ours(top.names()):
+                raise RepositoryExists(
+                    f"{self.root} is not empty ({strangers[0]!r}): choose an empty directory"
+                )
+            if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in self.listing(kind)):
+                config = self.root / CONFIG_NAMES[0]
+                raise RepositoryExists(
+                    f"{self.root} holds a repository's data but no config: bring back {config}"
+                )
+            for parts in all_folders():
+                self._make(parts)
+            os.close(top.open(LOCK, os.O_RDWR | os.O_CREAT))
+        self._mark(())
+        self.sync()
+        above, _ = open_folder(self.root.parent)
+        sync_if_possible(above)
+        os.close(above)
 
     def _ensure(self, parts: Parts) -> None:
         """Make a directory that a copy of the repository omitted because it was empty.

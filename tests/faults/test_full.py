@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -159,9 +159,10 @@ def test_an_index_that_cannot_be_written_is_kept_in_the_cache_folder(
 def test_init_on_a_full_disk_says_so_and_can_be_repeated(small: Path) -> None:
     filler = fill(small)
     root = small / "repository"
-    with pytest.raises(NoSpace) as caught:
-        create(LocalStore.create(root))
+    with pytest.raises(NoSpace) as caught, closing(LocalStore.create(root)) as store:
+        create(store)
     assert caught.value.path.startswith(str(root))
     filler.unlink()
-    create(LocalStore.create(root))
+    with closing(LocalStore.create(root)) as store:
+        create(store)
     LocalStore.open(root).close()
