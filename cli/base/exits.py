@@ -35,6 +35,7 @@ from holdfast.fusefs.errors import MountDead, MountTaken
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
+from holdfast.repo.store.owned_tree import Foreign
 from holdfast.servers.base.errors import (
     BadScratch,
     ClientCommandsFound,
@@ -127,6 +128,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     ),
     (Unsupported, "nothing was changed; a newer Holdfast may know it"),
     (CutOffDisk, "--kind files keeps it as it is"),
+    (Foreign, "if somebody else copied it there, it must be given to the owner of the repository"),
     (Damaged, "`holdfast check` tells which snapshots are affected; the others can be used"),
     (
         NoSpace,
