@@ -6,6 +6,10 @@ HoldfastError
 |   |-- RepositoryExists       init found one
 |   |-- Unsupported            newer version, unknown feature or cipher
 |   |-- WrongPassword          no key slot opens
+|   |   `-- SlotRemoved        one opens, and the newest keyring has no box for it
+|   |-- TooManySlots           more key slots than are tried
+|   |-- CostlyKey              a key slot asks for more memory or time than is given unasked
+|   |-- KeyringRolledBack      the newest keyring is older than one that was seen, or another one
 |   |-- Locked                 somebody holds the lock
 |   |-- StoreError             the operating system refused: path and errno
 |   |   `-- NoSpace            full disk or quota
@@ -54,6 +58,37 @@ class Unsupported(RepositoryError):
 
 class WrongPassword(RepositoryError):
     """No key slot opens with the secret."""
+
+
+class SlotRemoved(WrongPassword):
+    """The secret opens a key slot that was removed, or whose making was never finished."""
+
+
+class TooManySlots(RepositoryError):
+    """There are more key slots than are tried, and none of those opens."""
+
+    def __init__(self, path: str, count: int, tried: int) -> None:
+        super().__init__(f"{tried} of {count} key slots were tried and did not open; the next was {path}")
+        self.path = path
+
+
+class CostlyKey(RepositoryError):
+    """A key slot asks for more memory or passes of Argon2 than anybody's word should cost."""
+
+    def __init__(self, path: str, memory_mib: int, passes: int) -> None:
+        super().__init__(
+            f"no other key slot opens, and {path} asks for {memory_mib} MiB and {passes} passes: more than "
+            "256 MiB or 10 passes are not spent unasked, for who can write to the store can ask for it"
+        )
+        self.path = path
+
+
+class KeyringRolledBack(RepositoryError):
+    """The newest keyring is older than one that was seen, or was made by somebody who had a password once."""
+
+    def __init__(self, where: str, reason: str) -> None:
+        super().__init__(f"{where} {reason}: it is not the newest, or not genuine; nothing was done")
+        self.path = where
 
 
 class Locked(RepositoryError):

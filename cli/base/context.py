@@ -42,6 +42,8 @@ class RunSettings:
     reports_index: bool = True
     """Whether to report problems found by refreshing the index; `check` reports them itself."""
     reported: set[str] = field(default_factory=set)
+    allow_costly: bool = False
+    """Whether key slots may cost more memory and time than usual."""
     checks_place: bool = True
     """Whether another repository than before at the same path ends the run."""
     vanished: bool = False
@@ -90,7 +92,14 @@ class RunSettings:
 
         with (
             closing(self.store()) as store,
-            Repository.open(store, self.password, cache=self.cache, notify=self._report_index) as repository,
+            Repository.open(
+                store,
+                self.password,
+                cache=self.cache,
+                notify=self._report_index,
+                allow_costly=self.allow_costly,
+                accept_keyring=not self.checks_place,
+            ) as repository,
         ):
             if self.checks_place:
                 check_place(repository, self.root, self.cache)

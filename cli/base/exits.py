@@ -9,7 +9,9 @@ import click
 
 from holdfast.base.errors import (
     Ambiguous,
+    CostlyKey,
     Damaged,
+    KeyringRolledBack,
     Locked,
     NeedsUnknown,
     NoRepository,
@@ -22,7 +24,9 @@ from holdfast.base.errors import (
     NotSeekable,
     OnlyLogs,
     RepositoryExists,
+    SlotRemoved,
     StoreError,
+    TooManySlots,
     Unsupported,
     WrongPassword,
 )
@@ -110,6 +114,9 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (Damaged, ExitCode.DAMAGE),
     (SnapshotsVanished, ExitCode.VANISHED),
     (OtherRepository, ExitCode.VANISHED),
+    (KeyringRolledBack, ExitCode.VANISHED),
+    (TooManySlots, ExitCode.WRONG_PASSWORD),
+    (CostlyKey, ExitCode.WRONG_PASSWORD),
 )
 
 _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} and the like are filled in
@@ -118,6 +125,17 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         OtherRepository,
         "if it belongs there, `holdfast check --accept-missing` takes note; else find out who put it there",
     ),
+    (
+        KeyringRolledBack,
+        "somebody put an older keyring in place, or made one: back up nothing before you know who. "
+        "`holdfast check --accept-missing` takes what is there as right",
+    ),
+    (
+        TooManySlots,
+        "nothing was changed; `holdfast key list` shows all: delete the files of those that nobody made",
+    ),
+    (CostlyKey, "--allow-costly-key tries it all the same; `holdfast key list` shows whose it is"),
+    (SlotRemoved, "somebody with another password can let you in again: `holdfast key add`"),
     (RepositoryExists, "`holdfast -r DIR info` shows what is in a repository"),
     (NoRepository, "-r DIR or HOLDFAST_REPOSITORY says where it is; `holdfast init` makes a new one"),
     (NoPassword, "nothing was changed"),

@@ -40,6 +40,11 @@ def _shared_options() -> list[click.Parameter]:
             type=click.IntRange(0),
             help="Gives the password; else HOLDFAST_PASSWORD_FD.",
         ),
+        shared(
+            "--allow-costly-key",
+            is_flag=True,
+            help="Try key slots that ask for more than 256 MiB or 10 passes.",
+        ),
         shared("--cache-dir", metavar="DIR", help="Else HOLDFAST_CACHE_DIR, or ~/.cache/holdfast."),
         shared("--json", is_flag=True, help="Answer in JSON."),
         shared("-q", "--quiet", is_flag=True, help="Only results, warnings and errors."),
@@ -77,6 +82,10 @@ def _set_cache_dir(settings: RunSettings, value: str) -> None:
     settings.cache_dir = value
 
 
+def _set_allow_costly_key(settings: RunSettings, value: bool) -> None:
+    settings.allow_costly = value
+
+
 def _set_json(settings: RunSettings, value: bool) -> None:
     settings.output.json = value
 
@@ -94,6 +103,7 @@ _SETTERS: Final[dict[str, Callable[[RunSettings, Any], None]]] = {
     "password_file": _set_password_file,
     "password_command": _set_password_command,
     "password_fd": _set_password_fd,
+    "allow_costly_key": _set_allow_costly_key,
     "cache_dir": _set_cache_dir,
     "json": _set_json,
     "quiet": _set_quiet,

@@ -13,7 +13,8 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.passwords import find_password
 from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
-from holdfast.repo.core.keyslots import add_slot, new_recovery_key
+from holdfast.repo.core.key_changes import add_slot
+from holdfast.repo.core.keyslots import new_recovery_key
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
 from holdfast.repo.records.high_water import accept_place
@@ -85,5 +86,5 @@ def refuse_existing(root: Path) -> None:
 
 def _add_recovery_key(repository: Repository, now: datetime) -> str:
     key = new_recovery_key()
-    add_slot(repository.store, repository.root_key, key, label="", created=now.isoformat())
+    add_slot(repository, key, label="", created=now.isoformat())
     return key

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from holdfast.base.errors import Refused
+from holdfast.base.errors import Damaged, Refused, Unsupported
 from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import RunSettings
@@ -17,14 +19,10 @@ from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
 from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
 from holdfast.cli.base.render import Column, table
-from holdfast.repo.core.keyslots import (
-    KeySlot,
-    add_slot,
-    list_slots,
-    new_recovery_key,
-    remove_slot,
-    replace_slot,
-)
+from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, rotate, slot_use
+from holdfast.repo.core.keyring import PublicKeyring, read_newest
+from holdfast.repo.core.keyslots import KeySlot, list_slots, new_recovery_key
+from holdfast.repo.store.local import LocalStore
 
 _new_password_file = click.option(
     "--new-password-file", metavar="FILE", help="The new password; default: asked for on the terminal."
@@ -43,16 +41,42 @@ def list_command(settings: RunSettings) -> ExitCode:
     """List key slots. Needs no password: slots are public, what they hold is not."""
     with closing(settings.store()) as store:
         slots = list(list_slots(store))
+        keyring = _newest(settings, store)
     good = [slot for slot in slots if isinstance(slot, KeySlot)]
     damaged = [slot for slot in slots if not isinstance(slot, KeySlot)]
     settings.output.document(
-        {"keys": [_document(slot) for slot in good], "damaged": [str(error) for error in damaged]}
+        {
+            "epoch": keyring.epoch if keyring else None,
+            "keys": [
+                _document(slot) | {"opens": keyring is None or slot.id in keyring.boxes} for slot in good
+            ],
+            "damaged": [str(error) for error in damaged],
+        }
     )
-    rows = [[slot.id[:8], slot.kind, slot.created[:19].replace("T", " "), slot.label] for slot in good]
-    settings.output.result(table((Column("ID"), Column("kind"), Column("made (UTC)"), Column("label")), rows))
+    settings.output.result(_slot_table(good))
+    if keyring:
+        settings.output.summary(f"\nkey epoch {keyring.epoch}")
+        for slot in good:
+            if slot.id not in keyring.boxes:
+                settings.output.warn(
+                    f"key slot {slot.id[:8]} opens nothing: it was removed, or never finished"
+                )
     for error in damaged:
         settings.output.warn(f"a key slot cannot be read: {error}; run `holdfast check`")
-    return ExitCode.DAMAGE if damaged else ExitCode.DONE
+    return ExitCode.DAMAGE if damaged or not keyring else ExitCode.DONE
+
+
+def _newest(settings: RunSettings, store: LocalStore) -> PublicKeyring | None:
+    try:
+        return read_newest(store)
+    except (Damaged, Unsupported) as error:
+        settings.output.warn(f"the keyring cannot be read: {error}; run `holdfast check`")
+        return None
+
+
+def _slot_table(slots: Sequence[KeySlot]) -> str:
+    rows = [[slot.id[:8], slot.kind, slot.created[:19].replace("T", " "), slot.label] for slot in slots]
+    return table((Column("ID"), Column("kind"), Column("made (UTC)"), Column("label")), rows)
 
 
 @key_command.command("add")
@@ -66,7 +90,7 @@ def add_command(settings: RunSettings, *, recovery: bool, label: str, new_passwo
         raise click.UsageError("a recovery key is made, not chosen: --new-password-file does not go with it")
     with settings.opened() as repository:
         secret = new_recovery_key() if recovery else _new_password(new_password_file)
-        slot = add_slot(repository.store, repository.root_key, secret, label=label, created=_now())
+        slot = add_slot(repository, secret, label=label, created=_now())
     settings.output.document({**_document(slot), **({"recovery_key": secret} if recovery else {})})
     settings.output.summary(f"key slot {slot.id[:8]} added")
     if recovery:
@@ -79,12 +103,52 @@ def add_command(settings: RunSettings, *, recovery: bool, label: str, new_passwo
 def remove_command(settings: RunSettings, *, slot_id: str) -> None:
     """Remove a password or recovery key by the ID that `key list` shows.
 
-    Whoever had it and a copy of the repository can still read that copy.
+    Whoever had it may have kept a copy of its file, and with that reads what was and will be backed up until
+    `holdfast key rotate` begins a new key epoch; what was backed up before that he can always read.
     """
     with settings.opened() as repository:
-        slot = remove_slot(repository.store, slot_id, current=repository.slot.id)
-    settings.output.document({"removed": slot.id})
-    settings.output.summary(f"key slot {slot.id[:8]} ({escape(slot.label or slot.kind)}) removed")
+        slots = {slot.id: slot for slot in list_slots(repository.store) if isinstance(slot, KeySlot)}
+        removed = remove_slot(repository, slot_id)
+    slot = slots.get(removed)
+    settings.output.document({"removed": removed})
+    whose = f" ({escape(slot.label or slot.kind)})" if slot else ""
+    settings.output.summary(f"key slot {removed[:8]}{whose} removed")
+    settings.output.note(
+        "whoever kept a copy of it can read what is backed up from now on, too, until `holdfast key rotate`"
+    )
+
+
+@key_command.command("rotate")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_settings
+def rotate_command(settings: RunSettings, *, yes: bool) -> None:
+    """Begin a new key epoch: removed passwords cannot read what is backed up from now on.
+
+    Lists the key slots that go on, and asks. What is stored stays as it is; `holdfast prune` seals packs of
+    earlier epochs anew a few at a time, `holdfast prune --reseal` all at once. That keeps removed passwords
+    from what they did not copy yet, and from nothing that they did.
+    """
+    with settings.opened() as repository:
+        use = slot_use(repository)
+        settings.output.summary(
+            f"key epoch {repository.keyring.epoch + 1} will be open to these, and no others:"
+        )
+        settings.output.summary(_slot_table(use.going_on))
+        for id_ in use.unreadable:
+            settings.output.warn(f"key slot {id_[:8]} cannot be read; it will open nothing any more")
+        if not yes:
+            _confirm(settings)
+        epoch = rotate(repository, use, created=_now())
+    settings.output.document({"epoch": epoch, "keys": [slot.id for slot in use.going_on]})
+    settings.output.summary(
+        f"key epoch {epoch} began; what is backed up from now on is sealed under its keys"
+    )
+
+
+def _confirm(settings: RunSettings) -> None:
+    if settings.output.json or not sys.stdin.isatty():
+        raise click.UsageError("nobody is there to ask; --yes does it unasked")
+    click.confirm("Do you know them all?", abort=True, err=True)
 
 
 @key_command.command("passwd")
@@ -101,9 +165,7 @@ def passwd_command(settings: RunSettings, *, label: str | None, new_password_fil
                 "`holdfast key add` adds a password, `holdfast key remove` takes away one that was lost"
             )
         slot = replace_slot(
-            repository.store,
-            repository.root_key,
-            old.id,
+            repository,
             _new_password(new_password_file),
             label=old.label if label is None else label,
             created=_now(),

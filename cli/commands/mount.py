@@ -59,7 +59,13 @@ def mount_command(
     place = Path(mountpoint).absolute()
 
     def open_repository() -> Repository:
-        repository = Repository.open(store, settings.password, cache=settings.cache, notify=_log_damage)
+        repository = Repository.open(
+            store,
+            settings.password,
+            cache=settings.cache,
+            notify=_log_damage,
+            allow_costly=settings.allow_costly,
+        )
         check_place(repository, settings.root, settings.cache)
         settings.look_for_vanished(repository, repository.snapshots())
         return repository

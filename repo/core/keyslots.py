@@ -1,8 +1,8 @@
-"""Key slots: each wraps the root key with one secret. A slot is a JSON document, named by its hash.
+"""Key slots: each wraps, with one secret, what opens its box in a keyring (`repo.core.keyring`).
 
 The secret is a passphrase, stretched with Argon2id, or a recovery key: 256 random bits that need no
-stretching. A slot is never rewritten: changing a passphrase adds a new slot, opens it once to test it, and
-only then removes the old one.
+stretching. A slot is a JSON document and what it wraps, named by its hash, and never rewritten. Anybody who
+can write to the store can put slots there, so all that is done with one before it opens is bounded.
 """
 
 from __future__ import annotations
@@ -10,13 +10,24 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from holdfast.base.errors import Ambiguous, Damaged, NoSuchKeySlot, Refused, Unsupported, WrongPassword
-from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
-from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, content_hash, derive, unwrap_root, wrap_root
+from holdfast.base.errors import CostlyKey, Damaged, TooManySlots, Unsupported, WrongPassword
+from holdfast.repo.core.mirrored import mirrored_names, put_mirrored, read_mirrored
+from holdfast.repo.format.crypto import (
+    KEY_SIZE,
+    Argon2Cost,
+    content_hash,
+    derive,
+    new_private_key,
+    public_key,
+    unwrap,
+    wrap,
+)
+from holdfast.repo.format.format import VERSION
 from holdfast.repo.store.interface import FileKind, Store
 
 _RECOVERY_PREFIX = "HOLDFAST"
@@ -25,23 +36,47 @@ _MISCOUNT = 4
 """Most letters that a mistyped recovery key may lack or have too many; beyond, the text is a passphrase."""
 _CHECK_SIZE = 3
 _SALT_SIZE = 32
+TRIED: Final = 16
+"""Most slots that are tried with a secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeySlot:
-    """The public part of a slot. `cost` is None for a recovery key. `created` is UTC, ISO 8601."""
+    """The public part of a slot. `cost` is None for a recovery key. `created` is UTC, ISO 8601.
+
+    Boxes of keyrings are sealed to `recipient`, an X25519 public key.
+    """
 
     id: str
     label: str
     created: str
     cost: Argon2Cost | None
     salt: bytes
+    recipient: bytes
     wrapped: bytes
     public: bytes
 
     @property
     def kind(self) -> str:
         return "recovery" if self.cost is None else "passphrase"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Anchor:
+    """A key epoch and its fingerprint: what a slot knew when it was made, so no keyring may say otherwise."""
+
+    epoch: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class OpenSlot:
+    """A slot and what it wraps: its private key, and the repository's identity secret."""
+
+    slot: KeySlot
+    private: bytes
+    identity: bytes
+    anchor: Anchor
 
 
 def new_recovery_key() -> str:
@@ -72,40 +107,53 @@ def _parse_recovery_key(text: str) -> bytes | None:
 
 
 def _key_encryption_key(secret: str, cost: Argon2Cost | None, salt: bytes) -> bytes | None:
-    """The key that unwraps the root key; None when the secret is not of the slot's kind."""
+    """The key that unwraps a slot; None when the secret is not of the slot's kind."""
     recovery = _parse_recovery_key(secret)
     if (cost is None) != (recovery is not None):
         return None
     if recovery is not None:
         return derive(recovery + salt, "holdfast 2 recovery key slot")
     assert cost is not None
-    return cost.derive(secret.encode(errors="surrogateescape"), salt)
+    # The same password typed on another system may come as other code points of the same letters.
+    return cost.derive(unicodedata.normalize("NFC", secret).encode(errors="surrogateescape"), salt)
 
 
-def add_slot(
-    store: Store, root: bytes, secret: str, *, label: str, created: str, cost: Argon2Cost | None = None
-) -> KeySlot:
-    """Write a slot and open it again from the store before returning. Durable on return."""
+def write_slot(
+    store: Store,
+    secret: str,
+    identity: bytes,
+    anchor: Anchor,
+    *,
+    label: str,
+    created: str,
+    cost: Argon2Cost | None = None,
+) -> OpenSlot:
+    """Write a slot and open it again from the store before returning. Durable on return.
+
+    It opens nothing until a keyring has a box for it.
+    """
     is_recovery = _parse_recovery_key(secret) is not None
     cost = None if is_recovery else cost or Argon2Cost()
-    salt = secrets.token_bytes(_SALT_SIZE)
-    head: dict[str, Any] = {"format": "holdfast key slot", "version": 1, "label": label, "created": created}
-    head["kdf"] = "recovery" if cost is None else "argon2id"
+    salt, private = secrets.token_bytes(_SALT_SIZE), new_private_key()
+    head: dict[str, Any] = {"format": "holdfast key slot", "version": VERSION, "kind": "owner"}
+    head |= {"label": label, "created": created, "kdf": "recovery" if cost is None else "argon2id"}
     if cost is not None:
         head |= {"memory_kib": cost.memory_kib, "passes": cost.passes, "lanes": cost.lanes}
-    head["salt"] = salt.hex()
+    head |= {"salt": salt.hex(), "public": public_key(private).hex()}
     public = json.dumps(head, sort_keys=True).encode()
     kek = _key_encryption_key(secret, cost, salt)
     assert kek is not None
-    data = public + b"\n" + wrap_root(kek, root, public)
+    content = private + identity + anchor.epoch.to_bytes(2, "little") + anchor.fingerprint
+    data = public + b"\n" + wrap(kek, content, public)
     name = content_hash(data)
     put_mirrored(store, FileKind.KEY, name, data)
-    slot = read_mirrored(store, FileKind.KEY, name, lambda d, where: parse_slot(d, where, name))
-    if unwrap_root(kek, slot.wrapped, slot.public, name) != root:
+    slot = read_slot(store, name)
+    opened = _open(store, slot, kek)
+    if opened is None or (opened.private, opened.identity) != (private, identity):
         raise Damaged(
             store.describe(FileKind.KEY, name), "the new key slot does not open; the old ones still do"
         )
-    return slot
+    return opened
 
 
 def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
@@ -116,20 +164,18 @@ def parse_slot(data: bytes, where: str, name: str) -> KeySlot:
     try:
         head = json.loads(public)
         kdf = head["kdf"]
-        if (
-            head["format"] != "holdfast key slot"
-            or head["version"] != 1
-            or kdf not in ("argon2id", "recovery")
-        ):
+        known = (head["format"], head["version"], head["kind"]) == ("holdfast key slot", VERSION, "owner")
+        if not known or kdf not in ("argon2id", "recovery"):
             raise Unsupported(f"{where}: a key slot of a kind this program does not know")
         cost = None
         if kdf == "argon2id":
             cost = Argon2Cost(int(head["memory_kib"]), int(head["passes"]), int(head["lanes"]))
             cost.check(where)
-        salt = bytes.fromhex(head["salt"])
-        if len(salt) != _SALT_SIZE:
-            raise ValueError("salt of the wrong length")
-        return KeySlot(name, str(head["label"]), str(head["created"]), cost, salt, wrapped, public)
+        salt, recipient = bytes.fromhex(head["salt"]), bytes.fromhex(head["public"])
+        if len(salt) != _SALT_SIZE or len(recipient) != KEY_SIZE:
+            raise ValueError("salt or public key of the wrong length")
+        label, created = str(head["label"]), str(head["created"])
+        return KeySlot(name, label, created, cost, salt, recipient, wrapped, public)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise Damaged(where, f"not a key slot: {error}") from None
 
@@ -139,64 +185,59 @@ def list_slots(store: Store) -> Iterator[KeySlot | Damaged | Unsupported]:
     slots: list[KeySlot] = []
     for name in mirrored_names(store, FileKind.KEY):
         try:
-            slots.append(_read_slot(store, name))
+            slots.append(read_slot(store, name))
         except (Damaged, Unsupported) as error:
             yield error
     yield from sorted(slots, key=lambda slot: (slot.created, slot.id))
 
 
-def _read_slot(store: Store, name: str) -> KeySlot:
+def read_slot(store: Store, name: str) -> KeySlot:
+    """Read a slot from either good copy. Raises FileNotFoundError, Damaged or Unsupported."""
     return read_mirrored(store, FileKind.KEY, name, lambda data, where: parse_slot(data, where, name))
 
 
-def unlock(store: Store, secret: str) -> tuple[bytes, KeySlot]:
-    """The root key and the slot that gave it. Raises WrongPassword when no slot opens."""
-    damaged: list[Damaged | Unsupported] = []
-    for slot in list_slots(store):
-        if not isinstance(slot, KeySlot):
-            damaged.append(slot)
+def open_slot(
+    store: Store, secret: str, *, expected: Collection[str] = (), allow_costly: bool = False
+) -> OpenSlot:
+    """The slot that opens with `secret`.
+
+    Tries those that the newest keyring names (`expected`) first, and no more than 16. Raises WrongPassword
+    when none opens, TooManySlots when there are more, CostlyKey when one would take more than 256 MiB or 10
+    passes and `allow_costly` is not set, else what is wrong with a slot that cannot be read.
+    """
+    found = list(list_slots(store))
+    slots = [slot for slot in found if isinstance(slot, KeySlot)]
+    slots.sort(key=lambda slot: slot.id not in expected)  # stable
+    costly: CostlyKey | None = None
+    tried = 0
+    for slot in slots:
+        where = store.describe(FileKind.KEY, slot.id)
+        if slot.cost is not None and slot.cost.is_costly and not allow_costly:
+            costly = costly or CostlyKey(where, slot.cost.memory_kib >> 10, slot.cost.passes)
             continue
+        if tried == TRIED:
+            raise TooManySlots(where, len(slots), TRIED)
         kek = _key_encryption_key(secret, slot.cost, slot.salt)
         if kek is None:
             continue
-        root = unwrap_root(kek, slot.wrapped, slot.public, store.describe(FileKind.KEY, slot.id))
-        if root is not None:
-            return root, slot
-    if damaged:
-        raise damaged[0]
-    raise WrongPassword("wrong password, or no key slot for it")
+        tried += 1
+        opened = _open(store, slot, kek)
+        if opened is not None:
+            return opened
+    if costly is not None:
+        raise costly
+    raise next(
+        (error for error in found if not isinstance(error, KeySlot)),
+        WrongPassword("wrong password, or no key slot for it"),
+    )
 
 
-def remove_slot(store: Store, slot_id: str, *, current: str) -> KeySlot:
-    """Remove the slot whose ID starts with `slot_id`.
-
-    Raises NotFound, Ambiguous, or Refused when the slot is `current` (in use) or the only one.
-    """
-    slots = [slot for slot in list_slots(store) if isinstance(slot, KeySlot)]
-    found = [slot for slot in slots if slot.id.startswith(slot_id)]
-    if not found:
-        raise NoSuchKeySlot(f"no key slot {slot_id}")
-    if len(found) > 1:
-        raise Ambiguous(f"{slot_id} is the start of {len(found)} key slots; give more digits")
-    if len(slots) == 1:
-        raise Refused("this is the only key slot: without it nobody could open the repository again")
-    if found[0].id == current:
-        raise Refused("this key slot is the one in use; open the repository with another one to remove it")
-    delete_mirrored(store, FileKind.KEY, found[0].id)
-    return found[0]
-
-
-def replace_slot(
-    store: Store,
-    root: bytes,
-    old: str,
-    secret: str,
-    *,
-    label: str,
-    created: str,
-    cost: Argon2Cost | None = None,
-) -> KeySlot:
-    """Change a secret: the new slot is durable and tested before the old one is deleted."""
-    slot = add_slot(store, root, secret, label=label, created=created, cost=cost)
-    delete_mirrored(store, FileKind.KEY, old)
-    return slot
+def _open(store: Store, slot: KeySlot, kek: bytes) -> OpenSlot | None:
+    where = store.describe(FileKind.KEY, slot.id)
+    content = unwrap(kek, slot.wrapped, slot.public, where)
+    if content is None:
+        return None
+    if len(content) != 3 * KEY_SIZE + 2 or public_key(content[:KEY_SIZE]) != slot.recipient:
+        raise Damaged(where, "what it wraps does not fit its public key")
+    anchor = Anchor(int.from_bytes(content[64:66], "little"), content[66:])
+    return OpenSlot(slot, content[:KEY_SIZE], content[KEY_SIZE : 2 * KEY_SIZE], anchor)

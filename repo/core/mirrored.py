@@ -6,10 +6,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from holdfast.base.errors import Damaged, NoSpace, Unsupported
-from holdfast.repo.format.format import OBJECT_LIMIT
+from holdfast.repo.format.format import CONFIG_LIMIT, KEY_SLOT_LIMIT, KEYRING_LIMIT, OBJECT_LIMIT
 from holdfast.repo.store.interface import FileKind, Store
 
 _SECOND = ".2"
+
+_LIMITS = {
+    FileKind.CONFIG: CONFIG_LIMIT,
+    FileKind.KEY: KEY_SLOT_LIMIT,
+    FileKind.KEYRING: KEYRING_LIMIT,
+}
+"""Most bytes of files that are parsed before anything in them is authentic."""
 
 T = TypeVar("T")
 
@@ -41,10 +48,11 @@ def read_mirrored(store: Store, kind: FileKind, name: str, parse: Callable[[byte
 
 
 def read_small(store: Store, kind: FileKind, name: str) -> bytes:
-    """Read a whole small file. Raises Damaged when it is larger than OBJECT_LIMIT."""
-    data = store.read(kind, name, 0, OBJECT_LIMIT + 1)
-    if len(data) > OBJECT_LIMIT:
-        raise Damaged(store.describe(kind, name), f"is larger than {OBJECT_LIMIT} bytes, the most allowed")
+    """Read a whole small file. Raises Damaged when it is larger than files of its kind may be."""
+    limit = _LIMITS.get(kind, OBJECT_LIMIT)
+    data = store.read(kind, name, 0, limit + 1)
+    if len(data) > limit:
+        raise Damaged(store.describe(kind, name), f"is larger than {limit} bytes, the most allowed")
     return data
 
 

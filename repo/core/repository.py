@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import shutil
@@ -11,9 +10,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from holdfast.base.errors import (
     Damaged,
@@ -24,36 +22,27 @@ from holdfast.base.errors import (
     Unsupported,
 )
 from holdfast.base.types import PackID, SnapshotID
-from holdfast.repo.core.keyslots import KeySlot, add_slot, unlock
+from holdfast.repo.core.config import Config, open_config, parse_public, seal_config
+from holdfast.repo.core.epoch_memory import check_epoch, remember_epoch
+from holdfast.repo.core.keyring import Epoch, Keyring, keyring_names, open_keyring, read_newest, write_keyring
+from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
-from holdfast.repo.format.crypto import Argon2Cost, Keys, Suite, content_hash, open_object, seal_object
-from holdfast.repo.format.format import PACK_TARGET, VERSION, ObjectType
+from holdfast.repo.format.crypto import (
+    KEY_SIZE,
+    Argon2Cost,
+    Suite,
+    content_hash,
+    open_object,
+)
+from holdfast.repo.format.format import PACK_TARGET, ObjectType
 from holdfast.repo.index.index import Directory, Index, SyncResult, remove_index
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
 from holdfast.repo.store.interface import FileKind, LockMode, Store
 
-_FORMAT = "holdfast repository"
-_FEATURES: frozenset[str] = frozenset()
-"""Features beyond format version 2 that this program supports; none yet."""
-
 _SCRATCH_ROOM = 1 << 30
 
 IndexProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """Properties that are fixed when a repository is created. `compression` is the zstd level of records."""
-
-    id: bytes
-    suite: Suite
-    created: datetime
-    compression: int
-
-    @property
-    def hex_id(self) -> str:
-        return self.id.hex()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,22 +64,19 @@ class Repository:
         store: Store,
         config: Config,
         *,
-        keys: Keys,
-        root: bytes,
-        slot: KeySlot,
+        opened: OpenSlot,
+        keyring: Keyring,
         cache: Path,
         notify: Callable[[SyncResult], None],
         pack_target: int,
     ) -> None:
         self.store = store
         self.config = config
-        self.keys = keys
-        self.slot = slot
         self.pack_target = pack_target
-        self.ciphers = PackCiphers(store, keys)
+        self.ciphers = PackCiphers(store, keyring.keys(config.id, config.suite))
         self._notify = notify
-        self._root = root
         self._cache = cache / config.hex_id
+        self.adopt(opened, keyring)
         self._index: Index | None = None
         self._index_place = 0
         self._refreshing = threading.Lock()
@@ -108,27 +94,26 @@ class Repository:
     ) -> None:
         """Create a repository in an empty store. The config is written last, so a crash leaves none.
 
-        Raises RepositoryExists when there is a config. Removes key slots that an interrupted `create` left
-        without a config: they wrap a root key that nothing uses.
+        Raises RepositoryExists when there is a config. Removes key slots and keyrings that an interrupted
+        `create` left without a config: nothing is sealed under their keys.
         """
         with store.lock(LockMode.EXCLUSIVE, 10.0):
             if mirrored_names(store, FileKind.CONFIG):
                 raise RepositoryExists("there is a repository already")
-            for stray in mirrored_names(store, FileKind.KEY):
-                delete_mirrored(store, FileKind.KEY, stray)
-            root = secrets.token_bytes(32)
+            for kind in (FileKind.KEY, FileKind.KEYRING):
+                for stray in mirrored_names(store, kind):
+                    delete_mirrored(store, kind, stray)
             repository = secrets.token_bytes(16)
-            add_slot(store, root, secret, label=label, created=created.isoformat(), cost=cost)
-            head = {"format": _FORMAT, "version": VERSION, "id": repository.hex(), "features": []}
-            public = json.dumps(head | {"suite": int(suite)}, sort_keys=True).encode()
-            body = {
-                "public": content_hash(public),
-                "created": created.isoformat(),
-                "compression": compression,
-            }
-            keys = Keys.from_root(root, repository, suite)
-            sealed = seal_object(keys, ObjectType.CONFIG, json.dumps(body, sort_keys=True).encode())
-            put_mirrored(store, FileKind.CONFIG, "config", public + b"\n" + sealed)
+            now = created.isoformat()
+            first = Epoch(secrets.token_bytes(KEY_SIZE), now)
+            ring = Keyring(secrets.token_bytes(KEY_SIZE), {1: first}, 0, {})
+            opened = write_slot(
+                store, secret, ring.identity, ring.anchor, label=label, created=now, cost=cost
+            )
+            ring = ring.with_slots(repository, [opened.slot])
+            write_keyring(store, ring, opened, repository, suite)
+            config = Config(repository, suite, created, compression)
+            put_mirrored(store, FileKind.CONFIG, "config", seal_config(config, ring))
 
     @staticmethod
     def open(
@@ -138,30 +123,38 @@ class Repository:
         cache: Path,
         notify: Callable[[SyncResult], None] = lambda synced: None,
         pack_target: int = PACK_TARGET,
+        allow_costly: bool = False,
+        accept_keyring: bool = False,
     ) -> Repository:
         """Open a repository. Calls `secret` only when there is one whose format version is supported.
 
         `cache` is a directory of this user for the index of stores that cannot hold one. `notify` is called
         with the result of every refresh of the index. `pack_target` is the most bytes of a new pack. Raises
-        NoRepository, Unsupported, WrongPassword or Damaged.
+        NoRepository, Unsupported, Damaged, KeyringRolledBack, and what `open_slot` raises, which gets
+        `allow_costly`. With `accept_keyring` the newest keyring is believed, whatever this user saw before.
         """
         try:
-            read_mirrored(store, FileKind.CONFIG, "config", _parse_public)
+            read_mirrored(store, FileKind.CONFIG, "config", parse_public)
         except FileNotFoundError:
             where = store.describe(FileKind.CONFIG, "config")
             raise NoRepository(f"no repository there: {where} is missing") from None
-        root, slot = unlock(store, secret())
+        expected = read_newest(store).boxes
+        opened = open_slot(store, secret(), expected=expected, allow_costly=allow_costly)
 
-        def parse(data: bytes, where: str) -> tuple[Config, Keys]:
-            return _open_config(data, where, root)
+        def parse(data: bytes, where: str) -> tuple[Config, Keyring]:
+            head = parse_public(data, where)
+            keyring = open_keyring(store, opened, bytes.fromhex(head["id"]), Suite(head["suite"]))
+            return open_config(data, where, keyring), keyring
 
-        config, keys = read_mirrored(store, FileKind.CONFIG, "config", parse)
+        config, keyring = read_mirrored(store, FileKind.CONFIG, "config", parse)
+        if not accept_keyring:
+            where = store.describe(FileKind.KEYRING, keyring.name)
+            check_epoch(cache / config.hex_id, keyring, where)
         return Repository(
             store,
             config,
-            keys=keys,
-            root=root,
-            slot=slot,
+            opened=opened,
+            keyring=keyring,
             cache=cache,
             notify=notify,
             pack_target=pack_target,
@@ -179,9 +172,27 @@ class Repository:
             self._index = None
 
     @property
-    def root_key(self) -> bytes:
-        """The root key, for adding key slots. Never show or store it."""
-        return self._root
+    def slot(self) -> KeySlot:
+        """The key slot that the repository was opened with."""
+        return self.opened.slot
+
+    def adopt(self, opened: OpenSlot, keyring: Keyring) -> None:
+        """Use another key slot or keyring from now on."""
+        self.opened = opened
+        self.keyring = keyring
+        self.keys = self.ciphers.keys = keyring.keys(self.config.id, self.config.suite)
+        remember_epoch(self._cache, keyring)
+
+    def follow_keyring(self) -> None:
+        """Use the newest keyring, if another process wrote one. One listing when none did.
+
+        Raises SlotRemoved when it is no longer for our slot, KeyringRolledBack, Damaged.
+        """
+        if keyring_names(self.store)[:1] != [self.keyring.name]:
+            new = open_keyring(self.store, self.opened, self.config.id, self.config.suite)
+            where = self.store.describe(FileKind.KEYRING, new.name)
+            new.check(self.keyring.anchor, "this process", where)
+            self.adopt(self.opened, new)
 
     @property
     def index(self) -> Index:
@@ -197,6 +208,7 @@ class Repository:
         When the index cannot be written (full or read-only disk), uses one in the user's cache instead.
         """
         with self._refreshing:
+            self.follow_keyring()
             # The trash second: a pack that moves there meanwhile is seen twice, not missed.
             packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(FileKind.PACK)]
             trashed = [PackID(entry.name) for entry in self.store.listing(FileKind.PACK, trashed=True)]
@@ -258,6 +270,7 @@ class Repository:
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""
         kind = FileKind.PENDING if pending else FileKind.SNAPSHOT
+        self.follow_keyring()
         good: list[StoredSnapshot] = []
         damaged: list[RepositoryError] = []
         for name in mirrored_names(self.store, kind, trashed=trashed):
@@ -285,40 +298,6 @@ class Repository:
 
     def verify_config(self, data: bytes, where: str) -> None:
         """Raises Damaged or Unsupported unless `data` is this repository's config."""
-        config, _ = _open_config(data, where, self._root)
+        config = open_config(data, where, self.keyring)
         if config != self.config:
             raise Damaged(where, "is another repository's config")
-
-
-def _parse_public(data: bytes, where: str) -> dict[str, Any]:
-    """The config's public head, which is not authenticated yet. Raises Damaged or Unsupported."""
-    try:
-        head = json.loads(data.partition(b"\n")[0])
-        if head["format"] != _FORMAT:
-            raise Damaged(where, "not a Holdfast repository's config")
-        if head["version"] != VERSION:
-            raise Unsupported(
-                f"{where}: repository format version {head['version']}; this program reads version {VERSION}"
-            )
-        unknown = sorted(set(head["features"]) - _FEATURES)
-        if unknown:
-            raise Unsupported(f"{where}: needs features this program does not know: {', '.join(unknown)}")
-        Suite(head["suite"])
-        if len(bytes.fromhex(head["id"])) != 16:
-            raise ValueError("bad id")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Damaged(where, f"not a config: {error}") from None
-    return dict(head)
-
-
-def _open_config(data: bytes, where: str, root: bytes) -> tuple[Config, Keys]:
-    head = _parse_public(data, where)
-    public, _, sealed = data.partition(b"\n")
-    repository = bytes.fromhex(head["id"])
-    suite = Suite(head["suite"])
-    keys = Keys.from_root(root, repository, suite)
-    body = json.loads(open_object(keys, ObjectType.CONFIG, sealed, where))
-    if body["public"] != content_hash(public):
-        raise Damaged(where, "its public head was changed")
-    created = datetime.fromisoformat(body["created"]).astimezone(UTC)
-    return Config(repository, suite, created, int(body["compression"])), keys

@@ -1,21 +1,24 @@
-"""Ciphers, key derivation and the secrets of key slots. The only module that uses a cipher.
+"""Ciphers, key derivation, the secrets of key slots and sealed boxes. The only module that uses a cipher.
 
-Each file has its own key, derived from a subkey and the file's random salt; a nonce is a domain byte and an
-offset. So there are no counters to coordinate, and any number of threads and hosts may seal. GCM and
-Poly1305 do not commit to their key (partitioning oracles, USENIX Security 2021), so each head carries a
-commitment that is compared before anything is decrypted.
+A repository has an identity secret, for ever, and a root key for each key epoch. Each file has its own key,
+derived from a subkey of its epoch and the file's random salt; a nonce is a domain byte and an offset. So
+there are no counters to coordinate, and any number of threads and hosts may seal. GCM and Poly1305 do not
+commit to their key (partitioning oracles, USENIX Security 2021), so each head carries a commitment that is
+compared before anything is decrypted.
 """
 
 from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from blake3 import blake3
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -33,7 +36,8 @@ from holdfast.repo.format.format import (
 
 KEY_SIZE: Final = 32
 _COMMITMENT: Final = "holdfast 2 key commitment"
-_EPOCH: Final = 1
+_IDENTITY: Final = 0
+"""The epoch of files that are sealed under a key of the identity secret."""
 
 
 class Suite(IntEnum):
@@ -57,28 +61,58 @@ def content_hash(data: Buffer) -> str:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class EpochKeys:
+    """Subkeys of one key epoch."""
+
+    pack: bytes
+    meta: bytes
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Keys:
-    """Subkeys of one repository. `repr` does not show them."""
+    """Subkeys of one repository; those of `epoch` seal what is new. `repr` does not show them."""
 
     repository: bytes
     suite: Suite
     data_id: bytes
     node_id: bytes
     cut: bytes
-    pack: bytes
-    meta: bytes
+    config: bytes
+    secret: bytes
+    epoch: int
+    epochs: Mapping[int, EpochKeys]
 
     @staticmethod
-    def from_root(root: bytes, repository: bytes, suite: Suite) -> Keys:
+    def of(identity: bytes, roots: Mapping[int, bytes], repository: bytes, suite: Suite) -> Keys:
+        """From the identity secret and the root keys by epoch."""
         return Keys(
             repository=repository,
             suite=suite,
-            data_id=derive(root, "holdfast 2 data chunk id"),
-            node_id=derive(root, "holdfast 2 recipe node id"),
-            cut=derive(root, "holdfast 2 cut points"),
-            pack=derive(root, "holdfast 2 packs"),
-            meta=derive(root, "holdfast 2 metadata"),
+            data_id=derive(identity, "holdfast 2 data chunk id"),
+            node_id=derive(identity, "holdfast 2 recipe node id"),
+            cut=derive(identity, "holdfast 2 cut points"),
+            config=derive(identity, "holdfast 2 config"),
+            secret=derive(identity, "holdfast 2 secrets"),
+            epoch=max(roots),
+            epochs={
+                epoch: EpochKeys(derive(root, "holdfast 2 packs"), derive(root, "holdfast 2 metadata"))
+                for epoch, root in roots.items()
+            },
         )
+
+    def sealing_key(self, kind: ObjectType, epoch: int, where: str) -> bytes:
+        """The key that file keys of that kind and epoch come from. Raises Damaged for an unknown epoch."""
+        if (kind is ObjectType.CONFIG) != (epoch == _IDENTITY):
+            raise Damaged(where, f"a {kind.name.lower()} of key epoch {epoch}", offset=12)
+        if epoch == _IDENTITY:
+            return self.config
+        if epoch not in self.epochs:
+            raise Damaged(
+                where,
+                f"was sealed in key epoch {epoch}, and the newest that this key slot knows is {self.epoch}",
+                offset=12,
+            )
+        return self.epochs[epoch].pack if kind is ObjectType.PACK else self.epochs[epoch].meta
 
     def data_chunk_id(self, data: Buffer) -> ChunkID:
         return ChunkID(blake3(data, key=self.data_id).digest())
@@ -91,8 +125,8 @@ class Keys:
         return self.data_chunk_id(data) if kind is RecordType.DATA else self.node_chunk_id(data)
 
     def secret_for(self, what: bytes) -> str:
-        """64 hex digits: always the same for `what`, and nobody can tell them without the root key."""
-        return blake3(what, key=derive(self.meta, "holdfast 1 secrets")).hexdigest()
+        """64 hex digits: always the same for `what`, and nobody can tell them who never had a password."""
+        return blake3(what, key=self.secret).hexdigest()
 
 
 class FileCipher:
@@ -144,27 +178,24 @@ def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
 def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
     """A cipher with a new random salt, for a new file."""
     salt = secrets.token_bytes(32)
-    key = _file_key(keys, kind, salt)
-    head = FileHead(keys.suite, kind, _EPOCH, salt, derive(key, _COMMITMENT)[:16])
+    epoch = _IDENTITY if kind is ObjectType.CONFIG else keys.epoch
+    key = blake3(salt, key=keys.sealing_key(kind, epoch, "a new file")).digest()
+    head = FileHead(keys.suite, kind, epoch, salt, derive(key, _COMMITMENT)[:16])
     return FileCipher(head, key, keys.repository)
 
 
 def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) -> FileCipher:
-    """The cipher of an existing file from its first 64 bytes.
+    """The cipher of an existing file from its first 64 bytes, under the keys of the epoch that these name.
 
     Raises Damaged for a bad head or another key, Unsupported for an unknown version or suite.
     """
     head = parse_head(head_bytes, where, kind)
     if head.suite not in _SUITES:
         raise Unsupported(f"{where}: cipher suite {head.suite} is unknown to this program")
-    key = _file_key(keys, kind, head.salt)
+    key = blake3(head.salt, key=keys.sealing_key(kind, head.epoch, where)).digest()
     if not hmac.compare_digest(derive(key, _COMMITMENT)[:16], head.commitment):
         raise Damaged(where, "was sealed under another key, or its head is damaged", offset=0)
     return FileCipher(head, key, keys.repository)
-
-
-def _file_key(keys: Keys, kind: ObjectType, salt: bytes) -> bytes:
-    return blake3(salt, key=keys.pack if kind is ObjectType.PACK else keys.meta).digest()
 
 
 def seal_object(keys: Keys, kind: ObjectType, body: bytes) -> bytes:
@@ -187,6 +218,11 @@ class Argon2Cost:
     passes: int = 3
     lanes: int = 4
 
+    @property
+    def is_costly(self) -> bool:
+        """More than anybody's word should cost: who can write to a store can ask for it in a slot."""
+        return self.memory_kib > 256 * 1024 or self.passes > 10
+
     def check(self, where: str) -> None:
         """Raises Damaged for excessive costs: a slot's parameters are used before they are authenticated."""
         if not (
@@ -203,21 +239,71 @@ class Argon2Cost:
         ).derive(password)
 
 
-def wrap_root(kek: bytes, root: bytes, public: bytes) -> bytes:
-    """A 16-byte commitment and the sealed root key. Use `kek` for this one call only: the nonce is fixed."""
-    return derive(kek, _COMMITMENT)[:16] + AESGCM(kek).encrypt(bytes(12), root, public)
+def wrap(kek: bytes, content: bytes, public: bytes) -> bytes:
+    """A 16-byte commitment and the sealed content. Use `kek` for this one call only: the nonce is fixed."""
+    return derive(kek, _COMMITMENT)[:16] + AESGCM(kek).encrypt(bytes(12), content, public)
 
 
-def unwrap_root(kek: bytes, wrapped: bytes, public: bytes, where: str) -> bytes | None:
-    """The root key; None when `kek` is not the key that wrapped it (a wrong secret).
+def unwrap(kek: bytes, wrapped: bytes, public: bytes, where: str) -> bytes | None:
+    """The content; None when `kek` is not the key that wrapped it (a wrong secret).
 
-    Raises Damaged when the secret is right but the wrapped bytes are damaged.
+    Raises Damaged when the key is right but the wrapped bytes are damaged.
     """
-    if len(wrapped) != 16 + KEY_SIZE + TAG:
-        raise Damaged(where, "wrapped key has the wrong length")
+    if len(wrapped) < _WRAPPING:
+        raise Damaged(where, "what it wraps is cut short")
     if not hmac.compare_digest(derive(kek, _COMMITMENT)[:16], wrapped[:16]):
         return None
     try:
         return AESGCM(kek).decrypt(bytes(12), wrapped[16:], public)
     except InvalidTag:
-        raise Damaged(where, "key slot is damaged") from None
+        raise Damaged(where, "what it wraps is damaged") from None
+
+
+_WRAPPING: Final = 16 + TAG
+BOX_SIZE: Final = KEY_SIZE + _WRAPPING + KEY_SIZE
+"""Bytes of a box that holds a key."""
+
+
+def new_private_key() -> bytes:
+    """A new X25519 private key."""
+    return X25519PrivateKey.generate().private_bytes_raw()
+
+
+def public_key(private: bytes) -> bytes:
+    """The public half of an X25519 private key."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def seal_box(recipient: bytes, secret: bytes, content: bytes, bound: bytes) -> bytes:
+    """Seal `content` to a public key: ephemeral public key, commitment, ciphertext.
+
+    Only who knows `secret` can make a box that opens, and only who has the private key can open it.
+    """
+    private = X25519PrivateKey.generate()
+    ephemeral = private.public_key().public_bytes_raw()
+    shared = private.exchange(X25519PublicKey.from_public_bytes(recipient))
+    return ephemeral + wrap(_box_key(shared, ephemeral, recipient, secret), content, bound)
+
+
+def open_box(private: bytes, secret: bytes, box: bytes, bound: bytes, where: str) -> bytes:
+    """The content of a box. Raises Damaged unless it was sealed to this key, with `secret` and `bound`."""
+    mine = X25519PrivateKey.from_private_bytes(private)
+    ephemeral = box[:KEY_SIZE]
+    try:
+        shared = mine.exchange(X25519PublicKey.from_public_bytes(ephemeral))
+    except ValueError:  # too short, or a point of small order
+        raise Damaged(where, "has a box without a proper public key") from None
+    kek = _box_key(shared, ephemeral, mine.public_key().public_bytes_raw(), secret)
+    content = unwrap(kek, box[KEY_SIZE:], bound, where)
+    if content is None:
+        raise Damaged(where, "has a box that nobody sealed who knows this repository")
+    return content
+
+
+def _box_key(shared: bytes, ephemeral: bytes, recipient: bytes, secret: bytes) -> bytes:
+    return derive(shared + ephemeral + recipient + secret, "holdfast 2 slot box")
+
+
+def fingerprint(root: bytes) -> bytes:
+    """Tells an epoch's root key from others and nothing of it."""
+    return derive(root, "holdfast 2 epoch fingerprint")

@@ -84,10 +84,13 @@ PACK_LIMIT = PACK_TARGET + (16 << 20)
 """Readers refuse packs larger than this."""
 _PADDING_MIN = RECORD_HEADER + ALIGN
 """Bytes of the smallest padding record; less room than that is filled inside of the directory's seal."""
+KEY_SLOT_LIMIT = CONFIG_LIMIT = 64 << 10
+KEYRING_LIMIT = 1 << 20
+"""Readers refuse larger ones: they are read before anything in them is authentic."""
 CHUNK_LIMIT = 4 << 20
 """Most bytes of a chunk or recipe node: writers make none longer, readers refuse them."""
 OBJECT_LIMIT = 64 << 20
-"""Readers refuse configs, key slots, snapshots and proofs larger than this."""
+"""Readers refuse snapshots, proofs and other sealed objects larger than this."""
 
 
 class ObjectType(IntEnum):
@@ -97,6 +100,7 @@ class ObjectType(IntEnum):
     CONFIG = 2
     SNAPSHOT = 3
     PROOF = 4
+    KEYRING = 5
     FORGOTTEN = 6
     SEEN = 7
     """In a user's cache, never in a repository."""

@@ -37,7 +37,7 @@ class PackCiphers:
 
     def __init__(self, store: Store, keys: Keys) -> None:
         self._store = store
-        self._keys = keys
+        self.keys = keys
         self._lock = threading.Lock()
         self._ciphers: Lru[PackID, FileCipher] = Lru(_CIPHERS)
 
@@ -49,7 +49,7 @@ class PackCiphers:
                 return cipher
         head = self._store.read(FileKind.PACK, pack, 0, HEAD_SIZE)
         try:
-            cipher = open_cipher(self._keys, ObjectType.PACK, head, f"pack {pack}")
+            cipher = open_cipher(self.keys, ObjectType.PACK, head, f"pack {pack}")
         except Unsupported as error:  # the config would say so first: it is one flipped byte
             raise Damaged(f"pack {pack}", f"its head is damaged ({error})", offset=0) from error
         with self._lock:

@@ -26,6 +26,7 @@ class FileKind(Enum):
     SNAPSHOT = "snapshots"
     PROOF = "proofs"
     FORGOTTEN = "forgotten"
+    KEYRING = "keyring"
 
 
 class LockMode(Enum):

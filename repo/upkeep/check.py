@@ -11,6 +11,7 @@ from enum import IntEnum
 
 from holdfast.base.errors import Damaged, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, ProgressFunction
+from holdfast.repo.core.keyring import parse_keyring
 from holdfast.repo.core.keyslots import parse_slot
 from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
 from holdfast.repo.core.reader import Reader
@@ -89,6 +90,7 @@ def check(
     report = CheckReport()
     report.findings += _check_configs(repository)
     report.findings += _check_named(repository, FileKind.KEY, _check_slot)
+    report.findings += _check_named(repository, FileKind.KEYRING, _check_keyring)
     # A pending snapshot may have one copy, and its committed one too: a backup is writing it or was killed.
     pending = mirrored_names(repository.store, FileKind.PENDING).keys()
     for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
@@ -147,6 +149,10 @@ def _check_configs(repository: Repository) -> Iterator[Finding]:
 
 def _check_slot(data: bytes, where: str, name: str) -> object:
     return parse_slot(data, where, name)
+
+
+def _check_keyring(data: bytes, where: str, name: str) -> object:
+    return parse_keyring(data, where, name)
 
 
 def _check_named(

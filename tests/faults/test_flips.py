@@ -121,7 +121,9 @@ def offsets(size: int) -> Iterator[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200 if LONG else 300)
-@pytest.mark.parametrize("kind", [FileKind.CONFIG, FileKind.KEY, FileKind.SNAPSHOT, FileKind.PACK])
+@pytest.mark.parametrize(
+    "kind", [FileKind.CONFIG, FileKind.KEY, FileKind.KEYRING, FileKind.SNAPSHOT, FileKind.PACK]
+)
 @pytest.mark.parametrize("bit", BITS)
 def test_every_flipped_byte_is_found_and_never_read_as_data(
     kind: FileKind, bit: int | None, folder: Path

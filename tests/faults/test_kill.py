@@ -19,7 +19,7 @@ import pytest
 
 from holdfast.base.errors import NoRepository, WrongPassword
 from holdfast.base.types import SnapshotID
-from holdfast.repo.core.keyslots import add_slot, remove_slot, replace_slot
+from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, rotate, slot_use
 from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
@@ -90,7 +90,10 @@ def base(tmp_path: Path) -> Iterator[Base]:
 
 
 def opened(root: Path, work: Callable[[Repository], object], *, password: str = PASSWORD) -> None:
-    with local(root) as store, open_repository(store, root.parent / "cache", password=password) as repository:
+    with (
+        local(root) as store,
+        open_repository(store, root.parent / f"cache-{root.name}", password=password) as repository,
+    ):
         work(repository)
 
 
@@ -234,28 +237,20 @@ def without_half_pairs(found: list[Finding]) -> list[Finding]:
     return [f for f in found if "is missing" not in f.problem or "other copy is good" not in f.advice]
 
 
-@pytest.mark.parametrize("command", ["add", "passwd", "remove"])
+@pytest.mark.parametrize("command", ["add", "passwd", "remove", "rotate"])
 def test_a_key_command_killed_at_any_call_leaves_a_way_in(base: Base, command: str) -> None:
     extra: list[str] = []
     opened(base.root, lambda repository: extra.append(add_key(repository, "spare")))
 
     def do(repository: Repository) -> None:
         if command == "add":
-            add_slot(
-                repository.store, repository.root_key, "new", label="", created=NOW.isoformat(), cost=COST
-            )
+            add_slot(repository, "new", label="", created=NOW.isoformat(), cost=COST)
         elif command == "passwd":
-            replace_slot(
-                repository.store,
-                repository.root_key,
-                repository.slot.id,
-                "new",
-                label="",
-                created=NOW.isoformat(),
-                cost=COST,
-            )
+            replace_slot(repository, "new", label="", created=NOW.isoformat(), cost=COST)
+        elif command == "rotate":
+            rotate(repository, slot_use(repository), created=NOW.isoformat())
         else:
-            remove_slot(repository.store, extra[0], current=repository.slot.id)
+            remove_slot(repository, extra[0])
 
     def run(k: int) -> tuple[Path, Callable[[], None]]:
         root = base.copy(k)

@@ -22,7 +22,7 @@ from holdfast.base.types import SnapshotID
 from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
 from holdfast.ingest.backup.plan import plan_items
 from holdfast.ingest.sources.source import Source
-from holdfast.repo.core.keyslots import add_slot
+from holdfast.repo.core.key_changes import add_slot
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer
@@ -61,10 +61,7 @@ def create(store: Store, *, password: str = PASSWORD) -> None:
 
 
 def add_key(repository: Repository, secret: str) -> str:
-    slot = add_slot(
-        repository.store, repository.root_key, secret, label="more", created=NOW.isoformat(), cost=COST
-    )
-    return slot.id
+    return add_slot(repository, secret, label="more", created=NOW.isoformat(), cost=COST).id
 
 
 def backup(

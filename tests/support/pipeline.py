@@ -16,7 +16,7 @@ from support.basics import ignore
 
 UNIT = 64 << 10
 """Many units out of little content."""
-KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)
+KEYS = Keys.of(bytes(range(32)), {1: bytes(range(32))}, bytes(16), Suite.AES_256_GCM)
 
 
 @dataclass

@@ -36,7 +36,7 @@ from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
 from support.basics import NOW, MemorySource, backup, ignore, new_repository, random_bytes, read_item
 
-KEYS = Keys.from_root(bytes(range(32)), bytes(16), Suite.AES_256_GCM)
+KEYS = Keys.of(bytes(range(32)), {1: bytes(range(32))}, bytes(16), Suite.AES_256_GCM)
 SPEC = ChunkerSpec(ChunkerKind.GEAR, 4 << 10)
 UNIT = 64 << 10
 AHEAD = 16 << 10

@@ -240,5 +240,5 @@ def test_bytes_that_are_ready_and_bad_are_not_served(memory_repository: Reposito
 
 
 def test_ids_depend_on_the_repository() -> None:
-    one, two = (Keys.from_root(bytes([n]) * 32, bytes(16), 1) for n in (1, 2))  # type: ignore[arg-type]
+    one, two = (Keys.of(bytes([n]) * 32, {1: bytes([n]) * 32}, bytes(16), 1) for n in (1, 2))  # type: ignore[arg-type]
     assert one.data_chunk_id(b"x") != two.data_chunk_id(b"x")

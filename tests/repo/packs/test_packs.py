@@ -40,7 +40,7 @@ from support.faulty_store import FaultyStore, fail_at
 
 SMALL = 64 << 10
 """Bytes of a full pack where several are wanted."""
-KEYS = Keys.from_root(bytes(32), bytes(16), Suite.AES_256_GCM)
+KEYS = Keys.of(bytes(32), {1: bytes(32)}, bytes(16), Suite.AES_256_GCM)
 
 
 def record(plain: bytes, kind: RecordType = RecordType.DATA, *, compressed: bool = False) -> Record:
@@ -92,7 +92,7 @@ records = st.lists(
 def test_what_is_written_is_read_through_the_directory_and_without_it(
     batch: list[Record], suite: Suite
 ) -> None:
-    keys = Keys.from_root(bytes(32), bytes(16), suite)
+    keys = Keys.of(bytes(32), {1: bytes(32)}, bytes(16), suite)
     store, written = MemoryStore(), Written()
     writer = PackWriter(store, keys, written)
     writer.add(batch)
