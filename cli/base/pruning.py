@@ -25,13 +25,14 @@ def run_prune(
     max_unused: float,
     quarantine: timedelta,
     dry_run: bool,
+    reseal_all: bool = False,
     lock_timeout: float = 60.0,
 ) -> None:
     """Plan, show, and carry out unless it is a dry run."""
     output = settings.output
     settings.if_interrupted = "every snapshot is whole; run `holdfast prune` again"
     with progress(output, "looking what is needed", unit="chunks") as meter:
-        plan = make_plan(repository, max_unused=max_unused, progress=meter.add)
+        plan = make_plan(repository, max_unused=max_unused, reseal_all=reseal_all, progress=meter.add)
     output.summary(table(_COLUMNS, [[what, f"{n:,}", size(held)] for what, n, held in plan.lines()]))
     if dry_run:
         output.message("summary", action="prune", dry_run=True, **_plan_document(plan))
@@ -54,7 +55,8 @@ def run_prune(
 
 
 def _plan_document(plan: Plan) -> dict[str, object]:
-    parts = (("keep", plan.keep), ("repack", plan.repack), ("remove", plan.remove))
+    reseal = [use for use in plan.repack if use.pack in plan.reseal]
+    parts = (("keep", plan.keep), ("repack", plan.repack), ("reseal", reseal), ("remove", plan.remove))
     return {
         **{name: {"packs": len(packs), "bytes": sum(p.size for p in packs)} for name, packs in parts},
         "freed": plan.freed,

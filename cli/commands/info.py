@@ -10,6 +10,7 @@ from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
+from holdfast.cli.base.epochs import describe_epoch
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
@@ -22,6 +23,7 @@ from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import FileKind
+from holdfast.repo.upkeep.epochs import older_than, stored_by_epoch
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
 from holdfast.tasks.snapshot_trees import SnapshotTrees
 from holdfast.tree.nodes import ImageNode, ItemNode, Node, items_behind, node_type
@@ -70,6 +72,8 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
     cipher = _CIPHERS.get(config.suite.name, config.suite.name)
     subjects = len(group_by_subject(found.good))
     stored = sum(entry.size for entry in packs)
+    epoch = repository.keyring.epoch
+    earlier, earlier_bytes = older_than(stored_by_epoch(repository.store), epoch)
     settings.output.document(
         {
             "id": config.hex_id,
@@ -85,6 +89,8 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
             "stored": stored,
             "trash": trashed,
             "key_slots": len(slots),
+            "epoch": epoch,
+            "earlier_epochs": {"packs": earlier, "bytes": earlier_bytes},
             "recovery_keys": sum(slot.cost is None for slot in slots),
             "index": str(index),
         }
@@ -103,6 +109,7 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
                 ("stored", f"{size(stored)} in {count(len(packs), 'pack')}"),
                 ("trash", size(trashed) if trashed else ""),
                 ("keys", count(len(slots), "key slot") + (", with a recovery key" if recovery else "")),
+                ("key epoch", describe_epoch(epoch, earlier, earlier_bytes)),
                 ("index", str(index)),
             ]
         )

@@ -14,6 +14,7 @@ from holdfast.base.errors import Damaged, Refused, Unsupported
 from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import RunSettings
+from holdfast.cli.base.epochs import describe_epoch
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
@@ -23,6 +24,7 @@ from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, 
 from holdfast.repo.core.keyring import PublicKeyring, read_newest
 from holdfast.repo.core.keyslots import KeySlot, list_slots, new_recovery_key
 from holdfast.repo.store.local import LocalStore
+from holdfast.repo.upkeep.epochs import older_than, stored_by_epoch
 
 _new_password_file = click.option(
     "--new-password-file", metavar="FILE", help="The new password; default: asked for on the terminal."
@@ -42,11 +44,13 @@ def list_command(settings: RunSettings) -> ExitCode:
     with closing(settings.store()) as store:
         slots = list(list_slots(store))
         keyring = _newest(settings, store)
+        earlier = older_than(stored_by_epoch(store), keyring.epoch) if keyring else (0, 0)
     good = [slot for slot in slots if isinstance(slot, KeySlot)]
     damaged = [slot for slot in slots if not isinstance(slot, KeySlot)]
     settings.output.document(
         {
             "epoch": keyring.epoch if keyring else None,
+            "earlier_epochs": {"packs": earlier[0], "bytes": earlier[1]},
             "keys": [
                 _document(slot) | {"opens": keyring is None or slot.id in keyring.boxes} for slot in good
             ],
@@ -55,7 +59,7 @@ def list_command(settings: RunSettings) -> ExitCode:
     )
     settings.output.result(_slot_table(good))
     if keyring:
-        settings.output.summary(f"\nkey epoch {keyring.epoch}")
+        settings.output.summary(f"\nkey epoch {describe_epoch(keyring.epoch, *earlier)}")
         for slot in good:
             if slot.id not in keyring.boxes:
                 settings.output.warn(
@@ -142,6 +146,9 @@ def rotate_command(settings: RunSettings, *, yes: bool) -> None:
     settings.output.document({"epoch": epoch, "keys": [slot.id for slot in use.going_on]})
     settings.output.summary(
         f"key epoch {epoch} began; what is backed up from now on is sealed under its keys"
+    )
+    settings.output.note(
+        "`holdfast prune --reseal` seals what was there before anew; each `holdfast prune` a little of it"
     )
 
 

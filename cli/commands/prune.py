@@ -67,16 +67,28 @@ def _keep_options() -> list[click.Parameter]:
     help="How long packs lie in the trash before they are deleted.",
 )
 @click.option(
+    "--reseal", is_flag=True, help="Seal all packs of earlier key epochs anew; else a few in each prune."
+)
+@click.option(
     "--lock-timeout", type=click.FloatRange(0), default=60.0, metavar="SECONDS", help="Default: 60."
 )
 @pass_settings
 def prune_command(
-    settings: RunSettings, *, dry_run: bool, max_unused: float, quarantine: timedelta, lock_timeout: float
+    settings: RunSettings,
+    *,
+    dry_run: bool,
+    max_unused: float,
+    quarantine: timedelta,
+    reseal: bool,
+    lock_timeout: float,
 ) -> None:
     """Free the space of what no snapshot needs. Snapshots are not touched: that is `holdfast forget`.
 
     Packs that nothing needs go to the trash first, and a later prune deletes them when the quarantine is
     over; `--quarantine none` deletes them now. Backups wait while packs are moved.
+
+    After `holdfast key rotate` it seals packs of earlier key epochs anew, the oldest first: in each prune as
+    much as may stay unneeded, with `--reseal` all.
     """
     with settings.opened(index=True) as repository:
         run_prune(
@@ -85,5 +97,6 @@ def prune_command(
             max_unused=max_unused,
             quarantine=quarantine,
             dry_run=dry_run,
+            reseal_all=reseal,
             lock_timeout=lock_timeout,
         )

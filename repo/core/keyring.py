@@ -26,7 +26,13 @@ from holdfast.base.errors import (
     Unsupported,
 )
 from holdfast.repo.core.keyslots import Anchor, KeySlot, OpenSlot
-from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
+from holdfast.repo.core.mirrored import (
+    delete_mirrored,
+    mirrored_names,
+    put_mirrored,
+    read_mirrored,
+    restore_missing_copies,
+)
 from holdfast.repo.format.crypto import (
     BOX_SIZE,
     KEY_SIZE,
@@ -241,6 +247,12 @@ def write_keyring(store: Store, ring: Keyring, opened: OpenSlot, repository: byt
         raise
     remove_older(store, keyring_names(store), name)
     return written
+
+
+def tidy_keyrings(store: Store, newest: str) -> None:
+    """Complete what a crash left of a key command. The caller holds the exclusive lock."""
+    restore_missing_copies(store, FileKind.KEYRING, parse_keyring)
+    remove_older(store, keyring_names(store), newest)
 
 
 def remove_older(store: Store, names: Sequence[str], newest: str) -> None:

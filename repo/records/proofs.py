@@ -66,6 +66,7 @@ def store_proof(repository: Repository, proof: SealedProof, *, lock_timeout: flo
     does not exist.
     """
     with repository.store.lock(LockMode.SHARED, lock_timeout):
+        repository.follow_keyring()
         try:
             repository.read_snapshot(FileKind.SNAPSHOT, proof.snapshot)
         except FileNotFoundError:

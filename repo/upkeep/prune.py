@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace
 from holdfast.base.types import PackID, ProgressFunction, SnapshotID
+from holdfast.repo.core.keyring import tidy_keyrings
 from holdfast.repo.core.mirrored import (
     delete_mirrored,
     first_name,
@@ -19,10 +20,10 @@ from holdfast.repo.core.mirrored import (
 )
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.format.format import PACK_LIMIT
+from holdfast.repo.format.format import PACK_LIMIT, RecordHeader
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory
-from holdfast.repo.packs.reader import open_payload, read_directory
+from holdfast.repo.packs.reader import open_payload, open_record, read_directory
 from holdfast.repo.packs.writer import PackWriter, Record
 from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten, restore_missing_forgotten_copies
 from holdfast.repo.records.high_water import refuse_vanished
@@ -104,6 +105,7 @@ def execute(
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _restore_missing_copies(repository)
         restore_missing_proof_copies(repository)
+        tidy_keyrings(store, repository.keyring.name)
         restore_missing_forgotten_copies(repository)
         if not plan.snapshots and not any(store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
@@ -121,6 +123,7 @@ def _repack_planned(
 
     Returns the packs that are no longer needed then: none when the disk is full.
     """
+    repository.follow_keyring()  # no rotation comes in between from here on
     try:
         result.repacked_bytes, bad = _repack(repository, plan, progress, batch)
     except NoSpace:
@@ -204,7 +207,10 @@ def _needed_records(
 ) -> Iterator[Record]:
     """The needed records of a doomed pack of which no remaining pack has a good copy, each chunk once.
 
-    Authenticates every record. Raises Damaged for a record that is damaged in all packs.
+    Authenticates every record, and of an earlier key epoch compares its ID too: who was removed has the keys
+    of that epoch, and what he sealed under an ID must not come into this one.
+
+    Raises Damaged for a record that is damaged in all packs.
     """
     pack = use.pack
     where = f"pack {pack}"
@@ -218,12 +224,21 @@ def _needed_records(
         if any(is_good(repository, location) for location in others if location.pack not in doomed):
             continue
         try:
-            record = open_payload(cipher, offset, data[offset : offset + header.size], where)
+            sealed = data[offset : offset + header.size]
+            record = open_payload(cipher, offset, sealed, where)
+            if cipher.head.epoch != repository.keys.epoch:
+                _compare_id(repository, open_record(cipher, offset, sealed, where), where, offset)
         except Damaged:
             if any(is_good(repository, location) for location in others):
                 continue  # copied from there when its turn comes
             raise
         yield record
+
+
+def _compare_id(repository: Repository, found: tuple[RecordHeader, bytes], where: str, offset: int) -> None:
+    header, plain = found
+    if repository.keys.chunk_id(header.type, plain) != header.id:
+        raise Damaged(where, f"chunk {header.id.hex()} has other content than its ID says", offset=offset)
 
 
 def _trash(repository: Repository, pack: PackID, result: PruneResult) -> None:

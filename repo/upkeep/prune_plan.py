@@ -15,6 +15,7 @@ from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
+from holdfast.repo.upkeep.epochs import earlier_packs
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 _SCAN = 4096
@@ -45,7 +46,7 @@ class Plan:
 
     `missing` counts reachable chunks that are in no pack: if there are any, nothing may be removed.
     `snapshots` and `pending` are the IDs that the plan protects. Packs in `repack` that are `optional` are
-    only small: damage in one of them does not stop the prune.
+    only small, or of an earlier key epoch (`reseal`): damage in one of them does not stop the prune.
     """
 
     keep: tuple[PackUse, ...]
@@ -55,6 +56,7 @@ class Plan:
     snapshots: frozenset[SnapshotID]
     pending: frozenset[SnapshotID]
     optional: frozenset[PackID] = frozenset()
+    reseal: frozenset[PackID] = frozenset()
 
     @property
     def freed(self) -> int:
@@ -64,21 +66,31 @@ class Plan:
     def lines(self) -> Iterator[tuple[str, int, int]]:
         """(action, number of packs, bytes) of each part of the plan, for display."""
         yield "keep as they are", len(self.keep), sum(p.size for p in self.keep)
+        repack = [p for p in self.repack if p.pack not in self.reseal]
         yield (
             "repack, because part of them is not needed or they are small",
-            len(self.repack),
-            sum(p.size for p in self.repack),
+            len(repack),
+            sum(p.size for p in repack),
         )
+        if self.reseal:
+            reseal = [p for p in self.repack if p.pack in self.reseal]
+            yield "seal anew, because their key epoch is over", len(reseal), sum(p.size for p in reseal)
         yield "remove, because nothing needs them", len(self.remove), sum(p.size for p in self.remove)
 
 
 def make_plan(
-    repository: Repository, *, max_unused: float = 0.05, progress: ProgressFunction = lambda count: None
+    repository: Repository,
+    *,
+    max_unused: float = 0.05,
+    reseal_all: bool = False,
+    progress: ProgressFunction = lambda count: None,
 ) -> Plan:
     """Find the chunks that snapshots need and decide which packs to keep, repack and remove.
 
-    `max_unused` is the share of unneeded bytes that may stay to save rewriting. Calls `progress` with the
-    number of chunks just found. Raises Refused when a snapshot cannot be read: its chunks are unknown.
+    `max_unused` is the share of unneeded bytes that may stay to save rewriting. Of the packs of earlier key
+    epochs that share of all needed bytes is sealed anew, the oldest first; with `reseal_all` every one. Calls
+    `progress` with the number of chunks just found. Raises Refused when a snapshot cannot be read: its chunks
+    are unknown.
     """
     for _ in range(_LOOKS):
         repository.refresh()
@@ -97,8 +109,26 @@ def make_plan(
     ]
     keep, repack, small, remove = sort_packs(packs, max_unused)
     ids = frozenset(s.id for s in committed), frozenset(s.id for s in pending)
-    optional = frozenset(p.pack for p in small)
-    return Plan(tuple(keep), (*repack, *small), tuple(remove), missing, *ids, optional)
+    earlier = sorted(earlier_packs(repository, [p.pack for p in keep]))
+    limit = None if reseal_all else int(max_unused * sum(p.used for p in packs))
+    reseal = choose_reseal(keep, [pack for _, pack in earlier], limit)
+    sealed_anew = frozenset(p.pack for p in reseal)
+    keep = [p for p in keep if p.pack not in sealed_anew]
+    optional = frozenset(p.pack for p in small) | sealed_anew
+    return Plan(tuple(keep), (*repack, *small, *reseal), tuple(remove), missing, *ids, optional, sealed_anew)
+
+
+def choose_reseal(packs: Iterable[PackUse], oldest: Sequence[PackID], limit: int | None) -> list[PackUse]:
+    """Of the packs `oldest`, in this order, the first one and as many more as have `limit` needed bytes."""
+    uses = {p.pack: p for p in packs}
+    chosen: list[PackUse] = []
+    total = 0
+    for pack in oldest:
+        total += uses[pack].used
+        if limit is not None and chosen and total > limit:
+            break
+        chosen.append(uses[pack])
+    return chosen
 
 
 def sort_packs(

@@ -25,6 +25,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.upkeep.check import Depth, Finding
+from holdfast.repo.upkeep.epochs import stored_by_epoch
 from holdfast.repo.upkeep.forget import forget, undelete
 from holdfast.repo.upkeep.prune import execute
 from holdfast.repo.upkeep.prune_plan import make_plan
@@ -97,10 +98,16 @@ def opened(root: Path, work: Callable[[Repository], object], *, password: str = 
         work(repository)
 
 
-def prune(repository: Repository, *, quarantine: timedelta = timedelta(0), max_unused: float = 0.0) -> None:
+def prune(
+    repository: Repository,
+    *,
+    quarantine: timedelta = timedelta(0),
+    max_unused: float = 0.0,
+    reseal_all: bool = False,
+) -> None:
     execute(
         repository,
-        make_plan(repository, max_unused=max_unused),
+        make_plan(repository, max_unused=max_unused, reseal_all=reseal_all),
         quarantine=quarantine,
         now=lambda: time.time() + 1,  # file times come from a coarser clock
         lock_timeout=0.0,
@@ -230,6 +237,30 @@ def test_a_prune_killed_at_any_call_loses_no_snapshot(base: Base, quarantine: ti
         opened(base.folder / f"copy-{k}", look)
 
     assert kill_at_every_call(run, verify) > 12
+
+
+def test_a_prune_that_seals_all_packs_anew_may_be_killed_at_any_call(base: Base) -> None:
+    def prepare(repository: Repository) -> None:
+        rotate(repository, slot_use(repository), created=NOW.isoformat())
+
+    opened(base.root, prepare)
+
+    def run(k: int) -> tuple[Path, Callable[[], None]]:
+        root = base.copy(k)
+        return root, lambda: opened(root, lambda repository: prune(repository, reseal_all=True))
+
+    def verify(k: int) -> None:
+        def look(repository: Repository) -> None:
+            assert_sound(repository, base.expected, k)
+            prune(repository, reseal_all=True)
+            assert stored_by_epoch(repository.store).keys() == {2}
+            for stored in repository.snapshots().good:
+                if stored.id in base.expected:
+                    assert contents(repository, stored.snapshot) == base.expected[stored.id]
+
+        opened(base.folder / f"copy-{k}", look)
+
+    assert kill_at_every_call(run, verify) > 20
 
 
 def without_half_pairs(found: list[Finding]) -> list[Finding]:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, MissingChunk, NoSpace, NotFound, Refused
 from holdfast.base.types import PackID, SnapshotID
+from holdfast.repo.core.key_changes import rotate, slot_use
 from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.high_water import find_vanished
@@ -57,7 +58,7 @@ def prune(
 class Step(NamedTuple):
     """One command. `seed` chooses content or snapshot, `crash` is the operation it dies at."""
 
-    command: Literal["backup", "forget", "undelete", "prune", "wait"]
+    command: Literal["backup", "forget", "undelete", "prune", "rotate", "wait"]
     seed: int
     max_unused: float
     quarantine: timedelta
@@ -67,7 +68,9 @@ class Step(NamedTuple):
 STEPS = st.lists(
     st.builds(
         Step,
-        command=st.sampled_from(["backup", "backup", "forget", "undelete", "prune", "prune", "wait"]),
+        command=st.sampled_from(
+            ["backup", "backup", "forget", "undelete", "prune", "prune", "rotate", "wait"]
+        ),
         seed=st.integers(0, 7),
         max_unused=st.sampled_from([0.0, 0.05, 0.5, 1.0]),
         quarantine=st.sampled_from([timedelta(0), WEEK]),
@@ -146,12 +149,15 @@ class Bench:
                 self.model.undelete(id_)
 
     def prune(self, repository: Repository, step: Step) -> None:
-        plan = make_plan(repository, max_unused=step.max_unused)
+        plan = make_plan(repository, max_unused=step.max_unused, reseal_all=step.seed > 3)
         if step.seed % 2:  # while somebody reads the plan
             self.backup(repository, step)
         before = self.clock() - step.quarantine.total_seconds()
         self.model.due |= {id_ for id_ in self.model.trashed if self.model.since[id_] <= before}
         execute(repository, plan, quarantine=step.quarantine, now=self.clock, lock_timeout=0.0)
+
+    def rotate(self, repository: Repository, step: Step) -> None:
+        rotate(repository, slot_use(repository), created=later(self.hours).isoformat())
 
     def wait(self, repository: Repository, step: Step) -> None:
         self.clock.advance(timedelta(days=step.seed).total_seconds())
@@ -407,7 +413,9 @@ def test_a_pending_snapshot_protects_its_chunks_and_is_gone_after_the_prune(pair
 def test_chunks_that_two_packs_hold_are_kept_once(pair: Pair, tmp_path: Path) -> None:
     """Two backups that did not know of each other store the same chunks."""
     twin = MemoryStore(pair.clock)
-    twin.files = {k: v for k, v in pair.store.files.items() if k[0] in (FileKind.CONFIG, FileKind.KEY)}
+    twin.files = {
+        k: v for k, v in pair.store.files.items() if k[0] in (FileKind.CONFIG, FileKind.KEY, FileKind.KEYRING)
+    }
     with open_repository(twin, tmp_path / "twin") as repository:
         other = backup(repository, pair.contents[0], time=later(3)).stored
     pair.store.files |= twin.files
