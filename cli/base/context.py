@@ -48,6 +48,8 @@ class RunSettings:
     """Whether another repository than before at the same path ends the run."""
     vanished: bool = False
     """Whether snapshots are gone that nobody forgot: the run ends with an exit code of its own."""
+    told_no_cache: bool = False
+    """Whether it was said that the cache cannot be used."""
 
     @property
     def root(self) -> Path:
@@ -63,7 +65,7 @@ class RunSettings:
 
     @property
     def cache(self) -> Path:
-        """This user's directory for the indexes of repositories that cannot hold one."""
+        """This user's directory for indexes, running mounts and what else is kept for speed only."""
         text = self.cache_dir or self.variables.get("HOLDFAST_CACHE_DIR")
         if text:
             return Path(text).absolute()
@@ -116,9 +118,11 @@ class RunSettings:
         if not self.reports_index:
             return
         if synced.rebuilt:
-            self.output.note(
-                f"the index was not there and has been rebuilt from {count(synced.added, 'pack')}"
-            )
+            why = synced.distrust or "it was not there"
+            self.output.note(f"the index has been rebuilt from {count(synced.added, 'pack')}: {why}")
+        if synced.no_cache and not self.told_no_cache:
+            self.told_no_cache = True
+            self.output.note(f"no index is kept ({synced.no_cache}): this command made one of its own")
         for text in sorted({str(error) for error in synced.damaged} - self.reported):
             self.reported.add(text)  # every refresh of the run finds it again
             self.output.warn(f"{text}; what else is in the repository can be used; run `holdfast check`")

@@ -80,7 +80,7 @@ class Reader:
         return plain
 
     def _record_if_ready(self, id_: ChunkID, kind: RecordType) -> bytes | None:
-        location = self._repository.index.lookup([id_])[0]
+        location = self._repository.ask_index(lambda index: index.lookup([id_])[0])
         if location is None:
             return None
         try:
@@ -98,8 +98,9 @@ class Reader:
         """
         failure: Damaged | StoreError | None = None
         for attempt in (1, 2):
-            index = self._repository.index
-            for location in index.locations(id_) or index.trashed_locations(id_):
+            for location in self._repository.ask_index(
+                lambda index: index.locations(id_) or index.trashed_locations(id_)
+            ):
                 try:
                     data = self._repository.store.read(
                         FileKind.PACK, location.pack, location.offset, location.length

@@ -8,10 +8,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from holdfast.base.errors import (
     Damaged,
@@ -21,12 +21,15 @@ from holdfast.base.errors import (
     StoreError,
     Unsupported,
 )
+from holdfast.base.filesystems import is_fit_for_mmap
+from holdfast.base.private_folder import open_private_folder
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.config import Config, open_config, parse_public, seal_config
 from holdfast.repo.core.epoch_memory import check_epoch, remember_epoch
 from holdfast.repo.core.keyring import Epoch, Keyring, keyring_names, open_keyring, read_newest, write_keyring
 from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
+from holdfast.repo.core.scratch import scratch_path
 from holdfast.repo.format.crypto import (
     KEY_SIZE,
     Argon2Cost,
@@ -35,13 +38,14 @@ from holdfast.repo.format.crypto import (
     open_object,
 )
 from holdfast.repo.format.format import PACK_TARGET, ObjectType
-from holdfast.repo.index.index import Directory, Index, SyncResult, remove_index
+from holdfast.repo.index.hidden import HiddenTable
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.index.index import Directory, Index, IndexDamaged, SyncResult, remove_index
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
 from holdfast.repo.store.interface import FileKind, LockMode, Store
 
-_SCRATCH_ROOM = 1 << 30
-
+T = TypeVar("T")
 IndexProgress = Callable[[int, int], None]
 
 
@@ -78,7 +82,9 @@ class Repository:
         self._cache = cache / config.hex_id
         self.adopt(opened, keyring)
         self._index: Index | None = None
-        self._index_place = 0
+        self._private: Path | None = None
+        self._retired: list[Index] = []  # other threads may be in them
+        self._no_cache = ""
         self._refreshing = threading.Lock()
 
     @staticmethod
@@ -128,10 +134,11 @@ class Repository:
     ) -> Repository:
         """Open a repository. Calls `secret` only when there is one whose format version is supported.
 
-        `cache` is a directory of this user for the index of stores that cannot hold one. `notify` is called
-        with the result of every refresh of the index. `pack_target` is the most bytes of a new pack. Raises
-        NoRepository, Unsupported, Damaged, KeyringRolledBack, and what `open_slot` raises, which gets
-        `allow_costly`. With `accept_keyring` the newest keyring is believed, whatever this user saw before.
+        `cache` is a directory of this user, made when it is missing: the index is kept in a folder of it
+        that has the repository's ID. `notify` is called with the result of every refresh of the index.
+        `pack_target` is the most bytes of a new pack. Raises NoRepository, Unsupported, Damaged,
+        KeyringRolledBack, and what `open_slot` raises, which gets `allow_costly`. With `accept_keyring` the
+        newest keyring is believed, whatever this user saw before.
         """
         try:
             read_mirrored(store, FileKind.CONFIG, "config", parse_public)
@@ -167,6 +174,15 @@ class Repository:
         self.close()
 
     def close(self) -> None:
+        self._close_index()
+        for index in self._retired:
+            index.close()
+        self._retired.clear()
+        if self._private is not None:
+            shutil.rmtree(self._private, ignore_errors=True)
+            self._private = None
+
+    def _close_index(self) -> None:
         if self._index is not None:
             self._index.close()
             self._index = None
@@ -202,10 +218,29 @@ class Repository:
         assert self._index is not None
         return self._index
 
+    def ask_index(self, question: Callable[[Index], T]) -> T:
+        """The answer of the index. When that turns out to be damaged, one that is made for this command
+        answers. Raises StoreError."""
+        index = self.index
+        try:
+            return question(index)
+        except IndexDamaged as error:
+            with self._refreshing:
+                if self._index is index:
+                    self._retire_index(str(error))
+            return question(self.index)
+
+    def _retire_index(self, reason: str) -> None:
+        if self._index is not None:
+            self._retired.append(self._index)
+            self._index = None
+        self._use_private(reason)
+
     def refresh(self, progress: IndexProgress | None = None) -> SyncResult:
         """Synchronise the index with the packs that the store lists now. Raises StoreError.
 
-        When the index cannot be written (full or read-only disk), uses one in the user's cache instead.
+        When the user's cache cannot be written (full or read-only disk) or is not the user's alone, uses a
+        temporary index, which `close` removes.
         """
         with self._refreshing:
             self.follow_keyring()
@@ -213,19 +248,35 @@ class Repository:
             packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(FileKind.PACK)]
             trashed = [PackID(entry.name) for entry in self.store.listing(FileKind.PACK, trashed=True)]
             while True:
-                folder = self.index_folder
                 try:
                     if self._index is None:
-                        self._index = Index(folder, self.config.id)
+                        self._index = self._open_index()
                     synced = self._index.sync(packs, self._directory, progress, trashed=trashed)
                 except StoreError as error:
-                    if not error.path.startswith(str(folder)) or folder == self._index_folders()[-1]:
+                    if not error.path.startswith(str(self.index_folder)) or self._private:
                         raise
-                    self.close()
-                    self._index_place += 1
+                    self._retire_index(str(error))
                 else:
+                    synced = replace(synced, no_cache=self._no_cache)
                     self._notify(synced)
                     return synced
+
+    def _open_index(self) -> Index:
+        if self._private is None:
+            try:
+                os.close(open_private_folder(self._cache))
+                if not is_fit_for_mmap(self._cache):
+                    self._use_private(f"{self._cache} is on a file system that LMDB cannot use")
+            except OSError as error:
+                self._use_private(f"{error.filename}: {error.strerror}")
+        return Index(self.index_folder, self.keys.index)
+
+    def _use_private(self, reason: str) -> None:
+        self._no_cache = reason
+        try:
+            self._private = Path(tempfile.mkdtemp(prefix="holdfast-index-"))
+        except OSError as error:
+            raise StoreError.wrap("make a folder for the index in", tempfile.gettempdir(), error) from error
 
     def _directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, rebuilt from the headers of its records."""
@@ -237,15 +288,10 @@ class Repository:
                 raise
             return records
 
-    def _index_folders(self) -> list[Path]:
-        beside = self.store.index_folder()
-        return [folder for folder in (beside, self._cache / "index") if folder is not None]
-
     @property
     def index_folder(self) -> Path:
         """The directory of the index, whether it is open or not."""
-        folders = self._index_folders()
-        return folders[min(self._index_place, len(folders) - 1)]
+        return (self._private or self._cache) / "index"
 
     @property
     def cache_folder(self) -> Path:
@@ -254,18 +300,16 @@ class Repository:
 
     def drop_index(self) -> None:
         """Delete the index; the next use rebuilds it from the packs."""
-        self.close()
-        for folder in self._index_folders():
-            remove_index(folder)
+        self._close_index()
+        remove_index(self.index_folder)
+
+    def id_set(self, name: str) -> IdSet:
+        """An empty set of chunk IDs on disk, whose keys are those of the index."""
+        return IdSet(self.scratch(name), HiddenTable(self.keys.index))
 
     def scratch(self, name: str) -> Path:
-        """An unused path for a temporary directory, on the first file system with 1 GiB free."""
-        directories = [folder.parent for folder in self._index_folders()] + [Path(tempfile.gettempdir())]
-        for directory in directories:
-            with suppress(OSError):
-                if shutil.disk_usage(directory).free > _SCRATCH_ROOM and os.access(directory, os.W_OK):
-                    return directory / f"scratch-{name}-{secrets.token_hex(4)}"
-        return directories[-1] / f"holdfast-{name}-{secrets.token_hex(4)}"
+        """An unused path for a temporary directory of this command."""
+        return scratch_path(name, self.index_folder.parent)
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""

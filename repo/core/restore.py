@@ -102,7 +102,9 @@ class Restorer:
         """Group the records of extents into runs of neighbours, in pack order."""
         ids = [extent.id for extent in extents if extent.id is not None]
         placed: list[tuple[Location, Extent]] = []
-        for extent, location in zip(extents, self._repository.index.lookup(ids), strict=True):
+        for extent, location in zip(
+            extents, self._repository.ask_index(lambda index: index.lookup(ids)), strict=True
+        ):
             if location is None:  # `read_record` refreshes the index and raises if the chunk is missing
                 assert extent.id is not None
                 self._reader.read_record(extent.id, RecordType.DATA)

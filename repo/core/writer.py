@@ -92,7 +92,7 @@ class Writer:
         return id_
 
     def _put(self, kind: RecordType, chunks: Sequence[Buffer], ids: Sequence[ChunkID]) -> None:
-        found = self._repository.index.lookup(ids)
+        found = self._repository.ask_index(lambda index: index.lookup(ids))
         mine: list[int] = []
         with self._claims_lock:
             for n, (id_, location) in enumerate(zip(ids, found, strict=True)):

@@ -79,6 +79,8 @@ class Keys:
     cut: bytes
     config: bytes
     secret: bytes
+    index: bytes
+    """Of the index in a user's cache."""
     epoch: int
     epochs: Mapping[int, EpochKeys]
 
@@ -93,6 +95,7 @@ class Keys:
             cut=derive(identity, "holdfast 2 cut points"),
             config=derive(identity, "holdfast 2 config"),
             secret=derive(identity, "holdfast 2 secrets"),
+            index=derive(identity, "holdfast 2 index"),
             epoch=max(roots),
             epochs={
                 epoch: EpochKeys(derive(root, "holdfast 2 packs"), derive(root, "holdfast 2 metadata"))

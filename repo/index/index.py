@@ -1,9 +1,9 @@
 """The index maps chunk IDs to their locations in packs, in LMDB. It caches the packs' directories and may be
-deleted at any time.
+deleted at any time. It is in a folder of this user alone, and only opened when it was left well (`sessions`).
 
-Key: the first 16 bytes of the chunk ID (the reader compares the whole ID when it opens the record).
-Value: the chunk's locations (`locations`). A chunk may be in several packs: two writers may store it at the
-same time, and one of the packs may be removed later.
+Key: 16 bytes made of the chunk ID (`hidden`; a reader compares the ID when it opens the record).
+Value: the chunk's locations (`locations`), masked. A chunk may be in several packs: two writers may store
+it at the same time, and one of the packs may be removed later.
 
 An entry alone does not prove that a chunk is present: `sync` gets this run's listing of packs, and the index
 ignores locations in packs that are not listed. Transactions are short; none is held between calls. Only this
@@ -16,7 +16,7 @@ import errno
 import re
 import shutil
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,15 +25,15 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from holdfast.base.durable_files import hand_over
 from holdfast.base.errors import Damaged, RepositoryError, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, SnapshotID
 from holdfast.repo.format.format import RecordHeader
+from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.lmdb_env import FIRST_MAP, ResizeGate, open_labelled, translate_errors
 from holdfast.repo.index.locations import Location, decode_locations, encode_location, remove_locations, sweep
+from holdfast.repo.index.sessions import IndexSession
 
-_LAYOUT = b"1"
-_PREFIX = 16
+_LAYOUT = b"2"
 _WHOLE = b"whole "
 _LOSSES = b"losses"
 _PACK = struct.Struct("<IQ")
@@ -46,6 +46,10 @@ Directory = Sequence[tuple[int, RecordHeader]]
 """(offset, header) of every record of a pack."""
 
 
+class IndexDamaged(StoreError):
+    """What stands in the index makes no sense. The next one to open it makes a new one."""
+
+
 @dataclass(frozen=True, slots=True)
 class SyncResult:
     """Result of `Index.sync`: how many packs were added and removed, and which could not be read."""
@@ -54,32 +58,51 @@ class SyncResult:
     removed: int
     rebuilt: bool
     damaged: tuple[RepositoryError, ...] = ()
+    distrust: str = ""
+    """Why the index that was there has been deleted."""
+    no_cache: str = ""
+    """Why the index cannot be kept in the user's cache, when it is one for this command only."""
 
 
 class Index:
-    """An LMDB environment. Thread-safe. A process may open a directory only once. Raises StoreError."""
+    """An LMDB environment. Thread-safe. A process may open a directory only once. Raises StoreError.
 
-    def __init__(self, folder: Path, repository: bytes, *, first_map: int = FIRST_MAP) -> None:
+    `key` has 32 bytes and is the repository's own: an index of another key is replaced.
+    """
+
+    def __init__(self, folder: Path, key: bytes, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
+        self._hidden = HiddenTable(key)
+        self._good = True
         self._gate = ResizeGate()
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
         self._unswept = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            label = _LAYOUT + repository
-            self._env, (self._chunks, self._packs) = open_labelled(
-                folder, label, (b"chunks", b"packs"), first_map
-            )
-            for made in (folder, *folder.iterdir()):
-                hand_over(made, folder.parent)
+            self._session = IndexSession(folder)
         except OSError as error:
             raise StoreError.wrap("open the index in", str(folder), error) from error
+        try:
+            self._env, (self._chunks, self._packs) = open_labelled(
+                folder, _LAYOUT + self._hidden.label, (b"chunks", b"packs"), first_map
+            )
+            self._session.opened()
+        except OSError as error:
+            self._session.end()
+            raise StoreError.wrap("open the index in", str(folder), error) from error
         except lmdb.Error as error:
+            self._session.end()
             raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
 
     def close(self) -> None:
         self._env.close()
+        self._session.end(good=self._good)
+
+    @property
+    def hidden(self) -> HiddenTable:
+        """What makes the keys of the table."""
+        return self._hidden
 
     def sync(
         self,
@@ -114,9 +137,9 @@ class Index:
             with suppress(StoreError):  # a full disk: they are not listed, so they do not exist anyway
                 self._forget_packs(gone)
                 self._unswept = False
-        return SyncResult(
-            len(new), len(known) - len(same) - len(self._resting), not known and bool(new), tuple(damaged)
-        )
+        removed = len(known) - len(same) - len(self._resting)
+        distrust, self._session.distrust = self._session.distrust, ""
+        return SyncResult(len(new), removed, not known and bool(new), tuple(damaged), distrust)
 
     def _add_new(
         self,
@@ -151,11 +174,12 @@ class Index:
         unregistered number and are ignored. Transactions are small because LMDB copies each page they touch
         and reuses the old page only two transactions later: with 512 entries that is at most 4 MB.
         """
+        table_key = self._hidden.table_key
         for pack, size, directory in packs:
             found = self._read(partial(self._number_of, pack))
             if found is None:
                 number = self._write(self._next_number)
-                entries = sorted((header.id[:_PREFIX], offset, header.size) for offset, header in directory)
+                entries = sorted((table_key(header.id), offset, header.size) for offset, header in directory)
                 for at in range(0, len(entries), _SMALL_BATCH):
                     self._write(partial(self._enter, number, entries[at : at + _SMALL_BATCH]))
                 found = self._write(partial(self._register, pack, number, size))
@@ -166,10 +190,12 @@ class Index:
         return int(_PACK.unpack(found)[0]) if found else None
 
     def _enter(self, number: int, entries: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
-        for prefix, offset, length in entries:
+        mask = self._hidden.mask
+        for key, offset, length in entries:
             location = encode_location(number, offset, length)
-            if not txn.put(prefix, location, db=self._chunks, overwrite=False):
-                txn.put(prefix, txn.get(prefix, db=self._chunks) + location, db=self._chunks)
+            if not txn.put(key, mask(key, location), db=self._chunks, overwrite=False):
+                before = mask(key, txn.get(key, db=self._chunks))
+                txn.put(key, mask(key, before + location), db=self._chunks)
 
     def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
         """Register the pack and return its number, which another process may have assigned before."""
@@ -187,19 +213,23 @@ class Index:
     def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
         """A location of each chunk in a listed pack; None for chunks that are in no listed pack."""
         with self._read_txn() as txn:
-            return [self._first_listed(txn.get(id_[:_PREFIX], db=self._chunks)) for id_ in ids]
+            return [next(self._found(txn, id_, self._live), None) for id_ in ids]
 
     def locations(self, id_: ChunkID) -> list[Location]:
         """All locations of the chunk in listed packs."""
         with self._read_txn() as txn:
-            value = txn.get(id_[:_PREFIX], db=self._chunks)
-            return list(self._listed_locations(value)) if value else []
+            return list(self._found(txn, id_, self._live))
 
     def trashed_locations(self, id_: ChunkID) -> list[Location]:
         """Locations in trashed packs, which a reader may use when no listed pack has the chunk."""
         with self._read_txn() as txn:
-            value = txn.get(id_[:_PREFIX], db=self._chunks)
-            return list(decode_locations(self._resting, value)) if value else []
+            return list(self._found(txn, id_, self._resting))
+
+    def _found(self, txn: Any, id_: ChunkID, packs: Mapping[int, PackID]) -> Iterator[Location]:
+        """The chunk's locations in these packs, given by their numbers."""
+        key = self._hidden.table_key(id_)
+        value = txn.get(key, db=self._chunks)
+        return decode_locations(packs, self._hidden.mask(key, value)) if value else iter(())
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Remove the chunk's locations in that pack, because it is damaged there.
@@ -208,24 +238,19 @@ class Index:
         """
 
         def remove(txn: Any) -> None:
-            value = txn.get(id_[:_PREFIX], db=self._chunks) or b""
+            key = self._hidden.table_key(id_)
+            value = self._hidden.mask(key, txn.get(key, db=self._chunks) or b"")
             kept = remove_locations(value, lambda number: self._live.get(number) == pack)
             if kept:
-                txn.put(id_[:_PREFIX], kept, db=self._chunks)
+                txn.put(key, self._hidden.mask(key, kept), db=self._chunks)
             else:
-                txn.delete(id_[:_PREFIX], db=self._chunks)
+                txn.delete(key, db=self._chunks)
 
         self._write(_count_loss)
         self._write(remove)
 
-    def _first_listed(self, value: bytes | None) -> Location | None:
-        return next(self._listed_locations(value), None) if value else None
-
-    def _listed_locations(self, value: bytes) -> Iterator[Location]:
-        return decode_locations(self._live, value)
-
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
-        """Every (16-byte ID prefix, locations) in key order. Starts a new transaction every 20,000 keys."""
+        """Every (key in the table, locations) in key order. Starts a new transaction every 20,000 keys."""
         after: bytes | None = None
         while True:
             page: list[tuple[bytes, list[Location]]] = []
@@ -234,7 +259,8 @@ class Index:
                 if found and cursor.key() == after:
                     found = cursor.next()
                 while found and len(page) < _BATCH:
-                    page.append((cursor.key(), list(self._listed_locations(cursor.value()))))
+                    key, value = cursor.item()
+                    page.append((key, list(decode_locations(self._live, self._hidden.mask(key, value)))))
                     found = cursor.next()
             yield from page
             if not page:
@@ -279,7 +305,7 @@ class Index:
 
             def page(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
                 with txn.cursor(db=self._chunks) as cursor:
-                    return sweep(cursor, after, numbers, _BATCH)
+                    return sweep(cursor, after, numbers, _BATCH, self._hidden.mask)
 
             after, more = self._write(page)
 
@@ -300,8 +326,9 @@ class Index:
                 with self._gate.alone():  # another process made the map larger
                     self._env.set_mapsize(0)
         except (lmdb.Error, struct.error) as error:
+            self._good = False
             cause = OSError(errno.EIO, str(error))
-            raise StoreError.wrap("read the index in", str(self._folder), cause) from error
+            raise IndexDamaged("read the index in", str(self._folder), cause) from error
 
     def _read(self, work: Callable[[Any], T]) -> T:
         with self._read_txn() as txn:

@@ -55,22 +55,28 @@ class LmdbCursor(Protocol):
 
 
 def sweep(
-    cursor: LmdbCursor, after: bytes | None, gone: frozenset[int], count: int
+    cursor: LmdbCursor,
+    after: bytes | None,
+    gone: frozenset[int],
+    count: int,
+    mask: Callable[[bytes, bytes], bytes],
 ) -> tuple[bytes | None, bool]:
     """Remove locations in packs that are `gone` from `count` entries after the key `after`.
 
     Deletes entries without remaining locations. Returns (key to continue after, whether entries may remain).
+    `mask(key, value)` shows a hidden value, and hides it again.
     """
     found = cursor.set_range(after) if after else cursor.first()
     for _ in range(count):
         if not found:
             return None, False
-        after, value = cursor.item()
+        after, hidden = cursor.item()
+        value = mask(after, hidden)
         kept = remove_locations(value, gone.__contains__)
         if len(kept) == len(value):
             found = cursor.next()
         elif kept:
-            cursor.put(after, kept)
+            cursor.put(after, mask(after, kept))
             found = cursor.next()
         else:
             found = cursor.delete() and bool(cursor.key())

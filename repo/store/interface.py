@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 from typing import Protocol
 
 from holdfast.base.types import Buffer
@@ -100,8 +99,4 @@ class Store(Protocol):
 
     def clean(self) -> int:
         """Delete files that crashes left half-written, under the exclusive lock. Returns bytes freed."""
-        ...
-
-    def index_folder(self) -> Path | None:
-        """A local directory that supports memory-mapped files; None when the store has none."""
         ...

@@ -40,5 +40,5 @@ def all_folders() -> list[Parts]:
 
 def not_ours(names: Iterable[str]) -> list[str]:
     """Which of the names in the directory neither a repository nor an interrupted `init` leaves, in order."""
-    known = {kind.value for kind in FileKind} | {TRASH, LOCK, "index", *CONFIG_NAMES}
+    known = {kind.value for kind in FileKind} | {TRASH, LOCK, *CONFIG_NAMES}
     return sorted(name for name in names if name not in known and not name.startswith(TEMPORARY))

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from holdfast.base.durable_files import read_at, sync_if_possible
 from holdfast.base.errors import Damaged, Locked, NoRepository, RepositoryError, RepositoryExists, StoreError
-from holdfast.base.filesystems import is_fit_for_mmap
 from holdfast.base.named_paths import open_folder
 from holdfast.base.open_files import OpenFiles
 from holdfast.base.types import Buffer
@@ -214,9 +213,6 @@ class LocalStore:
                         folder.unlink(name)
                         freed += status.st_size
         return freed
-
-    def index_folder(self) -> Path | None:
-        return self.root / "index" if is_fit_for_mmap(self.root) else None
 
     def _path(self, kind: FileKind, name: str) -> Path:
         return self.root.joinpath(*file_folder(kind, name), name)

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from holdfast.base.errors import Locked
 from holdfast.base.types import Buffer
@@ -91,6 +90,3 @@ class MemoryStore:
 
     def clean(self) -> int:
         return 0
-
-    def index_folder(self) -> Path | None:
-        return None

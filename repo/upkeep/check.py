@@ -18,7 +18,6 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
-from holdfast.repo.index.idset import IdSet
 from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.records.forgotten import open_forgotten
 from holdfast.repo.records.proofs import open_proof, unfinished_proofs
@@ -242,7 +241,7 @@ def _check_reachable(
     repository: Repository, snapshots: Sequence[StoredSnapshot], report: CheckReport
 ) -> Iterator[Finding]:
     """Chunks that recipes name and no listed pack has."""
-    with IdSet(repository.scratch("check")) as seen:
+    with repository.id_set("check") as seen:
         for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
             name = (snapshot_name(stored),)
             if isinstance(new, UnreadableNode):

@@ -10,7 +10,6 @@ from holdfast.base.errors import NotFound, NotInTrash, Refused
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import restore_missing_copies, trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.index.idset import IdSet
 from holdfast.repo.records.forgotten import record_forgotten, retract_forgotten
 from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.store.interface import FileKind, LockMode
@@ -53,7 +52,7 @@ def undelete(repository: Repository, ids: Sequence[SnapshotID], *, lock_timeout:
         store.sync()
         repository.refresh()
         for id_ in ids:
-            with IdSet(repository.scratch("undelete")) as seen:
+            with repository.id_set("undelete") as seen:
                 if collect_reachable(repository, [trashed[id_]], seen, lambda count: None):
                     raise Refused(
                         f"snapshot {id_[:8]} cannot come back: a prune has deleted some of its data"

@@ -165,7 +165,7 @@ def _repack(
     )
     bad: dict[PackID, Damaged] = {}
     try:
-        with IdSet(repository.scratch("repack")) as needed, IdSet(repository.scratch("copied")) as copied:
+        with repository.id_set("repack") as needed, repository.id_set("copied") as copied:
             committed, pending = protected_snapshots(repository)
             collect_reachable(repository, [*committed, *pending], needed, lambda count: None)
             doomed = {use.pack for use in [*plan.repack, *plan.remove]}
@@ -268,7 +268,7 @@ def _needed_packs(
 ) -> set[PackID]:
     """Doomed packs that have the only copies of a chunk that one of the snapshots needs."""
     needed: set[PackID] = set()
-    with IdSet(repository.scratch("spare")) as seen:
+    with repository.id_set("spare") as seen:
         for _, new in reachable_chunks(Reader(repository), snapshots, seen):
             for id_ in [] if isinstance(new, UnreadableNode) else new:
                 packs = {location.pack for location in repository.index.locations(id_)}
@@ -283,7 +283,7 @@ def _untrash_needed_packs(repository: Repository) -> bool:
     Returns whether it did; the next prune plans anew.
     """
     committed, pending = protected_snapshots(repository)
-    with IdSet(repository.scratch("claims")) as seen:
+    with repository.id_set("claims") as seen:
         if collect_reachable(repository, [*committed, *pending], seen, lambda count: None) == 0:
             return False
         trashed = list(repository.store.listing(FileKind.PACK, trashed=True))
@@ -291,7 +291,7 @@ def _untrash_needed_packs(repository: Repository) -> bool:
         repository.store.untrash(FileKind.PACK, entry.name)
     repository.store.sync()
     repository.refresh()
-    with IdSet(repository.scratch("claims")) as seen:
+    with repository.id_set("claims") as seen:
         if collect_reachable(repository, committed, seen, lambda count: None):
             raise NeedsUnknown("chunks that snapshots need are in no pack; nothing was deleted")
     return True

@@ -95,7 +95,7 @@ def make_plan(
     for _ in range(_LOOKS):
         repository.refresh()
         committed, pending = protected_snapshots(repository)
-        with IdSet(repository.scratch("prune")) as seen:
+        with repository.id_set("prune") as seen:
             missing = collect_reachable(repository, committed, seen, progress)
             # Missing chunks of pending backups do not count: the backup notices when it commits.
             collect_reachable(repository, pending, seen, progress)
@@ -190,7 +190,7 @@ def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int
     used: dict[PackID, int] = {}
     held: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
-        for (_, locations), needed in zip(batch, seen.contains([key for key, _ in batch]), strict=True):
+        for (_, locations), needed in zip(batch, seen.contains_keys([key for key, _ in batch]), strict=True):
             for location in locations:
                 held[location.pack] = held.get(location.pack, 0) + location.length
             if needed and locations:

@@ -330,10 +330,10 @@ def test_a_damaged_snapshot_is_reported_and_the_others_are_listed(place: Place) 
 def test_a_deleted_index_is_rebuilt_and_said_so(place: Place) -> None:
     disk = place.disk()
     place.ok("backup", disk)
-    for path in files(place.repository, "index"):
+    for path in files(place.root, "cache"):
         path.unlink()
     result = place.run("backup", disk)
-    assert "the index was not there and has been rebuilt from 1 pack" in result.stderr
+    assert "the index has been rebuilt from 1 pack: it was not there" in result.stderr
     assert ", new 0 B," in result.stdout
 
 

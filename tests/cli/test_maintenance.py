@@ -101,7 +101,7 @@ def test_a_pack_that_cannot_be_read_costs_only_what_is_in_it(place: Place) -> No
     (bad,) = files(place.repository, "packs")
     place.ok("backup", place.dump())
     flip_byte(bad, 20)
-    for path in files(place.repository, "index"):
+    for path in files(place.root, "cache"):
         path.unlink()
     result = place.run("restore", "shop:dump.sql", "--target", place.root / "back")
     assert result.exit_code == 0

@@ -111,7 +111,7 @@ def test_a_wrong_password_is_code_12_before_anything_is_mounted(place: Place) ->
 
 
 def test_a_deleted_index_is_rebuilt_and_said_so(place: Place) -> None:
-    shutil.rmtree(place.repository / "index")
+    shutil.rmtree(place.root / "cache")
     mnt = place.root / "mnt"
     done = place.execute("mount", str(mnt))
     assert done.code == 0

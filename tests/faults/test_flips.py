@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from support.fault import (
     data,
     findings,
     in_child,
+    index_of,
     later,
     local,
     repository_files,
@@ -404,7 +406,7 @@ def test_the_next_command_rebuilds_a_lost_or_damaged_index(
     root, specimen = on_disk
     with local(root) as store, open_repository(store, folder / "cache") as repository:
         chunks = len(repository.index)
-    damage(root / "index")
+    damage(index_of(folder / "cache"))
 
     def use() -> None:
         with local(root) as store, open_repository(store, folder / "cache") as repository:
@@ -424,10 +426,11 @@ def test_the_index_of_another_repository_is_not_believed(
     root, specimen = on_disk
     other = folder / "other"
     other_store = LocalStore.create(other)
-    fill_repository(other_store, folder / "cache")
+    fill_repository(other_store, folder / "others")
     other_store.close()
-    for name in ("data.mdb", "lock.mdb"):
-        (root / "index" / name).write_bytes((other / "index" / name).read_bytes())
+    index = index_of(folder / "cache")
+    shutil.rmtree(index)
+    shutil.copytree(index_of(folder / "others"), index)
     with local(root) as store, open_repository(store, folder / "cache") as repository:
         assert repository.refresh().rebuilt
         assert all_contents(repository) == specimen.expected

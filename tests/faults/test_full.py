@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -127,20 +128,17 @@ def test_on_a_full_disk_all_that_reads_works_and_prune_makes_room(small: Path, t
 
 
 @pytest.mark.parametrize("index", ["as it was", "deleted"])
-def test_an_index_that_cannot_be_written_is_kept_in_the_cache_folder(
+def test_where_no_index_can_be_written_the_command_makes_one_of_its_own(
     small: Path, tmp_path: Path, index: str
 ) -> None:
-    root = small / "repository"
+    root = tmp_path / "repository"
     create(LocalStore.create(root))
-    cache = tmp_path / "cache"
+    cache = small / "cache"
     with opened(root, cache) as repository:
         backup(repository, FIRST)
         expected = all_contents(repository)
-    shutil.rmtree(root / "index")
-    if index == "as it was":
-        (root / "index").mkdir()
-        with opened(root, cache) as repository:
-            repository.refresh()
+    if index == "deleted":
+        shutil.rmtree(cache)
     fill(small)
     pack = next(p for p in root.glob("packs/*/*") if p.is_file())
     os.utime(pack)
@@ -149,11 +147,11 @@ def test_an_index_that_cannot_be_written_is_kept_in_the_cache_folder(
         """In a child: writing to a map without room behind it ends a process."""
         with opened(root, cache) as repository:
             assert all_contents(repository) == expected
+            assert repository.refresh().no_cache
             assert findings(repository) == []
 
     assert in_child(use) == 0
-    if index == "deleted":
-        assert list(cache.rglob("data.mdb"))
+    assert not list(Path(tempfile.gettempdir()).glob("holdfast-index-*"))
 
 
 def test_init_on_a_full_disk_says_so_and_can_be_repeated(small: Path) -> None:

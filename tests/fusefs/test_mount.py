@@ -317,11 +317,10 @@ def test_errors_of_opening_come_through(place: Place) -> None:
 
 
 def test_errors_of_the_daemon_come_through(place: Place) -> None:
-    index = place.root / "index"
-    subprocess.run(["rm", "-rf", str(index), str(place.state.parent / "cache")], check=True)
-    index.write_text("a file where the folder should be")
-    (place.state.parent / "cache").write_text("as well")
-    with pytest.raises(MountRefused, match="open the index") as caught:
+    packs = place.root / "packs"
+    packs.rename(place.root / "gone")
+    packs.write_text("a file where the folder should be")
+    with pytest.raises(MountRefused, match="cannot list") as caught:
         place.mount()
     assert caught.value.name == "StoreError"
     assert names(place.mountpoint) == []

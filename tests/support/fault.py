@@ -180,17 +180,16 @@ def kill_me() -> None:
 def kill_before_call(k: int, root: Path) -> None:
     """In a child: die instead of making the k-th system call that changes a file under `root`, from 1.
 
-    The index and scratch folders do not count. LMDB makes its own calls, unseen here.
+    The cache stands elsewhere and does not count.
     """
     left = [k]
     lock = threading.Lock()
-    inside, index, scratch = str(root), str(root / "index"), str(root / "scratch-")
+    inside = str(root)
 
     def counts(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         if name == "open" and not args[1] & os.O_CREAT:
             return False
-        path = path_of(args[0], kwargs)
-        return path.startswith(inside) and not path.startswith((index, scratch))
+        return path_of(args[0], kwargs).startswith(inside)
 
     def wrap(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -239,15 +238,20 @@ def kill_at_every_call(
 
 def copy_repository(source: Path, target: Path) -> Path:
     """A copy that shares the files' bytes: they are immutable."""
-    shutil.copytree(source, target, copy_function=os.link, ignore=shutil.ignore_patterns("index"))
-    (target / "index").mkdir(mode=0o700)
+    shutil.copytree(source, target, copy_function=os.link)
     return target
 
 
 def repository_files(root: Path) -> list[Path]:
-    """Every file that is part of the truth: not the index, not the lock."""
+    """Every file that is part of the truth: not the lock."""
     inside = (path for path in sorted(root.rglob("*")) if path.is_file())
-    return [p for p in inside if p.relative_to(root).parts[0] not in ("index", "lock")]
+    return [p for p in inside if p.relative_to(root).parts[0] != "lock"]
+
+
+def index_of(cache: Path) -> Path:
+    """The folder of the one index in a cache."""
+    (folder,) = cache.glob("*/index")
+    return folder
 
 
 def leftovers(root: Path) -> list[Path]:

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from holdfast.base.errors import StoreError
@@ -132,6 +131,3 @@ class FaultyStore:
 
     def clean(self) -> int:
         return self._do("clean", None, "", self.inner.clean)
-
-    def index_folder(self) -> Path | None:
-        return self.inner.index_folder()

@@ -12,7 +12,7 @@ from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
 from holdfast.repo.index.index import Directory, Index, SyncResult
 from holdfast.repo.index.lmdb_env import FIRST_MAP
 
-REPOSITORY = bytes(16)
+KEY = bytes(32)
 
 
 def chunk(n: int) -> ChunkID:
@@ -33,8 +33,8 @@ def directory(chunks: list[int]) -> Directory:
 
 
 @contextmanager
-def opened(folder: Path, repository: bytes = REPOSITORY, *, first_map: int = FIRST_MAP) -> Iterator[Index]:
-    index = Index(folder, repository, first_map=first_map)
+def opened(folder: Path, key: bytes = KEY, *, first_map: int = FIRST_MAP) -> Iterator[Index]:
+    index = Index(folder, key, first_map=first_map)
     try:
         yield index
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.base.errors import Damaged, HoldfastError, NoRepository, StoreError, Unsupported, WrongPassword
+from holdfast.base.errors import Damaged, HoldfastError, NoRepository, Unsupported, WrongPassword
 from holdfast.repo.core.mirrored import delete_mirrored, trash_mirrored, untrash_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Suite
@@ -242,33 +243,49 @@ def test_snapshots_that_are_being_committed_are_listed_apart(memory_repository: 
 # ---- the index's place --------------------------------------------------------------------------------
 
 
-def test_the_index_lives_beside_the_packs_and_may_be_dropped(local_repository: Repository) -> None:
+def test_the_index_is_kept_in_the_cache_and_may_be_dropped(
+    local_repository: Repository, tmp_path: Path
+) -> None:
     item = store_file(local_repository, [b"content"])
-    folder = local_repository.store.index_folder()
-    if folder is not None:
-        assert (folder / "data.mdb").exists()
+    folder = local_repository.index_folder
+    assert folder.is_relative_to(tmp_path / "cache" / local_repository.config.hex_id)
+    assert list(folder.iterdir())
     local_repository.drop_index()
-    if folder is not None:
-        assert not folder.exists()
+    assert not folder.exists()
     assert local_repository.refresh().rebuilt
     assert read_item(local_repository, item) == b"content"
 
 
-def test_an_index_that_cannot_live_there_moves_to_the_cache(local_store: LocalStore, tmp_path: Path) -> None:
-    (local_store.root / "index").touch()
+def a_file(cache: Path) -> str:
+    cache.touch()
+    return "Not a directory"
+
+
+def writable_by_all(cache: Path) -> str:
+    cache.mkdir()
+    cache.chmod(0o777)
+    return "another user could write there"
+
+
+@pytest.mark.parametrize("hinder", [a_file, writable_by_all])
+def test_without_a_cache_a_command_makes_an_index_of_its_own(
+    hinder: Callable[[Path], str], local_store: LocalStore, tmp_path: Path
+) -> None:
+    reason = hinder(tmp_path / "cache")
     with new_repository(local_store, tmp_path / "cache") as repository:
         item = store_file(repository, [b"content"])
         assert read_item(repository, item) == b"content"
-    assert list((tmp_path / "cache").glob("*/index/data.mdb"))
+        assert reason in repository.refresh().no_cache
+        folder = repository.index_folder
+        assert not folder.is_relative_to(tmp_path / "cache")
+    assert not folder.exists()
 
 
-def test_without_any_place_for_an_index_it_is_a_store_error(tmp_path: Path) -> None:
-    (tmp_path / "cache").touch()
-    with (
-        new_repository(MemoryStore(), tmp_path / "cache") as repository,
-        pytest.raises(StoreError, match="index"),
-    ):
-        repository.refresh()
+def test_nothing_but_repository_files_lies_in_the_repository(local_repository: Repository) -> None:
+    store_file(local_repository, [b"content"])
+    assert isinstance(local_repository.store, LocalStore)
+    known = {kind.value for kind in FileKind} | {"config.2", "lock", "trash"}
+    assert {path.name for path in local_repository.store.root.iterdir()} <= known
 
 
 def test_a_damaged_directory_costs_no_chunk_that_opens(tmp_path: Path) -> None:

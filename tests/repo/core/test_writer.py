@@ -31,6 +31,7 @@ from support.basics import (
     read_item,
     store_file,
 )
+from support.fault import index_of
 from support.faulty_store import Crash, FaultyStore, Operation, crash_at, fail_at
 
 TEXT = b"INSERT INTO orders VALUES (1, 'one');\n" * 100
@@ -281,10 +282,7 @@ def test_the_index_may_be_deleted_between_runs(local_store: LocalStore, tmp_path
     parts = [random_bytes(6000, n) for n in range(20)]
     with new_repository(local_store, tmp_path) as repository:
         first = store_file(repository, parts)
-    folder = local_store.index_folder()
-    for index in (folder, *(tmp_path.glob("*/index"))):
-        if index is not None:
-            remove_index(index)
+    remove_index(index_of(tmp_path))
     with open_repository(local_store, tmp_path) as repository:
         assert repository.refresh().rebuilt
         with Writer(repository) as writer:

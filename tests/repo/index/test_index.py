@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, StoreError
 from holdfast.base.types import PackID, SnapshotID
+from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory, Index, remove_index
 from holdfast.repo.index.locations import Location
-from support.index_examples import REPOSITORY, chunk, directory, opened, pack_id, sync
+from support.index_examples import KEY, chunk, directory, opened, pack_id, sync
 
 
 def places(packs: dict[int, list[int]], n: int) -> set[Location]:
@@ -47,7 +48,7 @@ def test_it_agrees_with_a_dictionary(
     """A pack's content never changes: what varies is which packs are listed when."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        index = Index(folder, REPOSITORY)
+        index = Index(folder, KEY)
         there: dict[int, list[int]] = {}
         try:
             for action, chosen in plan:
@@ -60,7 +61,7 @@ def test_it_agrees_with_a_dictionary(
                         index.close()
                         if action == "delete":
                             remove_index(folder)
-                        index = Index(folder, REPOSITORY)
+                        index = Index(folder, KEY)
                         assert index.lookup([chunk(n) for n in range(31)]) == [None] * 31
                     there = listed
                     sync(index, there)
@@ -71,8 +72,11 @@ def test_it_agrees_with_a_dictionary(
                     assert set(index.locations(chunk(n))) == expected
                     assert len(index.locations(chunk(n))) == len(expected)
                 assert {p for p in range(6) if index.is_listed(pack_id(p))} == there.keys()
-                scanned = {prefix: set(found) for prefix, found in index.scan() if found}
-                assert scanned == {chunk(n)[:16]: places(there, n) for n in range(31) if places(there, n)}
+                scanned = {key: set(found) for key, found in index.scan() if found}
+                table_key = index.hidden.table_key
+                assert scanned == {
+                    table_key(chunk(n)): places(there, n) for n in range(31) if places(there, n)
+                }
         finally:
             index.close()
 
@@ -233,7 +237,7 @@ def test_an_index_that_is_open_already_is_refused_and_left_alone(tmp_path: Path)
     with opened(tmp_path) as index:
         sync(index, {1: [1]})
         with pytest.raises(StoreError, match="already open"):
-            Index(tmp_path, REPOSITORY)
+            Index(tmp_path, KEY)
     with opened(tmp_path) as index:
         assert not sync(index, {1: [1]}).added
 
@@ -241,7 +245,7 @@ def test_an_index_that_is_open_already_is_refused_and_left_alone(tmp_path: Path)
 def test_a_place_that_cannot_be_a_folder_is_a_store_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="index"):
-        Index(tmp_path / "file" / "index", REPOSITORY)
+        Index(tmp_path / "file" / "index", KEY)
 
 
 def test_removing_an_index_that_is_not_there_is_no_error(tmp_path: Path) -> None:
@@ -253,7 +257,7 @@ def test_removing_an_index_that_is_not_there_is_no_error(tmp_path: Path) -> None
 
 @given(st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=5))
 def test_a_set_of_ids_says_which_were_new(batches: list[list[int]]) -> None:
-    with tempfile.TemporaryDirectory() as name, IdSet(Path(name) / "set") as ids:
+    with tempfile.TemporaryDirectory() as name, IdSet(Path(name) / "set", HiddenTable(KEY)) as ids:
         seen: set[int] = set()
         for batch in batches:
             new = list(dict.fromkeys(n for n in batch if n not in seen))
@@ -263,7 +267,7 @@ def test_a_set_of_ids_says_which_were_new(batches: list[list[int]]) -> None:
 
 
 def test_a_set_of_ids_grows_and_removes_itself(tmp_path: Path) -> None:
-    with IdSet(tmp_path / "set", first_map=SMALL_MAP) as ids:
+    with IdSet(tmp_path / "set", HiddenTable(KEY), first_map=SMALL_MAP) as ids:
         assert len(ids.add([chunk(n) for n in range(20_000)])) == 20_000
         assert ids.add([chunk(n) for n in range(20_000)]) == []
     assert not (tmp_path / "set").exists()
