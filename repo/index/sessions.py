@@ -40,8 +40,9 @@ class IndexSession:
             fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def opened(self) -> None:
-        """The files are there now, and are this process's."""
+        """The files are there now. The marker says which: others may make new ones meanwhile."""
         self._inode = (self._folder / _DATA).stat().st_ino
+        os.pwrite(self._lock, str(self._inode).encode(), 0)
 
     def end(self, *, good: bool = True) -> None:
         """After the environment was closed or could not be opened.
@@ -53,7 +54,7 @@ class IndexSession:
                 (self._folder / _BAD).touch(mode=0o600)
             self._marker.unlink(missing_ok=True)
             status = (self._folder / _DATA).stat()
-            if status.st_ino == self._inode and not any(True for _ in self._markers()):
+            if status.st_ino == self._inode and not list(self._markers(self._inode)):
                 (self._folder / _CLOSED).write_text(_fingerprint(status))
         os.close(self._lock)
 
@@ -63,7 +64,7 @@ class IndexSession:
             return ""
         if (folder / _BAD).exists():
             return "it was damaged"
-        held = [_is_held(marker) for marker in self._markers()]
+        held = [_is_held(marker) for marker in self._markers((folder / _DATA).stat().st_ino)]
         if not all(held):
             return "a process that had it open was killed"
         if held:
@@ -74,14 +75,18 @@ class IndexSession:
             return "it was never closed"
         return "" if closed == _fingerprint((folder / _DATA).stat()) else "it was changed by something else"
 
-    def _markers(self) -> Iterator[Path]:
-        return self._folder.glob(f"{_MARKER}*")
+    def _markers(self, inode: int) -> Iterator[Path]:
+        """The markers of those who have this file open, or are about to open one."""
+        for marker in self._folder.glob(f"{_MARKER}*"):
+            with suppress(FileNotFoundError):
+                if marker.read_text() in ("", str(inode)):
+                    yield marker
 
     def _delete(self) -> None:
         """Processes that have the files open keep them, without a name."""
         for name in (_DATA, _LOCKS, _CLOSED, _BAD):
             (self._folder / name).unlink(missing_ok=True)
-        for marker in self._markers():
+        for marker in self._folder.glob(f"{_MARKER}*"):
             if not _is_held(marker):
                 marker.unlink(missing_ok=True)
 
