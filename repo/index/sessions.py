@@ -35,6 +35,7 @@ class IndexSession:
             self.distrust = self._why_not_trusted()
             if self.distrust:
                 self._delete()
+            self._sweep()
             self._marker = folder / f"{_MARKER}{os.getpid()}-{secrets.token_hex(4)}"
             self._lock = os.open(self._marker, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -86,6 +87,9 @@ class IndexSession:
         """Processes that have the files open keep them, without a name."""
         for name in (_DATA, _LOCKS, _CLOSED, _BAD):
             (self._folder / name).unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete the markers of processes that died."""
         for marker in self._folder.glob(f"{_MARKER}*"):
             if not _is_held(marker):
                 marker.unlink(missing_ok=True)
