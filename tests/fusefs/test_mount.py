@@ -320,9 +320,9 @@ def test_errors_of_the_daemon_come_through(place: Place) -> None:
     packs = place.root / "packs"
     packs.rename(place.root / "gone")
     packs.write_text("a file where the folder should be")
-    with pytest.raises(MountRefused, match="cannot list") as caught:
+    with pytest.raises(MountRefused, match="packs: is a file and no folder") as caught:
         place.mount()
-    assert caught.value.name == "StoreError"
+    assert caught.value.name == "Damaged"
     assert names(place.mountpoint) == []
 
 
