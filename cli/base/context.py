@@ -19,7 +19,7 @@ from holdfast.cli.base.render import count
 
 if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
     from holdfast.repo.core.repository import Repository, Snapshots
-    from holdfast.repo.index.index import SyncResult
+    from holdfast.repo.index.results import SyncResult
     from holdfast.repo.records.high_water import Vanished
     from holdfast.repo.snapshots.snapshot import StoredSnapshot
     from holdfast.repo.store.local import LocalStore

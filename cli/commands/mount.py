@@ -16,7 +16,7 @@ from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count
 from holdfast.fusefs.mount import MountOptions, mount, serve, unmount
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.index.index import SyncResult
+from holdfast.repo.index.results import SyncResult
 from holdfast.repo.records.high_water import check_place
 
 

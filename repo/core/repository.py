@@ -40,7 +40,8 @@ from holdfast.repo.format.crypto import (
 from holdfast.repo.format.format import PACK_TARGET, ObjectType
 from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.idset import IdSet
-from holdfast.repo.index.index import Directory, Index, IndexDamaged, SyncResult, remove_index
+from holdfast.repo.index.index import Directory, Index, remove_index
+from holdfast.repo.index.results import IndexDamaged, SyncResult
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
 from holdfast.repo.store.interface import FileKind, LockMode, Store

@@ -18,7 +18,6 @@ import shutil
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from holdfast.repo.format.format import RecordHeader
 from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.lmdb_env import FIRST_MAP, ResizeGate, open_labelled, translate_errors
 from holdfast.repo.index.locations import Location, decode_locations, encode_location, remove_locations, sweep
+from holdfast.repo.index.results import IndexDamaged, SyncResult
 from holdfast.repo.index.sessions import IndexSession
 
 _LAYOUT = b"2"
@@ -44,24 +44,6 @@ _SMALL_BATCH = 512
 T = TypeVar("T")
 Directory = Sequence[tuple[int, RecordHeader]]
 """(offset, header) of every record of a pack."""
-
-
-class IndexDamaged(StoreError):
-    """What stands in the index makes no sense. The next one to open it makes a new one."""
-
-
-@dataclass(frozen=True, slots=True)
-class SyncResult:
-    """Result of `Index.sync`: how many packs were added and removed, and which could not be read."""
-
-    added: int
-    removed: int
-    rebuilt: bool
-    damaged: tuple[RepositoryError, ...] = ()
-    distrust: str = ""
-    """Why the index that was there has been deleted."""
-    no_cache: str = ""
-    """Why the index cannot be kept in the user's cache, when it is one for this command only."""
 
 
 class Index:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from holdfast.base.types import ChunkID, Codec, PackID, RecordType
 from holdfast.repo.format.format import HEAD_SIZE, RecordHeader
-from holdfast.repo.index.index import Directory, Index, SyncResult
+from holdfast.repo.index.index import Directory, Index
 from holdfast.repo.index.lmdb_env import FIRST_MAP
+from holdfast.repo.index.results import SyncResult
 
 KEY = bytes(32)
 

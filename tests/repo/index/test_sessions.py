@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.repo.index.index import Index, IndexDamaged
+from holdfast.repo.index.index import Index
+from holdfast.repo.index.results import IndexDamaged
 from support.index_examples import KEY, chunk, opened, pack_id, sync
 
 CONTENT = {1: list(range(2000)), 2: list(range(1000, 3000))}
