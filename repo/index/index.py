@@ -54,7 +54,7 @@ class Index:
 
     def __init__(self, folder: Path, key: bytes, *, first_map: int = FIRST_MAP) -> None:
         self._folder = folder
-        self._hidden = HiddenTable(key)
+        self.hidden = HiddenTable(key)
         self._good = True
         self._gate = ResizeGate()
         self._live: dict[int, PackID] = {}
@@ -67,7 +67,7 @@ class Index:
             raise StoreError.wrap("open the index in", str(folder), error) from error
         try:
             self._env, (self._chunks, self._packs) = open_labelled(
-                folder, _LAYOUT + self._hidden.label, (b"chunks", b"packs"), first_map
+                folder, _LAYOUT + self.hidden.label, (b"chunks", b"packs"), first_map
             )
             self._session.opened()
         except OSError as error:
@@ -80,11 +80,6 @@ class Index:
     def close(self) -> None:
         self._env.close()
         self._session.end(good=self._good)
-
-    @property
-    def hidden(self) -> HiddenTable:
-        """What makes the keys of the table."""
-        return self._hidden
 
     def sync(
         self,
@@ -156,7 +151,7 @@ class Index:
         unregistered number and are ignored. Transactions are small because LMDB copies each page they touch
         and reuses the old page only two transactions later: with 512 entries that is at most 4 MB.
         """
-        table_key = self._hidden.table_key
+        table_key = self.hidden.table_key
         for pack, size, directory in packs:
             found = self._read(partial(self._number_of, pack))
             if found is None:
@@ -172,7 +167,7 @@ class Index:
         return int(_PACK.unpack(found)[0]) if found else None
 
     def _enter(self, number: int, entries: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
-        mask = self._hidden.mask
+        mask = self.hidden.mask
         for key, offset, length in entries:
             location = encode_location(number, offset, length)
             if not txn.put(key, mask(key, location), db=self._chunks, overwrite=False):
@@ -209,9 +204,9 @@ class Index:
 
     def _found(self, txn: Any, id_: ChunkID, packs: Mapping[int, PackID]) -> Iterator[Location]:
         """The chunk's locations in these packs, given by their numbers."""
-        key = self._hidden.table_key(id_)
+        key = self.hidden.table_key(id_)
         value = txn.get(key, db=self._chunks)
-        return decode_locations(packs, self._hidden.mask(key, value)) if value else iter(())
+        return decode_locations(packs, self.hidden.mask(key, value)) if value else iter(())
 
     def discard(self, id_: ChunkID, pack: PackID) -> None:
         """Remove the chunk's locations in that pack, because it is damaged there.
@@ -220,11 +215,11 @@ class Index:
         """
 
         def remove(txn: Any) -> None:
-            key = self._hidden.table_key(id_)
-            value = self._hidden.mask(key, txn.get(key, db=self._chunks) or b"")
+            key = self.hidden.table_key(id_)
+            value = self.hidden.mask(key, txn.get(key, db=self._chunks) or b"")
             kept = remove_locations(value, lambda number: self._live.get(number) == pack)
             if kept:
-                txn.put(key, self._hidden.mask(key, kept), db=self._chunks)
+                txn.put(key, self.hidden.mask(key, kept), db=self._chunks)
             else:
                 txn.delete(key, db=self._chunks)
 
@@ -242,7 +237,7 @@ class Index:
                     found = cursor.next()
                 while found and len(page) < _BATCH:
                     key, value = cursor.item()
-                    page.append((key, list(decode_locations(self._live, self._hidden.mask(key, value)))))
+                    page.append((key, list(decode_locations(self._live, self.hidden.mask(key, value)))))
                     found = cursor.next()
             yield from page
             if not page:
@@ -287,7 +282,7 @@ class Index:
 
             def page(txn: Any, after: bytes | None = after) -> tuple[bytes | None, bool]:
                 with txn.cursor(db=self._chunks) as cursor:
-                    return sweep(cursor, after, numbers, _BATCH, self._hidden.mask)
+                    return sweep(cursor, after, numbers, _BATCH, self.hidden.mask)
 
             after, more = self._write(page)
 
