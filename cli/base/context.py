@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.passwords import PasswordSources
+from holdfast.base.private_process import SECRETS
 from holdfast.cli.base.output import Output
 from holdfast.cli.base.passwords import find_password
 from holdfast.cli.base.progress import progress
@@ -79,6 +80,10 @@ class RunSettings:
     def password(self) -> str:
         """The repository's password; asks for it on the terminal if nothing else gives it."""
         return find_password(self.passwords, self.variables)
+
+    def forget_password(self) -> None:
+        """Keep no reference to it, for a process that lives long. Freed memory cannot be emptied here."""
+        self.variables.pop(SECRETS, None)
 
     def store(self) -> LocalStore:
         """Open the repository's store. Raises NoRepository."""

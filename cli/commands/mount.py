@@ -66,6 +66,7 @@ def mount_command(
             notify=_log_damage,
             allow_costly=settings.allow_costly,
         )
+        settings.forget_password()
         check_place(repository, settings.root, settings.cache)
         settings.look_for_vanished(repository, repository.snapshots())
         return repository

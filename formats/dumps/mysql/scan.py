@@ -138,7 +138,8 @@ class MysqlVisitor:
             self._left_out[table] = QUALIFIED
         known = self._columns.get(table)
         if names and known:
-            binary = [at for at, column in enumerate(names) if column in known.binary_names]
+            of_bytes = known.binary_names
+            binary = [at for at, column in enumerate(names) if column in of_bytes]
         else:
             names, binary = (known.names, list(known.binary)) if known else (names, [])
         draft = self._drafts.data(start, table)

@@ -3,6 +3,7 @@ like dumps is no fault; and what has too many parts costs no more than its share
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -222,3 +223,20 @@ def test_tables_beyond_the_budget_have_no_file() -> None:
     dump = dump.replace(b"public.", b"")
     made = mysql_files.files(scanned("mariadb", dump), len(dump), budget=50)
     assert 10 < len(made) < 60
+
+
+def test_rows_of_a_table_with_many_ancestors_cost_little() -> None:
+    """Without remembering a table's columns each run of rows took 10 ms here."""
+    parents = b"".join(
+        b"CREATE TABLE public.t%d (%b)%b;\n"
+        % (
+            n,
+            b",".join(b"c%d_%d int" % (n, m) for m in range(100)),
+            b" INHERITS (public.t%d)" % (n - 1) if n else b"",
+        )
+        for n in range(300)
+    )
+    began = time.process_time()
+    found = scanned("postgresql", parents + b"INSERT INTO public.t299 VALUES (1); -- x\n" * 5000)
+    assert time.process_time() - began < 10
+    assert len(found.sections[-1].extra["columns"]) == 30_000

@@ -55,6 +55,7 @@ class PostgresVisitor:
         self._server = self._tool = ""
         self._encodings: set[str] = set()
         self._tables: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._found_columns: dict[tuple[str, str] | None, list[str]] = {}
         self._is_cluster = False
         self._heads = self._trailers = 0
         self._last: str = ""
@@ -72,7 +73,7 @@ class PostgresVisitor:
         if head := HEAD.search(text):
             self._is_cluster = self._is_cluster or bool(head[1])
             self._heads += not head[1]
-            self._tables.clear()
+            self._forget_tables()
         if not self._server and (server := _SERVER.search(text)):
             self._server = as_text(server[1])
         if not self._tool and (tool := _TOOL.search(text)):
@@ -95,6 +96,7 @@ class PostgresVisitor:
                 (found.schema, found.name) in self._tables and found.type == "TABLE"
             )
             self._tables[found.schema, found.name] = found.extra
+            self._found_columns.clear()
         elif found.type == "TABLE DATA" and found.extra["rows"] == "insert":
             self._add_inserts(start, end, found)
             return
@@ -107,7 +109,7 @@ class PostgresVisitor:
     def meta(self, start: int, end: int, text: bytes) -> None:
         line = text.strip()
         if connect := _CONNECT.fullmatch(line):
-            self._tables.clear()
+            self._forget_tables()
             self._enter(_database_name(connect[1]))
             extra = {"line": end - start} if is_connect(text) else {}
             self._add(start, end, Statement("CONNECT", "", self._database, extra=extra))
@@ -199,7 +201,8 @@ class PostgresVisitor:
             return False
         extra = before.extra
         if found.type == "TABLE DATA":
-            if extra["columns"] != found.extra["columns"] or extra["rows"] != found.extra["rows"]:
+            same = extra["columns"] is found.extra["columns"] or extra["columns"] == found.extra["columns"]
+            if not same or extra["rows"] != found.extra["rows"]:
                 return False
             extra = {**extra, "data": [extra["data"][0], end - extra["data"][0]]}
         self._sections[-1] = before._replace(length=end - before.start, extra=extra)
@@ -208,11 +211,22 @@ class PostgresVisitor:
         return True
 
     def _add_inserts(self, start: int, end: int, found: Statement) -> None:
-        columns = found.extra["columns"] or self._columns(found.table)
+        columns = found.extra["columns"] or self._known_columns(found.table)
         found = found._replace(extra={**found.extra, "columns": columns})
         if not self._merge(end, found):
             extra = {**found.extra, "data": [start, end - start]}
             self._add(start, end, found._replace(extra=extra))
+
+    def _forget_tables(self) -> None:
+        self._tables.clear()
+        self._found_columns.clear()
+
+    def _known_columns(self, table: tuple[str, str] | None) -> list[str]:
+        """As `_columns`. Remembered: there may be ancestors by the thousand, and a run of rows for each
+        row."""
+        if table not in self._found_columns:
+            self._found_columns[table] = self._columns(table)
+        return self._found_columns[table]
 
     def _columns(self, table: tuple[str, str] | None) -> list[str]:
         """A table's columns in order, those of its parents or type first; empty if they are not known."""
