@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 
+from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import fill_exactly
-from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
+from holdfast.formats.disks.base.image import ImageExtent, ImageFile
 
 HOLE: Final = -1
 ZERO: Final = -2
@@ -21,7 +22,7 @@ BAD: Final = -3
 TABLE_WINDOW: Final = 64 << 10
 """Bytes of a table that are read at a time."""
 
-_KINDS: Final = {HOLE: ExtentKind.HOLE, ZERO: ExtentKind.ZERO}
+_KINDS: Final = {HOLE: AllocationKind.HOLE, ZERO: AllocationKind.ZERO, BAD: AllocationKind.BAD}
 
 
 class BlockTable(Protocol):
@@ -37,14 +38,6 @@ class BlockTable(Protocol):
     def entry_offset(self, block: int) -> int:
         """File offset of a block's entry."""
         ...
-
-
-class BlockRange(NamedTuple):
-    """A range of a disk, in bytes. `place` is the file offset of its first byte, or HOLE, ZERO, BAD."""
-
-    start: int
-    length: int
-    place: int
 
 
 class BlockImage:
@@ -70,43 +63,42 @@ class BlockImage:
             at = block - self._first
         return self._places[at]
 
-    def runs(self, start: int, end: int) -> Iterator[BlockRange]:
-        """The ranges that [start, end) of the disk consists of; blocks that follow each other in the file are
-        one range."""
+    def ranges(self, start: int, end: int) -> Iterator[AllocationRange]:
+        """How [start, end) of the disk is stored, in order and without gaps. Blocks that follow each other in
+        the file are one range. Raises ImageDamaged when the table cannot be read."""
         block_size = self.block_size
-        run_start, run_place, run_length = start, BAD, 0
+        first, first_place = start, BAD
         at = start
         while at < end:
             inside = at % block_size
-            length = min(block_size - inside, end - at)
             place = self.place(at // block_size)
             if place >= 0:
                 place += inside
-                follows = run_place >= 0 and place == run_place + run_length
+                follows = first_place >= 0 and place - first_place == at - first
             else:
-                follows = place == run_place
+                follows = place == first_place
             if not follows:
-                if run_length:
-                    yield BlockRange(run_start, run_length, run_place)
-                run_start, run_place, run_length = at, place, 0
-            run_length += length
-            at += length
-        if run_length:
-            yield BlockRange(run_start, run_length, run_place)
+                if at > first:
+                    yield _allocation(first, at, first_place)
+                first, first_place = at, place
+            at = min(at + block_size - inside, end)
+        if at > first:
+            yield _allocation(first, at, first_place)
 
     def extents(self) -> Iterator[ImageExtent]:
         yield from merged(self._block_extents())
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        for run in self.runs(offset, offset + len(buffer)):
-            self.fill(buffer[run.start - offset :][: run.length], run)
+        for stored in self.ranges(offset, offset + len(buffer)):
+            self.fill(buffer[stored.start - offset :][: stored.length], stored)
 
-    def fill(self, buffer: memoryview, run: BlockRange) -> None:
-        """Fill the buffer with the bytes of a range from `runs`. Raises ImageDamaged, as `read_into`."""
-        if run.place >= 0:
-            fill_exactly(self._file, buffer, run.place, f"the block of the disk's offset {run.start}")
-        elif run.place == BAD:
-            block = run.start // self.block_size
+    def fill(self, buffer: memoryview, stored: AllocationRange) -> None:
+        """Fill the buffer with the bytes of a range from `ranges`. Raises ImageDamaged, as `read_into`."""
+        if stored.kind is AllocationKind.DATA:
+            what = f"the block of the disk's offset {stored.start}"
+            fill_exactly(self._file, buffer, stored.file_offset, what)
+        elif stored.kind is AllocationKind.BAD:
+            block = stored.start // self.block_size
             where = self._table.entry_offset(block)
             raise ImageDamaged(
                 self._file.name, f"the table entry of block {block} is impossible", offset=where
@@ -141,8 +133,14 @@ class BlockImage:
                 start += block_size
 
     def _extent(self, start: int, length: int, place: int) -> ImageExtent:
-        kind = _KINDS.get(place, ExtentKind.DATA)  # BAD is for `read_into` to tell
+        kind = _KINDS.get(place, AllocationKind.DATA).extent_kind
         return ImageExtent(start, min(length, self.size - start), kind)
+
+
+def _allocation(start: int, end: int, place: int) -> AllocationRange:
+    if place < 0:
+        return AllocationRange(start, end - start, _KINDS[place], 0, 0)
+    return AllocationRange(start, end - start, AllocationKind.DATA, place, 0)
 
 
 def merged(extents: Iterable[ImageExtent]) -> Iterator[ImageExtent]:

@@ -10,11 +10,11 @@ from typing import Final, NamedTuple, TypeAlias
 
 import zstandard
 
+from holdfast.formats.disks.base.allocation import AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import Scratch, fill_exactly
 from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.qcow2.format import Compression, Qcow2Head
-from holdfast.formats.disks.qcow2.tables import ClusterRange
 
 _WINDOW_BITS: Final = -12
 """Raw deflate with the window that QEMU uses."""
@@ -37,9 +37,9 @@ Raises what the library raises."""
 
 
 class Packed(NamedTuple):
-    """A compressed run and where its bytes go."""
+    """A range of one compressed cluster, and the buffer for its bytes."""
 
-    run: ClusterRange
+    where: AllocationRange
     target: memoryview
 
 
@@ -62,26 +62,28 @@ class Unpacker:
 
     def unpack(self, wanted: Sequence[Packed]) -> None:
         """Fill all targets. Raises ImageDamaged for data that is not one whole cluster."""
-        whole = [packed for packed in wanted if packed.run.length == self._cluster]
+        whole = [packed for packed in wanted if packed.where.length == self._cluster]
         for group in _groups(whole):
-            start = group[0].run.host
-            data = self._scratch.take(max(run.host + run.stored for run, _ in group) - start)
+            start = group[0].where.file_offset
+            data = self._scratch.take(
+                max(where.file_offset + where.packed_length for where, _ in group) - start
+            )
             fill_exactly(self._file, data, start, "compressed clusters")
             self._decompress(group, data, start)
-        for run, target in wanted:
-            if run.length < self._cluster:
-                self._keep(run)
-                skip = run.start % self._cluster
-                target[:] = self._kept[skip : skip + run.length]
+        for where, target in wanted:
+            if where.length < self._cluster:
+                self._keep(where)
+                skip = where.start % self._cluster
+                target[:] = self._kept[skip : skip + where.length]
 
-    def _keep(self, run: ClusterRange) -> None:
-        if run.host == self._kept_at:
+    def _keep(self, where: AllocationRange) -> None:
+        if where.file_offset == self._kept_at:
             return
-        data = memoryview(bytearray(run.stored))
-        fill_exactly(self._file, data, run.host, "a compressed cluster")
+        data = memoryview(bytearray(where.packed_length))
+        fill_exactly(self._file, data, where.file_offset, "a compressed cluster")
         kept = memoryview(bytearray(self._cluster))
-        self._decompress_some([Packed(run, kept)], data, run.host)
-        self._kept, self._kept_at = kept, run.host
+        self._decompress_some([Packed(where, kept)], data, where.file_offset)
+        self._kept, self._kept_at = kept, where.file_offset
 
     def _decompress(self, group: Sequence[Packed], data: memoryview, start: int) -> None:
         threads = min(self._threads, len(group), max(1, len(group) * self._cluster // _SHARE))
@@ -102,17 +104,17 @@ class Unpacker:
     def _decompress_some(self, some: Sequence[Packed], data: memoryview, start: int) -> None:
         """Decompress clusters out of `data`, which are the bytes of the file from `start`."""
         decompress = _zstd() if self._compression is Compression.ZSTD else _zlib
-        for run, target in some:
-            at = run.host - start
+        for where, target in some:
+            at = where.file_offset - start
             try:
-                count = decompress(data[at : at + run.stored], target)
+                count = decompress(data[at : at + where.packed_length], target)
             except (zlib.error, zstandard.ZstdError) as error:
-                raise self._damaged(run, str(error)) from error
+                raise self._damaged(where, str(error)) from error
             if count != len(target):
-                raise self._damaged(run, f"{count} bytes, not {len(target)}")
+                raise self._damaged(where, f"{count} bytes, not {len(target)}")
 
-    def _damaged(self, run: ClusterRange, reason: str) -> ImageDamaged:
-        return ImageDamaged(self._file.name, f"a compressed cluster: {reason}", offset=run.host)
+    def _damaged(self, where: AllocationRange, reason: str) -> ImageDamaged:
+        return ImageDamaged(self._file.name, f"a compressed cluster: {reason}", offset=where.file_offset)
 
 
 def _zlib(packed: memoryview, target: memoryview) -> int:
@@ -139,15 +141,16 @@ def _zstd() -> _Decompress:
 
 
 def _groups(wanted: Sequence[Packed]) -> Iterator[list[Packed]]:
-    """Runs that lie together in the file, in the file's order."""
+    """Group what lies together in the file, in the file's order."""
     group: list[Packed] = []
     end = 0
-    for packed in sorted(wanted, key=lambda packed: packed.run.host):
-        run = packed.run
-        if group and (run.host > end + _GAP or run.host + run.stored - group[0].run.host > _TOGETHER):
+    for packed in sorted(wanted, key=lambda packed: packed.where.file_offset):
+        where = packed.where
+        stop = where.file_offset + where.packed_length
+        if group and (where.file_offset > end + _GAP or stop - group[0].where.file_offset > _TOGETHER):
             yield group
             group = []
-        end = max(end, run.host + run.stored) if group else run.host + run.stored
+        end = max(end, stop) if group else stop
         group.append(packed)
     if group:
         yield group

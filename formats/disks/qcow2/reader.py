@@ -7,24 +7,18 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
 from holdfast.formats.disks.base.files import fill_exactly
 from holdfast.formats.disks.base.image import Companions, ExtentKind, Image, ImageExtent, ImageFile
 from holdfast.formats.disks.qcow2.clusters import Packed, Unpacker
 from holdfast.formats.disks.qcow2.format import Qcow2Head, read_head
-from holdfast.formats.disks.qcow2.tables import ClusterKind, ClusterRange, Qcow2Tables
+from holdfast.formats.disks.qcow2.tables import Qcow2Tables
 
 _CHAIN_LIMIT: Final = 64
 """Backing files below an image."""
 _HOLES_LIMIT: Final = 1 << 16
 """Holes of the file that are remembered."""
-
-_KINDS: Final = {
-    ClusterKind.HOLE: ExtentKind.HOLE,
-    ClusterKind.ZERO: ExtentKind.ZERO,
-    ClusterKind.DATA: ExtentKind.DATA,
-    ClusterKind.PACKED: ExtentKind.DATA,
-}
 
 
 def open_qcow2(
@@ -95,30 +89,30 @@ class Qcow2Image:
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
         packed: list[Packed] = []
-        for run in self._tables.runs(offset, offset + len(buffer)):
-            part = buffer[run.start - offset : run.start - offset + run.length]
-            if run.kind is ClusterKind.DATA:
-                fill_exactly(self._data, part, run.host, "a cluster")
-            elif run.kind is ClusterKind.PACKED:
-                packed.append(Packed(run, part))
+        for stored in self._tables.ranges(offset, offset + len(buffer)):
+            part = buffer[stored.start - offset : stored.start - offset + stored.length]
+            if stored.kind is AllocationKind.DATA:
+                fill_exactly(self._data, part, stored.file_offset, "a cluster")
+            elif stored.kind is AllocationKind.PACKED:
+                packed.append(Packed(stored, part))
             else:
-                below = self._read_backing(part, run) if run.kind is ClusterKind.HOLE else 0
+                below = self._read_backing(part, stored) if stored.kind is AllocationKind.HOLE else 0
                 part[below:] = bytes(len(part) - below)
         if packed:
             self._unpacker.unpack(packed)
 
-    def _read_backing(self, part: memoryview, run: ClusterRange) -> int:
-        """Fill as much of a run as the backing file has, which may be shorter than its overlay."""
+    def _read_backing(self, part: memoryview, stored: AllocationRange) -> int:
+        """Fill as much of a range as the backing file has, which may be shorter than its overlay."""
         if self._backing is None:
             return 0
-        length = max(0, min(run.length, self._backing.size - run.start))
+        length = max(0, min(stored.length, self._backing.size - stored.start))
         if length:
-            self._backing.read_into(part[:length], run.start)
+            self._backing.read_into(part[:length], stored.start)
         return length
 
     def extents(self) -> Iterator[ImageExtent]:
         start, at, kind = 0, 0, ExtentKind.HOLE
-        for part in self._parts():
+        for part in self._layers():
             if part.kind is not kind:
                 if at > start:
                     yield ImageExtent(start, at - start, kind)
@@ -127,21 +121,22 @@ class Qcow2Image:
         if at > start:
             yield ImageExtent(start, at - start, kind)
 
-    def _parts(self) -> Iterator[ImageExtent]:
+    def _layers(self) -> Iterator[ImageExtent]:
         holes = _FileHoles(self._data, self._cluster)
         below = _Below(self._backing)
         left = self._data.size
-        for run in self._tables.runs(0, self.size):
-            if run.kind is ClusterKind.HOLE:
-                yield from below.parts(run.start, run.start + run.length)
-            elif run.kind is ClusterKind.DATA:
+        for stored in self._tables.ranges(0, self.size):
+            if stored.kind is AllocationKind.HOLE:
+                yield from below.extents(stored.start, stored.start + stored.length)
+            elif stored.kind is AllocationKind.DATA:
                 # One cluster that is pointed to over and over would make a disk without end.
-                left -= run.length
+                left -= stored.length
                 if left < 0:
-                    raise ImageDamaged(self._file.name, "more clusters than the file has", offset=run.host)
-                yield from holes.split(run)
+                    where = stored.file_offset
+                    raise ImageDamaged(self._file.name, "more clusters than the file has", offset=where)
+                yield from holes.split(stored)
             else:
-                yield ImageExtent(run.start, run.length, _KINDS[run.kind])
+                yield ImageExtent(stored.start, stored.length, stored.kind.extent_kind)
 
 
 class _Below:
@@ -151,7 +146,7 @@ class _Below:
         self._extents = backing.extents() if backing is not None else iter(())
         self._now: ImageExtent | None = None
 
-    def parts(self, start: int, end: int) -> Iterator[ImageExtent]:
+    def extents(self, start: int, end: int) -> Iterator[ImageExtent]:
         while start < end:
             while self._now is None or self._now.start + self._now.length <= start:
                 self._now = next(self._extents, None)
@@ -177,10 +172,10 @@ class _FileHoles:
                 self._starts.append(start)
                 self._ends.append(end)
 
-    def split(self, run: ClusterRange) -> Iterator[ImageExtent]:
-        """A run of data, with the parts of it that are holes."""
-        at, end = run.host, run.host + run.length
-        shift = run.start - run.host
+    def split(self, stored: AllocationRange) -> Iterator[ImageExtent]:
+        """The extents of a range of data: its parts that are holes in the file are holes."""
+        at, end = stored.file_offset, stored.file_offset + stored.length
+        shift = stored.start - stored.file_offset
         i = max(0, bisect_right(self._starts, at) - 1)
         while at < end and i < len(self._starts) and self._starts[i] < end:
             first, last = max(at, self._starts[i]), min(end, self._ends[i])

@@ -8,10 +8,10 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator
-from enum import Enum
 from typing import Final, NamedTuple
 
 from holdfast.base.lru import Lru
+from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import read_exactly
 from holdfast.formats.disks.base.image import ImageFile
@@ -37,30 +37,6 @@ _BITS: Final = 1 << SUBCLUSTERS | 1
 """The two bits of a subcluster in a bitmap that was shifted to it."""
 
 
-class ClusterKind(Enum):
-    """How a range of clusters is stored."""
-
-    HOLE = "hole"
-    """Not in this image: in the backing file, or nowhere."""
-    ZERO = "zero"
-    DATA = "data"
-    PACKED = "packed"
-    """(A part of) one compressed cluster."""
-
-
-class ClusterRange(NamedTuple):
-    """A range of the disk that is stored in one way. Start and length in bytes.
-
-    `host` is the file offset of its first byte; for PACKED that of the compressed data, which takes at most
-    `stored` bytes from there."""
-
-    start: int
-    length: int
-    kind: ClusterKind
-    host: int
-    stored: int
-
-
 class _Entry(NamedTuple):
     """An L2 entry, the bitmap beside it, the disk offset of its cluster, and where in the file it stands."""
 
@@ -81,12 +57,15 @@ class Qcow2Tables:
         self._size_shift = 62 - (head.cluster_bits - 8)
         self._cache: Lru[tuple[int, int], array[int]] = Lru(max(2, _CACHE // head.cluster))
 
-    def runs(self, start: int, end: int) -> Iterator[ClusterRange]:
-        """[start, end) in order; neighbours that lie together are one run, except across L2 tables.
+    def ranges(self, start: int, end: int) -> Iterator[AllocationRange]:
+        """How [start, end) of the disk is stored, in order and without gaps.
+
+        Clusters that follow each other in the file are one range, unless two L2 tables describe them. A
+        compressed cluster is a range by itself.
 
         Raises ImageDamaged, with the offset of the entry that is wrong.
         """
-        walk = self._extended_runs if self._head.extended else self._plain_runs
+        walk = self._extended_ranges if self._head.extended else self._plain_ranges
         last = -((-end) >> self._span_bits)
         at = start
         left = self._file.size // self._head.cluster
@@ -101,7 +80,7 @@ class Qcow2Tables:
                     raise self._damaged(where, "more L2 tables than the file has room for")
                 yield from walk(where, at, stop)
             else:
-                yield ClusterRange(at, stop - at, ClusterKind.HOLE, 0, 0)
+                yield AllocationRange(at, stop - at, AllocationKind.HOLE, 0, 0)
             at = stop
 
     def _l2_offset(self, index: int, last: int) -> tuple[int, int]:
@@ -135,7 +114,7 @@ class Qcow2Tables:
             self._cache.put(place, table)
         return table
 
-    def _plain_runs(self, where: int, at: int, stop: int) -> Iterator[ClusterRange]:
+    def _plain_ranges(self, where: int, at: int, stop: int) -> Iterator[AllocationRange]:
         bits = self._head.cluster_bits
         table = self._table(where, 1 << self._head.l2_bits)
         base = (at >> self._span_bits) << self._span_bits
@@ -144,7 +123,7 @@ class Qcow2Tables:
             value = table[i]
             j = i + 1
             if not value & COMPRESSED:
-                # Entries that go on like this one, flags and all, make one run: only its first is looked at.
+                # Entries that go on like this one, with its flags, are one range: the first is looked at.
                 step = 1 << bits if value > ZERO else 0
                 wanted = value + step
                 while j < last and table[j] == wanted:
@@ -152,20 +131,20 @@ class Qcow2Tables:
                     j += 1
             cluster = base + (i << bits)
             first, end = max(at, cluster), min(stop, base + (j << bits))
-            yield self._run(_Entry(value, 0, cluster, where + 8 * i), first, end)
+            yield self._range(_Entry(value, 0, cluster, where + 8 * i), first, end)
             i = j
 
-    def _run(self, entry: _Entry, first: int, end: int) -> ClusterRange:
-        """The run [first, end) that begins in the cluster of an entry."""
+    def _range(self, entry: _Entry, first: int, end: int) -> AllocationRange:
+        """The range [first, end), which begins in the cluster of an entry."""
         if not entry.value:
-            return ClusterRange(first, end - first, ClusterKind.HOLE, 0, 0)
+            return AllocationRange(first, end - first, AllocationKind.HOLE, 0, 0)
         if entry.value & COMPRESSED:
             return self._packed(entry, first, end)
         host = self._host(entry)
         if entry.value & ZERO:
             if self._head.version < 3:
                 raise self._wrong(entry)
-            return ClusterRange(first, end - first, ClusterKind.ZERO, 0, 0)
+            return AllocationRange(first, end - first, AllocationKind.ZERO, 0, 0)
         if not host and not self._head.external:
             raise self._wrong(entry)
         return self._stored(entry, first, end)
@@ -177,14 +156,14 @@ class Qcow2Tables:
             raise self._wrong(entry)
         return host
 
-    def _stored(self, entry: _Entry, first: int, end: int) -> ClusterRange:
+    def _stored(self, entry: _Entry, first: int, end: int) -> AllocationRange:
         host = (entry.value & OFFSET_MASK) + first - entry.cluster
         if host + end - first > self._data.size:
             reason = f"a cluster at {host} reaches past the end of {self._data.name} at {self._data.size}"
             raise self._damaged(entry.at, reason)
-        return ClusterRange(first, end - first, ClusterKind.DATA, host, 0)
+        return AllocationRange(first, end - first, AllocationKind.DATA, host, 0)
 
-    def _packed(self, entry: _Entry, first: int, end: int) -> ClusterRange:
+    def _packed(self, entry: _Entry, first: int, end: int) -> AllocationRange:
         host = entry.value & ((1 << self._size_shift) - 1)
         sectors = (entry.value & ~(COMPRESSED | COPIED)) >> self._size_shift
         if entry.value & COPIED or not host or self._head.external:
@@ -194,9 +173,9 @@ class Qcow2Tables:
             raise self._damaged(entry.at, reason)
         # The last sector may be one that the file ends in.
         stored = min((sectors + 1) * SECTOR - host % SECTOR, self._file.size - host)
-        return ClusterRange(first, end - first, ClusterKind.PACKED, host, stored)
+        return AllocationRange(first, end - first, AllocationKind.PACKED, host, stored)
 
-    def _extended_runs(self, where: int, at: int, stop: int) -> Iterator[ClusterRange]:
+    def _extended_ranges(self, where: int, at: int, stop: int) -> Iterator[AllocationRange]:
         bits = self._head.cluster_bits
         table = self._table(where, 2 << self._head.l2_bits)
         base = (at >> self._span_bits) << self._span_bits
@@ -215,15 +194,15 @@ class Qcow2Tables:
             entry = _Entry(value, bitmap, cluster, where + 16 * i)
             first, end = max(at, cluster), min(stop, base + (j << bits))
             if uniform:
-                yield self._subrun(entry, 0, first, end)
+                yield self._subcluster_range(entry, 0, first, end)
             elif value & COMPRESSED:
                 yield self._packed(entry, first, end)
             else:
                 yield from self._subclusters(entry, first, end)
             i = j
 
-    def _subclusters(self, entry: _Entry, first: int, stop: int) -> Iterator[ClusterRange]:
-        """The runs of [first, stop) in one cluster whose subclusters differ."""
+    def _subclusters(self, entry: _Entry, first: int, stop: int) -> Iterator[AllocationRange]:
+        """The ranges of [first, stop), which lies in one cluster whose subclusters differ."""
         size = self._head.cluster // SUBCLUSTERS
         while first < stop:
             i = j = (first - entry.cluster) // size
@@ -231,11 +210,11 @@ class Qcow2Tables:
             while j < SUBCLUSTERS and (entry.bitmap >> j) & _BITS == alike:
                 j += 1
             end = min(stop, entry.cluster + j * size)
-            yield self._subrun(entry, i, first, end)
+            yield self._subcluster_range(entry, i, first, end)
             first = end
 
-    def _subrun(self, entry: _Entry, i: int, first: int, end: int) -> ClusterRange:
-        """The run [first, end) that begins in subcluster `i` of the cluster of an entry."""
+    def _subcluster_range(self, entry: _Entry, i: int, first: int, end: int) -> AllocationRange:
+        """The range [first, end), which begins in subcluster `i` of the cluster of an entry."""
         host = self._host(entry)
         allocated, zero = (entry.bitmap >> i) & 1, (entry.bitmap >> (i + SUBCLUSTERS)) & 1
         backed = host or (self._head.external and entry.value & COPIED)
@@ -243,7 +222,7 @@ class Qcow2Tables:
             raise self._wrong(entry)
         if allocated:
             return self._stored(entry, first, end)
-        return ClusterRange(first, end - first, ClusterKind.ZERO if zero else ClusterKind.HOLE, 0, 0)
+        return AllocationRange(first, end - first, AllocationKind.ZERO if zero else AllocationKind.HOLE, 0, 0)
 
     def _wrong(self, entry: _Entry) -> ImageDamaged:
         bitmap = f" with bitmap {entry.bitmap:#018x}" if self._head.extended else ""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from holdfast.formats.disks.base.blocks import HOLE, BlockImage, BlockRange, merged
+from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
+from holdfast.formats.disks.base.blocks import BlockImage, merged
 from holdfast.formats.disks.base.files import read_exactly
 from holdfast.formats.disks.base.image import ExtentKind, Image, ImageExtent, ImageFile
 from holdfast.formats.disks.vhd.format import SECTOR, bitmap_size
@@ -30,17 +31,20 @@ class DifferencingImage:
     def read_into(self, buffer: memoryview, offset: int) -> None:
         block_size = self._blocks.block_size
         end = offset + len(buffer)
-        for run in self._blocks.runs(offset, end):
-            part = buffer[run.start - offset :][: run.length]
-            if run.place < 0:
-                self._fill_absent(part, run)
+        for stored in self._blocks.ranges(offset, end):
+            part = buffer[stored.start - offset :][: stored.length]
+            if stored.kind is AllocationKind.HOLE:
+                self._fill_parent(part, stored.start)
                 continue
-            at = run.start
-            while at < run.start + run.length:
-                length = min(block_size - at % block_size, run.start + run.length - at)
-                place = run.place + at - run.start
-                self._fill_block(buffer[at - offset :][:length], BlockRange(at, length, place))
-                at += length
+            if stored.kind is not AllocationKind.DATA:
+                self._blocks.fill(part, stored)
+                continue
+            done = 0
+            while done < len(part):
+                at = stored.start + done
+                block_part = part[done:][: block_size - at % block_size]
+                self._fill_block(block_part, at, stored.file_offset + done)
+                done += len(block_part)
 
     def _layers(self) -> Iterator[ImageExtent]:
         below = self._parent.extents()
@@ -59,18 +63,12 @@ class DifferencingImage:
                 yield ImageExtent(at, until - at, kind)
                 at = until
 
-    def _fill_absent(self, buffer: memoryview, run: BlockRange) -> None:
-        if run.place != HOLE:
-            self._blocks.fill(buffer, run)
-        else:
-            self._fill_parent(buffer, run.start)
-
-    def _fill_block(self, buffer: memoryview, run: BlockRange) -> None:
-        """Bytes of one block that the child has, sector by sector from whoever the bitmap names."""
-        block_size = self._blocks.block_size
-        block, start = divmod(run.start, block_size)
-        bits = self._load_bitmap(block, run.place - start)
-        end = start + run.length
+    def _fill_block(self, buffer: memoryview, offset: int, file_offset: int) -> None:
+        """Fill the buffer with bytes of one block that the child has: the disk's from `offset`, stored from
+        `file_offset`. Each sector comes from the child or the parent, as the block's bitmap says."""
+        block, start = divmod(offset, self._blocks.block_size)
+        bits = self._load_bitmap(block, file_offset - start)
+        end = start + len(buffer)
         at = start
         while at < end:
             ours = bits[at // SECTOR]
@@ -78,9 +76,10 @@ class DifferencingImage:
             until = end if change < 0 else min(end, change * SECTOR)
             part = buffer[at - start : until - start]
             if ours == "1":
-                self._blocks.fill(part, BlockRange(run.start + at - start, len(part), run.place + at - start))
+                where, place = offset + at - start, file_offset + at - start
+                self._blocks.fill(part, AllocationRange(where, len(part), AllocationKind.DATA, place, 0))
             else:
-                self._fill_parent(part, run.start + at - start)
+                self._fill_parent(part, offset + at - start)
             at = until
 
     def _load_bitmap(self, block: int, place: int) -> str:

@@ -10,12 +10,13 @@ import sys
 from array import array
 from collections.abc import Iterator
 from operator import attrgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from holdfast.base.lru import Lru
+from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged
 from holdfast.formats.disks.base.files import fill_exactly, read_exactly
-from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
+from holdfast.formats.disks.base.image import ImageExtent, ImageFile
 from holdfast.formats.disks.vmdk.format import (
     DIRECTORY_AT_END,
     ESX_HEADER,
@@ -42,16 +43,6 @@ _SAME: Final = attrgetter("version", "flags", "capacity", "grain", "entries", "c
 """Of a header and its footer. The others may differ: the footer's word counts."""
 
 
-class GrainRange(NamedTuple):
-    """Neighbouring grains of one table that are stored alike. `start` is an index in the table, `length` a
-    count of grains; `sector` is where their data begins in the file, 0 without data."""
-
-    start: int
-    length: int
-    kind: ExtentKind
-    sector: int
-
-
 class SparseExtent:
     """An open sparse extent; offsets are bytes of the extent. One thread at a time."""
 
@@ -60,60 +51,52 @@ class SparseExtent:
         self._layout = layout
         self.size = layout.capacity * SECTOR
         self._grain = layout.grain * SECTOR
+        self._span = layout.entries * self._grain
         self._tables: Lru[int, array[int] | None] = Lru(_TABLES_KEPT)
         self._pages: dict[int, tuple[int, array[int]]] = {}
         self._compressed = CompressedGrains(file, layout) if layout.compressed else None
 
     def extents(self) -> Iterator[ImageExtent]:
-        """All of [0, size) in order, as runs of a kind within a table."""
-        span = self._layout.entries * self._grain
+        """All of [0, size) in order. Neighbours of one kind are one extent only within a table."""
         left = self._file.size
         for index in range(self._layout.table_count):
-            start = index * span
             table = self._table(index)
-            if table is None:
-                yield ImageExtent(start, min(span, self.size - start), ExtentKind.HOLE)
-                continue
-            left -= 4 * len(table)
-            for run in self._runs(table, 0, len(table)):
-                at = start + run.start * self._grain
-                length = min(run.length * self._grain, self.size - at)
-                if run.kind is ExtentKind.DATA and self._compressed is None:
-                    left -= length
+            left -= 4 * len(table) if table is not None else 0
+            start = index * self._span
+            for stored in self._ranges(index, table, start, min(start + self._span, self.size)):
+                if stored.kind is AllocationKind.DATA:
+                    left -= stored.length
                 if left < 0:  # one table or grain, pointed to over and over, would make a disk without end
                     where = self._layout.directory * SECTOR + 4 * index
                     reason = "more tables or grains than the file has"
                     raise ImageDamaged(self._file.name, reason, offset=where)
-                yield ImageExtent(at, length, run.kind)
+                yield ImageExtent(stored.start, stored.length, stored.kind.extent_kind)
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
-        span = self._layout.entries * self._grain
-        done = 0
-        while done < len(buffer):
-            index, within = divmod(offset + done, span)
-            part = buffer[done : done + span - within]
+        at, end = offset, offset + len(buffer)
+        while at < end:
+            index = at // self._span
+            stop = min(end, (index + 1) * self._span)
             table = self._table(index)
-            if table is None:
-                part[:] = bytes(len(part))
-            else:
-                self._read_table(part, table, index, within)
-            done += len(part)
+            for stored in self._ranges(index, table, at, stop):
+                self._fill(buffer[stored.start - offset :][: stored.length], index, table, stored)
+            at = stop
 
-    def _read_table(self, buffer: memoryview, table: array[int], index: int, within: int) -> None:
-        """Fill the buffer with the bytes from offset `within` of the range that a table describes."""
-        end = within + len(buffer)
-        for run in self._runs(table, within // self._grain, -(-end // self._grain)):
-            start = run.start * self._grain
-            first, last = max(start, within), min(start + run.length * self._grain, end)
-            part = buffer[first - within : last - within]
-            if run.kind is not ExtentKind.DATA:
-                part[:] = bytes(len(part))
-            elif self._compressed is None:
-                fill_exactly(self._file, part, run.sector * SECTOR + first - start, "a grain")
-            else:
-                sectors = table[run.start : run.start + run.length]
-                grain = index * self._layout.entries + run.start
-                self._compressed.read_into(part, grain, sectors, first - start)
+    def _fill(
+        self, buffer: memoryview, index: int, table: array[int] | None, stored: AllocationRange
+    ) -> None:
+        """Fill the buffer with the bytes of a range of the disk that table `index` describes."""
+        if stored.kind is AllocationKind.DATA:
+            fill_exactly(self._file, buffer, stored.file_offset, "a grain")
+        elif stored.kind is AllocationKind.PACKED:
+            assert table is not None
+            assert self._compressed is not None
+            first, skip = divmod(stored.start, self._grain)
+            entry = first - index * self._layout.entries
+            count = -(-(skip + stored.length) // self._grain)
+            self._compressed.read_into(buffer, first, table[entry : entry + count], skip)
+        else:
+            buffer[:] = bytes(len(buffer))
 
     # ---- tables ---------------------------------------------------------------------------------------
 
@@ -206,27 +189,39 @@ class SparseExtent:
             return
         raise ImageDamaged(self._file.name, "a grain table without a marker", offset=(sector - 1) * SECTOR)
 
-    def _runs(self, table: array[int], start: int, end: int) -> Iterator[GrainRange]:
-        """The ranges of equal kind in grains [start, end) of a table. Data grains that do not follow one
-        another in the file begin a new range, unless they are compressed."""
-        step = 0 if self._layout.compressed else self._layout.grain
+    def _ranges(
+        self, index: int, table: array[int] | None, start: int, end: int
+    ) -> Iterator[AllocationRange]:
+        """How [start, end) of the extent, which table `index` describes, is stored: in order, without gaps.
+
+        Grains that follow each other in the file are one range. So are neighbouring compressed grains,
+        wherever they are in the file."""
+        if table is None:
+            yield AllocationRange(start, end - start, AllocationKind.HOLE, 0, 0)
+            return
+        size, base = self._grain, index * self._span
+        step = 0 if self._compressed else self._layout.grain
+        kind = AllocationKind.PACKED if self._compressed else AllocationKind.DATA
         zeroed = ZEROED_GRAIN if self._layout.zeroed_grains else 0
-        last = min(end, len(table))
-        at = start
-        while at < last:
-            first = table[at]
-            stop = at + 1
+        i, last = (start - base) // size, -(-(end - base) // size)
+        at, inside = start, start % size if step else 0
+        while i < last:
+            first = table[i]
+            i += 1
             if first in (0, zeroed):
-                while stop < last and table[stop] == first:
-                    stop += 1
-                yield GrainRange(at, stop - at, ExtentKind.ZERO if first else ExtentKind.HOLE, 0)
+                while i < last and table[i] == first:
+                    i += 1
+                stop = base + i * size if i < last else end
+                absent = AllocationKind.ZERO if first else AllocationKind.HOLE
+                yield AllocationRange(at, stop - at, absent, 0, 0)
             else:
                 expected = first + step
-                while stop < last and (table[stop] == expected if step else table[stop] > zeroed):
-                    stop += 1
+                while i < last and (table[i] == expected if step else table[i] > zeroed):
+                    i += 1
                     expected += step
-                yield GrainRange(at, stop - at, ExtentKind.DATA, first)
-            at = stop
+                stop = base + i * size if i < last else end
+                yield AllocationRange(at, stop - at, kind, first * SECTOR + inside, 0)
+            at, inside = stop, 0
 
 
 def open_hosted(file: ImageFile) -> tuple[HostedHeader, SparseExtent]:
