@@ -146,7 +146,7 @@ class NotSeekable(SourceError):
 
 
 class StreamFailed(SourceError):
-    """A command exited non-zero or a stream ended before its trailer; nothing was committed."""
+    """A command exited non-zero or a stream ended before its end mark; nothing was committed."""
 
 
 class NotFound(HoldfastError):

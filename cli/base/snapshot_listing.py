@@ -96,7 +96,7 @@ def _type(node: Node) -> str:
         case ImageNode():
             return "image"
         case VirtualNode():
-            return "made"
+            return "virtual"
         case LinkNode():
             return "link"
         case DirectoryNode():

@@ -1,1 +1,1 @@
-"""What is inside a guest's disk: volumes and file systems, parsed in a confined worker."""
+"""What is inside a guest's disk: volumes and file systems, parsed in the worker."""

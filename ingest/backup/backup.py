@@ -121,7 +121,7 @@ def back_up(
         consistency, evidence = _grade(done, request.held)
         if not consistency.satisfies(request.required):
             raise LessConsistent(
-                f"this backup is {consistency.value}-consistent{_because(evidence, done)}, "
+                f"this backup is {_in_words(consistency)}{_because(evidence, done)}, "
                 f"{request.required.value} was required; nothing was committed"
             )
         snapshot = Snapshot(
@@ -191,6 +191,10 @@ def _changes(
     except Damaged as error:
         return None, f"{source.name}: the parent's recipe cannot be read ({error}): reading all of it"
     return (recipe, source.dirty_extents()), ""
+
+
+def _in_words(grade: Consistency) -> str:
+    return "of unknown consistency" if grade is Consistency.UNKNOWN else f"{grade.value}-consistent"
 
 
 def _grade(done: Sequence[_FinishedItem], held: Frozen | None) -> tuple[Consistency, str]:

@@ -41,7 +41,7 @@ class ToolSource(CommandSource):
         self.tool = PurePath(argv[0]).name
         self.grade = grade
         self.evidence = evidence or f"{self.tool} exited with 0" + (
-            " and its trailer was seen" if end else ""
+            " and its end mark was seen" if end else ""
         )
         super().__init__(argv, name, environment=access.environment, descriptors=access.descriptors)
 
@@ -55,7 +55,7 @@ class ToolSource(CommandSource):
         said = super().finish()
         if self._end is not None and not self._end.is_complete:
             raise StreamFailed(
-                f"{self.name}: {self.tool} exited with 0, but its output has no trailer: it ended early; "
+                f"{self.name}: {self.tool} exited with 0, but its output has no end mark: it ended early; "
                 "nothing was committed"
             )
         return said

@@ -182,7 +182,7 @@ def _gtid(access: Access, place: str) -> str:
 
 def _grade(access: Access, program: str, *, lock_all: bool) -> tuple[Consistency, str, list[str]]:
     tool = re.split("/", program)[-1]
-    whole = f"{tool} exited with 0 and its trailer was seen"
+    whole = f"{tool} exited with 0 and its end mark was seen"
     if lock_all:
         return Consistency.APPLICATION, f"{whole}; all tables were locked", []
     tables = _ask(access, _NOT_TRANSACTIONAL)

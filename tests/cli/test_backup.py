@@ -101,7 +101,7 @@ def test_several_paths_are_several_items_of_one_snapshot(place: Place) -> None:
 
 def test_standard_input(place: Place) -> None:
     content = pg_dump(100)
-    assert "application (the dump's trailer was seen)" in place.ok(
+    assert "application (the dump's end mark was seen)" in place.ok(
         "backup", "--stdin", "--name", "shop", input=content
     )
     assert place.run("dump", "shop").stdout_bytes == content

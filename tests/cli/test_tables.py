@@ -150,14 +150,14 @@ def test_csv_is_what_the_server_itself_writes(shop: Shop, name: str) -> None:
 def test_ls_shows_folders_then_tables(shop: Shop) -> None:
     top = shop.place.ok("ls", "shop")
     assert [line.split()[0] for line in top.splitlines()[1:]] == [
-        *("dump", "file", "made", "document", "folder")
+        *("dump", "file", "virtual", "document", "folder")
     ]
     assert "tables/" in top
     assert "7 files" in top
     tables = shop.place.ok("ls", "shop:tables").splitlines()[1:]
     assert len(tables) == len(TABLES)
     one = shop.place.ok("ls", "shop:tables/public.orders.sql").splitlines()[1:]
-    assert [line.split()[0] for line in one] == ["made"]
+    assert [line.split()[0] for line in one] == ["virtual"]
     whole = shop.place.ok("ls", "shop", "-R")
     assert all(f"tables/{name}.sql" in whole for name in TABLES)
     assert "folder" not in whole
@@ -165,7 +165,7 @@ def test_ls_shows_folders_then_tables(shop: Shop) -> None:
 
 def test_ls_in_json_has_every_file_with_its_size(shop: Shop) -> None:
     items = shop.place.json("ls", "shop")["items"]
-    assert [item["path"] for item in items if item["type"] == "made"] == sorted(
+    assert [item["path"] for item in items if item["type"] == "virtual"] == sorted(
         ["schema.sql", *(f"tables/{name}.sql" for name in TABLES)]
     )
     for item in items:

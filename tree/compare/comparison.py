@@ -220,7 +220,7 @@ def _state(node: ItemNode | ImageNode | VirtualNode | LinkNode | TextNode) -> St
         case ImageNode():
             return State("image", node.size)
         case VirtualNode():
-            return State("made", node.size)
+            return State("virtual", node.size)
         case LinkNode():
             return State("link", node.size)
         case _:

@@ -20,7 +20,7 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a path was. `type` is a NodeType's or ItemKind's value, "made" for a virtual file of a dump, or a
+    """What a path was. `type` is a NodeType's or ItemKind's value, "virtual" for a virtual file of a dump, or a
     file system for a volume; size in bytes; `entry` for what is in a guest."""
 
     type: str

@@ -92,7 +92,7 @@ class DumpFormat:
     guard: Callable[[Catalogue, dict[str, Composed], KeyOf], dict[str, Composed]] = _unguarded
     csv: Callable[[Catalogue, str, ReadRange], Iterator[bytes]] | None = None
     end: EndMark | None = None
-    evidence: str = "trailer was seen"
+    evidence: str = "end mark was seen"
 
 
 def _takes_all(head: bytes) -> str:

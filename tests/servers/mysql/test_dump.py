@@ -58,7 +58,7 @@ def test_a_database_comes_back_row_by_row_with_what_belongs_to_it(server: MariaS
     assert summary["name"] == "shop"
     assert summary["consistency"] == "application"
     assert "exited with 0" in summary["evidence"]
-    assert "trailer" in summary["evidence"]
+    assert "end mark" in summary["evidence"]
     assert [item["path"] for item in summary["items"]] == ["dump.sql"]
     server.sql("CREATE DATABASE copy1")
     with place.process("dump", "shop@latest:dump.sql") as process:

@@ -74,7 +74,7 @@ def test_a_database_comes_back_row_by_row_with_its_place_in_the_log(
     assert summary["name"] == "shop"
     assert summary["consistency"] == "application"
     assert "exited with 0" in summary["evidence"]
-    assert "trailer" in summary["evidence"]
+    assert "end mark" in summary["evidence"]
     assert {item["path"] for item in summary["items"]} == {"dump.sql", "globals.sql"}
     assert loaded(server, place, "shop@latest:dump.sql", "copy1") == rows(server, "shop")
     globals_ = place.ok("dump", "shop@latest:globals.sql")
@@ -258,7 +258,7 @@ def test_a_dump_without_its_trailer_commits_nothing_though_the_tool_ends_well(
     )
     done = place.execute("backup", server.url("shop"), env=place.environment | {"PATH": path})
     assert done.code == 1
-    assert "trailer" in done.err
+    assert "end mark" in done.err
     assert place.json("snapshots")["snapshots"] == []
 
 
