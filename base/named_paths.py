@@ -33,6 +33,35 @@ class ForeignLink(Refused):
         self.leads_to = leads_to
 
 
+class NotOurFolder(Refused):
+    """A folder for files of our own that somebody else could put things into."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}: what is kept there must be ours alone; nothing was changed")
+        self.path = path
+
+
+def make_own_folder(path: Path) -> None:
+    """Make a folder for files of our own, mode 0700, unless it is there. What is in it may be used by path.
+
+    It and all above it belong to us or to root, and nobody else may write to them but where the sticky bit
+    keeps him from what is others'. A folder that cannot be made is none. Raises NotOurFolder, ForeignLink.
+    """
+    walk = _Walk(path)
+    try:
+        while walk.parts:
+            walk.enter(walk.parts.popleft(), make=True)
+            status = os.fstat(walk.fd)
+            if not _trusted(status.st_uid):
+                raise NotOurFolder(walk.seen, f"belongs to user {status.st_uid}")
+            if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
+                raise NotOurFolder(walk.seen, "can be written to by everybody")
+    except OSError:
+        return  # whoever uses it says what cannot be done
+    finally:
+        os.close(walk.fd)
+
+
 def open_folder(path: Path, *, make: bool = False) -> tuple[int, bool]:
     """(descriptor, whether it was made just now) of a folder; `make`: mode 0700, with those above.
 
@@ -82,7 +111,7 @@ class _Walk:
     def __init__(self, path: Path) -> None:
         self.fd = os.open("/" if path.is_absolute() else ".", _PASSING)
         self.parts = deque(path.parts[1:] if path.is_absolute() else path.parts)
-        self._seen = Path("/" if path.is_absolute() else "")
+        self.seen = Path("/" if path.is_absolute() else "")
         self._links = 0
 
     def enter(self, part: str, *, make: bool) -> bool:
@@ -106,24 +135,24 @@ class _Walk:
             return False
         os.close(self.fd)
         self.fd = deeper
-        self._seen /= part
+        self.seen /= part
         return made
 
     def _follow(self, part: str) -> None:
         held = os.open(part, _LOOKING, dir_fd=self.fd)
         try:
             if not stat.S_ISLNK(os.fstat(held).st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self._seen / part))
-            to = _followed(held, self._seen / part)
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.seen / part))
+            to = _followed(held, self.seen / part)
         finally:
             os.close(held)
         self._links += 1
         if self._links > _MOST_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self._seen / part))
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(self.seen / part))
         if to.is_absolute():
             top = os.open("/", _PASSING)
             os.close(self.fd)
-            self.fd, self._seen = top, Path("/")
+            self.fd, self.seen = top, Path("/")
         self.parts.extendleft(reversed(to.parts[1:] if to.is_absolute() else to.parts))
 
 
@@ -131,7 +160,11 @@ def _followed(link: int, path: Path) -> Path:
     """What an opened link holds. Raises ForeignLink when it is neither ours nor root's."""
     uid = os.fstat(link).st_uid
     leads_to = os.readlink("", dir_fd=link)
-    # Inside of a user namespace what is root's outside belongs to whom / belongs to.
-    if uid not in (0, os.geteuid(), os.stat("/").st_uid):  # noqa: PTH116  beside os.fstat
+    if not _trusted(uid):
         raise ForeignLink(path, leads_to, uid)
     return Path(leads_to)
+
+
+def _trusted(uid: int) -> bool:
+    """Us, or root. Inside of a user namespace what is root's outside belongs to whom / belongs to."""
+    return uid in (0, os.geteuid(), os.stat("/").st_uid)  # noqa: PTH116  beside os.fstat

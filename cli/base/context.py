@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.base.named_paths import make_own_folder
 from holdfast.base.passwords import PasswordSources
 from holdfast.base.private_process import SECRETS
 from holdfast.cli.base.output import Output
@@ -66,14 +69,25 @@ class RunSettings:
 
     @property
     def cache(self) -> Path:
-        """This user's directory for indexes, running mounts and what else is kept for speed only."""
+        """This user's directory for indexes, running mounts and what else is kept for speed only.
+
+        Made if need be. Raises NotOurFolder, ForeignLink when somebody else could put things into it.
+        """
+        place = self._cache_place()
+        make_own_folder(place)
+        return place
+
+    def _cache_place(self) -> Path:
         text = self.cache_dir or self.variables.get("HOLDFAST_CACHE_DIR")
         if text:
             return Path(text).absolute()
         if Path(self.cache_home).is_absolute():  # the XDG specification: anything else is ignored
             return Path(self.cache_home) / "holdfast"
         try:
-            return Path("~/.cache/holdfast").expanduser()
+            home = Path("~").expanduser()
+            if not os.geteuid() and home.exists() and home.stat().st_uid:  # sudo, which kept HOME
+                home = Path(pwd.getpwuid(0).pw_dir)
+            return home / ".cache/holdfast"
         except RuntimeError:
             raise click.UsageError("no home directory for a cache; set HOLDFAST_CACHE_DIR") from None
 

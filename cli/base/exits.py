@@ -30,7 +30,7 @@ from holdfast.base.errors import (
     Unsupported,
     WrongPassword,
 )
-from holdfast.base.named_paths import ForeignLink
+from holdfast.base.named_paths import ForeignLink, NotOurFolder
 from holdfast.base.passwords import NoPassword
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
@@ -180,6 +180,7 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (IsDirectory, "`holdfast restore SNAPSHOT:{error.path} --target DIR` gets what is in it"),
     (SeveralFiles, "put :PATH behind the snapshot; `holdfast ls` lists what there is"),
     (TargetExists, "--overwrite replaces it"),
+    (NotOurFolder, "--cache-dir or HOLDFAST_CACHE_DIR names another folder"),
     (ForeignLink, "if that is meant, name the place that it leads to"),
     (NeedsDirectory, "`holdfast restore SNAPSHOT:PATH` with the path of one file restores that one"),
     (DeviceNotConfirmed, "--force writes over all that is on it"),

@@ -213,6 +213,7 @@ class _Directory:
         self._syncing: deque[Future[None]] = deque()
         self._pool = ThreadPoolExecutor(_THREADS, "holdfast-sync")
         self._written: set[str] = set()
+        self._made: set[tuple[int, int]] = set()
         self._top = top
         os.fchmod(top.fd, 0o700)
 
@@ -284,9 +285,26 @@ class _Directory:
         for part in parts:
             with closing(folder):
                 folder = folder.folder(os.fsencode(part))
-            if folder.made and self._changes.owner:
-                os.fchown(folder.fd, *self._changes.owner)
+            try:
+                self._know(folder)
+            except BaseException:
+                folder.close()
+                raise
         return folder
+
+    def _know(self, folder: TargetFolder) -> None:
+        """Whose the target is could move folders of others into it, which must not be given to him.
+
+        Raises TargetError for a folder that was not made here.
+        """
+        status = os.fstat(folder.fd)
+        place = status.st_dev, status.st_ino
+        if folder.made and not os.listdir(folder.fd):  # noqa: PTH208  a descriptor, no path
+            self._made.add(place)
+            if self._changes.owner:
+                os.fchown(folder.fd, *self._changes.owner)
+        elif place not in self._made:
+            raise TargetError(f"{folder.path} was put there by somebody else while the cluster was restored")
 
     def _attributes(self, fd: int, extra: Mapping[str, Any], usual: int) -> None:
         if self._changes.owner:

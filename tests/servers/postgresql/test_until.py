@@ -72,9 +72,10 @@ def shop() -> Iterator[Shop]:
             server.psql("CREATE TABLE rows (n int)")
             server.tool("pgbench", "-i", "-s", "1", "-q")
             stored = back_up(place, server)
-            hand_over(folder / "place")
-            hand_over(password)
-            push = f"{program} -r {place.repository} --cache-dir {place.root / 'cache'}"
+            (folder / "cache").mkdir()
+            for one in (place.repository, folder / "cache", password):
+                hand_over(one)
+            push = f"{program} -r {place.repository} --cache-dir {folder / 'cache'}"
             command = f"{push} --password-file {password} wal-push %p"
             server.psql(f"ALTER SYSTEM SET archive_command = '{command}'")
             server.psql("SELECT pg_reload_conf()")
@@ -126,7 +127,6 @@ def rows_after(shop: Shop, until: str, *more: str) -> list[int]:
         shop.place.ok("restore", NAME, "--until", until, *more, "--target", target)
         assert PASSWORD.encode() not in (target / "postgresql.auto.conf").read_bytes()
         hand_over(folder)
-        hand_over(shop.place.root)
         with started(target, shop.environment) as server:
             for _ in range(400):
                 if server.psql("SELECT pg_sleep(0.05), pg_is_in_recovery()").strip(" |\n") == "f":
