@@ -1,4 +1,4 @@
-"""Files written whole, named, and made durable; and whose they are.
+"""Files written whole, named, and made durable.
 
 What is durable: the content of a file after `os.fsync` of it, its name after `os.fsync` of the directory
 it is in. In this order: a name that survives a power cut must not lead to half of a file.
@@ -23,19 +23,6 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 _PIECE: Final = 8 << 20
 """Bytes a call writes at most, so that a slow disk can be interrupted."""
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-
-
-def hand_over(file: int | Path, root: Path) -> None:
-    """Give what root made (an open descriptor, or a path) to whom the repository's directory belongs.
-
-    Else one backup by root would lock out the user whom all others run as: a database server that archives
-    its log, above all.
-    """
-    if os.geteuid():
-        return
-    status = root.stat()
-    if status.st_uid:
-        os.chown(file, status.st_uid, status.st_gid)
 
 
 def write_all(fd: int, data: Buffer) -> None:
