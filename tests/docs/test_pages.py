@@ -133,6 +133,13 @@ def test_the_exit_codes_of_the_page_are_the_programs() -> None:
 # ---- names -------------------------------------------------------------------------------------------
 
 
+def test_the_tests_that_the_threat_model_names_exist() -> None:
+    named = set(re.findall(r"`(tests/[^`]+)`", (ROOT / "docs/threat-model.md").read_text()))
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not re.fullmatch(r"tests/[a-z0-9_/]+\.py", name)] == []
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+
+
 def test_the_map_of_modules_is_what_the_modules_say() -> None:
     assert module_map.MAP.read_text() == module_map.render(), "docs/modules.md is out of date: ./dev map"
 
