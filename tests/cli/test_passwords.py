@@ -219,6 +219,16 @@ def test_a_new_password_is_asked_for_twice(tmp_path: Path) -> None:
     assert place.run("snapshots", HOLDFAST_PASSWORD="n3w").exit_code == 0
 
 
+def test_a_new_key_epoch_begins_after_a_yes_only(place: Place) -> None:
+    code, seen = _typed(place, ["key", "rotate"], [PASSWORD.encode(), b"n"], b"Do you know them all?")
+    assert code == 130
+    assert place.json("key", "list")["epoch"] == 1
+    code, seen = _typed(place, ["key", "rotate"], [PASSWORD.encode(), b"y"], b"key epoch 2 began")
+    assert code == 0
+    assert seen.index(b"passphrase") < seen.index(b"Do you know"), "the slots are listed before it asks"
+    assert place.json("key", "list")["epoch"] == 2
+
+
 def test_an_empty_password_is_refused_on_the_terminal_too(tmp_path: Path) -> None:
     code, _ = _typed(Place(tmp_path), ["init"], [b"", b""], b"empty password is refused")
     assert code == 2
