@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from holdfast.base.confinement.plan import NotConfined
 from holdfast.base.errors import (
     Ambiguous,
     CostlyKey,
@@ -198,6 +199,10 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (SeveralDatabases, "--database says in which one"),
     (ClientCommandsFound, "--allow-meta-commands loads it all the same, and they run"),
     (BadScratch, "give another directory with --scratch"),
+    (
+        NotConfined,
+        "--unconfined does without, and lets the dump's SQL reach this machine; nothing was loaded",
+    ),
     (SeveralArchives, "give --system-id"),
     (
         NoLogArchive,

@@ -43,7 +43,13 @@ _SHOWN = 40
 @click.option(
     "--superuser", default="postgres", metavar="NAME", help="Of a physical backup's cluster: who counts."
 )
-@click.option("--timeout", type=click.FloatRange(0, min_open=True), metavar="SECONDS", help="Give up then.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    default=3600.0,
+    metavar="SECONDS",
+    help="Give up then; default: 3600.",
+)
 @click.option(
     "--scratch",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -54,6 +60,11 @@ _SHOWN = 40
     "--allow-meta-commands",
     is_flag=True,
     help="Load a dump with commands for its client (such as \\!), which then run.",
+)
+@click.option(
+    "--unconfined",
+    is_flag=True,
+    help="Let the dump's SQL reach this machine's files and network; the proof says so.",
 )
 @click.option("--keep", is_flag=True, help="Leave the folder there, and say how its server is started.")
 @click.option("--no-progress", is_flag=True, help="No progress bar.")
@@ -67,9 +78,10 @@ def rehearse_command(
     until: str | None,
     timeline: str | None,
     superuser: str,
-    timeout: float | None,
+    timeout: float,
     scratch: Path | None,
     allow_meta_commands: bool,
+    unconfined: bool,
     keep: bool,
     no_progress: bool,
 ) -> ExitCode:
@@ -80,16 +92,18 @@ def rehearse_command(
     holdfast rehearse shop --query 'select max(created) from orders'
     holdfast rehearse shopcluster --until '2026-11-25 14:05'
 
-    The server is one of the snapshot's engine that is installed here. It runs in a private folder, with a
-    private socket and no network; a server that runs already is not touched. As root it runs as the
-    database's own user. Server and folder are gone at the end.
+    The server is one of the snapshot's engine that is installed here. It and its clients run confined: as a
+    user that owns nothing (without root: as you), with no network, and they see programs and one private
+    folder only. They may use 4 GiB of memory and, unless told otherwise, an hour. Server and folder are gone
+    at the end. Where they cannot be confined the rehearsal is refused.
 
     The result is kept beside the snapshot, and `holdfast snapshots` shows it. Exits with 1 when the
     rehearsal failed, with 3 when the snapshot loads but something of its source could not be read.
 
-    Loading a dump runs the SQL that is in it, in that server and in its client, which may run programs:
-    without root those can do what you can. Rehearse backups of databases that you trust so far. A dump that
-    holds commands for the client, as no dump tool writes them, is refused without --allow-meta-commands.
+    Loading a dump runs the SQL that is in it, in that server and in its client, which may run programs
+    there. With --unconfined those can do what their user can on this machine: without root, what you can. A
+    dump that holds commands for the client, as no dump tool writes them, is refused without
+    --allow-meta-commands.
     """
     began = time.monotonic()
     settings.if_interrupted = "the server and its folder are gone; nothing was recorded; run it again"
@@ -109,6 +123,7 @@ def rehearse_command(
             superuser=superuser,
             recovery=recovery,
             client_commands=allow_meta_commands,
+            confined=not unconfined,
         )
         if recovery is None:
             stored, path = settings.pick(repository, snapshot)

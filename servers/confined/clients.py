@@ -11,10 +11,10 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from holdfast.base.durable_files import write_all
-from holdfast.base.processes import how_it_ended
 from holdfast.base.types import Buffer
-from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.confined import PIPE, Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.program import Program
 
 QUERY_ROWS: Final = 100
 QUERY_BYTES: Final = 64 << 10
@@ -36,7 +36,7 @@ def feed(
     confinement: Confinement, argv: Sequence[str], parts: Iterable[Buffer], *, env: Mapping[str, str]
 ) -> None:
     """Give a client all of `parts` on its standard input. Raises RehearsalFailed unless it exits with 0."""
-    program = confinement.start(argv, stdin=_PIPE, env=env)
+    program = confinement.start(argv, stdin=PIPE, env=env)
     _pour(program, parts)
     if program.wait():
         raise failure(program)
@@ -47,7 +47,7 @@ def converted(
 ) -> Iterator[bytes]:
     """What a filter makes of `parts`. Raises RehearsalFailed unless it exits with 0, else what `parts`
     raise."""
-    program = confinement.start(argv, stdin=_PIPE, stdout=_PIPE, env=env)
+    program = confinement.start(argv, stdin=PIPE, stdout=PIPE, env=env)
     trouble: list[BaseException] = []
 
     def pour() -> None:
@@ -59,8 +59,7 @@ def converted(
     thread = threading.Thread(target=pour, name="holdfast-pour")
     thread.start()
     try:
-        assert program.process.stdout is not None
-        while data := os.read(program.process.stdout.fileno(), 1 << 20):
+        while data := os.read(program.stdout, 1 << 20):
             yield data
         thread.join()
         if trouble:
@@ -81,13 +80,12 @@ def ask(
     limit: int = _ANSWER,
 ) -> tuple[bytes, bool]:
     """(answer, whether there was more than `limit` bytes of it). Raises RehearsalFailed."""
-    program = confinement.start(argv, stdin=_PIPE, stdout=_PIPE, env=env)
+    program = confinement.start(argv, stdin=PIPE, stdout=PIPE, env=env)
     sender = threading.Thread(target=_pour, args=(program, [question]), name="holdfast-pour")
     sender.start()
     answer = bytearray()
     try:
-        assert program.process.stdout is not None
-        while data := os.read(program.process.stdout.fileno(), 1 << 16):
+        while data := os.read(program.stdout, 1 << 16):
             answer += data
             if len(answer) > limit:
                 return bytes(answer[:limit]), True
@@ -101,9 +99,8 @@ def ask(
 
 def failure(program: Program) -> RehearsalFailed:
     """What a program that did not end well said."""
-    how = how_it_ended(program.process.returncode)
     said = "\n".join(line for line in program.last_words().splitlines() if "NOTICE:" not in line)
-    return RehearsalFailed(f"{program.name} {how}" + (f": {said}" if said else ""))
+    return RehearsalFailed(f"{program.name} {program.how}" + (f": {said}" if said else ""))
 
 
 def parse_csv(answer: bytes, *, more: bool, null: str, limit: int = QUERY_BYTES) -> Table:
@@ -122,13 +119,9 @@ def parse_csv(answer: bytes, *, more: bool, null: str, limit: int = QUERY_BYTES)
     return Table(columns, tuple(rows[1:]), more)
 
 
-_PIPE: Final = -1
-
-
 def _pour(program: Program, parts: Iterable[Buffer]) -> None:
     """All parts, as long as it reads; then the end."""
-    assert program.process.stdin is not None
-    fd = program.process.stdin.fileno()
+    fd = program.stdin
     try:
         for part in parts:
             write_all(fd, part)
@@ -136,7 +129,7 @@ def _pour(program: Program, parts: Iterable[Buffer]) -> None:
         pass  # its exit code and last words say why
     finally:
         with suppress(OSError):
-            program.process.stdin.close()
+            program.close_stdin()
 
 
 def watched(parts: Iterable[Buffer], progress: Callable[[int], None]) -> Iterator[Buffer]:

@@ -65,19 +65,21 @@ class RehearsalSubject:
 
 @dataclass(frozen=True, slots=True)
 class RehearsalOptions:
-    """What was asked for. `scratch` is where the private directory is made, `timeout` in seconds, None for
-    none; `database` is that of the queries, "" for the only one; `superuser` that of a physical backup's
-    server. With `recovery`, `fetch` brings archived log files. `client_commands`: a dump may have some."""
+    """What was asked for. `scratch` is where the private directory is made, `timeout` in seconds;
+    `database` is that of the queries, "" for the only one; `superuser` that of a physical backup's
+    server. With `recovery`, `fetch` brings archived log files. `client_commands`: a dump may have some.
+    `confined` is false at the user's own word only."""
 
     scratch: Path
     queries: Sequence[str] = ()
     database: str = ""
     keep: bool = False
-    timeout: float | None = None
+    timeout: float = 3600.0
     recovery: Recovery | None = None
     fetch: FetchLog | None = None
     superuser: str = "postgres"
     client_commands: bool = False
+    confined: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.mysql.product import MYSQL, SYSTEM_DATABASES
 from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
-from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.program import Program
 from holdfast.servers.mysql.dump import NO_FILES
 from holdfast.servers.mysql.programs import MysqlPrograms
 
@@ -66,7 +67,7 @@ class ThrowawayMysql:
         self._process = self._confinement.start([*argv, *options])
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
-            if self._process.process.poll() is not None:
+            if self._process.poll() is not None:
                 self._process.end()
                 raise failure(self._process)
             if time.monotonic() >= deadline:

@@ -15,8 +15,10 @@ from holdfast.formats.dumps.postgresql.plain.quoting import conninfo_value, sett
 from holdfast.servers.base.errors import SeveralDatabases
 from holdfast.servers.base.proof import QueryResult, TableCount
 from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv
-from holdfast.servers.confined.confined import Confinement, Program
+from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
+from holdfast.servers.confined.private import read_inside, write_new
+from holdfast.servers.confined.program import Program
 from holdfast.servers.postgresql.programs import PostgresPrograms
 from holdfast.servers.postgresql.psql import FIELDS, psql_arguments
 from holdfast.servers.postgresql.script import Needs
@@ -202,10 +204,9 @@ def running(
     }
     if programs.major >= 15:
         values.setdefault("allow_in_place_tablespaces", "on")
-    config.write_text("".join(f"{name} = {setting_value(value)}\n" for name, value in values.items()))
-    access.write_text("local all all trust\nlocal replication all trust\n")
-    for path in (config, access):
-        path.chmod(0o644)
+    lines = "".join(f"{name} = {setting_value(value)}\n" for name, value in values.items())
+    write_new(folder, config.name, lines)
+    write_new(folder, access.name, "local all all trust\nlocal replication all trust\n")
     process = confinement.start([programs.path("postgres"), "-D", str(data), "-c", f"config_file={config}"])
     try:
         server = kind(confinement, programs, process, superuser)
@@ -219,9 +220,8 @@ def running(
 
 def _await(confinement: Confinement, programs: PostgresPrograms, process: Program, patience: float) -> None:
     deadline = time.monotonic() + patience
-    pid_file = confinement.folder / DATA_FOLDER / "postmaster.pid"
-    while process.process.poll() is None:
-        if _is_ready(pid_file):
+    while process.poll() is None:
+        if _is_ready(confinement.folder):
             return
         if time.monotonic() >= deadline:
             raise RehearsalFailed(f"the server does not answer: {process.last_words()}")
@@ -230,10 +230,12 @@ def _await(confinement: Confinement, programs: PostgresPrograms, process: Progra
     raise failure(process)
 
 
-def _is_ready(pid_file: Path) -> bool:
+def _is_ready(folder: Path) -> bool:
     """Whether the server takes writes: the last line of its file says so ("standby" while it recovers)."""
     try:
-        lines = pid_file.read_text(errors="replace").splitlines()
+        lines = (
+            read_inside(folder, (DATA_FOLDER, "postmaster.pid"), 4096).decode(errors="replace").splitlines()
+        )
     except OSError:
         return False
     return len(lines) >= 8 and lines[7].strip() == "ready"

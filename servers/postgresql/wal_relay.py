@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from holdfast.servers.confined.confined import User
+from holdfast.base.confinement.plan import User
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.stage import FetchLog
 

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from holdfast.base.confinement.plan import Ended, Plan
+from holdfast.base.confinement.spare_user import known_user, spare_user
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ProgressFunction
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.proof import Outcome, Proof, Verdict
-from holdfast.servers.confined.confined import Confinement, user_for
+from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.findings import Findings, ThrowawayServer
-from holdfast.servers.confined.private import private_folder
+from holdfast.servers.confined.private import give_to, limits_in, private_folder
 from holdfast.servers.confined.stage import RehearsalOptions, RehearsalSubject, Stage
 from holdfast.servers.registry import engine_server
 
 _ERROR: Final = 4000
+_GRACE: Final = 60.0
+"""Seconds after which programs end by themselves, when we were not there to end them in time."""
+_MET: Final = {
+    Ended.MEMORY: "it needed more than 4 GiB of memory, and was ended",
+    Ended.DISK: "it left too little room on the disk of its folder, and was ended",
+    Ended.TIME: "it was not done in time, and was ended",
+}
+_UNCONFINED: Final = (
+    "not confined, as was asked for: the dump's SQL could reach this machine's files, sockets and network as "
+    "the user {}"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +73,13 @@ def rehearse(
     error = ""
     loads = False
     damage: Damaged | None = None
-    user = user_for(side.users)
+    limits = limits_in(options.scratch, options.timeout + _GRACE)
     with (
-        private_folder(options.scratch, user, keep=options.keep) as folder,
-        Confinement(user, folder, keep=options.keep) as confined,
+        spare_user() if options.confined else nullcontext(known_user(side.users)) as user,
+        private_folder(options.scratch, user, keep=options.keep, shown=options.confined) as folder,
+        Confinement(Plan(user, folder, limits, options.confined), keep=options.keep) as confined,
     ):
-        findings.notes += confined.notes
+        findings.notes += () if options.confined else (_UNCONFINED.format(user.name or user.uid),)
         try:
             with _limited(confined, options.timeout) as limit, ExitStack() as stack:
                 watched = _until_timeout(progress, limit)
@@ -77,6 +91,8 @@ def rehearse(
             error = str(failed)
         except Damaged as damaged:
             error, damage = f"the repository is damaged: {damaged}", damaged
+    if options.keep:
+        give_to(folder, side.users)
     outcome = Outcome.FAILED if error else Outcome.PROVEN
     verdict = Verdict(
         stored.id,
@@ -125,7 +141,7 @@ def _examine(
 
 
 @contextmanager
-def _limited(confined: Confinement, seconds: float | None) -> Iterator[threading.Event]:
+def _limited(confined: Confinement, seconds: float) -> Iterator[threading.Event]:
     """End everything after `seconds`; the event is set then."""
     over = threading.Event()
 
@@ -133,20 +149,21 @@ def _limited(confined: Confinement, seconds: float | None) -> Iterator[threading
         over.set()
         confined.end_all()
 
-    timer = threading.Timer(seconds, expire) if seconds is not None else None
-    if timer is not None:
-        timer.daemon = True
-        timer.start()
+    timer = threading.Timer(seconds, expire)
+    timer.daemon = True
+    timer.start()
     try:
         yield over
     except RehearsalFailed:
         if over.is_set():
             raise RehearsalFailed(f"it was not done within {seconds:g} s, and was ended") from None
+        met = confined.ended_for
+        if met is not None:
+            raise RehearsalFailed(_MET[met]) from None
         raise
     finally:
-        if timer is not None:
-            timer.cancel()
-            timer.join()
+        timer.cancel()
+        timer.join()
 
 
 def _until_timeout(progress: ProgressFunction, over: threading.Event) -> ProgressFunction:

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.base.confinement.plan import Limits, Plan
+from holdfast.base.confinement.spare_user import spare_user
 from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
@@ -22,7 +24,8 @@ from holdfast.repo.snapshots.snapshot import (
     SubjectKind,
 )
 from holdfast.repo.store.local import LocalStore
-from holdfast.servers.confined.private import PREFIX
+from holdfast.servers.confined.confined import Confinement
+from holdfast.servers.confined.private import PREFIX, private_folder
 from support.basics import NOW, put_item
 from support.cli import PASSWORD, Place
 
@@ -36,6 +39,17 @@ def opened(place: Place) -> Iterator[Repository]:
         Repository.open(store, lambda: PASSWORD, cache=place.root / "cache") as repository,
     ):
         yield repository
+
+
+@contextmanager
+def confined_programs(scratch: Path, limits: Limits = Limits()) -> Iterator[Confinement]:  # noqa: B008  frozen
+    """A confinement as a rehearsal makes it, with its private folder in `scratch`."""
+    with (
+        spare_user() as user,
+        private_folder(scratch, user, shown=True) as folder,
+        Confinement(Plan(user, folder, limits)) as confined,
+    ):
+        yield confined
 
 
 def put_dump(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.servers.confined.confined import User, user_for
+from holdfast.base.confinement.plan import User
+from holdfast.base.confinement.spare_user import spare_user
 from holdfast.servers.postgresql.wal_relay import WalRelay
 from support.scratch import open_folder
 
@@ -17,8 +18,9 @@ NAME = "000000010000000000000001"
 
 
 @pytest.fixture
-def user() -> User:
-    return user_for(("postgres",))
+def user() -> Iterator[User]:
+    with spare_user() as user:
+        yield user
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,18 +14,20 @@ from typing import Any
 
 import pytest
 
+from holdfast.base.confinement.plan import User
 from holdfast.base.errors import Refused
 from holdfast.cli.base.exits import advice_for
 from holdfast.servers.base.errors import BadScratch
 from holdfast.servers.confined.clients import converted, feed, parse_csv
-from holdfast.servers.confined.confined import Confinement, User, user_for
+from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.private import private_folder
 from holdfast.servers.postgresql.programs import find_release
 from holdfast.servers.postgresql.script import Needs
-from support.cli import PG_HEAD, PG_TAIL, Place, files, flip_byte
+from support.basics import need
+from support.cli import PASSWORD, PG_HEAD, PG_TAIL, Place, files, flip_byte
 from support.database import PostgresServer, database_user, postgres_server
-from support.rehearse import leftovers, put_dump, rehearse
+from support.rehearse import confined_programs, leftovers, put_dump, rehearse
 from support.scratch import open_folder
 
 ENDLESS = PG_HEAD + b"create table t (a int);\nselect pg_sleep(1000);\n" + PG_TAIL
@@ -77,32 +80,39 @@ def test_a_rehearsal_that_is_killed_leaves_no_process(
     assert place.json("snapshots")["snapshots"][0]["proven"] is None
 
 
-@pytest.fixture
-def programs() -> Iterator[Path]:
-    """A folder for PATH that the servers' users can enter."""
-    with open_folder() as folder:
-        yield folder
-
-
-@pytest.mark.parametrize("missing", [("unshare",), ("unshare", "setpriv")], ids="+".join)
-def test_without_namespaces_all_is_ended_as_well_and_it_is_told(
-    place: Place, scratch: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
-) -> None:
-    for folder in reversed(os.get_exec_path()):
-        for program in Path(folder).iterdir() if Path(folder).is_dir() else ():
-            if program.name not in missing:
-                (programs / program.name).unlink(missing_ok=True)
-                (programs / program.name).symlink_to(program)
-    monkeypatch.setenv("PATH", str(programs))
+def test_unconfined_all_is_ended_as_well_and_it_is_told(place: Place, scratch: Path) -> None:
     put_dump(place, ENDLESS, "postgresql")
     put_dump(place, SHORT, "postgresql", name="short")
+    words = ["--unconfined", "--timeout", "4"]
     with shared_memory(scratch) as used:
-        assert rehearse(place, scratch, "shop", "--timeout", "2", code=1)["outcome"] == "failed"
-        proof = rehearse(place, scratch, "short")
+        assert rehearse(place, scratch, "shop", *words, code=1)["outcome"] == "failed"
+        proof = rehearse(place, scratch, "short", "--unconfined")
     assert proof["rows"] == 1
-    assert "network" in proof["notes"][0]
+    assert "not confined" in proof["notes"][0]
     assert used
     assert existing(used) == set()
+    assert "not confined" in place.json("info", "short")["proven"]["notes"][0]
+
+
+def test_where_a_layer_cannot_be_had_the_rehearsal_is_refused_with_the_reason(
+    place: Place, scratch: Path
+) -> None:
+    """Without the capability for namespaces, as in many containers."""
+    need(os.geteuid() == 0, "root, to be without a capability")
+    put_dump(place, SHORT, "postgresql")
+    argv = ["setpriv", "--bounding-set", "-sys_admin", "--inh-caps", "-all"]
+    words = ["-r", str(place.repository), "rehearse", "shop", "--scratch", str(scratch)]
+    environment = os.environ | {
+        "HOLDFAST_PASSWORD": PASSWORD,
+        "HOLDFAST_CACHE_DIR": str(place.root / "cache"),
+    }
+    command = [*argv, sys.executable, "-c", "from holdfast.cli.start import main; main()", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "a namespace of mounts: Operation not permitted" in done.stderr
+    assert "--unconfined" in done.stderr
+    assert leftovers(scratch) == []
+    assert place.json("snapshots")["snapshots"][0]["proven"] is None
 
 
 def test_no_shared_memory_is_left(place: Place, scratch: Path) -> None:
@@ -228,8 +238,7 @@ def test_a_folder_that_the_server_cannot_get_into_is_refused_with_advice(tmp_pat
 
 @pytest.fixture
 def confinement(scratch: Path) -> Iterator[Confinement]:
-    user = user_for(["postgres"])
-    with private_folder(scratch, user) as folder, Confinement(user, folder) as confined:
+    with confined_programs(scratch) as confined:
         yield confined
 
 
@@ -238,8 +247,7 @@ def test_a_program_that_hides_in_the_background_dies_too(confinement: Confinemen
     script = f"(setsid sh -c 'exec -a {name} sleep 1000' >/dev/null 2>&1 &) ; sleep 0.1"
     program = confinement.start(["bash", "-c", script])
     assert program.wait() == 0
-    if not confinement.notes:
-        assert not [words for words in leftovers(scratch) if "marker" in words]
+    assert not [words for words in leftovers(scratch) if "marker" in words]
 
 
 def test_what_a_stranger_says_is_kept_within_bounds(confinement: Confinement) -> None:

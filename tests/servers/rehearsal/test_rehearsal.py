@@ -224,14 +224,14 @@ def test_sql_in_a_dump_gets_no_network_and_no_root(
 ) -> None:
     dump = server.tool("pg_dump", "shop")
     look = b"create table public.seen_by (line text);\n"
-    look += b"copy public.seen_by from program 'id -u; cat /proc/net/dev';\n"
+    devices = b"/proc/net/dev /sys/class/net/*/uevent"
+    look += b"copy public.seen_by from program 'id -u; cat %s 2>/dev/null; true';\n" % devices
     end = b"--\n-- PostgreSQL database dump complete"
     store(place, dump.replace(end, look + end))
     proof = rehearse(place, scratch, "shop", "--query", "table public.seen_by")
     lines = [row[0] for row in proof["queries"][0]["rows"]]
     assert lines[0] != "0"
-    devices = [line.split(":")[0].strip() for line in lines if ":" in line]
-    assert devices in (["lo"], []) or any("network" in note for note in proof["notes"])
+    assert lines[1:] == []
 
 
 def test_the_table_is_for_people(place: Place, scratch: Path, server: PostgresServer) -> None:
