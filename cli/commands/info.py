@@ -23,7 +23,7 @@ from holdfast.repo.records.log_archive import LogReading, archives
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, SubjectKind
 from holdfast.repo.store.interface import FileKind
-from holdfast.repo.upkeep.epochs import older_than, stored_by_epoch
+from holdfast.repo.upkeep.epochs import left_in_earlier
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult, latest_proof
 from holdfast.tasks.snapshot_trees import SnapshotTrees
 from holdfast.tree.nodes import ImageNode, ItemNode, Node, items_behind, node_type
@@ -73,7 +73,7 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
     subjects = len(group_by_subject(found.good))
     stored = sum(entry.size for entry in packs)
     epoch = repository.keyring.epoch
-    earlier, earlier_bytes = older_than(stored_by_epoch(repository.store), epoch)
+    earlier, earlier_bytes = left_in_earlier(repository.store, epoch)
     settings.output.document(
         {
             "id": config.hex_id,

@@ -24,7 +24,7 @@ from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, 
 from holdfast.repo.core.keyring import PublicKeyring, read_newest
 from holdfast.repo.core.keyslots import KeySlot, list_slots, new_recovery_key
 from holdfast.repo.store.local import LocalStore
-from holdfast.repo.upkeep.epochs import older_than, stored_by_epoch
+from holdfast.repo.upkeep.epochs import left_in_earlier
 
 _new_password_file = click.option(
     "--new-password-file", metavar="FILE", help="The new password; default: asked for on the terminal."
@@ -44,7 +44,7 @@ def list_command(settings: RunSettings) -> ExitCode:
     with closing(settings.store()) as store:
         slots = list(list_slots(store))
         keyring = _newest(settings, store)
-        earlier = older_than(stored_by_epoch(store), keyring.epoch) if keyring else (0, 0)
+        earlier = left_in_earlier(store, keyring.epoch) if keyring else (0, 0)
     good = [slot for slot in slots if isinstance(slot, KeySlot)]
     damaged = [slot for slot in slots if not isinstance(slot, KeySlot)]
     settings.output.document(

@@ -25,9 +25,11 @@ def stored_by_epoch(store: Store) -> dict[int, tuple[int, int]]:
     return found
 
 
-def older_than(stored: dict[int, tuple[int, int]], epoch: int) -> tuple[int, int]:
-    """(number, bytes) of the packs of all epochs before `epoch`."""
-    older = [use for each, use in stored.items() if each < epoch]
+def left_in_earlier(store: Store, epoch: int) -> tuple[int, int]:
+    """(number, bytes) of the packs of epochs before `epoch`. Reads all heads, unless it is the first."""
+    if epoch <= 1:
+        return 0, 0
+    older = [use for each, use in stored_by_epoch(store).items() if each < epoch]
     return sum(number for number, _ in older), sum(size for _, size in older)
 
 

@@ -17,7 +17,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
-from holdfast.repo.upkeep.epochs import older_than, stored_by_epoch
+from holdfast.repo.upkeep.epochs import left_in_earlier, stored_by_epoch
 from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import PackUse, choose_reseal, make_plan
 from support.basics import CHEAP, read_item, store_file
@@ -58,7 +58,7 @@ def test_nothing_is_sealed_anew_before_there_is_a_second_epoch(tmp_path: Path) -
 
 def test_all_at_once(repository: Repository) -> None:
     expected = all_contents(repository)
-    held = older_than(stored_by_epoch(repository.store), 2)
+    held = left_in_earlier(repository.store, 2)
     assert held[0] > 3
     plan = make_plan(repository, reseal_all=True)
     assert ("seal anew, because their key epoch is over", *held) in list(plan.lines())
@@ -72,10 +72,10 @@ def test_all_at_once(repository: Repository) -> None:
 
 def test_a_few_in_each_prune_until_none_is_left(repository: Repository) -> None:
     expected = all_contents(repository)
-    left = [older_than(stored_by_epoch(repository.store), 2)[0]]
+    left = [left_in_earlier(repository.store, 2)[0]]
     while left[-1]:
         prune(repository)
-        left.append(older_than(stored_by_epoch(repository.store), 2)[0])
+        left.append(left_in_earlier(repository.store, 2)[0])
         assert 1 <= left[-2] - left[-1] <= 2
         assert len(left) < 20
     assert all_contents(repository) == expected
