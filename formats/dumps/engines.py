@@ -1,8 +1,8 @@
 """The engines that this program knows, one line each. An engine's modules are imported when it is first used.
 
-An entry names the engine's two sides by the notation of entry points, `module:object`: a `core.engine.Engine`
-and a `servers.confined.engine_server.EngineServer`. Only the first is imported here: what reads bytes must not
-import what starts programs.
+An entry names the engine's two sides by the notation of entry points, `module:object`: a
+`core.engine.Engine` and a `servers.confined.engine_server.EngineServer`. Only the first is imported here:
+what reads bytes must not import what starts programs.
 """
 
 from __future__ import annotations

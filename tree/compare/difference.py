@@ -20,8 +20,8 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a path was. `type` is a NodeType's or ItemKind's value, "virtual" for a virtual file of a dump, or a
-    file system for a volume; size in bytes; `entry` for what is in a guest."""
+    """What a path was. `type` is a NodeType's or ItemKind's value, "virtual" for a virtual file of a dump, or
+    a file system for a volume; size in bytes; `entry` for what is in a guest."""
 
     type: str
     size: int
