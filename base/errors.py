@@ -24,6 +24,7 @@ HoldfastError
 |   |-- OnlyLogs               it holds none but those of log archives
 |   |-- NoSuchSnapshot         it holds others
 |   |-- NoSuchKeySlot          it has others
+|   |-- NoSuchLogArchive       it has others, or none
 |   `-- NotInTrash             nothing to bring back
 |-- Ambiguous                  a selector matches more than one
 `-- Refused                    would overwrite, empty a group, or is otherwise unsafe
@@ -167,6 +168,10 @@ class NoSuchSnapshot(NotFound):
 
 class NoSuchKeySlot(NotFound):
     """No key slot has an ID that begins so."""
+
+
+class NoSuchLogArchive(NotFound):
+    """No log archive has the name."""
 
 
 class NotInTrash(NotFound):

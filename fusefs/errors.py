@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from holdfast.base.errors import HoldfastError, Refused
+from holdfast.base.errors import HoldfastError, NotFound, Refused
 
 
 class MountFailed(HoldfastError):
     """The operating system or the FUSE tools did not do as asked; the message says what to type."""
+
+
+class NotMounted(NotFound):
+    """Nothing of ours is mounted at a place."""
 
 
 class MountTaken(Refused):

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.base.errors import NotFound, Refused
+from holdfast.base.errors import Refused
 from holdfast.base.mount_table import mounted_at
-from holdfast.fusefs.errors import MountFailed
+from holdfast.fusefs.errors import MountFailed, NotMounted
 from holdfast.fusefs.mountpoint import TYPE, UNMOUNTER, absolute
 from holdfast.fusefs.records import read_record, remove_record
 
@@ -22,7 +22,7 @@ _PATIENCE = 1.0
 def unmount(mountpoint: Path, *, state: Path, timeout: float = 30.0) -> None:
     """Unmount and wait until the daemon is gone. Cleans up after a daemon that was killed, too.
 
-    Raises NotFound when nothing of ours is mounted there, Refused when it is in use (naming a process
+    Raises NotMounted when nothing of ours is mounted there, Refused when it is in use (naming a process
     that uses it), MountFailed when the daemon is still there after `timeout` seconds.
     """
     path = absolute(mountpoint)
@@ -36,7 +36,7 @@ def unmount(mountpoint: Path, *, state: Path, timeout: float = 30.0) -> None:
             if record is not None:
                 remove_record(state, record)
             what = f"; what is mounted there is {entry.type}" if entry else ""
-            raise NotFound(f"no Holdfast mount at {path}{what}")
+            raise NotMounted(f"no Holdfast mount at {path}{what}")
         if daemon is not None and not select.select([daemon], [], [], timeout)[0]:
             assert record is not None
             raise MountFailed(

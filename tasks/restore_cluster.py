@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,9 +32,12 @@ from holdfast.servers.postgresql.data_directory import (
     check_whole,
     restore_data_directory,
 )
+from holdfast.servers.postgresql.programs import server_program
 from holdfast.tasks.restore_errors import InsideRepository, NotPhysical, TooEarly
 
 _CONFIGURATION = "postgresql.conf"
+_LOG = "startup.log"
+_RELEASE = re.compile(r"PostgreSQL (\d{1,3})\b")
 
 
 def is_cluster(stored: StoredSnapshot, path: str) -> bool:
@@ -127,11 +131,13 @@ def find_recovery_logs(repository: Repository, stored: StoredSnapshot, recovery:
 
 @dataclass(frozen=True, slots=True)
 class RestoredDirectory:
-    """A cluster that was restored to `target`: `files` of `size` bytes together. `owner` is (uid, gid) of who
-    it was given to, None for nobody else; `note` is a sentence for the user, "" for none."""
+    """A cluster that was restored to `target`: `files` of `size` bytes together. `release` is the server's
+    major version, None if it is not known, `owner` (uid, gid) of who it was given to, None for nobody else;
+    `note` is a sentence for the user, "" for none."""
 
     target: Path
     catalogue: Catalogue
+    release: int | None
     owner: tuple[int, int] | None
     note: str
 
@@ -153,9 +159,11 @@ class RestoredDirectory:
         return str(self.catalogue.extra.get("owner", ""))
 
     def start_command(self) -> list[str]:
-        """The command that starts its server."""
+        """The command that starts its server. What that prints goes into the data directory: the one place
+        where the server's user is sure to be allowed to write, and the server passes over files it does not
+        know."""
         data = str(self.target.absolute())
-        words = ["pg_ctl", "-D", data, "-l", f"{data}.log", "start"]
+        words = [server_program("pg_ctl", self.release), "-D", data, "-l", f"{data}/{_LOG}", "start"]
         if not any(section.name == _CONFIGURATION for section in self.catalogue.sections):
             # Debian keeps it elsewhere, and it names the data directory of the cluster it was written for.
             quoted = shlex.quote(data)
@@ -169,6 +177,7 @@ class PlannedCluster:
 
     item: Item
     catalogue: Catalogue
+    release: int | None
     target: Path
     recovery: Recovery | None
     owner: tuple[int, int] | None
@@ -196,7 +205,9 @@ def plan_cluster(
     check_target(target)
     logs = None if recovery is None else find_recovery_logs(repository, stored, recovery)
     whose = _owner(catalogue, target) if owner else None
-    return PlannedCluster(item, catalogue, target, recovery, whose, logs.note if logs else "")
+    return PlannedCluster(
+        item, catalogue, _release(stored), target, recovery, whose, logs.note if logs else ""
+    )
 
 
 def restore_cluster(
@@ -213,7 +224,7 @@ def restore_cluster(
     restore_data_directory(
         repository, plan.item, plan.catalogue, plan.target, changes=changes, progress=progress
     )
-    return RestoredDirectory(plan.target, plan.catalogue, plan.owner, plan.note)
+    return RestoredDirectory(plan.target, plan.catalogue, plan.release, plan.owner, plan.note)
 
 
 def _find_cluster(repository: Repository, stored: StoredSnapshot) -> tuple[Item, Catalogue]:
@@ -226,6 +237,11 @@ def _find_cluster(repository: Repository, stored: StoredSnapshot) -> tuple[Item,
             if known is not None and known.kind is DumpKind.PHYSICAL:
                 return item, catalogue
     raise Refused(f"snapshot {stored.id[:8]} holds no physical backup that could be restored")
+
+
+def _release(stored: StoredSnapshot) -> int | None:
+    found = _RELEASE.match(facts_of(stored.snapshot).server)
+    return int(found[1]) if found else None
 
 
 def _owner(catalogue: Catalogue, target: Path) -> tuple[int, int] | None:

@@ -19,6 +19,7 @@ from holdfast.base.errors import (
     NoSnapshots,
     NoSpace,
     NoSuchKeySlot,
+    NoSuchLogArchive,
     NoSuchSnapshot,
     NotFound,
     NotInTrash,
@@ -36,7 +37,7 @@ from holdfast.base.passwords import NoPassword
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
-from holdfast.fusefs.errors import MountDead, MountTaken
+from holdfast.fusefs.errors import MountDead, MountTaken, NotMounted
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
@@ -189,6 +190,11 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
     (NoSnapshots, "`holdfast backup` makes one"),
     (OnlyLogs, "`holdfast logs` lists them"),
     (NoSuchKeySlot, "`holdfast key list` shows them"),
+    (
+        NoSuchLogArchive,
+        "`holdfast wal-push` and `holdfast binlog-push` make them, `holdfast logs` lists them",
+    ),
+    (NotMounted, "nothing was changed"),
     (NotInTrash, "`holdfast undelete` lists what is"),
     (NoSuchSnapshot, "`holdfast snapshots` lists them"),
     (

@@ -16,6 +16,9 @@ _HELP = (
 )
 
 
+_HELP_NEW = "no new password, and no terminal to ask for it; give --new-password-file"
+
+
 def take_environment(environ: MutableMapping[str, str]) -> dict[str, str]:
     """The HOLDFAST_* variables. Removes those with secrets from `environ`, so that no child inherits them."""
     taken = {name: value for name, value in environ.items() if name.startswith(_VARIABLES)}
@@ -38,22 +41,23 @@ def find_password(options: PasswordSources, variables: Mapping[str, str], *, new
         given = PasswordSources.from_environment(variables).read()
     if given is not None:
         return given
-    return ask_new() if new else _ask("password for the repository: ")
+    return ask_new(missing=_HELP) if new else _ask("password for the repository: ")
 
 
-def ask_new(what: str = "new password") -> str:
-    """Ask twice on the terminal. Raises NoPassword when the answers differ or there is no terminal."""
-    first = _ask(f"{what}: ")
-    if _ask(f"{what}, again: ") != first:
+def ask_new(*, missing: str = _HELP_NEW) -> str:
+    """Ask twice on the terminal. Raises NoPassword when the answers differ, and with the words of `missing`
+    when there is no terminal."""
+    first = _ask("new password: ", missing)
+    if _ask("new password, again: ", missing) != first:
         raise NoPassword("the two passwords differ")
     return first
 
 
-def _ask(prompt: str) -> str:
+def _ask(prompt: str, missing: str = _HELP) -> str:
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
-        raise NoPassword(_HELP) from None
+        raise NoPassword(missing) from None
     text = getpass.getpass(prompt)
     check_text(text, "the password")
     return text

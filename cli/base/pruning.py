@@ -8,13 +8,14 @@ from typing import Final
 
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import Column, count, size, table
+from holdfast.cli.base.render import Column, count, duration, size, table
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import Plan, make_plan
 
 DEFAULT_UNUSED: Final = 0.05
 DEFAULT_QUARANTINE: Final = timedelta(days=7)
+_DAY: Final = timedelta(days=1)
 _COLUMNS = (Column("packs"), Column("number", "right"), Column("size", "right"))
 
 
@@ -36,7 +37,7 @@ def run_prune(
     output.summary(table(_COLUMNS, [[what, f"{n:,}", size(held)] for what, n, held in plan.lines()]))
     if dry_run:
         output.message("summary", action="prune", dry_run=True, **_plan_document(plan))
-        output.summary(f"\n{size(plan.freed)} would be freed; nothing was changed")
+        output.summary(f"\n{_forecast(plan, quarantine)}; nothing was changed")
         if plan.missing:
             output.warn(
                 f"{count(plan.missing, 'chunk')} that snapshots need are missing; run `holdfast check`"
@@ -51,7 +52,26 @@ def run_prune(
             progress=meter.add,
             lock_timeout=lock_timeout,
         )
-    _tell(settings, plan, pruned)
+    _tell(settings, plan, pruned, quarantine)
+
+
+def _forecast(plan: Plan, quarantine: timedelta) -> str:
+    """What the plan would do, in words."""
+    doomed = [*plan.remove, *plan.repack]
+    held, kept = sum(p.size for p in doomed), sum(p.used for p in plan.repack)
+    written = f", {size(kept)} are written into new packs" if kept else ""
+    if quarantine:
+        return (
+            f"{count(len(doomed), 'pack')} ({size(held)}) go to the trash and are freed after "
+            f"{_days(quarantine)}{written}"
+        )
+    return (
+        f"{size(plan.freed)} would be freed: {count(len(doomed), 'pack')} ({size(held)}) are deleted{written}"
+    )
+
+
+def _days(time: timedelta) -> str:
+    return duration(time.total_seconds()) if time % _DAY else count(time // _DAY, "day")
 
 
 def _plan_document(plan: Plan) -> dict[str, object]:
@@ -64,7 +84,7 @@ def _plan_document(plan: Plan) -> dict[str, object]:
     }
 
 
-def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult) -> None:
+def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult, quarantine: timedelta) -> None:
     notes = [f"{error}; this pack was kept; run `holdfast check`" for error in pruned.damaged] + pruned.notes
     settings.output.message(
         "summary",
@@ -76,13 +96,19 @@ def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult) -> None:
         repacked_bytes=pruned.repacked_bytes,
         notes=notes,
     )
-    lines = [f"{size(pruned.freed_bytes)} freed: {count(pruned.deleted, 'pack')} deleted"]
+    net = pruned.freed_bytes - pruned.repacked_bytes
+    parts = [f"{count(pruned.deleted, 'pack')} ({size(pruned.freed_bytes)}) deleted"]
     if pruned.repacked_bytes:
-        lines.append(f"{size(pruned.repacked_bytes)} written into new packs")
-    if pruned.trashed:
-        lines.append(f"{count(pruned.trashed, 'pack')} ({size(pruned.trashed_bytes)}) moved to the trash")
+        parts.append(f"{size(pruned.repacked_bytes)} written into new packs")
+    lines = [f"{size(abs(net))} {'freed' if net >= 0 else 'more in use'}: {', '.join(parts)}"]
+    in_trash = pruned.trashed and (quarantine or pruned.trashed > pruned.deleted)
+    if in_trash:
+        after = f", freed after {_days(quarantine)}" if quarantine else ""
+        lines.append(
+            f"{count(pruned.trashed, 'pack')} ({size(pruned.trashed_bytes)}) moved to the trash{after}"
+        )
     settings.output.summary("\n" + "\n".join([*lines, *notes]))
-    if pruned.trashed > pruned.deleted:
+    if in_trash:
         settings.output.note(
             "packs in the trash are deleted by a prune after the quarantine; "
             "`holdfast prune --quarantine none` deletes them now"

@@ -9,5 +9,5 @@ Recovery key, shown this once:
 
     {key}
 
-Print it or write it down, and keep it away from this machine. It opens the repository like the password:
-type it where the password is asked for."""
+Print it or write it down, and keep it away from this machine. It opens the repository
+like the password: type it where the password is asked for."""

@@ -54,10 +54,13 @@ def count(number: int, thing: str) -> str:
 
 
 class Column(NamedTuple):
-    """A column of a table. `table` escapes its cells."""
+    """A column of a table. `table` escapes its cells. `folds`: on a narrow terminal its cells take several
+    lines; `optional`: it is left out where it is empty in every row."""
 
     title: str
     align: Literal["left", "right"] = "left"
+    folds: bool = True
+    optional: bool = False
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str = "") -> str:
@@ -68,11 +71,14 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: st
     from rich.text import Text  # noqa: PLC0415
 
     terminal = sys.stdout.isatty()
+    cells = list(rows)
+    shown = [n for n, column in enumerate(columns) if not column.optional or any(row[n] for row in cells)]
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if terminal else "")
-    for column in columns:
-        grid.add_column(column.title, justify=column.align, no_wrap=not terminal, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(escape(cell)) for cell in row))
+    for column in (columns[n] for n in shown):
+        kept = not terminal or not column.folds
+        grid.add_column(column.title, justify=column.align, no_wrap=kept, overflow="fold")
+    for row in cells:
+        grid.add_row(*(Text(escape(row[n])) for n in shown))
     width = shutil.get_terminal_size().columns if terminal else 10_000
     console = Console(width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
     with console.capture() as capture:

@@ -67,7 +67,7 @@ def init_command(
     )
     settings.output.summary(
         f"repository {hex_id[:8]} made in {root}\n"
-        "Keep the password safe: without it (or a recovery key) the backups cannot be read by anybody."
+        "Keep the password safe: without it (or a recovery key) nobody can read the backups."
     )
     if recovery_key:
         settings.output.result(KEEP_THE_RECOVERY_KEY.format(key=key))

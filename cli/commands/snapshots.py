@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_document
 from holdfast.cli.base.exits import ExitCode
@@ -16,15 +17,15 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.servers.base.proof import Outcome, Verdict, Verdicts, latest_verdicts
 
 _COLUMNS = (
-    Column("ID"),
-    Column("time (UTC)"),
-    Column("consistency"),
-    Column("items", "right"),
-    Column("size", "right"),
-    Column("new", "right"),
-    Column("tags"),
-    Column("proven"),
-    Column(""),
+    Column("ID", folds=False),
+    Column("time (UTC)", folds=False),
+    Column("consistency", folds=False),
+    Column("items", "right", folds=False),
+    Column("size", "right", folds=False),
+    Column("new", "right", folds=False),
+    Column("tags", optional=True),
+    Column("proven", optional=True),
+    Column("", optional=True),
 )
 
 
@@ -62,7 +63,7 @@ def snapshots_command(
         )
         for group in group_by_subject(chosen)
     ]
-    settings.output.result("\n\n".join([*blocks, _total(chosen)]))
+    settings.output.result("\n\n".join([*blocks, _total(chosen) or _none(found.good, names, tags, kinds)]))
     return ExitCode.DAMAGE if found.damaged else ExitCode.DONE
 
 
@@ -95,4 +96,19 @@ def _row(stored: StoredSnapshot, proofs: Verdicts) -> list[str]:
 
 
 def _total(snapshots: Sequence[StoredSnapshot]) -> str:
-    return count(len(snapshots), "snapshot") if snapshots else "no snapshots; `holdfast backup` makes one"
+    return count(len(snapshots), "snapshot") if snapshots else ""
+
+
+def _none(
+    there: Sequence[StoredSnapshot], names: Sequence[str], tags: Sequence[str], kinds: Sequence[str]
+) -> str:
+    """Why there is nothing to list."""
+    others = len(filter_snapshots(there))
+    if not others:
+        return "no snapshots; `holdfast backup` makes one"
+    wanted = [
+        f"--{option} {value}"
+        for option, values in (("name", names), ("tag", tags), ("kind", kinds))
+        for value in values
+    ]
+    return f"no snapshot fits {escape(' '.join(wanted))}; without that there are {others}"

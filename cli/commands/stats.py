@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
+from typing import Final
 
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
@@ -12,6 +14,9 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind
 from holdfast.tasks.measure import Totals, measure
+
+_WIDTH: Final = 80
+"""Columns of a sentence."""
 
 
 @command("stats")
@@ -71,7 +76,7 @@ def explain(found: Sequence[StoredSnapshot], t: Totals) -> str:
         )
     if t.stored < t.raw:
         lines.append(f"Compression makes {size(t.stored)} of the {size(t.raw)} that are left.")
-    return "\n".join(lines)
+    return "\n".join(textwrap.fill(line, _WIDTH) for line in lines)
 
 
 def _measured(settings: RunSettings, repository: Repository, found: Sequence[StoredSnapshot]) -> Totals:

@@ -18,7 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
-from holdfast.base.errors import Damaged, NeedsUnknown, NotFound, Refused, RepositoryError, Unsupported
+from holdfast.base.errors import (
+    Damaged,
+    NeedsUnknown,
+    NoSuchLogArchive,
+    Refused,
+    RepositoryError,
+    Unsupported,
+)
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, trash_mirrored
 from holdfast.repo.core.repository import Repository
@@ -149,7 +156,7 @@ class LogReading:
 
 
 def open_archive(repository: Repository, name: str) -> LogArchive:
-    """The archive whose subject has this name or UUID. Raises NotFound, or Refused if several match."""
+    """The archive whose subject has this name or UUID. Raises NoSuchLogArchive, or Refused for several."""
     snapshots = LogReading(repository).snapshots()
     found = archives(snapshots)
     chosen = [a for a in found if a.subject.uuid == name] or [a for a in found if a.subject.name == name]
@@ -158,7 +165,7 @@ def open_archive(repository: Repository, name: str) -> LogArchive:
         chosen = [a for a in found if a.subject.uuid in of]
     if not chosen:
         there = ", ".join(a.subject.name for a in found) or "none yet"
-        raise NotFound(f"no log archive {name!r}; there are: {there}")
+        raise NoSuchLogArchive(f"no log archive {name!r}; there are: {there}")
     if len(chosen) > 1:
         raise Refused(
             f"{name!r} names several log archives; give one of {', '.join(a.subject.uuid for a in chosen)}"

@@ -59,11 +59,20 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
             return by_id
         raise NoSuchSnapshot(f"no snapshot {selector!r}")
     if len({s.snapshot.subject.identity for s in named}) > 1:
-        ids = ", ".join(sorted({f"{s.snapshot.subject.kind.value} {s.id[:8]}" for s in named}))
-        raise Ambiguous(f"{name!r} names several subjects: {ids}; give a snapshot ID")
+        raise Ambiguous(_several(name, named))
     if when == "latest":
         return named[-1]
     return _by_time(named, name, when)
+
+
+def _several(name: str, named: Sequence[StoredSnapshot]) -> str:
+    """The message for a name of several subjects: a line for each, with its newest snapshot."""
+    newest = {s.snapshot.subject.identity: s for s in named}
+    lines = sorted(
+        f"{s.snapshot.subject.engine} {s.snapshot.subject.kind.value}, newest snapshot {s.id[:8]}".lstrip()
+        for s in newest.values()
+    )
+    return "\n".join([f"{name!r} names {len(lines)} subjects; the ID of a snapshot means one:", *lines])
 
 
 def _by_id(snapshots: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:

@@ -65,6 +65,13 @@ def find_release(wanted: int | None, *, exactly: bool = False) -> PostgresProgra
     )
 
 
+def server_program(name: str, major: int | None) -> str:
+    """The path of a program of that release's server; the name alone where that release is not installed, or
+    not known."""
+    found = next((p for p in _releases() if p.major == major and p.has(name)), None)
+    return found.path(name) if found else name
+
+
 def _folders() -> list[Path]:
     """Directories of releases, the newest first."""
     found = [path for pattern in _FOLDERS for path in Path("/").glob(pattern[1:])]

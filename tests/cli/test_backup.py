@@ -270,7 +270,8 @@ def test_the_second_backup_stores_only_what_is_new(place: Place) -> None:
     assert figures["snapshots"] == 2
     assert figures["deduplication_ratio"] == 2
     shown = place.ok("stats")
-    assert "is stored only once (50.0 % saved by deduplication)" in shown
+    assert "is stored only once (50.0 % saved by deduplication)" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_stats_of_nothing_and_of_leftovers(place: Place) -> None:
@@ -308,7 +309,9 @@ def test_snapshots_are_grouped_and_filtered(place: Place) -> None:
     assert names("--kind", "vm", "--kind", "database") == ["web01", "db01", "shop"]
     assert names("--tag", "weekly", "--tag", "x") == ["db01"]
     assert names("--name", "shop", "--name", "web01") == ["web01", "shop"]
-    assert "no snapshots" in place.ok("snapshots", "--name", "nobody")
+    said = place.ok("snapshots", "--name", "nobody")
+    assert "no snapshot fits --name nobody; without that there are " in said
+    assert "`holdfast backup`" not in said
 
 
 def test_a_damaged_snapshot_is_reported_and_the_others_are_listed(place: Place) -> None:

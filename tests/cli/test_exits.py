@@ -59,6 +59,7 @@ EXAMPLES: list[tuple[BaseException, int]] = [
     (errors.OnlyLogs("x"), 1),
     (errors.NoSuchSnapshot("x"), 1),
     (errors.NoSuchKeySlot("x"), 1),
+    (errors.NoSuchLogArchive("x"), 1),
     (errors.NotInTrash("x"), 1),
     (errors.NotSeekable(Path("x")), 1),
     (errors.NeedsUnknown("x"), 1),

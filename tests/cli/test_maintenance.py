@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.cli.base.render import size
 from holdfast.repo.store.interface import LockMode
 from holdfast.repo.store.local import LocalStore
 from support.cli import PASSWORD, Place, files, flip_byte
@@ -214,9 +215,14 @@ def test_prune_moves_to_the_trash_and_deletes_after_the_quarantine(place: Place)
     plan = place.json("prune", "--dry-run")
     assert plan["dry_run"] is True
     assert plan["freed"] > 0
+    packs = plan["remove"]["packs"] + plan["repack"]["packs"]
+    said = place.ok("prune", "--dry-run")
+    assert f"{packs} pack" in said
+    assert "go to the trash and are freed after 7 days" in said
+    assert f"{size(plan['freed'])} would be freed" in place.ok("prune", "--dry-run", "--quarantine", "none")
     assert stored(place) == before
     shown = place.run("prune")
-    assert "moved to the trash" in shown.stdout
+    assert "moved to the trash, freed after 7 days" in shown.stdout
     assert "--quarantine none" in shown.stderr
     assert stored(place) < before
     assert place.json("info")["trash"] > 0
@@ -225,6 +231,15 @@ def test_prune_moves_to_the_trash_and_deletes_after_the_quarantine(place: Place)
     assert summary["deleted"]["packs"] >= 1
     assert place.json("info")["trash"] == 0
     place.ok("check", "--read-data")
+
+
+def test_what_a_prune_says_it_freed_is_what_the_packs_are_smaller_by(place: Place) -> None:
+    make_days(place, 2)
+    place.ok("backup", place.disk("web01.raw", seed=9), "--tag", "keep")
+    before = stored(place)
+    place.ok("forget", "web01@2026-11-01")
+    said = place.ok("prune", "--max-unused", "0", "--quarantine", "none")
+    assert f"{size(before - stored(place))} freed: " in said
 
 
 def test_what_prune_put_in_the_trash_can_still_come_back(place: Place) -> None:

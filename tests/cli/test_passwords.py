@@ -175,6 +175,13 @@ def test_nor_does_the_password_command(place: Place) -> None:
     assert (place.root / "seen").read_text() == ""
 
 
+def test_a_new_password_that_nobody_can_type_is_asked_for_by_its_own_option(place: Place) -> None:
+    done = place.execute("key", "add", "--label", "x", start_new_session=True)
+    assert done.code == 2
+    assert "--new-password-file" in done.err
+    assert "--password-command" not in done.err
+
+
 def _typed(place: Place, args: list[str], answers: list[bytes], until: bytes) -> tuple[int, bytes]:
     """Run on a terminal of its own and type an answer to every prompt (a line that ends in a colon)."""
     env = {k: v for k, v in place.environment.items() if k != "HOLDFAST_PASSWORD"}

@@ -65,6 +65,18 @@ def test_a_table_on_a_terminal_folds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(lines) > 2
 
 
+def test_a_column_that_does_not_fold_is_whole_on_a_narrow_terminal_and_an_empty_one_takes_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    columns = [Column("ID", folds=False), Column("empty", optional=True), Column("tags", optional=True)]
+    lines = table(columns, [["0123456789abcdef", "", "x" * 60]]).splitlines()
+    assert lines[1].startswith("0123456789abcdef  xxx")
+    assert not any("empty" in line for line in lines)
+    assert all(len(line) <= 40 for line in lines[1:])
+
+
 def test_fields_leave_out_what_is_empty_and_indent_what_is_long() -> None:
     assert fields([("a", "1"), ("none", ""), ("long", f"2\n3{BELL}")]) == "a     1\nlong  2\n      3\\x07"
     assert fields([]) == ""

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import NotFound, Refused
+from holdfast.fusefs.errors import NotMounted
 from holdfast.fusefs.mount import unmount
 from holdfast.repo.core.mirrored import trash_mirrored
 from holdfast.repo.core.reader import Reader
@@ -244,7 +245,7 @@ def test_umount_waits_for_the_daemon(place: Place) -> None:
     assert not is_running(pid)
     assert names(place.mountpoint) == []
     assert list(place.state.glob("*.json")) == []
-    with pytest.raises(NotFound, match="no Holdfast mount"):
+    with pytest.raises(NotMounted, match="no Holdfast mount"):
         place.unmount()
 
 

@@ -79,8 +79,12 @@ def test_what_fits_several_is_refused_and_says_what_would_help(selector: str, hi
 
 def test_a_name_of_two_subjects_is_refused_and_the_ids_are_given() -> None:
     twice = [snapshot("1111", "x", T), snapshot("2222", "x", T, kind=SubjectKind.DATABASE)]
-    with pytest.raises(Ambiguous, match=r"database 2222.*vm 1111"):
-        select_one(twice, "x")
+    with pytest.raises(Ambiguous) as caught:
+        select_one([snapshot("0000", "x", T), *twice], "x")
+    assert str(caught.value).splitlines()[1:] == [
+        "database, newest snapshot 22220000",
+        "vm, newest snapshot 11110000",
+    ]
     assert select_one(twice, "2222").snapshot.subject.kind is SubjectKind.DATABASE
 
 

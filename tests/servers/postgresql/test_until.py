@@ -19,7 +19,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.local import LocalStore
 from support.basics import need
 from support.cli import PASSWORD, Place
-from support.database import PostgresServer, database_user, postgres_server
+from support.database import PostgresServer, database_user, postgres_server, postgres_tool
 from support.physical import NAME, hand_over, started, take
 from support.scratch import open_folder
 
@@ -158,11 +158,34 @@ def test_the_next_command_and_the_target_are_told(shop: Shop, tmp_path: Path) ->
         words = shlex.split(words[3])
     assert words[0].startswith("HOLDFAST_PASSWORD_FILE=")
     assert words[1].startswith("HOLDFAST_REPOSITORY=")
-    assert words[2:] == ["pg_ctl", "-D", str(target), "-l", f"{target}.log", "start"]
+    assert words[2:] == [
+        postgres_tool("pg_ctl"),
+        *("-D", str(target), "-l", f"{target}/startup.log", "start"),
+    ]
     assert said["until"].startswith(shop.moments[0][:19])
     assert (target / "recovery.signal").exists()
     if not os.geteuid():
         assert target.owner() == "postgres"
+
+
+def test_the_next_command_starts_the_server_of_a_target_that_root_made(shop: Shop) -> None:
+    with open_folder() as folder:
+        target = folder / "owned" / "data"
+        target.parent.mkdir(mode=0o755)  # the server's user may not write here
+        next_ = shop.place.json("restore", f"{NAME}@latest", "--target", target)["next"]
+        sockets = folder / "sockets"
+        sockets.mkdir()
+        hand_over(sockets)
+        with (target / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"unix_socket_directories = '{sockets}'\narchive_mode = off\n")
+        server = PostgresServer(sockets, target, database_user("postgres"))
+        done = subprocess.run(next_, shell=True, capture_output=True, cwd="/", check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        try:
+            assert server.psql("SELECT count(*) FROM rows").strip() == "0"
+        finally:
+            server.stop("immediate")
+        assert "ready to accept connections" in (target / "startup.log").read_text()
 
 
 def test_without_until_it_is_the_end_of_the_backup(shop: Shop) -> None:
