@@ -59,7 +59,7 @@ def store_inputs(
     Raises as `ingest.backup.back_up`.
     """
     request = BackupRequest(
-        inputs.parts,
+        inputs.items,
         name,
         labels.host,
         f"holdfast {__version__}",
@@ -75,7 +75,7 @@ def store_inputs(
         facts=inputs.facts,
         time=labels.time or datetime.now(UTC),
     )
-    sizes = [part.source.size for part in inputs.parts]
+    sizes = [item.source.size for item in inputs.items]
     total = None if None in sizes else sum(size or 0 for size in sizes)
     with events.meter("backup", total) as progress:
         outcome = back_up(repository, request, progress=progress, lock_timeout=labels.lock_timeout)

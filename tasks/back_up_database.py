@@ -102,7 +102,7 @@ def _one(
     with ExitStack() as opened:
         prepared = job.prepare(opened, copy_meter)
         inputs = Inputs(
-            prepared.parts,
+            prepared.items,
             uuid=prepared.uuid,
             origin=prepared.origin,
             kind=SubjectKind.DATABASE,

@@ -57,7 +57,7 @@ class Inputs:
     """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them; `engine` and
     `facts` are a database's."""
 
-    parts: tuple[PlannedItem, ...]
+    items: tuple[PlannedItem, ...]
     name: str = ""
     uuid: str = ""
     origin: str = ""
@@ -114,8 +114,8 @@ def open_paths(
     sources = [_open(stack, path, kind, options) for path in paths]
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
         raise Refused(_NO_BITMAP)
-    parts = plan_items(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
-    return Inputs(parts, kind=kind)
+    items = plan_items(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
+    return Inputs(items, kind=kind)
 
 
 def _open_export(
@@ -148,11 +148,11 @@ def _open_pieces(stack: ExitStack, folder: Path, options: ImageOptions) -> Input
     """What a database's own tool left in a folder."""
     if options.bitmap:
         raise Refused(_NO_BITMAP)
-    parts, warnings = plan_folder(folder)
-    for part in parts:
-        stack.callback(part.source.close)
+    items, warnings = plan_folder(folder)
+    for item in items:
+        stack.callback(item.source.close)
     origin = folder.name or folder.resolve().name or str(folder)
-    return Inputs(parts, origin=origin, kind=SubjectKind.DATABASE, warnings=warnings)
+    return Inputs(items, origin=origin, kind=SubjectKind.DATABASE, warnings=warnings)
 
 
 def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageOptions) -> Source:

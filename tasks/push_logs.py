@@ -107,7 +107,7 @@ def _check_read(source: FileSource) -> None:
     if source.bad:
         bad = source.bad[0]
         raise SourceError(
-            f"{source.path}: {bad.length} bytes at offset {bad.offset} cannot be read ({bad.reason}); "
+            f"{source.path}: {bad.length} bytes at offset {bad.start} cannot be read ({bad.reason}); "
             "nothing was stored"
         )
     note = source.finish()

@@ -48,6 +48,6 @@ def _item(item: Item) -> dict[str, Any]:
         document["source_format"] = item.source_format
     if item.bad:
         document["unreadable"] = [
-            {"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad
+            {"offset": bad.start, "length": bad.length, "reason": bad.reason} for bad in item.bad
         ]
     return document

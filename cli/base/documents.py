@@ -95,7 +95,7 @@ def item_document(item: Item) -> dict[str, Any]:
         "size": item.size,
         "allocated": item.allocated,
         "mtime": iso(mtime(item)),
-        "bad": [{"offset": bad.offset, "length": bad.length, "reason": bad.reason} for bad in item.bad],
+        "bad": [{"offset": bad.start, "length": bad.length, "reason": bad.reason} for bad in item.bad],
         **{name: value for name, value in optional.items() if value},
     }
 

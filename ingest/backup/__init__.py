@@ -1,1 +1,1 @@
-"""Backs up planned parts as one snapshot: recognises each part and grades its consistency."""
+"""Backs up planned items as one snapshot: recognises each item and grades its consistency."""

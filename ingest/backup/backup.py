@@ -50,16 +50,16 @@ class LessConsistent(HoldfastError):
 
 @dataclass(frozen=True, slots=True)
 class BackupRequest:
-    """The parts to back up and the labels of the snapshot.
+    """What to back up and the labels of the snapshot.
 
-    `kind` None means the kind of the first part. `uuid` is the subject's own identity, "" if it has none.
-    `origin` names the common source of all parts (an export); "" means the names of the sources. `held` are
+    `kind` None means that of the first item. `uuid` is the subject's own identity, "" if it has none.
+    `origin` names the common source of all items (an export); "" means the names of the sources. `held` are
     the freezes in effect: they end when all is read, after `close` has closed the sources, because an open
     snapshot volume cannot be removed. `warnings` are sentences from the preparation. `engine` and `facts`
-    (see Snapshot) take precedence over those of the parts.
+    (see Snapshot) take precedence over those of the items.
     """
 
-    parts: Sequence[PlannedItem]
+    items: Sequence[PlannedItem]
     name: str
     host: str
     program: str
@@ -128,7 +128,7 @@ def back_up(
             subject=subject,
             time=request.time,
             host=request.host,
-            source=request.origin or ", ".join(part.source.name for part in request.parts),
+            source=request.origin or ", ".join(item.source.name for item in request.items),
             consistency=consistency,
             evidence=evidence,
             items=tuple(d.item for d in done),
@@ -159,7 +159,7 @@ def _ingest_all(
     reader = Reader(repository)
     present = parent is not None and repository.index.is_known_complete(parent.id)
     done: list[_FinishedItem] = []
-    for number, part in enumerate(request.parts):
+    for number, part in enumerate(request.items):
         changes, why_all = _changes(part, parent, reader, present=present)
         if changes is not None:
             result = ingest_changes(pipeline, part.source, part.source_type.chunker, *changes)
@@ -227,7 +227,7 @@ def find_parent(snapshots: Iterable[StoredSnapshot], subject: Subject) -> Stored
 
 
 def _subject(request: BackupRequest) -> Subject:
-    source_type = request.parts[0].source_type
+    source_type = request.items[0].source_type
     kind = request.kind or source_type.subject
     engine = (request.engine or source_type.engine) if kind is SubjectKind.DATABASE else ""
     return Subject(kind, request.name, uuid=request.uuid, engine=engine)
@@ -311,4 +311,4 @@ def _early_end(catalogue: Catalogue | None, result: IngestResult) -> tuple[BadRa
 def _bad_sentence(name: str, bad: BadRange) -> str:
     if not bad.length:
         return f"{name}: {bad.reason}"
-    return f"{name}: {bad.length} bytes at offset {bad.offset}: {bad.reason}"
+    return f"{name}: {bad.length} bytes at offset {bad.start}: {bad.reason}"

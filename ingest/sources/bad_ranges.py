@@ -26,11 +26,11 @@ class BadRanges:
     def mark(self, start: int, end: int, reason: str) -> None:
         """Add the part of [start, end) after the last range. Raises SourceError if there are too many."""
         last = self.found[-1] if self.found else BadRange(0, 0, "")
-        start = max(start, last.offset + last.length)
+        start = max(start, last.start + last.length)
         if start >= end:
             return
-        if last.reason == reason and last.offset + last.length == start:
-            self.found[-1] = BadRange(last.offset, end - last.offset, reason)
+        if last.reason == reason and last.start + last.length == start:
+            self.found[-1] = BadRange(last.start, end - last.start, reason)
         elif len(self.found) < self._limit:
             self.found.append(BadRange(start, end - start, reason))
         else:

@@ -106,7 +106,7 @@ class UnpackedSource(SectionedSource):
     @property
     def bad(self) -> list[BadRange]:
         """Bad ranges without offset and length, because those of the archive do not apply to the output."""
-        return [replace(bad, offset=0, length=0, reason=_told(bad)) for bad in self.source.bad]
+        return [replace(bad, start=0, length=0, reason=_told(bad)) for bad in self.source.bad]
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         done = 0
@@ -139,9 +139,7 @@ class UnpackedSource(SectionedSource):
 
 def _told(bad: BadRange) -> str:
     return (
-        f"{bad.length} bytes at offset {bad.offset} of the archive: {bad.reason}"
-        if bad.length
-        else bad.reason
+        f"{bad.length} bytes at offset {bad.start} of the archive: {bad.reason}" if bad.length else bad.reason
     )
 
 

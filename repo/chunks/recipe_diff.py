@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -91,28 +89,3 @@ def _differing(a: _RecipeCursor, b: _RecipeCursor) -> Iterator[tuple[int, int]]:
     for left in (a.piece, b.piece):
         if left:
             yield at, max(a.size, b.size)
-
-
-class RangeSet:
-    """Sorted, disjoint ranges that can be intersected with another range."""
-
-    def __init__(self, ranges: Iterator[tuple[int, int]]) -> None:
-        self._starts = array("Q")
-        self._ends = array("Q")
-        for start, end in ranges:
-            self._starts.append(start)
-            self._ends.append(end)
-
-    @property
-    def total(self) -> int:
-        """Sum of the ranges' lengths in bytes."""
-        return sum(self._ends) - sum(self._starts)
-
-    def within(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The parts (start, end) of [start, end) that are in any of the ranges, in order."""
-        at = max(0, bisect_right(self._starts, start) - 1)
-        while at < len(self._starts) and self._starts[at] < end:
-            first, last = max(start, self._starts[at]), min(end, self._ends[at])
-            if first < last:
-                yield first, last
-            at += 1

@@ -72,13 +72,13 @@ class Subject:
 class BadRange:
     """A range of a source, in bytes, that could not be read; stored as a hole. Length 0: data ends early."""
 
-    offset: int
+    start: int
     length: int
     reason: str
 
     def overlap(self, start: int, end: int) -> int:
         """Number of its bytes that are in [start, end)."""
-        return max(0, min(end, self.offset + self.length) - max(start, self.offset))
+        return max(0, min(end, self.start + self.length) - max(start, self.start))
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ def _encode_item(item: Item) -> dict[str, Any]:
         "mtime": item.mtime,
         "cutter": item.chunker.to_json(),
         "recipe": item.recipe.hex(),
-        "bad": [[bad.offset, bad.length, bad.reason] for bad in item.bad],
+        "bad": [[bad.start, bad.length, bad.reason] for bad in item.bad],
     }
     content = [item.catalogue.recipe.hex(), item.catalogue.size] if item.catalogue else None
     optional = {

@@ -73,7 +73,7 @@ def plan_folder(folder: Path) -> tuple[tuple[PlannedItem, ...], tuple[str, ...]]
     Raises Refused for an empty folder or a name that no snapshot can hold, SourceError for what cannot be
     read.
     """
-    parts: list[PlannedItem] = []
+    items: list[PlannedItem] = []
     left_out: list[str] = []
     for path in _walk(folder):
         name = path.relative_to(folder).as_posix()
@@ -85,11 +85,11 @@ def plan_folder(folder: Path) -> tuple[tuple[PlannedItem, ...], tuple[str, ...]]
         except (ValueError, UnicodeEncodeError) as error:
             raise Refused(f"{folder}: a file's name cannot be kept ({error}); nothing was stored") from None
         source = FolderFile(path, name)
-        parts.append(PlannedItem(source, _source_type(source), name))
-    if not parts:
+        items.append(PlannedItem(source, _source_type(source), name))
+    if not items:
         raise Refused(f"{folder} has no files in it; nothing was stored")
     some = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if left_out[5:] else "")
-    return tuple(parts), ((f"left out, being links or special files: {some}",) if left_out else ())
+    return tuple(items), ((f"left out, being links or special files: {some}",) if left_out else ())
 
 
 def _source_type(source: FolderFile) -> SourceType:

@@ -10,10 +10,12 @@ from holdfast.ingest.backup.plan import PlannedItem
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """The parts of one snapshot of one database. `name` is the database's own, `origin` where it is from,
-    without secrets; `warnings` are sentences for the user; `uuid` is the subject's identity if it has one."""
+    """The planned items of one snapshot of one database.
 
-    parts: tuple[PlannedItem, ...]
+    `name` is the database's own, `origin` where it is from, without secrets; `warnings` are sentences for the
+    user; `uuid` is the subject's identity if it has one."""
+
+    items: tuple[PlannedItem, ...]
     name: str
     engine: str
     origin: str

@@ -107,13 +107,13 @@ def prepare_database(
     name = "dump.pgdump" if custom else "dump.sql"
     source = ToolSource(access, argv, name, end=None if custom else DATABASE_END)
     stack.callback(source.close)
-    parts = [plan_dump(source, name)]
+    items = [plan_dump(source, name)]
     warnings: tuple[str, ...] = ()
     if with_globals:
         part, warnings = _globals(stack, access, server)
-        parts.append(part)
+        items.append(part)
     facts = replace(_facts(server, tool_version(access, program)), lsn=str(found[1] or ""))
-    return Prepared(tuple(parts), server.database, ENGINE, connection.origin, facts, warnings)
+    return Prepared(tuple(items), server.database, ENGINE, connection.origin, facts, warnings)
 
 
 def prepare_globals(stack: ExitStack, access: Access) -> Prepared:

@@ -81,11 +81,11 @@ def prepare_database(
         raise StreamFailed(f"{path}: {_reason(error, patience)}; nothing was stored") from None
     source = stack.enter_context(DatabaseFile(copy, grade, evidence))
     source.mtime = path.stat().st_mtime_ns
-    parts = [plan_dump(source, source.name)]
+    items = [plan_dump(source, source.name)]
     if as_sql and grade is Consistency.APPLICATION:
-        parts.append(plan_dump(stack.enter_context(SqlText(copy)), NAME))
+        items.append(plan_dump(stack.enter_context(SqlText(copy)), NAME))
     name = path.name if path.name.startswith(".") else path.name.rsplit(".", 1)[0]
-    return Prepared(tuple(parts), name, ENGINE, str(path), facts, warnings)
+    return Prepared(tuple(items), name, ENGINE, str(path), facts, warnings)
 
 
 def _copy(

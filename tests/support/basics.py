@@ -137,8 +137,8 @@ def backup(repository: Repository, *sources: Source, **changes: object) -> Backu
         "program": "test",
         "time": NOW,
     } | changes
-    parts = plan_items(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
-    request = BackupRequest(parts=parts, **settings)  # type: ignore[arg-type]  # fields by name
+    items = plan_items(sources, settings.get("kind"))  # type: ignore[arg-type]  # a field by name
+    request = BackupRequest(items=items, **settings)  # type: ignore[arg-type]  # fields by name
     return back_up(repository, request, progress=ignore, clock=lambda: 0.0)
 
 

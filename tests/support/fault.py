@@ -78,7 +78,7 @@ def backup(
     return back_up(
         repository,
         BackupRequest(
-            parts=plan_items(everything, kind),
+            items=plan_items(everything, kind),
             name=name,
             host="host",
             program="test",

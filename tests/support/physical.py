@@ -39,7 +39,7 @@ def prepared(server: PostgresServer, user: str = "postgres") -> Iterator[Prepare
 
 def inner(found: Prepared) -> PhysicalSource:
     """pg_basebackup's own source, beneath the scanner."""
-    source = innermost(found.parts[0].source)
+    source = innermost(found.items[0].source)
     assert isinstance(source, PhysicalSource)
     return source
 
@@ -66,7 +66,7 @@ def take(
 ) -> tuple[StoredSnapshot, Catalogue]:
     """Back a cluster up."""
     with prepared(server) as found:
-        stored = _back_up(repository, found.parts, found.facts, time)
+        stored = _back_up(repository, found.items, found.facts, time)
     return stored, catalogue_of(repository, stored)
 
 

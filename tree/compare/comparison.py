@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import TypeAlias
 
 from holdfast.base.errors import HoldfastError, NotFound, Refused, RepositoryError
+from holdfast.base.ranges import RangeSet
 from holdfast.formats.guests.client.content import Contents
 from holdfast.formats.guests.values.naming import FILES
 from holdfast.formats.guests.values.values import GuestError
-from holdfast.repo.chunks.recipe_diff import RangeSet, differing
+from holdfast.repo.chunks.recipe_diff import differing
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, ItemKind
 from holdfast.tree.compare.difference import Change, Difference, State, entry_state, sided

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from holdfast.base.ranges import RangeSet
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.client.content import Contents, merged
 from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.values import Entry
 from holdfast.repo.chunks.chunker import is_zero
-from holdfast.repo.chunks.recipe_diff import RangeSet, differing
+from holdfast.repo.chunks.recipe_diff import differing
 from holdfast.repo.core.reader import Reader
 
 _STEP: Final = 1 << 20

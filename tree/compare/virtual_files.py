@@ -107,8 +107,8 @@ class _Definitions:
     """The ranges of a dump that make up its schema; the rest of a table's file is rows."""
 
     def __init__(self, schema: Iterable[VirtualRange]) -> None:
-        stretches = sorted((p.start, p.start + p.length) for p in schema if p.data is None)
-        self._ranges = list(joined(iter(stretches)))
+        stored = sorted((p.start, p.start + p.length) for p in schema if p.data is None)
+        self._ranges = list(joined(stored))
         self._starts = [start for start, _ in self._ranges]
 
     def split(self, pieces: Iterable[VirtualRange]) -> tuple[list[VirtualRange], list[VirtualRange]]:

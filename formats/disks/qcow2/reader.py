@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Final
 
+from holdfast.base.ranges import RangeSet
 from holdfast.formats.disks.base.allocation import AllocationKind, AllocationRange
 from holdfast.formats.disks.base.errors import ImageDamaged, ImageRefused
 from holdfast.formats.disks.base.files import fill_exactly
@@ -122,7 +122,7 @@ class Qcow2Image:
             yield ImageExtent(start, at - start, kind)
 
     def _layers(self) -> Iterator[ImageExtent]:
-        holes = _FileHoles(self._data, self._cluster)
+        holes = _holes(self._data, self._cluster)
         below = _Below(self._backing)
         left = self._data.size
         for stored in self._tables.ranges(0, self.size):
@@ -134,7 +134,7 @@ class Qcow2Image:
                 if left < 0:
                     where = stored.file_offset
                     raise ImageDamaged(self._file.name, "more clusters than the file has", offset=where)
-                yield from holes.split(stored)
+                yield from _split(stored, holes)
             else:
                 yield ImageExtent(stored.start, stored.length, stored.kind.extent_kind)
 
@@ -158,32 +158,21 @@ class _Below:
             start = stop
 
 
-class _FileHoles:
+def _holes(file: ImageFile, cluster: int) -> RangeSet:
     """Holes of an image's file: clusters that were allocated ahead and never written, as virt-manager does
     (preallocation=metadata). Only those of a cluster and more, and no more than a limit of them."""
+    large = ((start, end) for start, end in file.holes() if end - start >= cluster)
+    return RangeSet(islice(large, _HOLES_LIMIT))
 
-    def __init__(self, file: ImageFile, cluster: int) -> None:
-        self._starts = array("Q")
-        self._ends = array("Q")
-        for start, end in file.holes():
-            if len(self._starts) == _HOLES_LIMIT:
-                break
-            if end - start >= cluster:
-                self._starts.append(start)
-                self._ends.append(end)
 
-    def split(self, stored: AllocationRange) -> Iterator[ImageExtent]:
-        """The extents of a range of data: its parts that are holes in the file are holes."""
-        at, end = stored.file_offset, stored.file_offset + stored.length
-        shift = stored.start - stored.file_offset
-        i = max(0, bisect_right(self._starts, at) - 1)
-        while at < end and i < len(self._starts) and self._starts[i] < end:
-            first, last = max(at, self._starts[i]), min(end, self._ends[i])
-            if first < last:
-                if at < first:
-                    yield ImageExtent(at + shift, first - at, ExtentKind.DATA)
-                yield ImageExtent(first + shift, last - first, ExtentKind.HOLE)
-                at = last
-            i += 1
-        if at < end:
-            yield ImageExtent(at + shift, end - at, ExtentKind.DATA)
+def _split(stored: AllocationRange, holes: RangeSet) -> Iterator[ImageExtent]:
+    """The extents of a range of data: its parts that are holes in the file are holes."""
+    at, end = stored.file_offset, stored.file_offset + stored.length
+    shift = stored.start - stored.file_offset
+    for first, last in holes.within(at, end):
+        if at < first:
+            yield ImageExtent(at + shift, first - at, ExtentKind.DATA)
+        yield ImageExtent(first + shift, last - first, ExtentKind.HOLE)
+        at = last
+    if at < end:
+        yield ImageExtent(at + shift, end - at, ExtentKind.DATA)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate
 from typing import Final, NamedTuple
 
+from holdfast.base.ranges import joined
 from holdfast.formats.disks.base.view import Allocation, ViewImpossible, ViewPart
 from holdfast.formats.disks.qcow2.format import (
     COPIED,
@@ -132,17 +133,13 @@ class Qcow2View:
             yield ViewPart(at, end - at, None, -1)
 
     def tables(self) -> Iterator[tuple[int, int]]:
-        start, end = 0, self._cluster
-        for first, last in self._table_stretches():
-            if first > end:
-                yield start, end
-                start = first
-            end = max(end, last)
-        yield start, end
+        return joined(self._table_ranges())
 
-    def _table_stretches(self) -> Iterator[tuple[int, int]]:
-        """(start, end) of whole clusters of tables, without those that are all zeros. They begin in order and
-        may come more than once."""
+    def _table_ranges(self) -> Iterator[tuple[int, int]]:
+        """(start, end) of the header and of whole clusters of tables, without those that are all zeros.
+
+        They ascend by start and may overlap."""
+        yield 0, self._cluster
         table, blocks, l1, l2 = self._regions
         metadata = -(-self.data_start // (self._cluster * self._cluster // 2))
         yield table.start, blocks.start + metadata * self._cluster

@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Final
 
+from holdfast.base.ranges import joined
 from holdfast.formats.disks.base.view import Allocation, ViewImpossible, ViewPart
 from holdfast.formats.disks.vmdk.format import (
     ENTRIES,
@@ -78,7 +79,7 @@ class VmdkView:
                 yield ViewPart(at, until - at, None, disk if disk < 0 else at - low)
 
     def tables(self) -> Iterator[tuple[int, int]]:
-        """Tables of stretches of 32 MiB without data are left out, which takes a walk over the allocation."""
+        """Leaves out tables of ranges of 32 MiB without data, which takes a walk over the allocation."""
         table = _TABLE_SECTORS * SECTOR
         yield 0, _REDUNDANT * SECTOR
         for base in (_REDUNDANT * SECTOR, self._directory * SECTOR):
@@ -90,15 +91,8 @@ class VmdkView:
     def _used_tables(self) -> Iterator[tuple[int, int]]:
         """[first, last) of tables that are not all zeros."""
         span = ENTRIES * GRAIN
-        first = last = 0
-        for start, length in self._allocation(0, self._disk):
-            if start // span > last:
-                if first < last:
-                    yield first, last
-                first = start // span
-            last = max(last, -(-(start + length) // span))
-        if first < last:
-            yield first, last
+        data = self._allocation(0, self._disk)
+        return joined((start // span, -(-(start + length) // span)) for start, length in data)
 
     def _make_tables(self, base: int, start: int, end: int) -> bytes:
         """Bytes [start, end) of the directory at `base` and of the tables behind it."""

@@ -62,13 +62,13 @@ _WHITE: Final = b" \t\r\n\f\v"
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table's rows in the stored stream: `stretches` are (start, length), `binary` the indices of columns
+    """A table's rows in the stored stream: `ranges` are (start, length), `binary` the indices of columns
     that hold bytes. `refused` says why they cannot be had as one list, "" if they can."""
 
     dialect: int
     columns: Sequence[str]
     binary: Sequence[int]
-    stretches: Sequence[tuple[int, int]]
+    ranges: Sequence[tuple[int, int]]
     refused: str = ""
 
     @staticmethod
@@ -97,7 +97,7 @@ def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[by
     if rows.refused:
         raise Refused(f"this table cannot be written as CSV: {rows.refused}")
     yield csv_header(rows.columns)
-    for start, length in rows.stretches:
+    for start, length in rows.ranges:
         yield from insert_rows(rows.dialect, len(rows.columns), read(start, length), binary=rows.binary)
 
 

@@ -30,9 +30,9 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     sequences = [section for section in sections if section.type == "SEQUENCE SET"]
     for name, own in _tables(catalogue).items():
         pieces = [
-            *_stretches(head),
+            *_stored_ranges(head),
             *_table_file(name, own, sequences),
-            *_stretches(tail),
+            *_stored_ranges(tail),
         ]
         found[_path(name) + ".sql"] = Composed(pieces)
     return found
@@ -70,16 +70,16 @@ def _tables(catalogue: Catalogue) -> dict[str, list[Section]]:
 def _schema(sections: Iterable[Section]) -> Iterator[VirtualRange]:
     if any(section.type == "VIRTUAL TABLE" for section in sections):
         yield _VIRTUAL
-    yield from _stretches(s for s in sections if s.type in _DEFINITIONS or s.type in ("HEAD", "TAIL"))
+    yield from _stored_ranges(s for s in sections if s.type in _DEFINITIONS or s.type in ("HEAD", "TAIL"))
 
 
 def _table_file(name: str, own: list[Section], sequences: list[Section]) -> Iterator[VirtualRange]:
     if own[0].type == "VIRTUAL TABLE":
         yield _WRITABLE
-        yield from _stretches(own)
+        yield from _stored_ranges(own)
         yield _READ_ONLY
         return
-    yield from _stretches(own)
+    yield from _stored_ranges(own)
     if sequences and any(section.extra.get("autoincrement") for section in own):
         yield from _sequence(name, sequences)
 
@@ -91,7 +91,7 @@ def _sequence(name: str, sequences: list[Section]) -> Iterator[VirtualRange]:
         b"CREATE TEMP TABLE holdfast_sequence AS SELECT * FROM main.sqlite_sequence WHERE name <> '%b';\n"
         b"DELETE FROM main.sqlite_sequence;\n" % quoted
     )
-    yield from _stretches(sequences)
+    yield from _stored_ranges(sequences)
     yield text(
         b"DELETE FROM main.sqlite_sequence WHERE name <> '%b';\n"
         b"INSERT INTO main.sqlite_sequence SELECT * FROM temp.holdfast_sequence;\n"
@@ -99,5 +99,5 @@ def _sequence(name: str, sequences: list[Section]) -> Iterator[VirtualRange]:
     )
 
 
-def _stretches(sections: Iterable[Section]) -> Iterator[VirtualRange]:
+def _stored_ranges(sections: Iterable[Section]) -> Iterator[VirtualRange]:
     return (stored_range(section.start, section.length) for section in sections)

@@ -62,7 +62,7 @@ class StoredDisk:
             raise StructureDamaged(self._name, "range to read", f"{offset} to {end}", limit)
         for bad in self.bad:
             if bad.overlap(offset, end):
-                reason = f"the bytes at {bad.offset} could not be read when it was backed up"
+                reason = f"the bytes at {bad.start} could not be read when it was backed up"
                 raise GuestUnsupported(self._name, reason)
         data = self._reader.read(self.recipe, offset, length)
         self._notice(offset, end)

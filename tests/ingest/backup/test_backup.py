@@ -211,7 +211,7 @@ def test_a_dump_that_ended_early_is_kept_and_never_called_whole(
     assert snapshot.partial
     assert (snapshot.consistency, snapshot.evidence) == (Consistency.UNKNOWN, "the dump is not whole")
     (bad,) = item.bad
-    assert (bad.offset, bad.length) == (len(content), 0)
+    assert (bad.start, bad.length) == (len(content), 0)
     assert outcome.warnings == (f"stdin: {bad.reason}",)
     assert "PostgreSQL database dump complete" in bad.reason
     assert read_item(repository, item) == content
@@ -337,7 +337,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_stored_at_its_announced_size(
         outcome = backup(repository, source)
     (item,) = outcome.stored.snapshot.items
     assert item.size == len(IMAGE)
-    assert [(b.offset, b.length) for b in item.bad] == [(2 << 20, len(IMAGE) - (2 << 20))]
+    assert [(b.start, b.length) for b in item.bad] == [(2 << 20, len(IMAGE) - (2 << 20))]
     assert read_item(repository, item) == IMAGE[: 2 << 20] + bytes(len(IMAGE) - (2 << 20))
 
 

@@ -231,7 +231,7 @@ def assert_partial(repository: Repository, snapshot: Snapshot, format_: str, lea
     assert snapshot.partial
     assert (snapshot.consistency, snapshot.evidence) == (Consistency.UNKNOWN, "the dump is not whole")
     assert item.bad[0].reason.startswith(f"the {format_} data behind ends early or is damaged: ")
-    assert {(bad.offset, bad.length) for bad in item.bad} == {(item.size, 0)}
+    assert {(bad.start, bad.length) for bad in item.bad} == {(item.size, 0)}
     assert least <= item.size
     content = read_item(repository, item)
     assert content[:least] == DUMP[:least]
@@ -293,7 +293,7 @@ SMALL_PACKED = {name: pack(SMALL) for name, pack in PACK.items()}
 def test_other_data_behind_is_no_end(format_: str) -> None:
     content, bad = unpack(MemorySource(PACK[format_](b"whole") + b"\0\0rubbish"), format_)
     assert content == b"whole"
-    assert [(b.offset, b.length) for b in bad] == [(5, 0)]
+    assert [(b.start, b.length) for b in bad] == [(5, 0)]
 
 
 def test_a_file_that_could_not_be_read_everywhere_is_not_whole() -> None:

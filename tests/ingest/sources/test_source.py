@@ -142,7 +142,7 @@ def test_only_blocks_that_cannot_be_read_are_lost(
     for offset, length in expected:
         wanted[offset : offset + length] = bytes(length)
     assert found == wanted
-    assert [(b.offset, b.length, b.reason) for b in source.bad] == [
+    assert [(b.start, b.length, b.reason) for b in source.bad] == [
         (*e, "Input/output error") for e in expected
     ]
 
@@ -174,7 +174,7 @@ def test_a_bad_first_block_does_not_stop_a_backup(tmp_path: Path, monkeypatch: p
     with FileSource(path) as source:
         assert source.head == b""
         assert read_all(source) == bytes(4096) + b"x" * 5904
-        assert [b.offset for b in source.bad] == [0]
+        assert [b.start for b in source.bad] == [0]
 
 
 def test_a_source_with_too_many_bad_ranges_is_given_up() -> None:
@@ -229,7 +229,7 @@ def test_a_hole_that_a_file_lost_its_end_in_is_no_hole(tmp_path: Path) -> None:
         with FileSource(path) as source:
             file.truncate(2 << 20)
             read_all(source)
-            assert [(b.offset, b.length) for b in source.bad] == [(2 << 20, 2 << 20)]
+            assert [(b.start, b.length) for b in source.bad] == [(2 << 20, 2 << 20)]
 
 
 @pytest.mark.parametrize("change", ["write", "grow", "touch"])

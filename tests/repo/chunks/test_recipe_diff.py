@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID
 from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decode_node, encode_node
-from holdfast.repo.chunks.recipe_diff import RangeSet, differing
+from holdfast.repo.chunks.recipe_diff import differing
 from support.basics import random_bytes
 
 
@@ -109,14 +109,3 @@ def test_trees_that_contradict_themselves_are_damage() -> None:
     for bad, says in ((wrong_size, "parent"), (wrong_level, "parent"), ((good[0], 11), "describes 10 bytes")):
         with pytest.raises(Damaged, match=says):
             list(differing(bad, good, nodes.load))
-
-
-@given(
-    st.lists(st.integers(0, 50), unique=True, max_size=12).map(sorted), st.integers(0, 50), st.integers(0, 50)
-)
-def test_ranges_tell_the_parts_that_overlap(edges: list[int], start: int, end: int) -> None:
-    pairs = list(zip(edges[::2], edges[1::2], strict=False))
-    ranges = RangeSet(iter(pairs))
-    got = {at for first, last in ranges.within(start, end) for at in range(first, last)}
-    assert got == {at for first, last in pairs for at in range(first, last) if start <= at < end}
-    assert ranges.total == sum(last - first for first, last in pairs)

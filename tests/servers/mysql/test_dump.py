@@ -85,7 +85,7 @@ def test_the_server_and_its_place_in_the_binlog_are_known(server: MariaServer) -
 def test_unchanged_data_is_dumped_byte_by_byte_the_same(server: MariaServer) -> None:
     def dump() -> bytes:
         with access(parse_url(server.url("shop")), Credentials()) as reach, ExitStack() as stack:
-            source = prepare_database(stack, reach).parts[0].source
+            source = prepare_database(stack, reach).items[0].source
             buffer = bytearray(4 << 20)
             content = bytes(buffer[: source.read_into(memoryview(buffer), 0)])
             assert source.finish() == ""
@@ -134,11 +134,11 @@ def test_tables_without_transactions_lower_the_grade_unless_writers_wait(
     server: MariaServer, place: Place
 ) -> None:
     with access(parse_url(server.url("mixed")), Credentials()) as reach, ExitStack() as stack:
-        source = innermost(prepare_database(stack, reach).parts[0].source)
+        source = innermost(prepare_database(stack, reach).items[0].source)
         assert isinstance(source, Graded)
         assert source.grade is Consistency.UNKNOWN
         assert "tables without transactions were read while they could change: old" in source.evidence
-        locked = innermost(prepare_database(stack, reach, lock_all=True).parts[0].source)
+        locked = innermost(prepare_database(stack, reach, lock_all=True).items[0].source)
         assert isinstance(locked, Graded)
         assert locked.grade is Consistency.APPLICATION
     result = place.run("backup", server.url("mixed"), "--require", "application")

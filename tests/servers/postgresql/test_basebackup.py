@@ -107,7 +107,7 @@ def test_a_backup_under_load_says_where_and_when_it_is_consistent(
     control = run([postgres_tool("pg_controldata"), str(server.data)]).decode()
     assert f"Database system identifier:           {facts['system_id']}\n" in control
     with prepared(server) as found:
-        assert is_physical_backup(found.parts[0].source.head)
+        assert is_physical_backup(found.items[0].source.head)
     assert facts["server"].startswith("PostgreSQL ")
     assert facts["tool"].startswith("pg_basebackup")
     assert (facts["physical"], facts["timeline"]) == ("yes", "1")
@@ -206,7 +206,7 @@ def test_a_flipped_byte_names_the_file_and_is_not_restored(
         "the dump is not whole",
     )
     (item,) = stored.snapshot.items
-    assert [(b.offset, b.length, b.reason) for b in item.bad] == [(len(data), 0, flawed.fault)]
+    assert [(b.start, b.length, b.reason) for b in item.bad] == [(len(data), 0, flawed.fault)]
     assert read_item(repository, item) == bad
     with pytest.raises(Refused, match="is not whole"):
         restore(repository, (stored, flawed), target)
@@ -228,7 +228,7 @@ def test_a_stream_that_is_not_looked_through_is_never_a_backup(
 ) -> None:
     """Whatever pg_basebackup printed, and though it exited with 0."""
     with prepared(server) as found:
-        (part,) = found.parts
+        (part,) = found.items
         unseen = replace(part, source=inner(found), source_type=OTHER_DUMP)
         request = BackupRequest([unseen], "x", "test", "test")
         with pytest.raises(StreamFailed, match="not whole: it does not begin like one; nothing was"):

@@ -319,9 +319,9 @@ def test_a_standby_can_be_read_too(server: PostgresServer) -> None:
         with access(parse_url(standby.url("shop")), Credentials()) as reach, ExitStack() as stack:
             prepared = prepare_database(stack, reach, with_globals=False)
             buffer = memoryview(bytearray(4 << 20))
-            count = prepared.parts[0].source.read_into(buffer, 0)
+            count = prepared.items[0].source.read_into(buffer, 0)
             assert b"COPY public.orders" in bytes(buffer[:count])
-            assert prepared.parts[0].source.finish() == ""
+            assert prepared.items[0].source.finish() == ""
         replayed = standby.psql("SELECT pg_last_wal_replay_lsn()").strip()
         assert standby.psql(f"SELECT '{prepared.facts.lsn}'::pg_lsn <= '{replayed}'").strip() == "t"
     finally:

@@ -32,7 +32,7 @@ def prepare(stack: ExitStack, path: Path, patience: float = 30.0, pages: int = 4
 
 
 def source_of(prepared: Prepared) -> sqlite.DatabaseFile:
-    source = prepared.parts[0].source
+    source = prepared.items[0].source
     assert isinstance(source, sqlite.DatabaseFile)
     return source
 

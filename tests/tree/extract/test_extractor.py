@@ -323,7 +323,7 @@ def test_what_fails_is_told_removed_and_the_rest_goes_on(run: Run, out: Path) ->
 
 def test_a_file_where_the_backup_could_not_read_is_flawed(run: Run) -> None:
     guest = MemoryGuest()
-    guest.file(2, b"f", size=8192, extents=extents((0, 8192, BAD.offset - 100)))
+    guest.file(2, b"f", size=8192, extents=extents((0, 8192, BAD.start - 100)))
     (event, _) = run(guest)
     assert event.outcome is ExtractOutcome.FLAWED
     assert "4096 bytes could not be read" in event.reason

@@ -57,9 +57,9 @@ def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
     sql = _sql(catalogue, last.start + last.length)
     found = {}
     for path, rows in postgres_files.table_rows(_plain(catalogue, sql)).items():
-        pieces = _resolved((stored_range(start, length) for start, length in rows.stretches), sql)
-        stretches = [(piece.start, piece.length) for piece in pieces if piece.data is None]
-        found[path] = Rows(rows.columns, rows.kind, stretches, rows.refused)
+        pieces = _resolved((stored_range(start, length) for start, length in rows.ranges), sql)
+        ranges = [(piece.start, piece.length) for piece in pieces if piece.data is None]
+        found[path] = Rows(rows.columns, rows.kind, ranges, rows.refused)
     return found
 
 

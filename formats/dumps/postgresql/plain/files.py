@@ -32,12 +32,12 @@ _UNSAFE: Final = frozenset(("SJIS", "SHIFTJIS2004", "BIG5", "GBK", "GB18030", "J
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A table's rows in the stored stream. `kind` is "copy" or "insert" (see `copy_rows`), `stretches` are
+    """A table's rows in the stored stream. `kind` is "copy" or "insert" (see `copy_rows`), `ranges` are
     (start, length). `refused` says why they cannot be had as one list, "" if they can."""
 
     columns: Sequence[str]
     kind: str
-    stretches: Sequence[tuple[int, int]]
+    ranges: Sequence[tuple[int, int]]
     refused: str = ""
 
 
@@ -60,7 +60,7 @@ def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str
     before: Tables | None = None
     for path, tables, table in _tables(catalogue):
         if tables is not before:
-            settings = list(_stretches(sections, tables.settings))
+            settings = list(_stored_ranges(sections, tables.settings))
             before = tables
         selection = tables.select(table)
         budget -= selection.cost + len(settings)
@@ -94,9 +94,9 @@ def csv(rows: Rows, read: Callable[[int, int], Iterable[Buffer]]) -> Iterator[by
     """
     if rows.refused:
         raise Refused(f"this table cannot be written as CSV: {rows.refused}")
-    if not rows.stretches:
+    if not rows.ranges:
         yield csv_header(rows.columns)
-    for at, (start, length) in enumerate(rows.stretches):
+    for at, (start, length) in enumerate(rows.ranges):
         data = read(start, length)
         if rows.kind == "copy":
             yield from copy_rows(rows.columns, data) if at else copy_to_csv(rows.columns, data)
@@ -153,7 +153,7 @@ def _globals(sections: Sequence[Section], start: int, end: int) -> Iterator[Virt
     """Roles, tablespaces, memberships. Not `DROP DATABASE` (of pg_dumpall --clean): who loads the roles
     does not expect to lose databases."""
     chosen = [at for at in range(start, end) if sections[at].extra.get("on") != "DATABASE"]
-    return _stretches(sections, chosen)
+    return _stored_ranges(sections, chosen)
 
 
 # ---- tables ---------------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def _table_file(
     yield from settings
     for schema in selection.schemas:
         yield text(b"CREATE SCHEMA IF NOT EXISTS " + quoted(schema) + b";\n")
-    yield from _stretches(sections, [at for at in selection.sections if not tables.is_setting(at)])
+    yield from _stored_ranges(sections, [at for at in selection.sections if not tables.is_setting(at)])
 
 
 def _head(left_out: Sequence[str], *, defined: bool) -> bytes:
@@ -178,7 +178,7 @@ def _head(left_out: Sequence[str], *, defined: bool) -> bytes:
     return f"-- One table, with what it needs. Left out, see schema.sql: {', '.join(left_out)}.\n\n".encode()
 
 
-def _stretches(sections: Sequence[Section], indices: Iterable[int]) -> Iterator[VirtualRange]:
+def _stored_ranges(sections: Sequence[Section], indices: Iterable[int]) -> Iterator[VirtualRange]:
     """These sections, each followed by a blank line; neighbours with all that stands between them."""
     start = end = last = -1
     for at in indices:
@@ -201,7 +201,7 @@ _BLANK: Final = text(b"\n\n")
 def _rows(tables: Tables, whole: Sequence[Table], refused: str) -> Rows:
     """Rows of the first of these tables and of its partitions, the other tables."""
     data = [s for one in whole for s in tables.data(one)]
-    stretches = sorted(_data_of(s) for s in data if "data" in s.extra)
+    ranges = sorted(_data_of(s) for s in data if "data" in s.extra)
     forms: dict[tuple[tuple[str, ...], str], None] = {}
     for s in data:
         forms[tuple(map(str, s.extra.get("columns", ()))), str(s.extra.get("rows", ""))] = None
@@ -212,7 +212,7 @@ def _rows(tables: Tables, whole: Sequence[Table], refused: str) -> Rows:
         refused = "its rows are not in the form that pg_dump writes"
     elif len(forms) > 1:
         refused = "its parts have their columns in different orders: take each partition by itself"
-    return Rows(columns, kind, stretches, refused)
+    return Rows(columns, kind, ranges, refused)
 
 
 def _data_of(s: Section) -> tuple[int, int]:
