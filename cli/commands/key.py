@@ -163,7 +163,10 @@ def _confirm(settings: RunSettings) -> None:
 @_new_password_file
 @pass_settings
 def passwd_command(settings: RunSettings, *, label: str | None, new_password_file: str | None) -> None:
-    """Change the password. The old one opens until the new one is proven to."""
+    """Change the password. The old one opens until the new one is proven to.
+
+    If somebody else may know the old one, and have a copy of its key slot, run `holdfast key rotate` then.
+    """
     with settings.opened() as repository:
         old = repository.slot
         if old.cost is None:
