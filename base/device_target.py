@@ -1,4 +1,4 @@
-"""A block device that a disk is restored to: nothing shows through of what it held before."""
+"""A block device that a disk is restored to. No byte of its old content stays inside of the disk."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class DeviceTarget:
     """A block device. A context manager; `write` may be called from several threads.
 
     The device is opened for this process alone, which fails when it is mounted or otherwise in use.
-    `clear` must be called for every stretch that is not written: what the device held before would show
-    through. What lies behind `size` stays as it is. Raises Refused when the device is too small.
+    The caller must call `clear` for every range that it does not write, or the device keeps its old content
+    there. What lies behind `size` stays as it is. Raises Refused when the device is too small.
     """
 
     def __init__(self, folder: TargetFolder, name: str, size: int) -> None:
@@ -80,18 +80,18 @@ class DeviceTarget:
             write_all_at(self._fd, offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
-        """What is there now; for reading back."""
+        """Read back what the device holds now."""
         with refusals("read", self.path):
             return read_at(self._fd, offset, length)
 
     def settle(self) -> None:
-        """Bring everything to the disk and forget it, so that `read` comes from there."""
+        """Flush all writes to the device and drop the page cache, so that `read` reads the device."""
         with refusals("write", self.path):
             os.fsync(self._fd)
             os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def clear(self, offset: int, length: int) -> None:
-        """Make a stretch zeros: by the device itself when it can, else by writing them."""
+        """Zero a range: the device does it if it can, else zeros are written."""
         end = offset + length
         first, last = -(-offset // _SECTOR) * _SECTOR, end // _SECTOR * _SECTOR
         with refusals("write", self.path):

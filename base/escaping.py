@@ -1,4 +1,4 @@
-r"""Foreign text made harmless for a terminal and a log: names out of guests and dumps, words of servers."""
+r"""Makes foreign text harmless for terminals and logs: names from guests and dumps, messages of servers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def escape_message(text: str) -> str:
 
 
 class EscapingFormatter(logging.Formatter):
-    """Log lines of which no name or foreign word can make two."""
+    """Formats log records so that no name or foreign text in one can begin another line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return escape_message(super().format(record))
 
 
 def foreign_words(said: bytes | bytearray, limit: int) -> str:
-    """What a program that is not trusted said, for a message: one line of at most `limit` bytes of it."""
+    """The output of an untrusted program for a message: one harmless line of at most `limit` bytes of it."""
     return escape(said[:limit].decode(errors="replace"))
 
 

@@ -1,4 +1,4 @@
-"""What the file system under a path is known to do well."""
+"""Tells what the file system of a path can be relied on for: memory maps, reports of holes."""
 
 from __future__ import annotations
 

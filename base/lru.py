@@ -1,4 +1,4 @@
-"""What was used lately, bounded: the one cache that all others are made of."""
+"""A bounded cache that drops what was least recently used. All caches here are made of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Lru(Generic[K, V]):
         self._dropped = dropped
         self._values: OrderedDict[K, tuple[V, int]] = OrderedDict()
         self.cost = 0
-        """Of all values that are held now."""
+        """Sum of the costs of all values that are held."""
 
     def get(self, key: K) -> V | None:
         """The value, now the most recently used; None when there is none."""

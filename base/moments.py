@@ -1,4 +1,4 @@
-"""Times that come from sources and dumps, and may be anything: what a calendar can show of them."""
+"""Times from sources and dumps, which can have any value, brought into the range that a calendar has."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ def moment(nanoseconds: int) -> datetime:
 
 
 def clamped(nanoseconds: int) -> int:
-    """The nearest one that 64 bits hold: systems take no other, and some file systems have it."""
+    """The time in ns, clamped to signed 64 bits: system calls take no other, file systems can have others."""
     return max(-_NS_LIMIT, min(nanoseconds, _NS_LIMIT))

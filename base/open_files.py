@@ -41,7 +41,7 @@ class OpenFiles:
                 file.drop()
 
     def close(self) -> None:
-        """The same for all."""
+        """Close all descriptors, each once nobody uses it any more."""
         with self._lock:
             self._files.clear()
 

@@ -1,4 +1,4 @@
-"""How a program ended, in words for a message: how, and the last it said."""
+"""Describes for a message how a program ended, and quotes the end of its output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a reader that reads on from one that jumps."""
+"""Tells sequential reads from random ones."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from __future__ import annotations
 class SequentialReads:
     """Watches the reads of one file. Not thread-safe.
 
-    A read counts as reading on when it begins at most `before` bytes before the end of the last one, or at
-    most `behind` bytes behind it. The first read never does.
+    A read is sequential when it begins at most `before` bytes before the end of the last one, or at most
+    `behind` bytes after it. The first read never is.
     """
 
     __slots__ = ("_before", "_behind", "_last_end")
@@ -18,7 +18,7 @@ class SequentialReads:
         self._last_end = -1
 
     def notice(self, offset: int, end: int) -> bool:
-        """Take note of a read of [offset, end); whether it reads on."""
+        """Remember a read of [offset, end), and return whether it is sequential."""
         last = self._last_end
         self._last_end = end
         return last >= 0 and last - self._before <= offset <= last + self._behind

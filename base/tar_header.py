@@ -1,5 +1,5 @@
-"""One header of a tar archive: ustar, with GNU and pax extensions. No I/O, and no policy: which kinds of
-members and which names are welcome is for who reads the archive to say.
+"""One header of a tar archive: ustar, with GNU and pax extensions. No I/O, and no policy: the
+caller decides which kinds of members and which names it accepts.
 
 A header, of 512 bytes:
 
@@ -110,10 +110,10 @@ class Extension:
 
 
 def check_sum(header: bytes) -> None:
-    """Raises TarError when this is no header."""
+    """Raise TarError unless the checksum of the header is right."""
     others = header[:148] + bytes(b" " * 8) + header[156:]
     unsigned = sum(others)
-    signed = unsigned - 256 * sum(byte >> 7 for byte in others)  # as some old writers added them up
+    signed = unsigned - 256 * sum(byte >> 7 for byte in others)  # some old writers summed signed bytes
     noted = tar_number(header[148:156], "sum")
     if noted not in (unsigned, signed):
         raise TarError(f"no tar header: it has the wrong sum, {noted} in place of {unsigned}")

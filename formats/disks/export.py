@@ -1,4 +1,4 @@
-"""Whole disks out of the repository in another format: to a file, or as a stream."""
+"""Writes a stored disk as an image of another format: to a file, or as a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holdfast.repo.snapshots.snapshot import Item
 
 
 def stored_view(item: Item, recipe: Recipe, format_: str) -> View:
-    """A stored disk as an image of a format: the same bytes whenever and wherever it is asked for.
+    """Show a stored disk as an image of a format. The same disk always gives the same bytes.
 
     Raises ViewImpossible when the format cannot hold it.
     """
@@ -25,7 +25,7 @@ def stored_view(item: Item, recipe: Recipe, format_: str) -> View:
 
 
 def stream(view: View, recipe: Recipe, restorer: Restorer) -> Iterator[Buffer]:
-    """All bytes of a view in order, the disk's decoded ahead."""
+    """Yield all bytes of a view in order. The disk's chunks are decoded ahead."""
     yield from _made_up(view, 0, view.data_start)
     yield from restorer.in_order(recipe)
     yield from _made_up(view, view.data_start + recipe.size, view.size)
@@ -41,8 +41,8 @@ def _made_up(view: View, start: int, end: int) -> Iterator[Buffer]:
 
 
 class ViewTarget(FileTarget):
-    """A file that becomes a view: what is restored to it is the disk, at the disk's offsets; the tables
-    around it are written when the block begins."""
+    """Writes a view to a file. The caller restores the disk to it, at the disk's offsets; entering the
+    context manager writes the tables around the disk."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class ViewTarget(FileTarget):
         super().write(self._view.data_start + offset, data)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Of the disk."""
+        """Read bytes of the disk, at the disk's offset."""
         return super().read(self._view.data_start + offset, length)
 
     def compare_tables(self) -> None:

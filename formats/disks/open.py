@@ -1,8 +1,8 @@
 """Telling a disk image's format, and opening it.
 
-A raw disk holds whatever its guest wrote, a qcow2 header with a backing file among it. So content decides
-only where the name does not: `.raw` is raw whatever is in it, `.qcow2` must be qcow2, and where an ambiguous
-name (`.img`) meets another format's magic the user is asked.
+A raw disk holds whatever its guest wrote, which can be a qcow2 header that names a backing file. So the
+content decides only where the name does not: `.raw` is raw whatever it holds, `.qcow2` must be qcow2, and a
+file with an ambiguous name (`.img`) and the magic of another format is refused until the user says which.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _MAGIC: Final = (
     ("vhd", 0, b"conectix"),
 )
 _AMBIGUOUS: Final = (".img", ".bin", ".image")
-"""Suffixes under which raw disks and others go about."""
+"""Suffixes that raw disks have, and images of other formats too."""
 
 
 def suffix_format(name: str) -> str | None:
@@ -84,7 +84,7 @@ def image_format(file: ImageFile) -> str | None:
     """
     promised = suffix_format(file.name)
     if promised == "raw":
-        return "raw"  # unread: its first sector may be a bad one
+        return "raw"  # without reading it: its first sector may be bad
     found = magic_format(file)
     if promised is not None:
         if found != promised:
@@ -102,5 +102,5 @@ def open_image(file: ImageFile, companions: Companions, format_: str | None = No
 
 
 def no_companions(name: str) -> ImageFile:
-    """For an image that must stand alone."""
+    """The `Companions` of an image that may use no other file. Raises ImageRefused for every name."""
     raise ImageRefused(name, "is wanted by another image, and nobody named it")

@@ -58,7 +58,8 @@ class _Rule:
     grain: int
     """Bytes from one possible cut to the next."""
     least_average: int
-    """Bytes; makes the minimum a whole block, or much longer than the 64 bytes that gear hashes."""
+    """Bytes. Smaller averages would make the minimum less than a block (aligned), or too close to the 64
+    bytes that are hashed (gear)."""
     derived: int
     """Bytes of key material that the C kernel takes."""
     strict: tuple[int, int]

@@ -185,8 +185,8 @@ class Recipe:
                 yield Extent(base + first, starts[at + 1] - first, leaf.ids[at])
 
     def data_runs(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
-        """(start, length) of the runs of chunks that overlap [start, end), in order, not clipped at the
-        edges of chunks; what lies between is holes."""
+        """(start, length) of the ranges without holes that overlap [start, end), in order, not clipped to it.
+        Between them are holes."""
         chunks = (extent for extent in self.extents(start, end) if extent.id is not None)
         for first, last in joined((chunk.start, chunk.start + chunk.length) for chunk in chunks):
             yield first, last - first
@@ -216,7 +216,7 @@ class Recipe:
             yield from self._descend(self._child(node, at), first, start, end)
 
     def _child(self, node: RecipeNode, at: int) -> RecipeNode:
-        """Load a child and compare its size and level with its parent's entry. So a cycle cannot occur."""
+        """Load a child. Raises Damaged unless size and level are what the parent says: no cycle can occur."""
         id_ = node.ids[at]
         assert id_ is not None  # decode_node lets holes pass in leaves only
         child = self._load(id_)

@@ -11,7 +11,7 @@ from holdfast.base.types import ChunkID
 from holdfast.repo.chunks.recipe import RecipeNode
 
 _CHUNK = -1
-"""The level of an entry that is a chunk or a hole and not a node."""
+"""The level of a chunk or a hole; nodes have levels from 0."""
 
 
 class _RecipeRange(NamedTuple):

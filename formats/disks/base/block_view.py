@@ -1,4 +1,4 @@
-"""What VHDX and VDI views have in common: a head, a table with an entry a block, and the disk's own bytes."""
+"""What VHDX and VDI views have in common: headers, a table with one entry per block, the disk's own bytes."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from holdfast.formats.disks.base.view import ViewPart
 
 
 class Section(Protocol):
-    """A range of tables in a virtual file. Only [0, length) of it is ever asked for."""
+    """A range of a virtual file that holds headers or tables. Callers read inside [0, length) only."""
 
     start: int
     length: int
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes [start, end) of the section, which are few."""
+        """Bytes [start, end) of the section; at most TABLE_WINDOW of them."""
         ...
 
 
 class MadeSection:
-    """A small section that is made whole when any of it is asked for."""
+    """A small section. Any read makes the whole section and returns a part of it."""
 
     def __init__(self, start: int, length: int, make: Callable[[], bytes]) -> None:
         self.start = start
@@ -33,7 +33,7 @@ class MadeSection:
 
 
 class SectionView:
-    """A made-up file: sections in order, zeros between them, then the disk and zeros up to the size."""
+    """A virtual file: sections in order, zeros between them, then the disk, then zeros up to the size."""
 
     def __init__(self, sections: Sequence[Section], *, data_start: int, disk_size: int, size: int) -> None:
         self.size = size

@@ -1,6 +1,6 @@
-"""Disks cut into equal blocks, with one table that says where in the file each block lies: VHDX, VHD, VDI.
+"""Images whose table says where in the file each block of the disk lies: VHDX, VHD, VDI.
 
-Windows of the table are read on demand and one is kept, so a disk of any size costs 64 KiB of table.
+The table is read in windows on demand. One window is kept, so a disk of any size takes 64 KiB of memory.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.formats.disks.base.image import ImageExtent, ImageFile
 HOLE: Final = -1
 ZERO: Final = -2
 BAD: Final = -3
-"""Sentinels in place of a file offset; BAD marks a table entry that the format does not allow."""
+"""Values that stand in place of a file offset. BAD: the format does not allow the table entry."""
 
 TABLE_WINDOW: Final = 64 << 10
 """Bytes of a table that are read at a time."""
@@ -26,7 +26,7 @@ _KINDS: Final = {HOLE: AllocationKind.HOLE, ZERO: AllocationKind.ZERO, BAD: Allo
 
 
 class BlockTable(Protocol):
-    """Finds the blocks in the file. `window` is the number of blocks that are looked up at a time."""
+    """Finds blocks in the file. `window` is the number of blocks of a window, which one call may load."""
 
     window: int
 
@@ -117,7 +117,7 @@ class BlockImage:
         left = self._file.size + block_size  # the last block may end with the disk
         for first in range(0, self._blocks, window):
             self.place(first)
-            places = self._places  # whatever window a `read_into` between two extents loads
+            places = self._places  # `read_into` may load another window between two extents
             start, span = first * block_size, len(places) * block_size
             stored = len(places) - sum(map(places.count, (HOLE, ZERO, BAD)))
             left -= stored * block_size

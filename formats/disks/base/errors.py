@@ -22,7 +22,7 @@ class ImageDamaged(SourceError):
 
 
 class ImageRefused(Refused):
-    """An image is whole, but reading it would need what it must not get or what nobody here can do."""
+    """The image is whole, but reading it needs a file that nobody named, a key, or an unsupported feature."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(f"{name}: {reason}")
@@ -31,7 +31,7 @@ class ImageRefused(Refused):
 
 
 class UnclearFormat(ImageRefused):
-    """The name says some disk, the content `format`; but a guest can write that into its own raw disk."""
+    """The name fits several formats and the content says `format`, which a guest can write to a raw disk."""
 
     def __init__(self, name: str, format_: str) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class UnclearFormat(ImageRefused):
 
 
 class UnnamedFile(ImageRefused):
-    """An image wants another file, which nobody named; `is_beside`: it is in the image's directory."""
+    """An image needs a file that the user did not name. `is_beside`: it is in the image's directory."""
 
     def __init__(self, name: str, wanted: str, *, is_beside: bool) -> None:
         super().__init__(name, f"wants the file {wanted!r}, which is only read when it is named too")

@@ -59,7 +59,7 @@ class OpenFile:
         return done
 
     def read_once(self, buffer: memoryview, offset: int) -> int:
-        """One call of the system: what comes before a bad sector comes, then OSError is raised."""
+        """One system call: returns the bytes before a bad sector; raises OSError if there are none."""
         try:
             return os.preadv(self._fd, [buffer], offset)
         except OSError as error:
@@ -67,7 +67,7 @@ class OpenFile:
             raise
 
     def read_ahead(self) -> None:
-        """Tell the kernel that it is read from front to back."""
+        """Tell the kernel that the file will be read sequentially."""
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
     def holes(self) -> Iterator[tuple[int, int]]:
@@ -82,7 +82,9 @@ class OpenFile:
             try:
                 at = os.lseek(self._fd, hole, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:  # no data behind this hole; what the file lost is no hole
+                if (
+                    error.errno == errno.ENXIO
+                ):  # no data after this hole; where the file was truncated is no hole
                     yield hole, max(hole, min(self.size, os.fstat(self._fd).st_size))
                 return
             yield hole, min(at, self.size)
@@ -99,7 +101,7 @@ class OpenFile:
 
 
 class FilePart:
-    """Bytes [start, start + size) of another file, as a file of its own: a member of an archive."""
+    """Bytes [start, start + size) of another file, shown as a file: a member of an archive."""
 
     def __init__(self, file: ImageFile, start: int, size: int, name: str) -> None:
         self._file = file
@@ -136,29 +138,29 @@ class BytesFile:
 
 
 class Scratch:
-    """Page-aligned memory for what is read and unpacked: into a large bytearray reading is five times slower
-    on Zen 3."""
+    """A buffer for compressed data, page-aligned: on Zen 3, reads into a large bytearray are five times
+    slower."""
 
     def __init__(self) -> None:
         self._space: mmap.mmap | None = None
 
     def take(self, length: int) -> memoryview:
-        """So many bytes, good until the next call."""
+        """A buffer of `length` bytes, which the next call overwrites."""
         if self._space is None or len(self._space) < length:
             self._space = mmap.mmap(-1, max(1, length))
         return memoryview(self._space)[:length]
 
 
 def read_exactly(file: ImageFile, offset: int, length: int, what: str) -> bytes:
-    """Bytes that must be there. Raises ImageDamaged when the file ends before them. The caller has
-    checked that `length` is one that the format allows."""
+    """Read `length` bytes at `offset`. Raises ImageDamaged when the file ends before that; `what` names
+    the bytes in its message. The caller has checked that the format allows this length."""
     buffer = bytearray(length)
     fill_exactly(file, memoryview(buffer), offset, what)
     return bytes(buffer)
 
 
 def fill_exactly(file: ImageFile, buffer: memoryview, offset: int, what: str) -> None:
-    """Fill the buffer with bytes that must be there, as `read_exactly`."""
+    """Fill the whole buffer from `offset`; raises ImageDamaged as `read_exactly` does."""
     if offset < 0 or offset + len(buffer) > file.size:
         raise ImageDamaged(
             file.name,

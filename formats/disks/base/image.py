@@ -1,7 +1,7 @@
-"""The seam between image formats and everybody else: files in, a disk with extents out.
+"""The interface of the image formats: they take open files and give a disk with extents.
 
-A reader gets open files and can open none. It asks `Companions` for other files that an image names, and gets
-only those that the user named too.
+A reader opens no file itself. It asks `Companions` for further files that an image names, and gets only those
+that the user named too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ImageExtent(NamedTuple):
 
 
 class ImageFile(Protocol):
-    """A file that somebody opened for a reader: random access, a fixed size, a name for messages."""
+    """An open file with random access and a fixed size. `name` is for messages."""
 
     @property
     def name(self) -> str: ...
@@ -43,20 +43,21 @@ class ImageFile(Protocol):
         ...
 
     def holes(self) -> Iterator[tuple[int, int]]:
-        """(start, end) of holes of the file itself, in order; none where they cannot be believed."""
+        """(start, end) of the holes of the file itself, in order. None where the file system may report holes
+        over data."""
         ...
 
 
 Companions: TypeAlias = Callable[[str], ImageFile]
-"""Hands out a file that an image names (an extent, a backing file, a parent), by the name as it stands in
-the image. Raises ImageRefused when the user did not name that file."""
+"""Opens a file that an image names (an extent, a backing file, a parent). Takes the name as the image has it.
+Raises ImageRefused when the user did not name that file."""
 
 
 class Image(Protocol):
-    """An open disk image. One thread at a time; `extents` and `read_into` may be mixed at will.
+    """An open disk image. One thread at a time; calls of `read_into` may come between two extents.
 
     Damage that the format can show raises ImageDamaged, with file and offset, before or when the affected
-    bytes are read. Nothing is shortened or padded.
+    bytes are read. A disk is never shortened or padded.
     """
 
     format: str

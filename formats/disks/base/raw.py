@@ -9,7 +9,7 @@ from holdfast.formats.disks.base.image import ExtentKind, ImageExtent, ImageFile
 
 
 class RawImage:
-    """A file taken for a disk as it is; the file's holes are the disk's."""
+    """A file whose bytes are the disk's. The holes of the file are the holes of the disk."""
 
     format = "raw"
 

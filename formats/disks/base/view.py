@@ -1,8 +1,8 @@
-"""A stored disk seen as an image file of some format: made-up tables around the disk's own bytes.
+"""A stored disk seen as an image file of some format: computed tables around the disk's own bytes.
 
-All formats here keep the disk's byte at offset `d` at file offset `data_start + d`: tables follow from
-arithmetic and from which parts of the disk hold data, nothing is counted or remembered, and a view of any
-size costs nothing until it is read.
+In every view the byte at offset `d` of the disk is at file offset `data_start + d`. So any part of a table
+can be computed from its offset and from which ranges of the disk hold data. A view keeps no state, and a view
+of any size costs nothing until it is read.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 from holdfast.base.errors import HoldfastError
 
 Allocation: TypeAlias = Callable[[int, int], Iterator[tuple[int, int]]]
-"""Called with (start, end): (start, length) of the runs of the disk that hold data and overlap [start, end),
-in order, not clipped. Everything else is zeros."""
+"""Called with (start, end): yields (start, length) of the ranges of the disk that hold data and overlap
+[start, end), in order, not clipped. Everything else is zeros."""
 
 
 class ViewImpossible(HoldfastError):
@@ -22,8 +22,8 @@ class ViewImpossible(HoldfastError):
 
 
 class ViewPart(NamedTuple):
-    """A run of a view. `data`: these bytes, `length` of them. None: the disk's bytes from `disk`, or zeros
-    where `disk` is negative."""
+    """A range of a view and what it consists of: the `length` bytes of `data`; or, if that is None, the bytes
+    of the disk from offset `disk`; or zeros, if `disk` is negative."""
 
     start: int
     length: int
@@ -32,17 +32,17 @@ class ViewPart(NamedTuple):
 
 
 class View(Protocol):
-    """An image file that is made up. Immutable; any thread."""
+    """An image file that is computed when it is read. Immutable; any thread."""
 
     size: int
-    """Bytes of the made-up file."""
+    """Size of the image file in bytes."""
     data_start: int
     """File offset of the disk's first byte."""
 
     def parts(self, start: int, end: int) -> Iterator[ViewPart]:
         """What [start, end) of the file is made of: clipped, in order, without gaps; end <= size.
 
-        May call the allocation, for the range of the disk that a table in the range describes and no more.
+        Calls the allocation only for the range of the disk that the tables in [start, end) describe.
         """
         ...
 

@@ -19,21 +19,21 @@ from holdfast.formats.disks.qcow2.format import Compression, Qcow2Head
 _WINDOW_BITS: Final = -12
 """Raw deflate with the window that QEMU uses."""
 _ZSTD_WINDOW: Final = 8 << 20
-"""What a frame may ask for in memory; a cluster has 2 MiB at most."""
+"""Bytes of memory that a zstd frame may demand; a cluster has at most 2 MiB."""
 _TOGETHER: Final = 4 << 20
 """Bytes of compressed clusters that are read at once."""
 _GAP: Final = 4096
-"""Clusters that are farther apart in the file are read one by one."""
+"""Bytes. Clusters that are farther apart in the file are not read together."""
 _THREADS: Final = 4
-"""One thread decompresses 370 MB/s of zlib, two do 720; both libraries let go of the GIL."""
+"""One thread decompresses 370 MB/s of zlib, two do 720 MB/s: both libraries release the GIL."""
 _SHARE: Final = 128 << 10
-"""Bytes of disk that are worth a thread."""
+"""Bytes of the disk for which another thread is used."""
 _SMALL: Final = 16 << 10
-"""Clusters below this are done before a second thread has the GIL."""
+"""Bytes. Smaller clusters are decompressed before a second thread has got the GIL."""
 
 _Decompress: TypeAlias = Callable[[memoryview, memoryview], int]
-"""Decompresses into the second buffer, not past its end, and returns how much came, or would have come.
-Raises what the library raises."""
+"""Decompresses the first buffer into the second, never past its end. Returns the number of bytes that came,
+or that the data announce if they are more than fit. Raises the errors of the library."""
 
 
 class Packed(NamedTuple):
@@ -44,9 +44,9 @@ class Packed(NamedTuple):
 
 
 class Unpacker:
-    """Reads compressed clusters and decompresses them, on some threads where there is enough to do.
+    """Reads compressed clusters and decompresses them, on several threads where that is faster.
 
-    Keeps the last cluster that was wanted in part: reads smaller than a cluster decompress it once.
+    Keeps the last cluster of which only a part was read, so that small reads decompress it once.
     """
 
     def __init__(self, file: ImageFile, head: Qcow2Head) -> None:
@@ -54,14 +54,14 @@ class Unpacker:
         self._cluster = head.cluster
         self._compression = head.compression
         self._threads = min(_THREADS, len(os.sched_getaffinity(0))) if head.cluster >= _SMALL else 1
-        # Ends with this object: its threads hold no reference to it.
+        # Its threads hold no reference to this object, so they end when it goes.
         self._pool: ThreadPoolExecutor | None = None
         self._scratch = Scratch()
         self._kept_at = -1
         self._kept = memoryview(b"")
 
     def unpack(self, wanted: Sequence[Packed]) -> None:
-        """Fill all targets. Raises ImageDamaged for data that is not one whole cluster."""
+        """Fill all targets. Raises ImageDamaged for compressed data that do not give exactly one cluster."""
         whole = [packed for packed in wanted if packed.where.length == self._cluster]
         for group in _groups(whole):
             start = group[0].where.file_offset

@@ -16,9 +16,9 @@ from holdfast.formats.disks.qcow2.format import Qcow2Head, read_head
 from holdfast.formats.disks.qcow2.tables import Qcow2Tables
 
 _CHAIN_LIMIT: Final = 64
-"""Backing files below an image."""
+"""Most backing files below an image."""
 _HOLES_LIMIT: Final = 1 << 16
-"""Holes of the file that are remembered."""
+"""Most holes of the file that are kept in memory."""
 
 
 def open_qcow2(
@@ -30,7 +30,7 @@ def open_qcow2(
 
     Backing files and external data files come from `companions`; a backing file is opened as the format
     that its overlay states, by one of `openers`, and never as what it looks like. Raises ImageDamaged, and
-    ImageRefused for encryption, unknown features, and files that nobody named.
+    ImageRefused for encryption, unknown features, and files that the user did not name.
     """
     overlays: list[tuple[ImageFile, ImageFile, Qcow2Head]] = []
     asked: set[str] = set()
@@ -140,7 +140,7 @@ class Qcow2Image:
 
 
 class _Below:
-    """Walks a backing file's extents along with its overlay: ranges are asked for in order."""
+    """The extents of a backing file, for ranges that ascend: one walk serves the whole overlay."""
 
     def __init__(self, backing: Image | None) -> None:
         self._extents = backing.extents() if backing is not None else iter(())
@@ -159,8 +159,8 @@ class _Below:
 
 
 def _holes(file: ImageFile, cluster: int) -> RangeSet:
-    """Holes of an image's file: clusters that were allocated ahead and never written, as virt-manager does
-    (preallocation=metadata). Only those of a cluster and more, and no more than a limit of them."""
+    """Holes of the image file, of at least one cluster: clusters that were allocated and never written, as
+    virt-manager makes them (preallocation=metadata). At most _HOLES_LIMIT."""
     large = ((start, end) for start, end in file.holes() if end - start >= cluster)
     return RangeSet(islice(large, _HOLES_LIMIT))
 

@@ -1,4 +1,4 @@
-"""The two-level tables of a qcow2 image: from a range of the disk to where its bytes are.
+"""The two-level tables of a qcow2 image, which say where the bytes of a range of the disk are.
 
 Every entry is checked when it is used: reserved bits, alignment, and that what it points to is in the file.
 """
@@ -34,11 +34,11 @@ _CACHE: Final = 1 << 20
 _L1_PIECE: Final = 8192
 """Entries of the L1 table that are read at once."""
 _BITS: Final = 1 << SUBCLUSTERS | 1
-"""The two bits of a subcluster in a bitmap that was shifted to it."""
+"""Mask of the allocated bit and the zero bit of subcluster 0."""
 
 
 class _Entry(NamedTuple):
-    """An L2 entry, the bitmap beside it, the disk offset of its cluster, and where in the file it stands."""
+    """An L2 entry, its subcluster bitmap, the disk offset of its cluster, the file offset of the entry."""
 
     value: int
     bitmap: int
@@ -84,8 +84,8 @@ class Qcow2Tables:
             at = stop
 
     def _l2_offset(self, index: int, last: int) -> tuple[int, int]:
-        """Where the L2 table of an L1 entry is, 0 if there is none; and the entry to go on with, which
-        skips others that have none either."""
+        """(file offset of the L2 table of an L1 entry, 0 if it has none; index of the next entry to look at,
+        which skips following entries without a table)."""
         first = index - index % _L1_PIECE
         l1 = self._table(self._head.l1_offset + 8 * first, min(_L1_PIECE, self._head.l1_entries - first))
         at = index - first
@@ -103,7 +103,7 @@ class Qcow2Tables:
         return where, index + 1
 
     def _table(self, offset: int, entries: int) -> array[int]:
-        # By length too: the L1 table of a crafted image can be an L2 table as well.
+        # The length is in the key: a crafted image can use one place as L1 and as L2 table.
         place = offset, entries
         table = self._cache.get(place)
         if table is None:
@@ -171,7 +171,7 @@ class Qcow2Tables:
         if host >= self._file.size:
             reason = f"a compressed cluster at {host}, the file ends at {self._file.size}"
             raise self._damaged(entry.at, reason)
-        # The last sector may be one that the file ends in.
+        # The file may end inside the last sector.
         stored = min((sectors + 1) * SECTOR - host % SECTOR, self._file.size - host)
         return AllocationRange(first, end - first, AllocationKind.PACKED, host, stored)
 

@@ -1,4 +1,4 @@
-"""A stored disk as a qcow2 image: made-up header, refcounts and cluster tables before the disk's own bytes.
+"""A stored disk as a qcow2 image: computed header, refcounts and cluster tables, then the disk's own bytes.
 
     0                  header, one cluster
     refcount table     entry n: where refcount block n is
@@ -7,8 +7,8 @@
     L2 tables          entry n: where cluster n of the disk is, 0 if it holds no data
     data_start         the disk
 
-Each kind of table stands in one piece, so that it is a flat array of numbers and any part of it can be made
-by itself.
+All tables of a kind are adjacent. So each kind is one array of numbers, of which any part can be computed by
+itself.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from holdfast.formats.disks.qcow2.format import (
 _CLUSTER_BITS: Final = range(16, 22)
 """64 KiB, which QEMU uses too, and larger ones for disks of petabytes, up to QEMU's limit."""
 _PIECE: Final = 64 << 10
-"""Bytes of tables that are made at once."""
+"""Bytes of tables that are computed at a time."""
 
 
 class _Layout(NamedTuple):
-    """Where everything is, in bytes of the file: each begins where the one before it ends."""
+    """File offsets in bytes. Each part ends where the next one begins."""
 
     cluster_bits: int
     table: int
-    """The refcount table, and so on."""
+    """File offset of the refcount table; the others likewise."""
     blocks: int
     l1: int
     l2: int
@@ -49,8 +49,8 @@ class _Layout(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether all is within the limits that QEMU has. That of the L1 table is one of them, but refcounts
-        of 16 bits reach theirs before it."""
+        """Whether QEMU's limits hold. The limit of the L1 table is not checked: refcounts of 16 bits reach
+        theirs first."""
         table_size = 8 * ((self.l1 - self.blocks) >> self.cluster_bits)
         return table_size <= REFCOUNT_TABLE_LIMIT and self.end <= OFFSET_LIMIT
 
@@ -148,8 +148,8 @@ class Qcow2View:
         yield from self._clusters_of(l2, self._cluster // 8, 0)
 
     def _clusters_of(self, region: _TableRange, entries: int, shift: int) -> Iterator[tuple[int, int]]:
-        """The tables of a region, of so many entries each, that describe any data; byte d of the disk is
-        byte d + shift of what the region describes."""
+        """(start, end) of those tables of a region, of `entries` entries each, that describe any data. What
+        the region describes begins `shift` bytes before the disk."""
         span = entries * self._cluster
         for start, length in self._allocation(0, self._disk) if self._disk else ():
             first, last = (start + shift) // span, (start + length - 1 + shift) // span
@@ -167,7 +167,7 @@ class Qcow2View:
         return ViewPart(start, end - start, numbers.tobytes()[skip : skip + end - start], -1)
 
     def _addresses(self, base: int, count: int, flags: int) -> Callable[[int, int], array[int]]:
-        """Makes numbers of which the n-th, below `count`, is the file offset of the n-th table at `base`."""
+        """A function that gives file offsets, with `flags`, of the `count` tables that begin at `base`."""
         cluster = self._cluster
 
         def make(first: int, last: int) -> array[int]:
@@ -201,7 +201,7 @@ class Qcow2View:
         return numbers
 
     def _runs(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """(first, last) of the runs of disk clusters in [first, last) that hold data."""
+        """(first, last) of the ranges of disk clusters in [first, last) that hold data."""
         start, end = max(0, first * self._cluster), min(self._disk, last * self._cluster)
         if start >= end:
             return

@@ -30,7 +30,7 @@ DIFFERENCING: Final = 4
 NOT_ALLOCATED: Final = 0xFFFFFFFF
 ZEROED: Final = 0xFFFFFFFE
 BLOCK_LIMIT: Final = 0x3FFFFFFF
-"""Blocks of an image; QEMU's limit as well."""
+"""Most blocks of an image; QEMU has the same limit."""
 NO_UUID: Final = bytes(16)
 
 _HEADER: Final = struct.Struct("<64sIIIII256sIIIIIIIQIIII16s16s16s16s16s40x")
@@ -64,7 +64,7 @@ class Header:
 
 
 def decode_header(data: bytes) -> Header | None:
-    """None when there is no signature."""
+    """The header in `data`, unchecked; None when it has no VDI signature."""
     fields = _HEADER.unpack_from(data)
     _, signature, version, _, type_, _, _, map_offset, data_offset, _, _, _, sector_size, _ = fields[:14]
     disk_size, block_size, extra, blocks, allocated, uuid, change, link, parent, _ = fields[14:]

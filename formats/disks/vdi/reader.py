@@ -1,4 +1,5 @@
-"""Reading VDI images: dynamic and static. Without checksums, damage is what contradicts the file."""
+"""Reads VDI images, dynamic and static. VDI has no checksums: only values that contradict each other or the
+file are noticed as damage."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ _LINKED: Final = {
 
 
 class _Map:
-    """The block map."""
+    """The block map. Implements BlockTable."""
 
     def __init__(self, file: ImageFile, header: Header) -> None:
         self._file = file
@@ -76,7 +77,7 @@ def open_vdi(file: ImageFile, companions: Companions) -> Image:
     if header.is_linked:
         raise ImageRefused(file.name, "it names an image below it and holds only what differs from that")
     _check_header(file, header)
-    # VirtualBox makes disks of odd sizes from raw ones; blocks are whole, so the rest of the sector is there.
+    # VirtualBox keeps the size of a raw disk that ends inside a sector. Blocks are whole: its rest is there.
     size = -(-header.disk_size // SECTOR) * SECTOR
     return BlockImage(file, "vdi", size=size, block_size=header.block_size, table=_Map(file, header))
 

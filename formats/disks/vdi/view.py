@@ -1,8 +1,9 @@
 """A stored disk seen as a static VDI file: header, a map in which each block is at its own place, the disk.
 
-Static, not dynamic, though the file has holes where the disk has: VirtualBox and QEMU put the next block of
-a dynamic image behind as many blocks as its header counts. With blocks at their own places and gaps between
-them that is where other data may be: `qemu-img check` finds no fault, and the first write destroys a block.
+It is static, not dynamic, though the file has holes where the disk has them. VirtualBox and QEMU put a new
+block of a dynamic image behind as many blocks as its header counts. Here blocks are at their own places with
+gaps between them, so data may already be there: `qemu-img check` finds no fault, and the first write destroys
+a block.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A differencing VHD: a disk of blocks over a parent, where a bitmap per block says whose each sector is."""
+"""A differencing VHD: a bitmap for each block says which sectors it holds; the parent has the others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DifferencingImage:
         self._bitmap = ""
 
     def extents(self) -> Iterator[ImageExtent]:
-        """A block that the child has is data; below the others it is as the parent says."""
+        """Blocks that the child has are data; all else is as the parent says."""
         yield from merged(self._layers())
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -57,7 +57,7 @@ class DifferencingImage:
             while at < end:
                 while current is not None and current.start + current.length <= at:
                     current = next(below, None)
-                kind, until = ExtentKind.HOLE, end  # behind the end of a smaller parent
+                kind, until = ExtentKind.HOLE, end  # the parent may be smaller
                 if current is not None:
                     kind, until = current.kind, min(end, current.start + current.length)
                 yield ImageExtent(at, until - at, kind)
@@ -83,7 +83,7 @@ class DifferencingImage:
             at = until
 
     def _load_bitmap(self, block: int, place: int) -> str:
-        """A digit for each sector of a block whose data are at `place`."""
+        """One digit for each sector of a block: 1 if the child has it. `place`: file offset of the data."""
         if block != self._bitmap_block:
             size = bitmap_size(self._blocks.block_size)
             data = read_exactly(self._file, place - size, size, "a block's bitmap")

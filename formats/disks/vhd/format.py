@@ -101,7 +101,7 @@ def is_supported(version: int) -> bool:
 
 
 def decode_footer(data: bytes) -> Footer | None:
-    """None for bytes that are no footer, or whose checksum is wrong."""
+    """The footer in `data`; None when it has no signature or its checksum is wrong."""
     fields = _FOOTER.unpack_from(data)
     cookie, _, version, header_offset, _, creator, _, _, _, size, cylinders, heads, sectors = fields[:13]
     type_, stored, unique_id = fields[13:16]
@@ -111,7 +111,7 @@ def decode_footer(data: bytes) -> Footer | None:
 
 
 def decode_header(data: bytes) -> DynamicHeader | None:
-    """None for bytes that are no dynamic header, or whose checksum is wrong."""
+    """The dynamic header in `data`; None when it has no signature or its checksum is wrong."""
     fields = _HEADER.unpack_from(data)
     cookie, _, table_offset, version, entries, block_size, stored, parent_id = fields[:8]
     if cookie != HEADER_COOKIE or stored != checksum(data, 36):
@@ -126,5 +126,5 @@ def decode_header(data: bytes) -> DynamicHeader | None:
 
 
 def bitmap_size(block_size: int) -> int:
-    """Bytes of a block's bitmap, which is filled up to whole sectors."""
+    """Bytes of a block's bitmap, padded to whole sectors."""
     return -(-block_size // (8 * SECTOR * SECTOR)) * SECTOR

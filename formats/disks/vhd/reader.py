@@ -33,17 +33,17 @@ from holdfast.formats.disks.vhd.format import (
 )
 
 _CHAIN_LIMIT: Final = 32
-"""Disks in a chain of parents."""
+"""Most disks in a chain of parents."""
 
 
 class _Fixed(RawImage):
-    """The disk's bytes before the footer."""
+    """A fixed disk: its bytes, then the footer."""
 
     format = "vhd"
 
 
 class _Table:
-    """The block allocation table. For a block of a dynamic disk its place is that of its first sector."""
+    """The block allocation table. The place of a block is that of its first sector, behind the bitmap."""
 
     def __init__(self, file: ImageFile, header: DynamicHeader) -> None:
         self._file = file
@@ -81,7 +81,7 @@ def open_vhd(file: ImageFile, companions: Companions) -> Image:
 
 
 def _open(file: ImageFile, companions: Companions, above: tuple[bytes, ...]) -> Image:
-    """`above`: the unique IDs of the disks whose parent this is."""
+    """Open one image of a chain. `above` are the unique IDs of the images that it is a parent of."""
     footer = _read_footer(file)
     if footer.unique_id in above:
         raise ImageRefused(file.name, "it is a parent of itself")
@@ -98,8 +98,8 @@ def _open(file: ImageFile, companions: Companions, above: tuple[bytes, ...]) -> 
     if footer.type not in (DYNAMIC, DIFFERENCING):
         raise ImageRefused(file.name, f"it is a VHD of type {footer.type}, which is not known")
     header = _read_header(file, footer, size)
-    # A dynamic disk's block counts whole, whatever its bitmap says: Hyper-V zeroes what was not written, and
-    # QEMU never looks. Only over a parent do the bits decide.
+    # All of a dynamic disk's block is valid, whatever its bitmap says: Hyper-V zeroes what was not written,
+    # and QEMU ignores the bitmap. Only a differencing disk needs the bits.
     blocks = BlockImage(file, "vhd", size=size, block_size=header.block_size, table=_Table(file, header))
     if footer.type == DYNAMIC:
         return blocks
@@ -108,7 +108,7 @@ def _open(file: ImageFile, companions: Companions, above: tuple[bytes, ...]) -> 
 
 
 def _read_footer(file: ImageFile) -> Footer:
-    """The footer at the end. Its copy at the start says the same or is damaged; nothing depends on it."""
+    """Read the footer at the end. Raises ImageDamaged when an intact copy at the start differs."""
     if file.size < FOOTER_SIZE:
         raise ImageDamaged(file.name, f"a file of {file.size} bytes has no footer", offset=0)
     offset = file.size - FOOTER_SIZE
@@ -129,7 +129,7 @@ def _read_footer(file: ImageFile) -> Footer:
 
 
 def _read_header(file: ImageFile, footer: Footer, size: int) -> DynamicHeader:
-    """The dynamic header, held against the file and the disk's size."""
+    """Read the dynamic header and check it against the sizes of file and disk. Raises ImageDamaged."""
     offset = footer.header_offset
     header = decode_header(read_exactly(file, offset, HEADER_SIZE, "the dynamic header"))
     if header is None:
@@ -170,7 +170,7 @@ def _open_parent(
 
 
 def _parent_names(file: ImageFile, header: DynamicHeader) -> Iterator[str]:
-    """The plain names that the image has for its parent, each once: folders are of the machine it is from."""
+    """The file names that the image gives its parent, each once, without the folders of another machine."""
     given = set()
     paths = [header.parent_name]
     for locator in header.locators:

@@ -75,7 +75,7 @@ UNDEFINED: Final = 1
 ZEROED: Final = 2
 UNMAPPED: Final = 3
 UNMAPPED_OLD: Final = 5
-"""What UNMAPPED was in version 0.95 of the format; QEMU knows it too."""
+"""The value of UNMAPPED in version 0.95 of the format; QEMU accepts it too."""
 FULLY_PRESENT: Final = 6
 PARTIALLY_PRESENT: Final = 7
 
@@ -110,7 +110,7 @@ def is_sound(data: bytes, signature: bytes) -> bool:
 
 
 def sealed(data: bytes) -> bytes:
-    """A structure with its checksum put in."""
+    """The structure with its checksum filled in."""
     return data[:4] + checksum(data).to_bytes(4, "little") + data[8:]
 
 
@@ -146,7 +146,7 @@ def encode_metadata(items: dict[bytes, bytes]) -> bytes:
 
 
 def chunk_ratio(block_size: int, logical_sector: int) -> int:
-    """Entries of the BAT between two of sector bitmaps."""
+    """Number of block entries in the BAT between two entries of sector bitmaps."""
     return SECTORS_PER_BITMAP * logical_sector // block_size
 
 

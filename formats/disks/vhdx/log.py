@@ -1,8 +1,8 @@
 """Replaying the log of a VHDX image whose last writer stopped midway ([MS-VHDX] 2.3), without writing to it.
 
 The log is a ring of entries. One sequence of them is active: each is valid, its number follows the one
-before, and the last one says where the first is. Applied to the file in order they finish what was begun.
-Here they become a file in memory that shows the image as it would be then.
+before, and the last one says where the first is. Applied to the file in order they complete the interrupted
+writes. Here nothing is written: `ReplayedFile` shows the image as it would be after that.
 
     entry       0  4 "loge"    4  4 CRC-32C of the entry     8  4 length      12  4 tail: where in the
                16  8 sequence 24  4 descriptors             28  4 zero             log the sequence begins
@@ -46,7 +46,7 @@ are zeros, and a table can point to each of them once."""
 
 
 class Write(NamedTuple):
-    """Something to do to the file: `page` at `start`, or zeros (None) up to `end`."""
+    """A write to the range [start, end) of the file: the bytes `page`, or zeros if that is None."""
 
     start: int
     end: int
@@ -65,7 +65,7 @@ class _Entry:
 
 
 class ReplayedFile:
-    """A file with writes done to it in memory. `size` is at least the file's; what is added is zeros."""
+    """A file as it is after some writes, which are kept in memory. Where it grows to `size` it is zeros."""
 
     def __init__(self, file: ImageFile, size: int, writes: list[Write]) -> None:
         self.name = file.name
@@ -150,7 +150,7 @@ class _Log:
                 best = entries[first:]
             position = entries[-1].position + entries[-1].length
             if entries[-1].position < entries[0].position:
-                break  # it went once around the ring
+                break  # all of the ring was searched
         if not best:
             raise ImageDamaged(self._name, "the log has no valid sequence of entries", offset=self._offset)
         return best
@@ -171,7 +171,7 @@ class _Log:
         return entries
 
     def _decode(self, position: int) -> _Entry | None:
-        """The entry at a place in the log; None when it is no valid one."""
+        """The entry at a position in the log; None when there is no valid one."""
         size = len(self._data)
         signature, _, length, tail, sequence, count, _, guid, flushed, last = ENTRY.unpack_from(
             self._data, position
@@ -187,7 +187,7 @@ class _Log:
                 self._name, "the entries of the log lie over each other", offset=self._offset + position
             )
         data = self._data[position : position + length]
-        data += self._data[: length - len(data)]  # the ring's end
+        data += self._data[: length - len(data)]  # it goes on at the start of the ring
         if not is_sound(data, b"loge"):
             return None
         writes = _decode_writes(data, count, sequence, head)
@@ -223,7 +223,7 @@ def _decode_writes(data: bytes, count: int, sequence: int, at: int) -> list[Writ
 
 
 def _flattened(writes: list[Write]) -> list[Write]:
-    """Writes that do not overlap and have the same effect, in order of offset.
+    """Return writes that do not overlap and have the same effect, in order of offset.
 
     A sweep over all edges with the writes that cover the current one in a heap, the latest on top. Pages and
     edges lie at multiples of 4 KiB, so no page is ever cut.

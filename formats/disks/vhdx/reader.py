@@ -1,4 +1,4 @@
-"""Reading VHDX images: dynamic and fixed. A log that was not replayed is replayed in memory.
+"""Reads VHDX images, dynamic and fixed. A log that was not replayed is replayed in memory.
 
 Headers, region tables and log entries carry checksums; metadata and BAT do not, and damage there is noticed
 only where it contradicts itself or the file. A disk that names a parent is refused.
@@ -63,8 +63,8 @@ _NO_DATA = {
     UNMAPPED: HOLE,
     UNMAPPED_OLD: HOLE,
 }
-"""States without data, whatever offset is left in the entry. Undefined and unmapped blocks may hold
-anything; zeros, as QEMU and Hyper-V show them, is one of the allowed answers."""
+"""States without data; the offset in the entry means nothing. The format lets undefined and unmapped blocks
+read as anything: they read as zeros here, as in QEMU and Hyper-V."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +85,8 @@ class _Parameters:
 
 
 class _Bat:
-    """The block table. A window never holds the entry of a sector bitmap: both its size and the
-    distance of bitmaps are powers of two, and it is the smaller."""
+    """The block allocation table. No window contains the entry of a sector bitmap: its size and the distance
+    of bitmaps are powers of two, and the size is at most the distance."""
 
     def __init__(self, file: ImageFile, region: _FileRange, parameters: _Parameters) -> None:
         self._file = file
@@ -104,7 +104,7 @@ class _Bat:
         entries = array("Q", data)
         if sys.byteorder == "big":
             entries.byteswap()
-        # Bit 63 alone would make an offset that no signed number holds; no file is that large.
+        # An offset with bit 63 does not fit into a signed number, and no file is that large.
         present = _BELOW_OFFSET | 1 << 63
         return array(
             "q",

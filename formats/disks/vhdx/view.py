@@ -3,8 +3,8 @@
     0        file identifier, headers, region tables     1 MiB  an empty log
     2 MiB    metadata                                    3 MiB  the BAT, then the disk
 
-A block that holds any data is fully present, at its own place; the others are not present, and where they
-would be the file has zeros. Whoever writes to a restored file adds blocks at its end, or in those gaps.
+A block that holds any data is fully present, at its own place. The others are not present, and the file has
+zeros in their places. A writer adds new blocks at the end of a restored file or in those gaps.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class VhdxView(SectionView):
 
 
 class _BatSection:
-    """The BAT with the zeros that fill its region."""
+    """The BAT, padded with zeros to the size of its region."""
 
     start = _BAT_OFFSET
 
@@ -146,5 +146,5 @@ class _BatSection:
 
 @lru_cache(maxsize=16)
 def _region_table(bat_length: int) -> bytes:
-    """Kept: its checksum takes 3 ms, and almost all disks have the same one."""
+    """The region table. Cached: its checksum takes 3 ms, and almost all disks have the same table."""
     return encode_regions([(BAT, _BAT_OFFSET, bat_length), (METADATA, _METADATA_OFFSET, MIB)])

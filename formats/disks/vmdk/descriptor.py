@@ -1,4 +1,4 @@
-"""VMDK's descriptor: the text that says what a disk is made of.
+"""The descriptor of a VMDK: the text that lists the files and extents of a disk.
 
     # Disk DescriptorFile
     version=1
@@ -11,7 +11,7 @@
     ddb.adapterType = "lsilogic"
 
 A text descriptor has no length and no checksum, so every line must be one that the format knows: an extent
-line that was passed over would make a shorter disk.
+line that was ignored would make the disk shorter.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CODECS: Final = frozenset(
     {"utf-8", "iso-8859-1", "shift_jis", "euc-jp", "euc-kr", "big5", "gbk", "gb2312", "gb18030"}
     | {f"windows-{page}" for page in (932, 936, 949, 950, *range(1250, 1259))}
 )
-"""What VMware's products name as a descriptor's encoding, as far as Python knows it."""
+"""Encodings of descriptors by VMware's products, by their names there, as far as Python has them."""
 _PYTHON_NAMES: Final = {f"windows-{page}": f"cp{page}" for page in (932, 936, 949, 950)}
 
 
@@ -63,7 +63,7 @@ class ExtentLine:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A disk that stands alone, as its descriptor tells it. The extents come in the order of the disk."""
+    """What the descriptor of a disk without a parent says. Extents are in the order of the disk."""
 
     create_type: str
     extents: tuple[ExtentLine, ...]
@@ -71,10 +71,10 @@ class Descriptor:
 
 def parse_descriptor(data: bytes, file: str, start: int) -> Descriptor:
     """Read a descriptor that stands at byte `start` of the file called `file`; the caller has
-    seen to it that it is no longer than LONGEST_DESCRIPTOR.
+    checked that it is no longer than LONGEST_DESCRIPTOR.
 
     Raises ImageDamaged for what is no descriptor, ImageRefused for disks that need a parent, a key or a
-    device. The names of extents are returned as they stand; nobody has looked at them yet.
+    device. The names of extents are returned unchecked.
     """
     if not data.startswith(TEXT_MAGIC):
         raise ImageDamaged(file, "no VMDK descriptor", offset=start)
@@ -114,7 +114,7 @@ def parse_descriptor(data: bytes, file: str, start: int) -> Descriptor:
 
 
 def _find_codec(data: bytes, file: str) -> str:
-    """The `encoding=` that says how file names are to be read; UTF-8 without one."""
+    """The encoding of file names, from the line `encoding=`; UTF-8 without one."""
     match = re.search(
         rb'^[ \t]*encoding[ \t]*=[ \t]*"?([\w-]{1,32})"?[ \t\r]*$', data, re.MULTILINE | re.IGNORECASE
     )
@@ -150,7 +150,8 @@ def _parse_extent(line: str, file: str, at: int) -> ExtentLine:
 
 
 def _refuse_dependants(settings: dict[str, str], file: str, at: int) -> None:
-    """Raise for disks that are not all there is, and for descriptors that leave out what they must say."""
+    """Raise ImageRefused for disks that are encrypted, have a parent or an unknown version; ImageDamaged for
+    descriptors that do not say whether there is a parent."""
     if settings.get("version") not in _VERSIONS:
         raise ImageRefused(file, f"has a descriptor of version {settings.get('version', 'unknown')}")
     for key, value in settings.items():

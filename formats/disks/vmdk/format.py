@@ -1,4 +1,4 @@
-"""VMDK's bytes: sparse extent headers and markers, and the limits of what is believed.
+"""VMDK, byte by byte: headers of sparse extents, markers, and the limits that are accepted.
 
 VMware, "Virtual Disk Format 5.0" (technical note, 2011). All numbers are little-endian, all addresses count
 sectors of 512 bytes.
@@ -54,7 +54,7 @@ MARK_DIRECTORY: Final = 2
 MARK_FOOTER: Final = 3
 
 ENTRIES: Final = 512
-"""Of a grain table of a hosted extent; some streams have fewer."""
+"""Entries of a grain table of a hosted extent; some streams have fewer."""
 ESX_ENTRIES: Final = 4096
 
 LARGEST_GRAIN: Final = 8192
@@ -66,12 +66,12 @@ MOST_TABLES: Final = 1 << 22
 LONGEST_DESCRIPTOR: Final = 1 << 20
 """Bytes; qemu's limit."""
 MOST_EXTENTS: Final = 4096
-"""Files of one disk: 8 TiB in pieces of 2 GB."""
+"""Most files of one disk: 8 TiB in files of 2 GB."""
 
 
 @dataclass(frozen=True, slots=True)
 class SparseLayout:
-    """What reading a sparse extent takes, whichever header said it. Addresses and sizes in sectors."""
+    """What a reader needs of a sparse extent, from any kind of header. Addresses and sizes in sectors."""
 
     capacity: int
     grain: int
@@ -85,7 +85,7 @@ class SparseLayout:
     zeroed_grains: bool
     compressed: bool
     streamed: bool
-    """Directory and tables stand behind markers."""
+    """Whether directory and tables have a marker before them."""
 
     @property
     def table_count(self) -> int:
@@ -126,8 +126,8 @@ class HostedHeader:
 def parse_hosted(data: bytes, name: str, offset: int) -> HostedHeader:
     """The header, or the footer, of a hosted sparse extent that stands at `offset` of the file `name`.
 
-    Checks what can be checked without the file. Raises ImageDamaged, and ImageRefused for what no
-    reader of this format can know.
+    Checks what can be checked without the file. Raises ImageDamaged, and ImageRefused for unknown versions
+    and features.
     """
     (
         magic, version, flags, capacity, grain, descriptor, descriptor_size,

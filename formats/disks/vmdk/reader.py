@@ -1,7 +1,7 @@
 """VMDK images: a disk in one file, or in many that a descriptor names.
 
-Who may be named is decided elsewhere: a reader puts every name to its `Companions`. A file that carries
-its descriptor inside is its own and only extent, whatever name the descriptor gives it.
+The reader asks its `Companions` for every file that a descriptor names; they decide whether it may be opened.
+A file that contains its descriptor is its own and only extent, whatever name the descriptor gives it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from holdfast.formats.disks.vmdk.format import ESX_MAGIC, HOSTED_MAGIC, LONGEST_
 from holdfast.formats.disks.vmdk.sparse import open_hosted, open_sparse
 
 _ALONE: Final = frozenset({"monolithicSparse", "streamOptimized"})
-"""Types of disks that are one file."""
+"""Values of createType for disks that are one file."""
 _PARTS: Final = {
     "monolithicFlat": FLAT_TYPES,
     "twoGbMaxExtentFlat": FLAT_TYPES | {"ZERO"},
@@ -41,11 +41,11 @@ _PARTS: Final = {
     "vmfsSparse": SPARSE_TYPES | {"ZERO"},
     "custom": FLAT_TYPES | SPARSE_TYPES | {"ZERO"},
 }
-"""Types of disks that a text descriptor puts together, and the extents each can have."""
+"""Values of createType for disks with a text descriptor, and the types of extents that each can have."""
 
 
 class _Part(Protocol):
-    """A stretch of the disk; offsets count from its start."""
+    """A range of the disk that one extent line describes. Offsets are relative to its start."""
 
     size: int
 
@@ -54,7 +54,7 @@ class _Part(Protocol):
 
 
 class _ZeroPart:
-    """An extent of zeros, which takes no file."""
+    """An extent of zeros, without a file."""
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -67,7 +67,7 @@ class _ZeroPart:
 
 
 class VmdkImage:
-    """A VMDK disk, its parts one behind the other."""
+    """A VMDK disk that consists of adjacent parts. Implements Image."""
 
     format = "vmdk"
 
@@ -97,8 +97,8 @@ class VmdkImage:
 def open_vmdk(file: ImageFile, companions: Companions) -> VmdkImage:
     """Open a sparse VMDK with its descriptor inside, or a text descriptor with the extents it names.
 
-    Raises ImageDamaged, and ImageRefused for snapshots, encrypted disks, devices, names that are more than
-    a file name, and forms of VMDK that are not known.
+    Raises ImageDamaged, and ImageRefused for snapshots, encrypted disks, devices, names with a folder in
+    them, and unknown kinds of VMDK.
     """
     head = read_exactly(file, 0, min(file.size, len(TEXT_MAGIC)), "the head")
     if head.startswith(HOSTED_MAGIC):
@@ -169,7 +169,8 @@ def _open_part(line: ExtentLine, descriptor: ImageFile, companions: Companions) 
 
 
 def _refuse_repeats(descriptor: Descriptor, file: ImageFile) -> None:
-    """One file in many lines would make a disk without end. A flat one may be in some, each with a part."""
+    """Raise when several lines name one file, which would make a disk without end. A flat file may be in
+    several lines, each with another part."""
     ends: dict[str, int] = {}
     for line in descriptor.extents:
         if line.kind == "ZERO":
@@ -180,7 +181,7 @@ def _refuse_repeats(descriptor: Descriptor, file: ImageFile) -> None:
 
 
 def _check_name(name: str, descriptor: str) -> None:
-    """Extents lie beside their descriptor; any other name is an attempt or a disk that was never exported."""
+    """Raise unless it is a bare file name: extents are in the folder of their descriptor."""
     if name.startswith("..") or name == "." or any(mark in name for mark in "/\\\0"):
         raise ImageRefused(descriptor, f"wants the file {name!r}, which is not in its folder")
 

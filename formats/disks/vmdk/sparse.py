@@ -1,7 +1,7 @@
 """One sparse extent of a VMDK: its header, its tables, its grains.
 
-Tables are read one at a time and checked as a whole when they are read: every entry must point to a grain
-that is in the file. Where there is a second set of tables, the two must agree.
+A table is checked as a whole when it is read: every entry must point to a grain inside the file. If there is
+a redundant set of tables, the two must agree.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _TABLES_KEPT: Final = 16
 _DIRECTORY_PAGE: Final = 1024
 """Entries of the directory that are read at a time."""
 _SAME: Final = attrgetter("version", "flags", "capacity", "grain", "entries", "compression")
-"""Of a header and its footer. The others may differ: the footer's word counts."""
+"""The fields in which header and footer must agree. For all others the footer is right."""
 
 
 class SparseExtent:
@@ -101,7 +101,7 @@ class SparseExtent:
     # ---- tables ---------------------------------------------------------------------------------------
 
     def _table(self, index: int) -> array[int] | None:
-        """A grain table, without entries for what is behind the extent's end; None where there is none."""
+        """Grain table `index`, without entries behind the end of the extent; None if it lists no grains."""
         if index in self._tables:
             return self._tables.get(index)
         layout = self._layout
@@ -141,7 +141,8 @@ class SparseExtent:
         return _entries(read_exactly(self._file, sector * SECTOR, self._layout.entries * 4, "a grain table"))
 
     def _check_entries(self, table: array[int], sector: int, left: int) -> None:
-        """Raise for grains that are not in the file. `left` is the extent's sectors from the table on."""
+        """Raise ImageDamaged for grains outside of the file. `left`: sectors from the table's first grain to
+        the end of the extent."""
         layout = self._layout
         least = GRAIN_MARKER.size + 1 if layout.compressed else self._grain
         last = (self._file.size - least) // SECTOR
@@ -163,8 +164,8 @@ class SparseExtent:
     def _compare_tables(self, index: int, sector: int, table: array[int] | None) -> None:
         """Raise when the redundant tables contradict the others.
 
-        A grain that only the redundant table lacks is believed: a writer that was interrupted between the
-        two leaves that behind, and every reader takes the first.
+        A grain that only the redundant table lacks is accepted: a writer that was interrupted between the two
+        leaves that behind, and all readers use the first table.
         """
         other_sector = self._directory_entry(self._layout.redundant, index)
         other = self._load_table(other_sector) if other_sector else None
@@ -180,7 +181,7 @@ class SparseExtent:
                 )
 
     def _check_table_marker(self, index: int, sector: int) -> None:
-        """In a stream a table stands behind its marker, or right behind the table before it."""
+        """Raise ImageDamaged unless the table follows its marker, or the previous table directly."""
         marker = read_exactly(self._file, (sector - 1) * SECTOR, MARKER.size, "a marker")
         if MARKER.unpack(marker)[1:] == (0, MARK_TABLE):
             return
@@ -225,7 +226,7 @@ class SparseExtent:
 
 
 def open_hosted(file: ImageFile) -> tuple[HostedHeader, SparseExtent]:
-    """Open a hosted sparse extent, be it plain or a stream. The descriptor in it is left to the caller.
+    """Open a hosted sparse extent, plain or a stream. Does not read the descriptor inside.
 
     Raises ImageDamaged for a stream whose end is missing.
     """
@@ -248,7 +249,7 @@ def open_hosted(file: ImageFile) -> tuple[HostedHeader, SparseExtent]:
 
 
 def open_sparse(file: ImageFile) -> SparseExtent:
-    """Open a sparse extent that a descriptor names, hosted or ESX's, whichever it is."""
+    """Open a sparse extent that a descriptor names: a hosted one or one of ESX, by its magic."""
     magic = read_exactly(file, 0, min(file.size, len(ESX_MAGIC)), "the VMDK header")
     if magic != ESX_MAGIC:
         return open_hosted(file)[1]
@@ -258,7 +259,7 @@ def open_sparse(file: ImageFile) -> SparseExtent:
 
 
 def _read_footer(file: ImageFile, header: HostedHeader) -> HostedHeader:
-    """The header with its directory, as a stream repeats it before its end."""
+    """Read the footer of a stream: its header again, with the place of the grain directory."""
     at = file.size - 3 * SECTOR
     if at < SECTOR:
         raise ImageDamaged(file.name, "a stream without its end: it was cut off", offset=file.size)

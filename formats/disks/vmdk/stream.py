@@ -16,7 +16,7 @@ from holdfast.formats.disks.base.image import ImageFile
 from holdfast.formats.disks.vmdk.format import GRAIN_MARKER, SECTOR, SparseLayout
 
 _KEPT: Final = 1 << 20
-"""Bytes of grains that small reads keep."""
+"""Bytes of decompressed grains that are kept for further small reads."""
 _BATCH: Final = 4 << 20
 """Compressed bytes that are read at a time."""
 _WORTH_THREADS: Final = 8
@@ -47,8 +47,8 @@ class CompressedGrains:
         self._scratch = Scratch()
 
     def read_into(self, buffer: memoryview, first: int, sectors: array[int], skip: int) -> None:
-        """Fill the buffer from byte `skip` of grain `first` on; the grains that it takes are at `sectors`,
-        which have been checked to be in the file. Raises ImageDamaged."""
+        """Fill the buffer from byte `skip` of grain `first` on. `sectors` are the places of that grain and
+        the following ones; the caller has checked that they are in the file. Raises ImageDamaged."""
         pieces = []
         done = 0
         for number in range(skip // self._grain, len(sectors)):
@@ -70,7 +70,7 @@ class CompressedGrains:
         return True
 
     def _batches(self, pieces: list[_GrainRead]) -> Iterator[list[_GrainRead]]:
-        """Pieces whose grains lie together in the file, for one read."""
+        """Group reads whose grains lie together in the file, so that one read of the file serves a group."""
         batch: list[_GrainRead] = []
         for piece in pieces:
             if batch:
@@ -84,7 +84,7 @@ class CompressedGrains:
 
     def _read_batch(self, batch: list[_GrainRead]) -> None:
         base = batch[0].at
-        # How long the last grain is stands in its marker; hardly one is longer than what it holds.
+        # The marker says how long the last grain is; few are longer compressed than decompressed.
         end = min(batch[-1].at + self._grain + SECTOR, self._file.size)
         packed = self._scratch.take(end - base)
         fill_exactly(self._file, packed, base, "compressed grains")
@@ -95,11 +95,12 @@ class CompressedGrains:
             with ThreadPoolExecutor(_THREADS) as pool:
                 done = list(pool.map(self._unpack, batch, sources))
         for piece, data in zip(batch, done, strict=True):
-            if len(piece.target) < len(data):  # the rest of it will be asked for next
+            if len(piece.target) < len(data):  # the next read is likely to want the rest
                 self._kept.put(piece.grain, data)
 
     def _find(self, packed: memoryview, base: int, piece: _GrainRead) -> memoryview:
-        """A grain's compressed bytes: in `packed`, which begins at `base`, or else from the file."""
+        """The compressed bytes of a grain: from `packed`, the bytes of the file from `base` on, or else from
+        the file."""
         sector, length = GRAIN_MARKER.unpack_from(packed, piece.at - base)
         expected = piece.grain * self._grain_sectors
         if sector != expected:
@@ -116,13 +117,14 @@ class CompressedGrains:
         )
 
     def _unpack(self, piece: _GrainRead, source: memoryview) -> bytes:
-        """Inflate a grain, never further than its size, and copy what is wanted. zlib checks its Adler-32."""
+        """Decompress a grain and copy the wanted part to its target. Never makes more bytes than a grain has;
+        zlib checks the Adler-32. Returns the grain."""
         engine = zlib.decompressobj()
         try:
             data = engine.decompress(source, self._grain + 1)
         except zlib.error as error:
             raise ImageDamaged(self._file.name, f"a compressed grain: {error}", offset=piece.at) from error
-        # The last grain may be cut where the disk ends.
+        # The last grain may end with the disk.
         least = min(self._grain, self._capacity - piece.grain * self._grain)
         if not engine.eof or not least <= len(data) <= self._grain:
             raise ImageDamaged(

@@ -2,8 +2,8 @@
 
     header | descriptor | redundant directory and tables | directory and tables | disk
 
-laid out as qemu does it. All tables are there, so directories are arithmetic, and the grain at the disk's
-offset `d` stands at `data_start + d`, or is not there when nothing of it holds data.
+The layout is QEMU's. All tables are present, so the directories can be computed. The grain at offset `d` of
+the disk is at file offset `data_start + d`; a grain without any data is not in the table.
 """
 
 from __future__ import annotations
@@ -32,13 +32,14 @@ _DESCRIPTOR: Final = 1
 _DESCRIPTOR_SECTORS: Final = 20
 _REDUNDANT: Final = _DESCRIPTOR + _DESCRIPTOR_SECTORS
 _MOST_SECTORS: Final = 1 << 32
-"""Of the file: tables hold 32 bits for each grain."""
+"""Most sectors of the file: tables have 32 bits for the place of a grain."""
 _PIECE: Final = 64 << 10
 """Bytes of tables that are made at a time; 64 KiB of grain tables describe 1 GiB of disk."""
 
 
 class VmdkView:
-    """Raises ViewImpossible for empty disks, for broken sectors, and above 2 TiB."""
+    """Implements View. Raises ViewImpossible for a disk that is empty, ends inside a sector or has more than
+    2 TiB."""
 
     def __init__(self, size: int, allocation: Allocation, identity: bytes) -> None:
         if size <= 0 or size % SECTOR:
@@ -89,7 +90,7 @@ class VmdkView:
                 yield first_table + first * table, first_table + last * table
 
     def _used_tables(self) -> Iterator[tuple[int, int]]:
-        """[first, last) of tables that are not all zeros."""
+        """Ranges (first, last) of the tables that are not all zeros."""
         span = ENTRIES * GRAIN
         data = self._allocation(0, self._disk)
         return joined((start // span, -(-(start + length) // span)) for start, length in data)

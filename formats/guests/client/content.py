@@ -1,4 +1,4 @@
-"""The content of guest files: from the stored chunks where the disk holds it unchanged, else through the
+"""Reads the content of guest files: from the stored chunks where an entry has extents, else through the
 parser."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.restore import Restorer, zeros
 
 _LONG: Final = 1 << 20
-"""Bytes of an extent from which on it pays to decode chunks ahead, on threads."""
+"""Bytes. In longer extents chunks are decoded ahead, on threads."""
 _STEP: Final = 1 << 20
 """Bytes that the parser is asked for at a time."""
 

@@ -1,7 +1,7 @@
 """The inside of a stored disk, for the mount and the command line: volumes, directories, files.
 
-A worker without rights does all parsing (worker/). Its answers are checked like those of an enemy, which it
-is after a successful attack on a parser.
+A worker process without privileges does all parsing (worker/). Its answers are not trusted: a malicious disk
+may have taken over the parser.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ class GuestDisk:
         self.close()
 
     def close(self) -> None:
-        """End the worker for good. From any thread: a call that is under way fails, and so does every later
-        one, lest a long listing go on with a fresh worker."""
+        """End the worker for good; from any thread. A call in progress fails, and so does every later one, so
+        that a long listing does not start a new worker."""
         self._closed = True
         worker = self._worker
         if worker is not None:
@@ -208,7 +208,7 @@ class GuestDisk:
                 raise GuestMissing(f"{self._name}: there is no volume {volume}")
             answer = self._exchange(worker, kind, request, unpack, seconds=seconds)
             if self._disk_error is not None:
-                # What the parser made of the failed read must not stay in its memory.
+                # The parser may have kept wrong values because of the failed read.
                 self._volumes = None
                 raise self._disk_error
         if isinstance(answer, GuestError):
@@ -227,7 +227,7 @@ class GuestDisk:
             seconds = limits.answer_seconds + limits.unlock_seconds * len(self._passphrases)
             request = Opening(self._disk.size, self._passphrases, math.ceil(seconds)).pack()
             volumes = self._exchange(worker, Kind.OPEN, request, self._all_volumes, seconds=seconds)
-            # Damage lasts: the volume that it hit says so, and the others can be read. All else may pass.
+            # Damage is permanent: that volume says so, the others can be read. Other errors may pass.
             if self._disk_error is not None and (
                 isinstance(volumes, GuestError) or not isinstance(self._disk_error, Damaged | GuestDamaged)
             ):
@@ -264,8 +264,8 @@ class GuestDisk:
         *,
         seconds: float,
     ) -> Answer | GuestError:
-        """The answer, or the error that the parser met; `_disk_error` is the error of the disk, if it had
-        one."""
+        """Send a request and return the answer, or the error of the parser. `_disk_error` is then the error
+        of the disk, if it had one."""
         self._disk_error = None
         limits = self._limits
         try:

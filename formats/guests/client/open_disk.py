@@ -1,4 +1,4 @@
-"""A stored disk that is open for its files, and what whoever reads it asks of the parser."""
+"""A stored disk whose files can be read, and the questions that its readers ask the parser."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OpenGuest: TypeAlias = Callable[[StoredDisk, str], Guest]
 
 @dataclass(frozen=True, slots=True)
 class OpenDisk:
-    """A disk whose inside is looked at. `places` are the volumes by where they stand in files/NAME."""
+    """An open disk. `places` are its volumes, by their places inside of files/NAME."""
 
     name: str
     item: Item

@@ -18,9 +18,9 @@ from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import BadRange, Item
 
 _AHEAD: Final = 4
-"""Chunks that are decoded ahead of somebody who reads on and on: inode tables, large folders."""
+"""Chunks that are decoded ahead of a sequential reader: inode tables, large folders."""
 _SLACK: Final = 256 << 10
-"""Bytes that a read may begin behind the end of the last one and still count as reading on."""
+"""Most bytes between the end of a read and the start of the next for both to count as sequential."""
 
 
 class StoredDisk:
@@ -74,7 +74,7 @@ class StoredDisk:
                 self._flight = self._pool.submit(self._decode_ahead, end)
 
     def _decode_ahead(self, start: int) -> None:
-        with suppress(HoldfastError):  # whoever really reads there is told
+        with suppress(HoldfastError):  # a real read of that range raises the error
             for extent in islice(self.recipe.extents(start), 1, 1 + _AHEAD):
                 if extent.id is not None:
                     self._reader.chunk(extent.id)
