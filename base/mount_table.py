@@ -38,5 +38,5 @@ def read_mounts() -> list[MountEntry]:
 
 
 def mounted_at(path: Path) -> MountEntry | None:
-    """What is mounted at an absolute path, the topmost; does not touch the mount itself."""
+    """The topmost mount at an absolute path; None if there is none. Does not access the mount itself."""
     return next((entry for entry in reversed(read_mounts()) if entry.mountpoint == str(path)), None)

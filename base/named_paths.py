@@ -1,4 +1,4 @@
-"""Opening the places that a user names: link by link, and only through links that nobody else made.
+"""Opens places that a user names, and follows a link on the way only when nobody else made it.
 
 A path on the command line is the user's word, and a link in it is whose it belongs to: where another user may
 write, he can plant one that leads to our files. So a path is walked by descriptor, a component at a time, and
@@ -21,7 +21,7 @@ _PASSING: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOOKING: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MOST_LINKS: Final = 40
-"""In one path; as the kernel."""
+"""Most links in one path; the kernel has the same limit."""
 
 
 class ForeignLink(Refused):
@@ -157,7 +157,7 @@ class _Walk:
 
 
 def _followed(link: int, path: Path) -> Path:
-    """What an opened link holds. Raises ForeignLink when it is neither ours nor root's."""
+    """The target of an opened link. Raises ForeignLink when it belongs neither to us nor to root."""
     uid = os.fstat(link).st_uid
     leads_to = os.readlink("", dir_fd=link)
     if not _trusted(uid):

@@ -1,4 +1,4 @@
-"""Sources of a password that need nobody at a terminal: a file, a command, a descriptor.
+"""Gets a password without a terminal: from a file, a command, a descriptor.
 
 A password is never taken from an argument (every user of the machine can read those) and never put in a
 message.
@@ -16,7 +16,7 @@ from typing import Final
 from holdfast.base.errors import HoldfastError
 
 _LIMIT: Final = 64 << 10
-"""Bytes; what is longer is the wrong file."""
+"""Bytes. A file that is longer is no password file."""
 
 
 class NoPassword(HoldfastError):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 _LINKS: Final = 40
-"""Most links on a way; the kernel's own limit."""
+"""Most links in one path; the kernel has the same limit."""
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -52,7 +52,7 @@ def open_private_folder(path: Path) -> int:
 
 
 def _link_target(folder: int, name: str, where: Path) -> str | None:
-    """What the link says; None when the name is no link, or not there yet. Makes a missing folder."""
+    """The target of a link; None when the name is no link or was not there. Makes a missing folder."""
     try:
         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

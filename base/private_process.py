@@ -19,8 +19,8 @@ _ENV_END: Final = 50
 
 
 def become_private() -> None:
-    """Keep what this process holds out of core dumps and other processes' sight, as far as the kernel lets
-    us.
+    """Keep the memory of this process out of core dumps and away from other processes, as far as the kernel
+    allows.
 
     Variables that are or name the password are emptied where /proc/PID/environ shows them, which is the
     memory that the process was started with: changing the environment leaves that as it was for as long as

@@ -28,10 +28,10 @@ BLOCK: Final = 512
 EXTENSION_LIMIT: Final = 64 << 10
 """Bytes of a pax header or long name."""
 EXTENSIONS: Final = (b"x", b"g", b"L", b"K")
-"""Types of headers whose content says more of the next member."""
+"""Types of headers whose content describes the next member."""
 FILE, HARD_LINK, LINK, FOLDER = b"0", b"1", b"2", b"5"
 _TIME_LIMIT: Final = 1 << 33
-"""Seconds: what a date can still be made of."""
+"""Seconds. Later times become this one, of which a date can still be made."""
 _NUMBER_LIMIT: Final = 1 << 62
 _SIZE: Final = re.compile(rb"[0-9]{1,18}")
 _OCTAL: Final = re.compile(rb"[0-7]*")
@@ -53,7 +53,7 @@ class TarError(ValueError):
 
 
 class TarRefused(TarError):
-    """An archive that two readers could take for two different ones, or with what nobody here reads."""
+    """An archive that two readers could read differently, or with a feature that is not supported."""
 
 
 @dataclass(frozen=True, slots=True)

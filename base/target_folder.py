@@ -1,4 +1,4 @@
-"""A folder that is restored into, held open: nothing in it can lead what is written somewhere else.
+"""A folder that is restored into, held open: nothing in it can redirect a write to another place.
 
 Everything goes by descriptor and name, never by path; names are single components; links are not followed;
 files are made anew. So neither links that a guest holds nor links that wait in the target redirect a write.
@@ -66,7 +66,7 @@ class TargetFolder:
         return folder
 
     def status(self, name: bytes) -> os.stat_result:
-        """What has a name; of a link: the link."""
+        """The status of what has the name; of a link itself, not of what it leads to."""
         _check(name)
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
 
@@ -102,11 +102,11 @@ class TargetFolder:
             os.close(opened[0])
 
     def link(self, name: bytes, target: bytes) -> None:
-        """A symbolic link; its target is data."""
+        """Make a symbolic link. Its target is not looked at."""
         self._place(name, lambda as_name: os.symlink(target, as_name, dir_fd=self.fd))
 
     def node(self, name: bytes, mode: int, device: int) -> None:
-        """A FIFO, socket or device: `mode` holds the type."""
+        """Make a FIFO, socket or device; `mode` holds the type."""
         self._place(name, lambda as_name: os.mknod(as_name, mode, device, dir_fd=self.fd))
 
     def second_name(
@@ -139,7 +139,7 @@ class TargetFolder:
 
     @contextmanager
     def peek(self, name: bytes) -> Iterator[int]:
-        """A descriptor of something inside that allows nothing but naming it."""
+        """A descriptor (O_PATH) of something inside, which can be neither read nor written by it."""
         fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         try:
             yield fd
@@ -178,7 +178,7 @@ class TargetFolder:
 
 @contextmanager
 def refusals(action: str, path: Path) -> Iterator[None]:
-    """OSErrors of the block as TargetErrors."""
+    """Raise TargetError for every OSError of the block."""
     try:
         yield
     except OSError as error:

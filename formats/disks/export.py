@@ -80,7 +80,7 @@ class ViewTarget(FileTarget):
         return super().read(self._view.data_start + offset, length)
 
     def compare_tables(self) -> None:
-        """Read the tables back from the disk, after `settle`. Raises TargetError when they differ."""
+        """Read the tables back, after `settle`. Raises TargetError when they differ from what was written."""
         for start, data in self._tables():
             if super().read(start, len(data)) != data:
                 raise TargetError(f"{self.path} reads back differently at offset {start}")

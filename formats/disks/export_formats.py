@@ -1,4 +1,4 @@
-"""Every format that a stored disk can be seen as: in the tree of its snapshot, and by restore."""
+"""The formats in which the tree of a snapshot and `restore` can show a stored disk."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class SparseExtent:
         self._compressed = CompressedGrains(file, layout) if layout.compressed else None
 
     def extents(self) -> Iterator[ImageExtent]:
-        """All of [0, size) in order. Neighbours of one kind are one extent only within a table."""
+        """All of [0, size) in order. Ranges of one kind are joined only within a table."""
         left = self._file.size
         for index in range(self._layout.table_count):
             table = self._table(index)
@@ -151,7 +151,7 @@ class SparseExtent:
         for number, grain in enumerate(table):
             if grain == 0 or (grain == ZEROED_GRAIN and layout.zeroed_grains):
                 continue
-            if not layout.compressed:  # the last grain may end with the disk
+            if not layout.compressed:  # the last grain may be shorter: it ends with the disk
                 needed = min(layout.grain, left - number * layout.grain)
                 last = self._file.size // SECTOR - needed
             if not layout.lowest <= grain <= last:
