@@ -12,8 +12,11 @@ _NS_LIMIT: Final = (1 << 63) - 1
 
 
 def moment(nanoseconds: int) -> datetime:
-    """A time in UTC, clamped to the years 1 to 9999."""
-    return datetime.fromtimestamp(max(_FIRST, min(nanoseconds // 1_000_000_000, _LAST)), UTC)
+    """A time in UTC, in microseconds, clamped to the years 1 to 9999."""
+    seconds, rest = divmod(nanoseconds, 1_000_000_000)
+    if not _FIRST <= seconds <= _LAST:
+        seconds, rest = max(_FIRST, min(seconds, _LAST)), 0
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest // 1000)
 
 
 def clamped(nanoseconds: int) -> int:

@@ -84,6 +84,7 @@ class Repository:
         self.adopt(opened, keyring)
         self._index: Index | None = None
         self._private: Path | None = None
+        self._closed = False
         self._retired: list[Index] = []  # other threads may be in them
         self._no_cache = ""
         self._refreshing = threading.Lock()
@@ -175,6 +176,7 @@ class Repository:
         self.close()
 
     def close(self) -> None:
+        self._closed = True
         self._close_index()
         for index in self._retired:
             index.close()
@@ -263,6 +265,10 @@ class Repository:
                     return synced
 
     def _open_index(self) -> Index:
+        if self._closed:
+            raise StoreError(
+                "open the index in", str(self.index_folder), OSError(0, "the repository is closed")
+            )
         if self._private is None:
             try:
                 os.close(open_private_folder(self._cache))
@@ -306,11 +312,7 @@ class Repository:
 
     def id_set(self, name: str) -> IdSet:
         """An empty set of chunk IDs on disk, whose keys are those of the index."""
-        return IdSet(self.scratch(name), HiddenTable(self.keys.index))
-
-    def scratch(self, name: str) -> Path:
-        """An unused path for a temporary directory of this command."""
-        return scratch_path(name, self.index_folder.parent)
+        return IdSet(scratch_path(name, self.index_folder.parent), HiddenTable(self.keys.index))
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""

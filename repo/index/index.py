@@ -56,6 +56,7 @@ class Index:
         self._folder = folder
         self.hidden = HiddenTable(key)
         self._good = True
+        self._closed = False
         self._gate = ResizeGate()
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
@@ -78,6 +79,7 @@ class Index:
             raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
 
     def close(self) -> None:
+        self._closed = True
         self._env.close()
         self._session.end(good=self._good)
 
@@ -303,9 +305,9 @@ class Index:
                 with self._gate.alone():  # another process made the map larger
                     self._env.set_mapsize(0)
         except (lmdb.Error, struct.error) as error:
-            self._good = False
-            cause = OSError(errno.EIO, str(error))
-            raise IndexDamaged("read the index in", str(self._folder), cause) from error
+            self._good = self._good and self._closed
+            kind = StoreError if self._closed else IndexDamaged  # closed: of a thread that nobody waits for
+            raise kind("read the index in", str(self._folder), OSError(errno.EIO, str(error))) from error
 
     def _read(self, work: Callable[[Any], T]) -> T:
         with self._read_txn() as txn:

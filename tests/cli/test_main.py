@@ -194,7 +194,8 @@ def test_a_reader_that_leaves_early_is_no_news(place: Place) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
-        assert process.stderr.read() == b""
+        err = process.stderr.read()
+        assert err == b"", err.decode()
         assert process.wait(120) == 1
         process.stderr.close()
 

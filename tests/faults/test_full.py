@@ -143,15 +143,20 @@ def test_where_no_index_can_be_written_the_command_makes_one_of_its_own(
     pack = next(p for p in root.glob("packs/*/*") if p.is_file())
     os.utime(pack)
 
+    others = tmp_path / "temporary"
+    others.mkdir()
+
     def use() -> None:
         """In a child: writing to a map without room behind it ends a process."""
+        tempfile.tempdir = str(others)
         with opened(root, cache) as repository:
             assert all_contents(repository) == expected
+            assert list(others.glob("holdfast-index-*"))
             assert repository.refresh().no_cache
             assert findings(repository) == []
 
     assert in_child(use) == 0
-    assert not list(Path(tempfile.gettempdir()).glob("holdfast-index-*"))
+    assert not list(others.iterdir())
 
 
 def test_init_on_a_full_disk_says_so_and_can_be_repeated(small: Path) -> None:
