@@ -324,9 +324,9 @@ def test_an_init_killed_at_any_call_can_be_repeated_or_was_done(base: Base) -> N
         opened(root, look)
         shutil.rmtree(root)
 
-    # The first 260 calls make folders.
-    skip = 1 if LONG else 37
-    assert kill_at_every_call(run, verify, step=lambda k: k + (skip if k < 258 else 1)) > 20
+    # The first 527 calls make folders.
+    skip = 1 if LONG else 75
+    assert kill_at_every_call(run, verify, step=lambda k: k + (skip if k < 525 else 1)) > 20
 
 
 # ---- Before and after store operations -------------------------------------------------------------------
