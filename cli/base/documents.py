@@ -102,4 +102,4 @@ def item_document(item: Item) -> dict[str, Any]:
 
 def mtime(item: Item) -> datetime:
     """When the source was last changed; times no calendar knows become the nearest one it does."""
-    return moment(item.mtime)
+    return moment(item.mtime).replace(microsecond=0)
