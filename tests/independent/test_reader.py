@@ -257,6 +257,16 @@ def test_two_files_that_changed_places_are_refused(example: Example, tmp_path: P
         read_all(root)
 
 
+@pytest.mark.parametrize(("source", "target"), [("snapshots", "forgotten"), ("forgotten", "snapshots")])
+def test_a_file_of_one_kind_cannot_pass_for_another(
+    example: Example, tmp_path: Path, source: str, target: str
+) -> None:
+    root = copied(example, tmp_path)
+    shutil.copy(first(root, source), root / target)
+    with pytest.raises(Refused, match="another type"):
+        read_all(root)
+
+
 def test_a_flipped_byte_in_one_of_two_copies_costs_nothing(example: Example, tmp_path: Path) -> None:
     root = copied(example, tmp_path)
     for kind in KINDS:

@@ -85,7 +85,7 @@ class Keys:
     def seal(self, head: bytes, kind: int) -> Seal:
         """Of the file that starts with these 64 bytes, which must be of this object type."""
         need(len(head) == HEAD and head[:8] == b"HOLDFAST", "no head")
-        need(head[8] == 2 and head[9] == self.suite, "an unknown format version or another suite")
+        need(head[8] == 2 and head[9] in {1, 2}, "an unknown format version or suite")
         need(head[10] == kind and head[11] == 0 and head[14:16] == bytes(2), "a head of another type")
         epoch = int.from_bytes(head[12:14], "little")
         if kind == CONFIG:
@@ -96,7 +96,7 @@ class Keys:
             subkey = derive(self.roots[epoch], "packs" if kind == PACK else "metadata")
         key = keyed(subkey, head[16:48])
         need(commitment(key) == head[48:64], "sealed under another key")
-        cipher = AESGCM(key) if self.suite == 1 else ChaCha20Poly1305(key)
+        cipher = AESGCM(key) if head[9] == 1 else ChaCha20Poly1305(key)
         return Seal(cipher, self.repository + bytes([kind, 2]) + head[12:14] + head[14:16])
 
     def open_object(self, content: bytes, kind: int) -> bytes:
@@ -153,7 +153,7 @@ class Secret:
 
     @staticmethod
     def recovery_key(text: str) -> Secret:
-        letters = text.strip().removeprefix("HOLDFAST-").replace("-", "")
+        letters = text.upper().replace("-", "").replace(" ", "").removeprefix("HOLDFAST")
         try:
             raw = base64.b32decode(letters)
         except ValueError as error:
@@ -226,9 +226,9 @@ def unlock(root: Path, secret: Secret) -> Keys:
 
 
 def _unlock(root: Path, secret: Secret) -> Keys:
-    epoch, keyring = _newest_keyring(root / "keyring")
+    epoch, generation, keyring = _newest_keyring(root / "keyring")
     _, ring, _ = clear_line(keyring, "holdfast keyring")
-    need(ring["epoch"] == epoch, "a keyring of another epoch than its name says")
+    need((ring["epoch"], ring["generation"]) == (epoch, generation), "a keyring that its name does not fit")
     slot = _slot(root / "keys", ring["boxes"], secret)
     need(slot.id.hex() in ring["boxes"], "this slot was removed")
     last: Exception | None = None
@@ -268,19 +268,25 @@ def _check_config(content: bytes, keys: Keys) -> None:
     need(body["public"] == blake3(line).hexdigest(), "a config with another line")
 
 
-def _newest_keyring(folder: Path) -> tuple[int, bytes]:
+def _newest_keyring(folder: Path) -> tuple[int, int, bytes]:
     found = [match for name in names(folder) if (match := KEYRING_NAME.fullmatch(name))]
     need(found, "no keyring")
-    newest = max(found, key=lambda match: (int(match[1]), int(match[2])))
-    return int(newest[1]), named(folder / newest[0], newest[0].split(".")[2], 1 << 20)
+    newest = max(found, key=lambda match: (int(match[1]), int(match[2]), match[0]))
+    return int(newest[1]), int(newest[2]), named(folder / newest[0], newest[0].split(".")[2], 1 << 20)
 
 
 def _slot(folder: Path, boxes: Mapping[str, Any], secret: Secret) -> Slot:
     """The first slot that the secret opens; those with a box are tried first."""
     last: Exception | None = None
-    for name in sorted(names(folder), key=lambda name: name not in boxes)[:16]:
+    tried = 0
+    for name in sorted(names(folder), key=lambda name: name not in boxes):
         try:
-            return Slot.open(name, named(folder / name, name, 64 << 10), secret)
+            content = named(folder / name, name, 64 << 10)
+            if clear_line(content, "holdfast key slot")[1]["kdf"] != secret.kdf:
+                continue
+            tried += 1
+            need(tried <= 16, "more slots than need to be tried")
+            return Slot.open(name, content, secret)
         except (Refused, KeyError, TypeError, ValueError) as error:
             last = error
     raise Refused("no key slot opens with that") from last
