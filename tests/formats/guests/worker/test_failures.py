@@ -293,10 +293,6 @@ guest.lookup("p1", 2, b"loop")
 
 @pytest.mark.parametrize("busy", [False, True])
 def test_a_worker_does_not_outlive_its_parent(busy: bool) -> None:
-    code = PARENT.replace("answer_seconds=30", "")
-    if busy:
-        code = code.replace("open_guest(MemoryDisk())", "open_guest(MemoryDisk())")
-        code = "from holdfast.formats.guests.worker.process import Limits" + code
     with subprocess.Popen(
         [sys.executable, "-c", PARENT],
         stdin=subprocess.PIPE,
