@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Protocol
 import pyfuse3
 from pyfuse3 import EntryAttributes, FileHandleT, FileInfo, FileNameT, FUSEError, InodeT, RequestContext
 
+from holdfast.base.lru import Lru
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.values.values import Entry
 from holdfast.fusefs.attributes import Ownership, attributes_of, attributes_of_entry
@@ -22,6 +23,8 @@ from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, LinkNode, No
 _BLOCK = 4096
 _AT_ONCE = 1000
 """Names; the kernel takes some hundred at a time."""
+_REMEMBERED = 16_384
+"""Nodes whose attributes are kept made."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -110,7 +113,7 @@ class HoldfastOperations(ReadOnly):
         self._opener = opener
         self._guests = guests
         self._stored_bytes = stored_bytes
-        self._attributes: dict[int, EntryAttributes] = {}
+        self._attributes: Lru[int, EntryAttributes] = Lru(_REMEMBERED)
         self._generation = live.generation
         self._files: dict[int, FileHandle] = {}
         self._folders: dict[int, DirectoryHandle] = {}
@@ -267,7 +270,8 @@ class HoldfastOperations(ReadOnly):
         number = self._number(node)
         found = self._attributes.get(number)
         if found is None:
-            found = self._attributes[number] = attributes_of(node, number, self._owner)
+            found = attributes_of(node, number, self._owner)
+            self._attributes.put(number, found)
         return found
 
     def _handle(self) -> FileHandleT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -138,16 +138,6 @@ def folder_of(snapshot: Snapshot, item: Item) -> str:
     if sum(other.catalogue is not None for other in snapshot.items) == 1:
         return ""
     return f"{item.path.rpartition('.')[0] or item.path + '.files'}/"
-
-
-def below(made: Mapping[str, MadeFile], path: str) -> dict[str, MadeFile]:
-    """The made file at a path, or all below it; folders left out."""
-    start = f"{path}/" if path else ""
-    return {
-        name: file
-        for name, file in made.items()
-        if (name == path or name.startswith(start)) and not name.endswith("/")
-    }
 
 
 def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:

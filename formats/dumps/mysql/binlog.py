@@ -77,11 +77,6 @@ def parse_head(head: bytes) -> BinlogHead:
     return BinlogHead(product_in(text), text, server_id, created, bool(flags & _IN_USE))
 
 
-def first_event_size(head: bytes) -> int:
-    """Bytes up to the end of the first event, of a head that `parse_head` accepted."""
-    return 4 + int(_EVENT.unpack_from(head, 4)[3])
-
-
 class Gap(NamedTuple):
     """Files `first` to `last` of a series are missing, by number, both included."""
 

@@ -303,14 +303,6 @@ def _follows(base: Base, cover: Coverage, segment_size: int) -> bool:
     return any(r.last >= behind(base, segment_size).start // segment_size for r in cover.ranges)
 
 
-def oldest_needed(bases: Iterable[Base]) -> int | None:
-    """The oldest log position that these backups need, on any timeline; None without backups.
-
-    Segments of other timelines from there on are kept too: a branch needs what was before it.
-    """
-    return min((base.start for base in bases), default=None)
-
-
 def is_before(name: str, start: int, segment_size: int) -> bool:
     """Whether a file of the log holds nothing from `start` on. Timeline histories never do: they are
     tiny, and any of them may be asked for."""
