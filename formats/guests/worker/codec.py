@@ -1,9 +1,9 @@
 """Entries, volumes and attributes as bytes, and the limits that both sides check. No I/O.
 
-The worker checks what a parser made of a damaged guest and raises GuestDamaged. The parent checks the same
-again: what fails there can only come from a worker that somebody took over. The form is packed, not JSON:
-every number has its width, so that there is less to check. 20,000 entries cost 0.12 s of processor time on
-both sides together, 0.15 s as JSON (EPYC, 2 cores).
+The worker checks what a parser returned and raises GuestDamaged. The parent checks the same again: only a
+worker that an attacker took over can fail there. Values are packed, not JSON: every number has a fixed width,
+so there is less to check. 20,000 entries take 0.12 s of processor time on both sides together, 0.15 s as JSON
+(EPYC, 2 cores).
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ def are_extents(extents: Sequence[tuple[int, int, int]], size: int, disk_size: i
 
 
 def pack_entry(entry: Entry, disk_size: int) -> bytes:
-    """Pack an entry; times are clamped to 64 bits. Extents that are wrong or too many are left out: then the
-    parent asks the parser for the bytes, which tells what is wrong. Raises StructureDamaged for other numbers
-    that are too large."""
+    """Pack an entry; times are clamped to 64 bits.
+
+    Extents that are wrong or too many are left out. The parent then asks the parser for the bytes, and the
+    parser reports what is wrong. Raises StructureDamaged for other numbers that are too large.
+    """
     extents = entry.extents
     if extents is not None and not (
         len(extents) <= EXTENT_LIMIT and are_extents(extents, entry.size, disk_size)
@@ -108,7 +110,7 @@ def pack_entry(entry: Entry, disk_size: int) -> bytes:
 
 
 def unpack_entry(body: Buffer, disk_size: int) -> Entry:
-    """Raises Nonsense."""
+    """Unpack the entry that fills `body`. Raises Nonsense."""
     try:
         entry, end = _entry_at(body, 0, disk_size)
     except StructError as error:
@@ -157,7 +159,8 @@ def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
 
 
 def pack_named(name: bytes, entry: Entry, disk_size: int) -> bytes:
-    """Pack one line of a page. Raises StructureDamaged for a name that no file can have."""
+    """Pack a name and its entry, one line of a page. Raises StructureDamaged for a name that no file can
+    have."""
     if not is_name(name):
         limit = f"1 to {NAME_LIMIT} bytes without slash and NUL, not . or .."
         raise StructureDamaged("directory", "name of an entry", name, limit)
@@ -199,7 +202,7 @@ def is_volume_path(path: str) -> bool:
 
 
 def pack_volumes(volumes: Sequence[Volume], disk_size: int) -> bytes:
-    """Raises StructureDamaged for what no tool writes: then the disk is hostile."""
+    """Pack the volumes of a disk. Raises StructureDamaged for paths and numbers that no tool writes."""
     if len(volumes) > VOLUME_LIMIT:
         raise StructureDamaged("disk", "number of volumes", len(volumes), f"at most {VOLUME_LIMIT}")
     body = bytearray(_COUNT.pack(len(volumes)))
@@ -224,7 +227,7 @@ def _cut(text: str) -> bytes:
 
 
 def unpack_volumes(body: Buffer, disk_size: int) -> tuple[Volume, ...]:
-    """Raises Nonsense."""
+    """Unpack the volumes of a disk of `disk_size` bytes. Raises Nonsense."""
     volumes: dict[str, Volume] = {}
     try:
         (count,) = _COUNT.unpack_from(body)
@@ -277,7 +280,7 @@ def _is_attribute(name: bytes, value: bytes) -> bool:
 
 
 def unpack_attributes(body: Buffer) -> dict[bytes, bytes]:
-    """Raises Nonsense."""
+    """Unpack extended attributes, name to value. Raises Nonsense."""
     attributes: dict[bytes, bytes] = {}
     at = 0
     try:

@@ -77,13 +77,13 @@ class CachedDisk:
         if data is None:
             return None
         self._next = stop
-        for i in range(stop - 1, index - 1, -1):  # the one that is wanted comes last: it stays longest
+        for i in range(stop - 1, index - 1, -1):  # the wanted block is put last, so it is dropped last
             at = i * BLOCK - start
             self._blocks.put(i, data[at : at + BLOCK])
         return self._blocks.get(index)
 
     def _read_exactly(self, offset: int, length: int) -> bytes:
-        """Fetch these bytes and no others, after a failure: damage beside them then does no harm."""
+        """Fetch exactly these bytes, after a block failed: the damage may lie outside of them."""
         parts = []
         for start in range(offset, offset + length, WANT_LIMIT):
             part = self._fetch(Want(start, min(WANT_LIMIT, offset + length - start), is_exact=True))

@@ -1,4 +1,4 @@
-"""A worker process from the parent's side: started with nothing, asked within a time limit, killed."""
+"""A worker process from the parent's side: starts it, exchanges messages within a time limit, kills it."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from holdfast.formats.guests.values.values import WorkerFailed
 from holdfast.formats.guests.worker.protocol import Channel, Kind, Layer, Nonsense, Want, unpack_layers
 
 _WANT_COST: Final = 64 << 10
-"""Bytes that each read of the disk counts for at least: many small ones cost time as well."""
+"""Each read of the disk counts as at least this many bytes, because many small reads take time too."""
 _PYTHON: Final = (sys.executable, "-P", "-s", "-m")
-"""Not `-I`: that would ignore the PYTHONPATH which is made for it, all that its environment holds."""
+"""Not `-I`, which would ignore PYTHONPATH: `start` sets it for the worker."""
 _WORDS: Final = 8 << 10
-"""Bytes that are read of what a worker says that did not come up."""
+"""Bytes that are read of the error output of a worker that did not start."""
 WORDS_LIMIT: Final = 500
-"""Bytes of what a worker says that a message quotes."""
+"""Bytes of a text from the worker that a message quotes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a worker may cost. Seconds are those it takes itself, without what the repository takes to
-    deliver bytes of the disk; bytes of memory are address space.
+    """What a worker may use. Seconds do not include the time that the repository takes to deliver bytes of
+    the disk; memory is address space, in bytes.
 
-    Unlocking LUKS may take more time for each passphrase, and Argon2id up to 1 GiB that `cryptsetup` asks for
-    by default: a worker has that room only when it is given passphrases.
+    `unlock_seconds` are added for each passphrase. `unlock_memory` is added when there are passphrases: the
+    Argon2id that `cryptsetup` sets by default takes 1 GiB.
     """
 
     start_seconds: float = 30
@@ -42,19 +42,19 @@ class Limits:
     memory: int = 1 << 30
     unlock_memory: int = 1 << 30
     disk_bytes: int = 4 << 30
-    """Read of the disk for one answer."""
+    """Most bytes of the disk that are read for one answer."""
     names: int = 1_000_000
-    """In one folder."""
+    """Most names that are read from one directory."""
     failures: int = 5
     """Workers that may fail within `failure_seconds`; then none is started for `pause_seconds`."""
     failure_seconds: float = 600
     pause_seconds: float = 60
     required: frozenset[Layer] = frozenset({Layer.SECCOMP, Layer.LIMITS})
-    """Without these nothing is parsed."""
+    """Layers without which a worker is not used."""
 
 
 class WorkerProcess:
-    """One worker, from `start` to `kill`. One thread at a time."""
+    """A running worker, from `start` to `kill`. For one thread at a time."""
 
     def __init__(self, process: subprocess.Popen[bytes], channel: Channel) -> None:
         self._process = process
@@ -63,10 +63,11 @@ class WorkerProcess:
 
     @staticmethod
     def start(opener: str, memory: int, limits: Limits) -> WorkerProcess:
-        """A worker that has imported `opener` and locked itself in; it has seen nothing of the disk.
+        """Start a worker with `memory` bytes of address space. It has imported `opener` and locked itself in,
+        and has seen nothing of the disk.
 
-        A new program, not a fork: this process may hold keys and have threads. It gets one descriptor, no
-        environment but the folders that modules come from here, and a session of its own, so that Ctrl-C
+        It is a new program, not a fork: this process may hold keys and have threads. It gets one descriptor,
+        an environment with little but this process's import path, and a session of its own, so that Ctrl-C
         does not reach it. Raises WorkerFailed.
         """
         ours, theirs = socket.socketpair()
@@ -141,11 +142,11 @@ class WorkerProcess:
         seconds: float,
         disk_bytes: int,
     ) -> tuple[Kind, bytearray]:
-        """The answer to a request. Meanwhile bytes of the disk come from `serve` (None: cannot be had), at
-        most `disk_bytes` of them.
+        """Send a request and return the answer. Meanwhile `serve` delivers the bytes of the disk that the
+        worker asks for, at most `disk_bytes`; it returns None when it cannot.
 
-        Raises WorkerFailed when the worker died or took longer than `seconds`, and Nonsense; whatever is
-        raised, it must be killed then.
+        Raises WorkerFailed when the worker died or took longer than `seconds`, and Nonsense. After any
+        exception the caller must kill the worker.
         """
         deadline = time.monotonic() + seconds
         try:
@@ -173,7 +174,7 @@ class WorkerProcess:
             raise WorkerFailed(f"the parser {self._end()}") from error
 
     def _end(self) -> str:
-        """How the process ended that has closed its socket."""
+        """Describe how the process ended; it has closed its socket."""
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:
@@ -185,11 +186,11 @@ class WorkerProcess:
         return f"was ended by signal {-code}"
 
     def interrupt(self) -> None:
-        """Let an exchange that is under way fail soon. From any thread."""
+        """Make a running exchange fail soon. May be called from any thread."""
         self._process.kill()
 
     def kill(self) -> None:
-        """At once, and wait until it is gone. Nothing of it is left: no zombie, no descriptor."""
+        """Kill the worker and wait until it is gone. It leaves no zombie and no descriptor."""
         self._process.kill()
         self._close_errors()
         self._channel.socket.close()

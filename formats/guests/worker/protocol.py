@@ -1,12 +1,12 @@
-"""What travels between a guest's parser and its parent: frames on a socket, kinds of messages, their limits.
+"""The protocol between a guest's parser and its parent: frames on a socket, kinds of messages, their limits.
 
     length  4   bytes of the body, at most MESSAGE_LIMIT
     kind    1   Kind
     body
 
-The parent asks one thing at a time. While the worker looks for the answer it may ask for bytes of the disk
-(WANT), which the parent answers with DISK_BYTES or DISK_ERROR. All numbers are little-endian. Nothing is
-ever unpickled; whatever does not follow these lines is Nonsense, for which the parent kills the worker.
+The parent asks one thing at a time. Before it answers, the worker may ask for bytes of the disk (WANT), which
+the parent answers with DISK_BYTES or DISK_ERROR. All numbers are little-endian. Nothing is unpickled.
+Anything else is Nonsense, for which the parent kills the worker.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from typing import Final, NamedTuple
 from holdfast.base.types import Buffer
 
 MESSAGE_LIMIT: Final = 8 << 20
-"""Bytes of a body, either way."""
+"""Bytes of a body, in either direction."""
 READ_LIMIT: Final = 1 << 20
 """Bytes of a guest file in one answer."""
 WANT_LIMIT: Final = 4 << 20
-"""Bytes of the disk in one piece."""
+"""Bytes of the disk that a worker asks for at a time."""
 _FRAME: Final = Struct("<IB")
 _WANT: Final = Struct("<QIB")
 _OPEN: Final = Struct("<QIH")  # bytes of the disk, seconds, passphrases
@@ -40,7 +40,7 @@ class Nonsense(Exception):
 
 
 class Layer(StrEnum):
-    """What keeps a worker in; told in its first message."""
+    """What confines a worker. Its first message names the layers that hold."""
 
     SECCOMP = "seccomp"
     LANDLOCK = "landlock"
@@ -75,15 +75,15 @@ class Kind(IntEnum):
     DAMAGED = 40
     MISSING = 41
     BROKEN = 42
-    """The worker cannot go on and ends: its reason."""
+    """The worker cannot go on and ends; the body is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What the parent asks, but for OPEN. What a kind has no use for stays empty.
+    """A question of the parent, of any kind but OPEN. Fields that a kind does not use stay empty.
 
-    `position` is an offset in bytes (READ) or the number of names that were had already (LIST). `seconds` of
-    processor time are what the worker gives itself; the parent counts for itself.
+    `position` is an offset in bytes (READ) or the number of names that were sent before (LIST). `seconds` is
+    the processor time after which the worker ends itself; the parent keeps its own time.
     """
 
     kind: Kind
@@ -95,7 +95,7 @@ class Request:
     seconds: int = 0
 
     def pack(self) -> bytes:
-        """Raises ValueError for what no guest can have: an inode beyond 64 bits, a name of 64 KiB."""
+        """Raises ValueError for values that no guest can have: an inode beyond 64 bits, a name of 64 KiB."""
         volume = self.volume.encode(errors="surrogateescape")
         try:
             head = _REQUEST.pack(
@@ -119,7 +119,7 @@ class Request:
 
 
 class Opening(NamedTuple):
-    """The body of OPEN: what the worker is told about the disk."""
+    """The body of OPEN: the size of the disk in bytes, passphrases to try, and seconds of processor time."""
 
     size: int
     passphrases: Sequence[str]
@@ -134,7 +134,7 @@ class Opening(NamedTuple):
 
     @staticmethod
     def unpack(body: Buffer) -> Opening:
-        """From the parent, which is trusted."""
+        """Unchecked: it comes from the parent, which is trusted."""
         size, seconds, count = _OPEN.unpack_from(body)
         at, passphrases = _OPEN.size, []
         for _ in range(count):
@@ -146,8 +146,8 @@ class Opening(NamedTuple):
 
 
 class Want(NamedTuple):
-    """Bytes of the disk. `is_exact` when the parser needs all of them; otherwise the worker reads ahead, and
-    what cannot be had there is nobody's error yet."""
+    """A request for bytes of the disk. `is_exact` is true when the parser needs all of them. Otherwise the
+    worker reads ahead, and bytes that cannot be delivered are not an error yet."""
 
     offset: int
     length: int
@@ -158,7 +158,7 @@ class Want(NamedTuple):
 
     @staticmethod
     def unpack(body: Buffer, disk_size: int) -> Want:
-        """Raises Nonsense for what is not inside the disk or more than WANT_LIMIT."""
+        """Raises Nonsense for a range that is not inside the disk, or longer than WANT_LIMIT."""
         if len(body) != _WANT.size:
             raise Nonsense("a request for bytes of the disk has a wrong length")
         offset, length, exact = _WANT.unpack(body)
@@ -180,13 +180,13 @@ def unpack_layers(body: Buffer) -> frozenset[Layer]:
 
 
 class Channel:
-    """One end of the socket. One thread at a time."""
+    """One end of the socket. For one thread at a time."""
 
     def __init__(self, socket_: socket.socket) -> None:
         self.socket = socket_
 
     def send(self, kind: Kind, body: Buffer = b"", *, deadline: float | None = None) -> None:
-        """`deadline` by the monotonic clock, for all of it. Raises TimeoutError, OSError."""
+        """Send a message before the `deadline` of the monotonic clock. Raises TimeoutError, OSError."""
         head = _FRAME.pack(len(body), kind)
         if len(body) <= 1 << 16:
             self._send(memoryview(head + bytes(body)), deadline)
@@ -200,7 +200,8 @@ class Channel:
             data = data[self.socket.send(data) :]
 
     def receive(self, *, deadline: float | None = None) -> tuple[Kind, bytearray]:
-        """The next message. Raises Nonsense, EOFError when the other side is gone, TimeoutError, OSError."""
+        """Return the next message. Raises Nonsense, EOFError when the other side is gone, TimeoutError,
+        OSError."""
         length, number = _FRAME.unpack(self._receive(_FRAME.size, deadline))
         if length > MESSAGE_LIMIT:
             raise Nonsense(f"a message of {length} bytes")

@@ -1,8 +1,8 @@
-"""What the parser of a guest's disk gives up before it sees the first byte of it.
+"""Confines the worker before it sees the first byte of a guest's disk.
 
-Several layers, each of which would do against most of what a parser that was taken over could try. All
-rests on seccomp: with it alone no file can be opened and no process started. Which layers hold is told to
-the parent, who decides.
+There are several layers. Each alone would stop most attacks by a parser that was taken over. Seccomp is the
+one that counts: with it alone no file can be opened and no process started. The worker reports which layers
+hold, and the parent decides whether they suffice.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from holdfast.formats.guests.worker.seccomp import MACHINES, allow_list
 
 _NOBODY: Final = 65534
 _DESCRIPTORS: Final = 1 << 16
-"""Above that none is looked for: the parent handed over one, and modules that are imported open few."""
-# linux/sched.h: IPC, UTS, network. Not mounts: a copy of the mount table would hold on to every mount that is
-# unmounted outside, our own first of all, whose daemon would wait for ever to be told.
+"""Descriptors from this number on are not closed. The parent passes one, and imported modules open few."""
+# linux/sched.h: IPC, UTS, network. Not mounts: a copy of the mount table would keep every mount alive that is
+# unmounted outside. The daemon of our own mount would then wait for ever.
 _NAMESPACES: Final = 0x08000000 | 0x04000000 | 0x40000000
 _USER_NAMESPACE: Final = 0x10000000
 # linux/prctl.h
@@ -42,12 +42,12 @@ class _Program(ctypes.Structure):
 
 
 def lock_in(keep: int, memory: int) -> frozenset[Layer]:
-    """Give up everything but the descriptor `keep` and `memory` bytes of address space; no way back.
+    """Give up everything but the descriptor `keep` and `memory` bytes of address space, for good.
 
     Call it once, with a single thread, after all modules are imported: nothing can be opened afterwards.
     Returns the layers that hold.
     """
-    with suppress(OSError):  # the first to go when the machine has no memory left
+    with suppress(OSError):  # the kernel kills the worker first when the machine has no memory left
         Path("/proc/self/oom_score_adj").write_text("1000")
     layers = {
         layer
@@ -87,14 +87,14 @@ def _call(function: Callable[..., int], *arguments: object) -> int:
 
 
 def _leave_namespaces() -> None:
-    """No network, no System V objects of others. As an ordinary user that takes a user namespace,
+    """Leave the network and the System V objects of others. An ordinary user needs a user namespace for it,
     which some distributions forbid."""
     extra = 0 if os.geteuid() == 0 else _USER_NAMESPACE
     _call(_libc.unshare, ctypes.c_int(_NAMESPACES | extra))
 
 
 def _drop_root() -> None:
-    """Become nobody if this is root, and have no capability, here or in the user namespace."""
+    """Become nobody if this is root, and give up all capabilities, also those in the user namespace."""
     try:
         if os.geteuid() == 0:
             os.setgroups([])
@@ -106,8 +106,8 @@ def _drop_root() -> None:
 
 
 def _close_file_systems() -> None:
-    """Landlock with no rule: no path can be opened, read, made or removed, and no TCP port used (ABI 4), no
-    signal sent out (ABI 6)."""
+    """Set up Landlock without a rule: no path can be opened, read, made or removed, no TCP port used (from
+    ABI 4 on), no signal sent to others (from ABI 6 on)."""
     _call(_libc.prctl, ctypes.c_int(_SET_NO_NEW_PRIVILEGES), *map(ctypes.c_ulong, (1, 0, 0, 0)))
     version = _call(
         _libc.syscall, ctypes.c_long(_CREATE_RULESET), None, ctypes.c_size_t(0), ctypes.c_uint32(_ASK_VERSION)
@@ -138,7 +138,8 @@ def _limit(memory: int) -> None:
 
 
 def _filter_calls() -> None:
-    """Not dumpable, so that no other process of this user looks in; then the filter, in all threads."""
+    """Make the process not dumpable, so that no other process of this user can read its memory; then install
+    the filter in all threads."""
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise OSError(f"no list of system calls for {platform.machine()}")

@@ -1,8 +1,8 @@
-"""The list of system calls that a worker keeps, as a filter for the kernel.
+"""The system calls that a worker may make, as a filter for the kernel.
 
-What is not on it is refused with EPERM: then a library that looks for a file, or how many processors there
-are, goes on without. A call by the rules of another architecture, which would mean something else, ends
-the process.
+All others fail with EPERM, so that a library that looks for a file, or for the number of processors, goes on
+without. A call by the convention of another architecture, where the numbers mean other calls, ends the
+process.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _FREE: Final = (
     "exit", "exit_group",
 )  # fmt: skip
 _WITHOUT_CODE: Final = ("mmap", "mprotect")
-"""Allowed unless they ask for memory that can be executed."""
+"""Calls that are allowed unless they ask for executable memory."""
 
 MACHINES: Final = {
     "x86_64": Machine(

@@ -1,8 +1,8 @@
 """The process that parses a guest's disk: `python -m holdfast.formats.guests.worker.worker FD MODULE MEMORY`.
 
-A new one is started for each disk. It imports the parsers, locks itself in (worker.sandbox) and greets its
-parent. Only then the parent tells it the size of the disk and answers its requests for bytes. It ends when
-the parent closes the socket.
+Each disk has its own. It imports the parsers, locks itself in (`worker.sandbox`) and greets its parent. Only
+then the parent sends it the size of the disk and answers its requests for bytes. It ends when the parent
+closes the socket.
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ _CODECS: Final = (
 )  # fmt: skip
 """Codecs that the parsers use: Python loads them from files on first use, which the sandbox forbids."""
 _PAGE_NAMES: Final = 2000
-"""Names of one answer."""
+"""Most names in one answer."""
 _PAGE_BYTES: Final = 1 << 20
-"""Bytes of one answer with names."""
+"""Most bytes of an answer with names."""
 _OPEN_LISTINGS: Final = 16
 """Directories that are listed at the same time. With one more, the oldest listing starts again and skips the
 names that were sent."""
 _GRACE: Final = 1
-"""Seconds of processor time above those that the parent allows: they run out only when the parent is gone."""
+"""Seconds of processor time beyond those that the parent allows. They run out only when the parent is gone
+and cannot kill the worker."""
 
 
 class Worker:
@@ -130,8 +131,8 @@ class Worker:
     # ---- answers --------------------------------------------------------------------------------------
 
     def _open(self, opening: Opening) -> tuple[Kind, bytes]:
-        """Open the disk's volumes, for the first time or again: then the parsers forget all they have cached,
-        also of reads that failed."""
+        """Open the disk's volumes. When they are opened again, the parsers forget all that they have cached,
+        failed reads too."""
         self._listings.clear()
         self._volumes.clear()
         if self._disk.size != opening.size:
@@ -168,8 +169,9 @@ class Worker:
         return self._one(self._file_system(request).lookup(request.inode, request.name))
 
     def _list(self, request: Request) -> tuple[Kind, bytes]:
-        """Send the names from a position on. The listing that stopped there continues; when it was dropped,
-        or in a new worker, a listing starts again and skips names: a disk does not change."""
+        """Send the names from a position on. The listing that stopped there goes on. When it was dropped, or
+        in a new worker, a new listing skips the names before: a disk does not change, so they are the
+        same."""
         where = (request.volume, request.inode, request.position)
         names = self._listings.pop(where)
         if names is None:
@@ -206,7 +208,8 @@ class Worker:
 
 
 def _free_path(path: str, taken: dict[str, OpenVolume]) -> str:
-    """A path that no other volume has: the volume groups of a disk and of its copy share a name."""
+    """A path that no other volume has. It may be taken: the volume groups of a disk and of its copy share a
+    name."""
     number, free = 1, path
     while free in taken:
         number += 1
@@ -219,8 +222,8 @@ def _text(error: object) -> bytes:
 
 
 def _set_timer(seconds: int) -> None:
-    """Let the kernel end this process after so much processor time: an endless loop would outlive its
-    parent."""
+    """Let the kernel end this process after some seconds of processor time. Otherwise an endless loop would
+    outlive the parent."""
     signal.setitimer(signal.ITIMER_PROF, seconds + _GRACE)
 
 
