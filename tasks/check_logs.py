@@ -9,7 +9,7 @@ from holdfast.base.errors import Damaged
 from holdfast.formats.dumps.logs.required_logs import findings
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.log_archive import LogReading, archives
-from holdfast.repo.upkeep.check import Finding
+from holdfast.repo.upkeep.findings import Finding
 
 _LOG_ADVICE: Final = (
     "push the files again if the server still has them; else take a new full backup now: "

@@ -17,7 +17,8 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.forgotten import read_forgotten
 from holdfast.repo.records.high_water import accept_place, accept_vanished, find_vanished
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.upkeep.check import CheckReport, Depth, Finding, Subset, check, parse_subset
+from holdfast.repo.upkeep.check import CheckReport, Depth, Subset, check, parse_subset
+from holdfast.repo.upkeep.findings import Finding, Weight
 from holdfast.tasks.check_logs import check_logs
 
 
@@ -52,7 +53,7 @@ def check_command(
     expect: str | None,
     accept_missing: bool,
 ) -> ExitCode:
-    """Look for damage; the exit code is 21 when there is any.
+    """Look for damage; the exit code is 21 when there is any, and 3 when only a prune has to mend something.
 
     Without options: the frame, and that everything a snapshot needs is somewhere. Nothing is changed but
     the index, which is built anew.
@@ -78,7 +79,14 @@ def check_command(
         if depth >= Depth.REACHABLE:
             report.findings += check_logs(repository)
     _tell(settings, depth, report)
-    return ExitCode.DAMAGE if report.findings else ExitCode.DONE
+    return _code(report)
+
+
+def _code(report: CheckReport) -> ExitCode:
+    weights = {finding.weight for finding in report.findings}
+    if Weight.DAMAGE in weights:
+        return ExitCode.DAMAGE
+    return ExitCode.PARTIAL if Weight.MEND in weights else ExitCode.DONE
 
 
 def _accept(settings: RunSettings) -> ExitCode:
@@ -108,6 +116,7 @@ def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:
             problem=finding.problem,
             affects=list(finding.affects),
             advice=finding.advice,
+            weight=finding.weight,
         )
         settings.output.result(_describe(finding))
     settings.output.message(
@@ -125,7 +134,8 @@ def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:
         looked.append(count(report.chunks, "chunk"))
     if depth >= Depth.READ_DATA:
         looked.append(f"{size(report.bytes_read)} read")
-    what = "no damage" if not report.findings else f"damage: {count(len(report.findings), 'finding')}"
+    damage = sum(finding.weight is Weight.DAMAGE for finding in report.findings)
+    what = f"damage: {count(damage, 'finding')}" if damage else "no damage"
     (settings.output.result if report.findings else settings.output.summary)(f"{what} ({', '.join(looked)})")
 
 

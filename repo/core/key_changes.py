@@ -3,7 +3,8 @@
 All hold the exclusive lock and read the newest keyring under it, so two at once do not lose one another's
 change, and a backup never writes in an epoch that is over. The order makes crashes harmless: a slot is
 durable before a keyring has a box for it; the new keyring is durable and has been opened before the old ones
-go; a slot goes last. What a crash leaves is a slot without a box, which opens nothing.
+go; a slot goes last. What a crash leaves is a slot without a box, which opens nothing, or one copy of a file
+instead of two, which the next of these commands or prune completes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from holdfast.base.errors import Ambiguous, NoSuchKeySlot, Refused
-from holdfast.repo.core.keyring import LAST_EPOCH, Epoch, Keyring, write_keyring
-from holdfast.repo.core.keyslots import KeySlot, OpenSlot, list_slots, write_slot
-from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names
+from holdfast.base.errors import Ambiguous, Damaged, NoSuchKeySlot, Refused, Unsupported
+from holdfast.repo.core.keyring import LAST_EPOCH, Epoch, Keyring, tidy_keyrings, write_keyring
+from holdfast.repo.core.keyslots import KeySlot, OpenSlot, list_slots, parse_slot, read_slot, write_slot
+from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, restore_missing_copies
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost
 from holdfast.repo.store.interface import FileKind, LockMode
@@ -76,10 +77,22 @@ def remove_slot(repository: Repository, slot_id: str) -> str:
             raise Refused(
                 "this key slot is the one in use; open the repository with another one to remove it"
             )
+        _check_own_slot(repository)
         if found[0] in ring.boxes:
             _write(repository, ring.with_slots(repository.config.id, remove=found), repository.opened)
         delete_mirrored(repository.store, FileKind.KEY, found[0])
     return found[0]
+
+
+def _check_own_slot(repository: Repository) -> None:
+    """Raises Refused when the slot in use is no more to be read: another one may be the last way in."""
+    try:
+        read_slot(repository.store, repository.slot.id)
+    except (FileNotFoundError, Damaged, Unsupported):
+        raise Refused(
+            f"the key slot in use, {repository.slot.id[:8]}, cannot be read any more: the other ones may be the "
+            "only way in; nothing was removed"
+        ) from None
 
 
 def replace_slot(
@@ -116,7 +129,19 @@ def _changing(repository: Repository) -> Iterator[Keyring]:
     """The newest keyring, which nobody else changes during the block."""
     with repository.store.lock(LockMode.EXCLUSIVE, _WAIT):
         repository.follow_keyring()
+        mend_keys(repository)
         yield repository.keyring
+
+
+def mend_keys(repository: Repository) -> None:
+    """Complete what a crash left half of: configs, key slots, keyrings. The caller holds the exclusive lock
+    and has followed the newest keyring."""
+    store = repository.store
+    restore_missing_copies(
+        store, FileKind.CONFIG, lambda data, where, _: repository.verify_config(data, where)
+    )
+    restore_missing_copies(store, FileKind.KEY, parse_slot)
+    tidy_keyrings(store, repository.keyring.name)
 
 
 def _new_slot(

@@ -235,7 +235,8 @@ class LocalStore:
                 raise RepositoryExists(
                     f"{self.root} is not empty ({strangers[0]!r}): choose an empty directory"
                 )
-            if any(True for kind in (FileKind.PACK, FileKind.SNAPSHOT) for _ in self.listing(kind)):
+            kinds = (FileKind.PACK, FileKind.SNAPSHOT)
+            if any(True for kind in kinds for out in (False, True) for _ in self.listing(kind, trashed=out)):
                 config = self.root / CONFIG_NAMES[0]
                 raise RepositoryExists(
                     f"{self.root} holds a repository's data but no config: bring back {config}"

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from holdfast.base.errors import Damaged, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, ProgressFunction
-from holdfast.repo.core.keyring import parse_keyring
-from holdfast.repo.core.keyslots import parse_slot
-from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
 from holdfast.repo.packs.reader import open_record, read_directory
-from holdfast.repo.records.forgotten import open_forgotten
-from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
-from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, StoredFile
+from holdfast.repo.store.interface import FileKind, StoredFile
+from holdfast.repo.upkeep.check_pairs import check_pairs
+from holdfast.repo.upkeep.findings import Finding
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 
@@ -45,16 +42,6 @@ _READERS = 2
 """Packs in memory at a time, 64 MiB each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A problem, the selectors of the snapshots that it affects, and advice."""
-
-    where: str
-    problem: str
-    affects: tuple[str, ...] = ()
-    advice: str = ""
-
-
 @dataclass(slots=True)
 class CheckReport:
     """What a check read and found. Counts are numbers of objects; `bytes_read` counts pack data."""
@@ -66,7 +53,6 @@ class CheckReport:
     bytes_read: int = 0
 
 
-_OTHER_COPY = "the other copy is good, nothing is lost; copy it over this one"
 _PACK_ADVICE = (
     "back the source up again now: what it still has of this is stored anew, and old snapshots heal with it"
 )
@@ -87,27 +73,7 @@ def check(
     and `progress` with the bytes just read.
     """
     report = CheckReport()
-    report.findings += _check_configs(repository)
-    report.findings += _check_named(repository, FileKind.KEY, _check_slot)
-    report.findings += _check_named(repository, FileKind.KEYRING, _check_keyring)
-    # A pending snapshot may have one copy, and its committed one too: a backup is writing it or was killed.
-    pending = mirrored_names(repository.store, FileKind.PENDING).keys()
-    for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
-        report.findings += _check_named(repository, kind, repository.parse_snapshot, unfinished=pending)
-    report.findings += _check_named(
-        repository,
-        FileKind.PROOF,
-        lambda data, where, name: open_proof(repository, data, where, name),
-        unfinished=unfinished_proofs(repository),
-    )
-    report.findings += _check_named(
-        repository,
-        FileKind.FORGOTTEN,
-        lambda data, where, name: open_forgotten(repository, data, where, name),
-        unfinished={
-            name for name, n in mirrored_names(repository.store, FileKind.FORGOTTEN).items() if n < 2
-        },
-    )
+    report.findings += check_pairs(repository)
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
     packs = sorted(repository.store.listing(FileKind.PACK), key=lambda entry: entry.name)
@@ -131,51 +97,6 @@ def check(
     if bad:
         report.findings += _affected(repository, snapshots, bad)
     return report
-
-
-def _check_configs(repository: Repository) -> Iterator[Finding]:
-    there = {entry.name for entry in repository.store.listing(FileKind.CONFIG)}
-    for name in CONFIG_NAMES:
-        where = repository.store.describe(FileKind.CONFIG, name)
-        if name not in there:
-            yield Finding(where, "is missing", advice=_OTHER_COPY)
-            continue
-        try:
-            repository.verify_config(read_small(repository.store, FileKind.CONFIG, name), where)
-        except (Damaged, Unsupported) as error:
-            yield Finding(where, str(error), advice=_OTHER_COPY)
-
-
-def _check_slot(data: bytes, where: str, name: str) -> object:
-    return parse_slot(data, where, name)
-
-
-def _check_keyring(data: bytes, where: str, name: str) -> object:
-    return parse_keyring(data, where, name)
-
-
-def _check_named(
-    repository: Repository,
-    kind: FileKind,
-    parse: Callable[[bytes, str, str], object],
-    *,
-    unfinished: Collection[str] = (),
-) -> Iterator[Finding]:
-    """Problems of both copies of every mirrored file; `parse(data, where, name)` raises for a bad copy.
-
-    `unfinished` names files of which one copy may be missing.
-    """
-    store = repository.store
-    for name in sorted(mirrored_names(store, kind)):
-        for copy in copies(name):
-            where = store.describe(kind, copy)
-            try:
-                parse(read_small(store, kind, copy), where, name)
-            except FileNotFoundError:
-                if name not in unfinished:
-                    yield Finding(where, "is missing; its other copy is there", advice=_OTHER_COPY)
-            except (Damaged, Unsupported) as error:
-                yield Finding(where, str(error), advice="if the other copy is good, nothing is lost")
 
 
 def _check_directories(repository: Repository, packs: Sequence[StoredFile]) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace
 from holdfast.base.types import PackID, ProgressFunction, SnapshotID
-from holdfast.repo.core.keyring import tidy_keyrings
+from holdfast.repo.core.key_changes import mend_keys
 from holdfast.repo.core.mirrored import (
     delete_mirrored,
     first_name,
@@ -105,7 +105,7 @@ def execute(
             result.trashed, result.trashed_bytes = len(doomed), sum(doomed.values())
         _restore_missing_copies(repository)
         restore_missing_proof_copies(repository)
-        tidy_keyrings(store, repository.keyring.name)
+        mend_keys(repository)
         restore_missing_forgotten_copies(repository)
         if not plan.snapshots and not any(store.listing(FileKind.SNAPSHOT, trashed=True)):
             # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.

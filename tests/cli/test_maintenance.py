@@ -67,7 +67,7 @@ def test_a_flipped_byte_is_found_and_what_it_affects_is_named(place: Place) -> N
     lines = [json.loads(line) for line in place.run("check", "--read-data", "--json").stdout.splitlines()]
     findings = [line for line in lines if line["message_type"] == "error"]
     assert findings
-    assert set(findings[0]) == {"message_type", "where", "problem", "affects", "advice"}
+    assert set(findings[0]) == {"message_type", "where", "problem", "affects", "advice", "weight"}
     assert lines[-1]["message_type"] == "summary"
     assert lines[-1]["findings"] == len(findings)
 

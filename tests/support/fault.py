@@ -31,7 +31,8 @@ from holdfast.repo.snapshots.snapshot import Snapshot, SubjectKind
 from holdfast.repo.store.interface import Store
 from holdfast.repo.store.local import LocalStore
 from holdfast.repo.store.memory import MemoryStore
-from holdfast.repo.upkeep.check import Depth, Finding, check
+from holdfast.repo.upkeep.check import Depth, check
+from holdfast.repo.upkeep.findings import Finding, Weight
 from support import basics
 from support.basics import NOW, PASSWORD, MemorySource, MemoryTarget, need, random_bytes
 
@@ -117,6 +118,11 @@ def all_contents(repository: Repository) -> dict[SnapshotID, Content]:
     found = repository.snapshots()
     assert not found.damaged
     return {stored.id: contents(repository, stored.snapshot) for stored in found.good}
+
+
+def damage(repository: Repository, depth: Depth = Depth.READ_DATA) -> list[Finding]:
+    """What a check finds, without what the next prune or key command mends."""
+    return [each for each in check(repository, depth).findings if each.weight is Weight.DAMAGE]
 
 
 def findings(repository: Repository, depth: Depth = Depth.READ_DATA) -> list[Finding]:

@@ -27,12 +27,14 @@ from holdfast.base.errors import (
 from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, rotate, slot_use
 from holdfast.repo.core.keyring import Epoch, keyring_names, parse_keyring, read_newest, write_keyring
 from holdfast.repo.core.keyslots import KeySlot, new_recovery_key, open_slot
-from holdfast.repo.core.mirrored import put_mirrored
+from holdfast.repo.core.mirrored import copies, mirrored_names, put_mirrored
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Keys, content_hash, open_object, seal_box, seal_object
 from holdfast.repo.format.format import KEYRING_LIMIT, ObjectType
 from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.store.memory import MemoryStore
+from holdfast.repo.upkeep.check import Depth, check
+from holdfast.repo.upkeep.findings import Weight
 from support.basics import CHEAP, PASSWORD, new_repository, open_repository, read_item, store_file
 from support.faulty_store import Crash, FaultyStore, crash_at, fail_at
 
@@ -101,6 +103,46 @@ def test_the_slot_in_use_the_only_slot_and_unclear_ids_stay(tmp_path: Path) -> N
         with pytest.raises(Ambiguous, match="more digits"):
             remove_slot(repository, "")
         assert len(slot_use(repository).going_on) == 2
+
+
+def test_of_two_who_remove_each_other_the_second_finds_himself_removed(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with new_repository(store, tmp_path / "a") as mine:
+        other = add(mine, "other")
+        with open_repository(store, tmp_path / "b", password="other") as theirs:
+            assert remove_slot(mine, other.id) == other.id
+            with pytest.raises(SlotRemoved):
+                remove_slot(theirs, mine.slot.id)
+    open_repository(store, tmp_path / "a").close()
+
+
+@pytest.mark.parametrize("fault", ["gone", "damaged"])
+def test_no_slot_is_removed_while_the_one_in_use_cannot_be_read_any_more(tmp_path: Path, fault: str) -> None:
+    store = MemoryStore()
+    with new_repository(store, tmp_path) as repository:
+        other = add(repository, "other")
+        for name in copies(repository.slot.id):
+            if fault == "gone":
+                del store.files[FileKind.KEY, name]
+            else:
+                store.files[FileKind.KEY, name] = b"?" + store.files[FileKind.KEY, name][1:]
+        with pytest.raises(Refused, match="only way in"):
+            remove_slot(repository, other.id)
+    open_repository(store, tmp_path, password="other").close()
+
+
+@pytest.mark.parametrize("kind", [FileKind.CONFIG, FileKind.KEY, FileKind.KEYRING])
+@pytest.mark.parametrize("copy", [0, 1])
+def test_half_a_pair_is_mended_by_the_next_key_command(tmp_path: Path, kind: FileKind, copy: int) -> None:
+    store = MemoryStore()
+    with new_repository(store, tmp_path) as repository:
+        name = next(iter(mirrored_names(store, kind)))
+        del store.files[kind, copies(name)[copy]]
+        (found,) = check(repository, Depth.STRUCTURE).findings
+        assert (found.weight, found.where) == (Weight.MEND, store.describe(kind, copies(name)[copy]))
+        add(repository, "other")
+        assert check(repository, Depth.STRUCTURE).findings == []
+        assert all(number == 2 for number in mirrored_names(store, kind).values())
 
 
 def test_changing_a_password_replaces_the_slot_and_the_repository_stays_open(tmp_path: Path) -> None:

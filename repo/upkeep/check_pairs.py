@@ -1,0 +1,73 @@
+"""Checks the small files that have two copies: configs, key slots, keyrings, snapshots, proofs, records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from holdfast.base.errors import Damaged, Unsupported
+from holdfast.repo.core.keyring import parse_keyring
+from holdfast.repo.core.keyslots import parse_slot
+from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
+from holdfast.repo.core.repository import Repository
+from holdfast.repo.records.forgotten import open_forgotten
+from holdfast.repo.records.proofs import open_proof, unfinished_proofs
+from holdfast.repo.store.interface import FileKind
+from holdfast.repo.upkeep.findings import Finding, Weight
+
+_MEND = "the other copy is good, nothing is lost; `holdfast prune` writes this one again"
+_OTHER_COPY = "if the other copy is good, nothing is lost; copy it over this one"
+
+
+def check_pairs(repository: Repository) -> Iterator[Finding]:
+    """Problems of both copies of every such file."""
+    store = repository.store
+    yield from _check_kind(
+        repository, FileKind.CONFIG, lambda d, where, _: repository.verify_config(d, where)
+    )
+    yield from _check_kind(repository, FileKind.KEY, parse_slot)
+    yield from _check_kind(repository, FileKind.KEYRING, parse_keyring)
+    # A pending snapshot may have one copy, and its committed one too: a backup is writing it or was killed.
+    pending = mirrored_names(store, FileKind.PENDING).keys()
+    for kind in (FileKind.SNAPSHOT, FileKind.PENDING):
+        yield from _check_kind(repository, kind, repository.parse_snapshot, unfinished=pending)
+    yield from _check_kind(
+        repository,
+        FileKind.PROOF,
+        lambda data, where, name: open_proof(repository, data, where, name),
+        unfinished=unfinished_proofs(repository),
+    )
+    yield from _check_kind(
+        repository,
+        FileKind.FORGOTTEN,
+        lambda data, where, name: open_forgotten(repository, data, where, name),
+        unfinished={name for name, n in mirrored_names(store, FileKind.FORGOTTEN).items() if n < 2},
+    )
+
+
+def _check_kind(
+    repository: Repository,
+    kind: FileKind,
+    parse: Callable[[bytes, str, str], object],
+    *,
+    unfinished: Collection[str] = (),
+) -> Iterator[Finding]:
+    """`parse(data, where, name)` raises for a bad copy. Of files in `unfinished` one copy may be missing.
+
+    Of a pair with a bad copy that is what counts, not that the other one is missing.
+    """
+    store = repository.store
+    for name in sorted(mirrored_names(store, kind)):
+        missing: list[str] = []
+        bad: list[Finding] = []
+        for copy in copies(name):
+            where = store.describe(kind, copy)
+            try:
+                parse(read_small(store, kind, copy), where, name)
+            except FileNotFoundError:
+                missing.append(where)
+            except (Damaged, Unsupported) as error:
+                bad.append(Finding(where, str(error), advice=_OTHER_COPY))
+        yield from bad
+        if len(missing) == 1 and not bad and name not in unfinished:  # two: removed since it was listed
+            problem = "is missing; its other copy is there"
+            yield Finding(missing[0], problem, advice=_MEND, weight=Weight.MEND)

@@ -1,0 +1,24 @@
+"""What a check found: where, what, how bad, and what helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Weight(StrEnum):
+    """How bad a finding is. MEND: nothing is lost, and the next prune or key command puts it right."""
+
+    DAMAGE = "damage"
+    MEND = "mend"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A problem, the selectors of the snapshots that it affects, and advice."""
+
+    where: str
+    problem: str
+    affects: tuple[str, ...] = ()
+    advice: str = ""
+    weight: Weight = Weight.DAMAGE
