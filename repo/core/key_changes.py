@@ -90,7 +90,7 @@ def _check_own_slot(repository: Repository) -> None:
         read_slot(repository.store, repository.slot.id)
     except (FileNotFoundError, Damaged, Unsupported):
         raise Refused(
-            f"the key slot in use, {repository.slot.id[:8]}, cannot be read any more: the other ones may be the "
+            f"the key slot in use, {repository.slot.id[:8]}, cannot be read any more: others may be the "
             "only way in; nothing was removed"
         ) from None
 

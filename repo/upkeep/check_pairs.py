@@ -14,7 +14,7 @@ from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.upkeep.findings import Finding, Weight
 
-_MEND = "the other copy is good, nothing is lost; `holdfast prune` writes this one again"
+_MEND = "the other copy is good, nothing is lost; the next prune writes this one again"
 _OTHER_COPY = "if the other copy is good, nothing is lost; copy it over this one"
 
 
