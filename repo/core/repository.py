@@ -254,7 +254,7 @@ class Repository:
                 try:
                     if self._index is None:
                         self._index = self._open_index()
-                    synced = self._index.sync(packs, self._directory, progress, trashed=trashed)
+                    synced = self._index.sync(packs, self.directory, progress, trashed=trashed)
                 except StoreError as error:
                     if not error.path.startswith(str(self.index_folder)) or self._private:
                         raise
@@ -285,7 +285,7 @@ class Repository:
         except OSError as error:
             raise StoreError.wrap("make a folder for the index in", tempfile.gettempdir(), error) from error
 
-    def _directory(self, pack: PackID, size: int) -> Directory:
+    def directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, rebuilt from the headers of its records."""
         try:
             return read_directory(self.store, self.ciphers, pack, size)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from holdfast.base.errors import Damaged, MissingChunk, NeedsUnknown
-from holdfast.base.types import PackID, ProgressFunction, SnapshotID
+from holdfast.base.errors import Damaged, MissingChunk, NeedsUnknown, StoreError
+from holdfast.base.types import ChunkID, PackID, ProgressFunction, SnapshotID
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.format import PACK_TARGET
@@ -45,8 +45,8 @@ class Plan:
     """The packs that a prune would keep, repack and remove.
 
     `missing` counts reachable chunks that are in no pack: if there are any, nothing may be removed.
-    `snapshots` and `pending` are the IDs that the plan protects. Packs in `repack` that are `optional` are
-    only small, or of an earlier key epoch (`reseal`): damage in one of them does not stop the prune.
+    `snapshots` and `pending` are the IDs that the plan protects. Packs in `reseal` are repacked only
+    because they are of an earlier key epoch.
     """
 
     keep: tuple[PackUse, ...]
@@ -55,7 +55,6 @@ class Plan:
     missing: int
     snapshots: frozenset[SnapshotID]
     pending: frozenset[SnapshotID]
-    optional: frozenset[PackID] = frozenset()
     reseal: frozenset[PackID] = frozenset()
 
     @property
@@ -92,7 +91,9 @@ def make_plan(
     `progress` with the number of chunks just found. Raises Refused when a snapshot cannot be read: its chunks
     are unknown.
     """
-    for _ in range(_LOOKS):
+    for look in range(_LOOKS):
+        if look == _LOOKS - 1:
+            repository.drop_index()  # perhaps it is what is wrong: it is a cache
         repository.refresh()
         committed, pending = protected_snapshots(repository)
         with repository.id_set("prune") as seen:
@@ -114,8 +115,7 @@ def make_plan(
     reseal = choose_reseal(keep, [pack for _, pack in earlier], limit)
     sealed_anew = frozenset(p.pack for p in reseal)
     keep = [p for p in keep if p.pack not in sealed_anew]
-    optional = frozenset(p.pack for p in small) | sealed_anew
-    return Plan(tuple(keep), (*repack, *small, *reseal), tuple(remove), missing, *ids, optional, sealed_anew)
+    return Plan(tuple(keep), (*repack, *small, *reseal), tuple(remove), missing, *ids, sealed_anew)
 
 
 def choose_reseal(packs: Iterable[PackUse], oldest: Sequence[PackID], limit: int | None) -> list[PackUse]:
@@ -182,7 +182,7 @@ def collect_reachable(
 
 
 def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int, int]]:
-    """(bytes needed, bytes not needed) of each pack's records.
+    """(bytes needed, bytes not needed) of each pack's records, as the index says.
 
     A chunk in several packs is needed in the first one that has a good copy. The prune may remove the other
     copies, so a damaged copy must not count.
@@ -190,28 +190,35 @@ def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int
     used: dict[PackID, int] = {}
     held: dict[PackID, int] = {}
     for batch in _batches(repository.index.scan(), _SCAN):
-        for (_, locations), needed in zip(batch, seen.contains_keys([key for key, _ in batch]), strict=True):
+        for (key, locations), needed in zip(
+            batch, seen.contains_keys([key for key, _ in batch]), strict=True
+        ):
             for location in locations:
                 held[location.pack] = held.get(location.pack, 0) + location.length
             if needed and locations:
-                location = locations[0] if len(locations) == 1 else _first_good(repository, locations)
+                location = locations[0] if len(locations) == 1 else _first_good(repository, key, locations)
                 used[location.pack] = used.get(location.pack, 0) + location.length
     return {pack: (used.get(pack, 0), size - used.get(pack, 0)) for pack, size in held.items()}
 
 
-def _first_good(repository: Repository, locations: Sequence[Location]) -> Location:
-    return next((location for location in locations if is_good(repository, location)), locations[0])
+def _first_good(repository: Repository, key: bytes, locations: Sequence[Location]) -> Location:
+    """The first location that has the chunk of that key in the index's table."""
+    for location in locations:
+        found = record_at(repository, location)
+        if found is not None and repository.index.hidden.table_key(found) == key:
+            return location
+    return locations[0]
 
 
-def is_good(repository: Repository, location: Location) -> bool:
-    """Whether the record at that location can be decrypted and its content matches its ID."""
+def record_at(repository: Repository, location: Location) -> ChunkID | None:
+    """The ID of the record there; None when it cannot be read or opened, or its content has another ID."""
     where = f"pack {location.pack}"
     try:
         data = repository.store.read(FileKind.PACK, location.pack, location.offset, location.length)
         header, plain = open_record(repository.ciphers.get(location.pack), location.offset, data, where)
-    except (Damaged, FileNotFoundError):
-        return False
-    return repository.keys.chunk_id(header.type, plain) == header.id
+    except (Damaged, FileNotFoundError, StoreError):
+        return None
+    return header.id if repository.keys.chunk_id(header.type, plain) == header.id else None
 
 
 def _batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from holdfast.base.errors import Damaged, MissingChunk, NoSpace, NotFound, Refused
+from holdfast.base.errors import MissingChunk, NoSpace, NotFound, Refused, StoreError
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.key_changes import rotate, slot_use
 from holdfast.repo.core.mirrored import mirrored_names
+from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.high_water import find_vanished
 from holdfast.repo.store.interface import FileKind
@@ -344,19 +346,21 @@ def test_a_damaged_snapshot_stops_a_prune(pair: Pair) -> None:
     assert pair.store.files == files
 
 
-def test_a_damaged_record_that_is_needed_stops_the_repack_of_its_pack(pair: Pair) -> None:
-    forget(pair.repository, pair.ids[:1])
+def test_a_damaged_record_keeps_its_pack_and_no_other(pair: Pair) -> None:
+    lone = backup(pair.repository, {"a.sql": data(7, 400_000)}, time=later(8)).stored
+    forget(pair.repository, [pair.ids[0], lone.id])
     plan = make_plan(pair.repository, max_unused=0.0)
+    assert plan.remove
     for use in plan.repack:
         whole = bytearray(pair.store.files[FileKind.PACK, use.pack])
         for at in range(64 + 64, len(whole) - 4096, 2048):
             whole[at + 7] ^= 1
         pair.store.files[FileKind.PACK, use.pack] = bytes(whole)
-    before = pair.packs()
-    with pytest.raises(Damaged):
-        execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
-    assert before <= pair.packs()
-    assert not pair.packs(trashed=True)
+    result = execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
+    assert len(result.damaged) == len(plan.repack)
+    assert pair.packs() == {use.pack for use in [*plan.keep, *plan.repack]}
+    assert result.deleted == len(plan.remove)
+    assert result.repacked_bytes == 0
 
 
 def test_a_backup_that_was_killed_and_lost_a_chunk_does_not_stop_prunes_for_ever(pair: Pair) -> None:
@@ -484,6 +488,74 @@ def test_moves_to_the_trash_are_durable_before_anything_is_deleted(pair: Pair) -
     assert ("list", FileKind.PENDING, "") in between[between.index(("sync", None, "")) :]
     locks = [o[2] for o in did if o[0] == "lock"]
     assert locks == ["shared", "exclusive"]
+
+
+def test_a_dead_pack_that_cannot_be_read_stays_and_the_others_go(pair: Pair) -> None:
+    lone = backup(pair.repository, {"a.sql": data(7, 400_000)}, time=later(8)).stored
+    forget(pair.repository, [lone.id])
+    plan = make_plan(pair.repository, max_unused=1.0)
+    assert len(plan.remove) > 1
+    bad = plan.remove[0].pack
+
+    def refuse(operation: Operation) -> None:
+        if operation.action == "read" and operation.name == bad:
+            raise StoreError("read", bad, OSError(errno.EIO, "Input/output error"))
+
+    pair.repository.store = FaultyStore(pair.store, refuse)
+    result = execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
+    assert [bad in str(error) for error in result.damaged] == [True]
+    assert result.deleted == len(plan.remove) - 1
+    assert bad in pair.packs()
+
+
+# ---- The index is a cache ----------------------------------------------------------------------------------
+
+
+def mislead_index(folder: Path, key: bytes, bit: int) -> None:
+    """Flip one bit of the number of the pack that has a chunk: its locations are masked bit by bit."""
+    (file,) = folder.glob("*/index/data.mdb")
+    status = file.stat()
+    content = bytearray(file.read_bytes())
+    at = content.find(key)
+    assert at >= 0
+    while at >= 0:  # in every copy of the page, of which one is in use
+        content[at + len(key)] ^= 1 << bit
+        at = content.find(key, at + 1)
+    with file.open("r+b") as stream:  # the same inode: as if the disk had flipped it
+        stream.write(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("quarantine", [timedelta(0), WEEK], ids=["no quarantine", "a week"])
+@pytest.mark.parametrize("bit", [0, 1, 2])
+def test_a_bit_that_flips_in_the_index_makes_a_prune_remove_nothing_that_is_needed(
+    tmp_path: Path, bit: int, quarantine: timedelta
+) -> None:
+    clock = Clock()
+    store = MemoryStore(clock)
+    create(store)
+    shared = data(2, 100_000)
+    with open_repository(store, tmp_path) as repository:
+        for n in range(8):
+            part = shared if n == 3 else b""
+            stored = backup(repository, {"a.sql": part + data(50 + n, 40_000)}, time=later(n)).stored
+            if n == 3:
+                forget(repository, [stored.id])
+        old = {entry.name for entry in store.listing(FileKind.PACK)}
+        kept = {"dump.sql": shared + data(99, 40_000)}  # needs some chunks of an otherwise dead pack
+        last = backup(repository, kept, time=later(9)).stored
+        ids = [e.id for e in Reader(repository).recipe(last.snapshot.items[0]).extents() if e.id]
+        needed = [id_ for id_ in ids if repository.index.locations(id_)[0].pack in old]
+        assert 0 < len(needed) < len(ids)
+        keys = [repository.index.hidden.table_key(id_) for id_ in needed]
+    for key in keys:
+        mislead_index(tmp_path, key, bit)
+    with open_repository(store, tmp_path) as repository:
+        plan = make_plan(repository, max_unused=1.0)
+        execute(repository, plan, quarantine=quarantine, now=clock, lock_timeout=0.0)
+    with open_repository(store, tmp_path / "other cache") as repository:
+        assert findings(repository) == []
+        assert contents(repository, last.snapshot) == kept
 
 
 # ---- Sorting packs -----------------------------------------------------------------------------------------
