@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from holdfast.cli.base.context import RunSettings
+from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, duration, size, table
 from holdfast.repo.core.repository import Repository
@@ -28,8 +29,8 @@ def run_prune(
     dry_run: bool,
     reseal_all: bool = False,
     lock_timeout: float = 60.0,
-) -> None:
-    """Plan, show, and carry out unless it is a dry run."""
+) -> ExitCode:
+    """Plan, show, and carry out unless it is a dry run. DAMAGE when packs had to be kept that are damaged."""
     output = settings.output
     settings.if_interrupted = "every snapshot is whole; run `holdfast prune` again"
     with progress(output, "looking what is needed", unit="chunks") as meter:
@@ -42,7 +43,7 @@ def run_prune(
             output.warn(
                 f"{count(plan.missing, 'chunk')} that snapshots need are missing; run `holdfast check`"
             )
-        return
+        return ExitCode.DONE
     with progress(output, "prune", sum(use.size for use in plan.repack)) as meter:
         pruned = execute(
             repository,
@@ -53,6 +54,7 @@ def run_prune(
             lock_timeout=lock_timeout,
         )
     _tell(settings, plan, pruned, quarantine)
+    return ExitCode.DAMAGE if pruned.damaged else ExitCode.DONE
 
 
 def _forecast(plan: Plan, quarantine: timedelta) -> str:
@@ -85,7 +87,13 @@ def _plan_document(plan: Plan) -> dict[str, object]:
 
 
 def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult, quarantine: timedelta) -> None:
-    notes = [f"{error}; this pack was kept; run `holdfast check`" for error in pruned.damaged] + pruned.notes
+    notes = [f"{error}; this pack was kept" for error in pruned.damaged]
+    if notes:
+        notes.append(
+            "`holdfast check --read-data` tells which snapshots that affects; what a new backup of their sources "
+            "still finds there heals them, and the next prune frees the damaged packs"
+        )
+    notes += pruned.notes
     settings.output.message(
         "summary",
         action="prune",

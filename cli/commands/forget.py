@@ -131,7 +131,7 @@ def forget_command(
             logs = _drop(settings, repository, logs)
         _tell(settings, decisions, doomed, logs, dry_run=dry_run)
         if prune:
-            run_prune(
+            return run_prune(
                 settings,
                 repository,
                 max_unused=DEFAULT_UNUSED,

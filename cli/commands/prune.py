@@ -7,6 +7,7 @@ from datetime import timedelta
 import click
 
 from holdfast.cli.base.context import RunSettings
+from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, parse_duration, pass_settings
 from holdfast.cli.base.pruning import run_prune
 
@@ -81,17 +82,18 @@ def prune_command(
     quarantine: timedelta,
     reseal: bool,
     lock_timeout: float,
-) -> None:
+) -> ExitCode:
     """Free the space of what no snapshot needs. Snapshots are not touched: that is `holdfast forget`.
 
     Packs that nothing needs go to the trash first, and a later prune deletes them when the quarantine is
-    over; `--quarantine none` deletes them now. Backups wait while packs are moved.
+    over; `--quarantine none` deletes them now. Backups wait while packs are moved. A pack that is damaged
+    where something is needed stays, the rest goes on, and the exit code is 21.
 
     After `holdfast key rotate` it seals packs of earlier key epochs anew, the oldest first: in each prune as
     much as may stay unneeded, with `--reseal` all.
     """
     with settings.opened(index=True) as repository:
-        run_prune(
+        return run_prune(
             settings,
             repository,
             max_unused=max_unused,

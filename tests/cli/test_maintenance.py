@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,27 @@ def make_days(place: Place, days: int, *, name: str = "web01") -> list[str]:
 
 def ids(place: Place) -> list[str]:
     return [snapshot["id"] for snapshot in place.json("snapshots")["snapshots"]]
+
+
+def test_prune_frees_dead_packs_beside_a_damaged_one_and_says_what_finds_the_damage(place: Place) -> None:
+    whole = place.write("a", random.Random(1).randbytes(3_000_000))
+    half = place.write("half", whole.read_bytes()[:1_500_000])
+    place.ok("backup", whole, "--kind", "files", "--name", "a")
+    (pack,) = files(place.repository, "packs")
+    place.ok("backup", half, "--kind", "files", "--name", "half")
+    place.ok(
+        "backup", place.write("c", random.Random(2).randbytes(3_000_000)), "--kind", "files", "--name", "c"
+    )
+    place.ok("forget", "a", "c", "--allow-empty")
+    flip_byte(pack, 400_000)
+    before = sum(path.stat().st_size for path in files(place.repository, "packs"))
+    result = place.run("prune", "--quarantine", "none")
+    assert result.exit_code == 21, result.stderr
+    assert pack.name in result.stdout
+    assert "`holdfast check --read-data`" in result.stdout
+    assert pack.exists()
+    assert before - sum(path.stat().st_size for path in files(place.repository, "packs")) > 2_900_000
+    assert place.run("check", "--read-data").exit_code == 21
 
 
 # ---- check
