@@ -90,8 +90,8 @@ def _tell(settings: RunSettings, plan: Plan, pruned: PruneResult, quarantine: ti
     notes = [f"{error}; this pack was kept" for error in pruned.damaged]
     if notes:
         notes.append(
-            "`holdfast check --read-data` tells which snapshots that affects; what a new backup of their sources "
-            "still finds there heals them, and the next prune frees the damaged packs"
+            "`holdfast check --read-data` tells which snapshots that affects; what a new backup of their "
+            "sources still finds there heals them, and the next prune frees the damaged packs"
         )
     notes += pruned.notes
     settings.output.message(
