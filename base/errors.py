@@ -14,7 +14,8 @@ HoldfastError
 |   |-- StoreError             the operating system refused: path and errno
 |   |   `-- NoSpace            full disk or quota
 |   `-- Damaged                bytes are not what was written: kind, name, offset
-|       `-- MissingChunk       a chunk is in no pack
+|       |-- MissingChunk       a chunk is in no pack
+|       `-- OtherKey           sealed under no key of this repository, or its head is damaged
 |-- TargetError                the operating system refused an operation on what is restored to
 |-- SourceError                the thing being backed up: the snapshot is marked partial
 |   |-- NotSeekable            neither a file nor a block device: only a stream can be read of it
@@ -128,6 +129,10 @@ class Damaged(RepositoryError):
 
 class MissingChunk(Damaged):
     """A chunk that a recipe names is in no pack that is there."""
+
+
+class OtherKey(Damaged):
+    """Of another repository, when its content is that of its name; else its head is damaged."""
 
 
 class TargetError(HoldfastError):

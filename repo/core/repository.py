@@ -16,6 +16,7 @@ from typing import TypeVar
 from holdfast.base.errors import (
     Damaged,
     NoRepository,
+    OtherKey,
     RepositoryError,
     RepositoryExists,
     StoreError,
@@ -30,13 +31,7 @@ from holdfast.repo.core.keyring import Epoch, Keyring, keyring_names, open_keyri
 from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.core.scratch import scratch_path
-from holdfast.repo.format.crypto import (
-    KEY_SIZE,
-    Argon2Cost,
-    Suite,
-    content_hash,
-    open_object,
-)
+from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, Suite, content_hash, open_object
 from holdfast.repo.format.format import PACK_TARGET, ObjectType
 from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.idset import IdSet
@@ -323,10 +318,10 @@ class Repository:
         for name in mirrored_names(self.store, kind, trashed=trashed):
             try:
                 good.append(self.read_snapshot(kind, name))
+            except (OtherKey, FileNotFoundError):
+                continue  # whole, but another repository's; or removed since it was listed
             except (Damaged, Unsupported) as error:
                 damaged.append(error)
-            except FileNotFoundError:
-                continue  # removed since it was listed
         good.sort(key=lambda stored: (stored.snapshot.time, stored.id))
         return Snapshots(tuple(good), tuple(damaged))
 

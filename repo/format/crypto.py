@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.errors import Damaged, OtherKey, Unsupported
 from holdfast.base.types import Buffer, ChunkID, RecordType
 from holdfast.repo.format.format import (
     HEAD_SIZE,
@@ -190,14 +190,14 @@ def new_cipher(keys: Keys, kind: ObjectType) -> FileCipher:
 def open_cipher(keys: Keys, kind: ObjectType, head_bytes: Buffer, where: str) -> FileCipher:
     """The cipher of an existing file from its first 64 bytes, under the keys of the epoch that these name.
 
-    Raises Damaged for a bad head or another key, Unsupported for an unknown version or suite.
+    Raises OtherKey, Damaged for a bad head, Unsupported for an unknown version or suite.
     """
     head = parse_head(head_bytes, where, kind)
     if head.suite not in _SUITES:
         raise Unsupported(f"{where}: cipher suite {head.suite} is unknown to this program")
     key = blake3(head.salt, key=keys.sealing_key(kind, head.epoch, where)).digest()
     if not hmac.compare_digest(derive(key, _COMMITMENT)[:16], head.commitment):
-        raise Damaged(where, "was sealed under another key, or its head is damaged", offset=0)
+        raise OtherKey(where, "was sealed under another key, or its head is damaged", offset=0)
     return FileCipher(head, key, keys.repository)
 
 

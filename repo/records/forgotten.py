@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from holdfast.base.errors import Damaged, NoSpace, RepositoryError, Unsupported
+from holdfast.base.errors import Damaged, NoSpace, OtherKey, RepositoryError, Unsupported
 from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import (
@@ -91,6 +91,8 @@ def read_forgotten(repository: Repository) -> Forgotten:
 
         try:
             said = read_mirrored(repository.store, FileKind.FORGOTTEN, name, parse)
+        except OtherKey:
+            continue  # another repository's
         except (Damaged, Unsupported) as error:
             damaged.append(error)
         except FileNotFoundError:

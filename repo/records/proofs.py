@@ -16,7 +16,7 @@ from typing import Annotated, Final, Generic, TypeVar
 
 import msgspec
 
-from holdfast.base.errors import Damaged, NotFound, RepositoryError, Unsupported
+from holdfast.base.errors import Damaged, NotFound, OtherKey, RepositoryError, Unsupported
 from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import (
@@ -94,6 +94,8 @@ def newest_proofs(repository: Repository, decode: Decode[T]) -> NewestProofs[T]:
 
         try:
             latest[snapshot] = read_mirrored(repository.store, FileKind.PROOF, name, parse)
+        except OtherKey:
+            continue  # another repository's
         except (Damaged, Unsupported) as error:
             damaged.append(error)
         except FileNotFoundError:

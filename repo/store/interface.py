@@ -56,7 +56,12 @@ class Store(Protocol):
         ...
 
     def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
-        """Every complete file of that kind, in any order; no file that a crash left half-written."""
+        """Every complete file of that kind, in any order; no file that a crash left half-written, and none
+        that is not named like one of that kind."""
+        ...
+
+    def strangers(self) -> Iterator[str]:
+        """Paths of what lies among the files and is none of them: other programs left it there."""
         ...
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:

@@ -23,11 +23,14 @@ from holdfast.repo.store.layout import (
     LOCK,
     PREFIXES,
     TEMPORARY,
+    TRASH,
     Parts,
     all_folders,
     file_folder,
+    is_named_like,
     kind_folder,
     not_ours,
+    strangers_in,
 )
 from holdfast.repo.store.owned_tree import OwnedTree
 
@@ -99,12 +102,22 @@ class LocalStore:
             else:
                 for prefix in PREFIXES:
                     with suppress(FileNotFoundError), folder.below(prefix) as below:
-                        found += below.files()
+                        found += [file for file in below.files() if file[0].startswith(prefix)]
         for name, status in found:
-            if kind is FileKind.CONFIG and name not in CONFIG_NAMES:
-                continue
-            if not name.startswith(TEMPORARY):
+            if is_named_like(kind, name):
                 yield StoredFile(name, status.st_size, status.st_mtime)
+
+    def strangers(self) -> Iterator[str]:
+        for parts in [(), (TRASH,), *all_folders()]:
+            path = self.root.joinpath(*parts)
+            names: list[str] = []
+            with (
+                self._translate("list", path),
+                suppress(FileNotFoundError, Damaged),
+                self._tree.folder(*parts) as folder,
+            ):
+                names = folder.names()
+            yield from (str(path / name) for name in strangers_in(parts, names))
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._reading(kind, name) as fd:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from holdfast.base.errors import Locked
 from holdfast.base.types import Buffer
 from holdfast.repo.store.interface import FileKind, LockMode, StoredFile
+from holdfast.repo.store.layout import is_named_like
 
 
 class MemoryStore:
@@ -31,7 +32,12 @@ class MemoryStore:
                 found = [StoredFile(n, len(d), t) for (k, n), (d, t) in self.trashed.items() if k is kind]
             else:
                 found = [StoredFile(n, len(d), 0.0) for (k, n), d in self.files.items() if k is kind]
-        yield from found
+        yield from (entry for entry in found if is_named_like(kind, entry.name))
+
+    def strangers(self) -> Iterator[str]:
+        with self._guard:
+            names = [*self.files, *self.trashed]
+        yield from (self.describe(kind, name) for kind, name in names if not is_named_like(kind, name))
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         with self._guard:

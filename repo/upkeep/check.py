@@ -5,22 +5,19 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from holdfast.base.errors import Damaged, StoreError, Unsupported
-from holdfast.base.types import ChunkID, PackID, ProgressFunction
+from holdfast.base.errors import Damaged
+from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
-from holdfast.repo.format.crypto import content_hash
-from holdfast.repo.format.format import PACK_LIMIT
-from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.store.interface import FileKind, StoredFile
+from holdfast.repo.upkeep.check_packs import PACK_ADVICE, check_directories, read_packs
 from holdfast.repo.upkeep.check_pairs import check_pairs
-from holdfast.repo.upkeep.findings import Finding
+from holdfast.repo.upkeep.findings import Finding, Weight
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
 
@@ -38,8 +35,8 @@ class Depth(IntEnum):
 Subset = Callable[[Sequence[StoredFile]], Sequence[StoredFile]]
 """Chooses the packs whose data is read."""
 
-_READERS = 2
-"""Packs in memory at a time, 64 MiB each."""
+_STRANGERS = 20
+"""Files of other programs that are named; of more the number is told."""
 
 
 @dataclass(slots=True)
@@ -51,11 +48,6 @@ class CheckReport:
     packs: int = 0
     chunks: int = 0
     bytes_read: int = 0
-
-
-_PACK_ADVICE = (
-    "back the source up again now: what it still has of this is stored anew, and old snapshots heal with it"
-)
 
 
 def check(
@@ -73,25 +65,23 @@ def check(
     and `progress` with the bytes just read.
     """
     report = CheckReport()
+    report.findings += _strangers(repository)
     report.findings += check_pairs(repository)
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
     packs = sorted(repository.store.listing(FileKind.PACK), key=lambda entry: entry.name)
     report.packs = len(packs)
     repository.drop_index()
-    bad_packs = [
-        Finding(e.where if isinstance(e, Damaged) else "pack", str(e), advice=_PACK_ADVICE)
-        for e in repository.refresh().damaged
-    ]
+    repository.refresh()
     bad: set[ChunkID] = set()
+    chosen: Sequence[StoredFile] = ()
     if depth >= Depth.READ_DATA:
         chosen = subset(packs) if subset else packs
         announce(sum(entry.size for entry in chosen))
         report.bytes_read = sum(entry.size for entry in chosen)
-        bad_packs = _read_packs(repository, chosen, bad, progress) + (bad_packs if subset else [])
-    else:
-        bad_packs = list(_check_directories(repository, packs))
-    report.findings += bad_packs
+        report.findings += read_packs(repository, chosen, bad, progress)
+    read = {entry.name for entry in chosen}
+    report.findings += check_directories(repository, [entry for entry in packs if entry.name not in read])
     if depth >= Depth.REACHABLE:
         report.findings += _check_reachable(repository, snapshots, report)
     if bad:
@@ -99,63 +89,15 @@ def check(
     return report
 
 
-def _check_directories(repository: Repository, packs: Sequence[StoredFile]) -> Iterator[Finding]:
-    for entry in packs:
-        pack = PackID(entry.name)
-        where = repository.store.describe(FileKind.PACK, pack)
-        try:
-            read_directory(repository.store, repository.ciphers, pack, entry.size)
-        except FileNotFoundError:
-            continue  # a prune took it since
-        except (Damaged, Unsupported) as error:
-            yield Finding(where, str(error), advice=_PACK_ADVICE)
-
-
-def _read_packs(
-    repository: Repository, packs: Sequence[StoredFile], bad: set[ChunkID], progress: ProgressFunction
-) -> list[Finding]:
-    """Read whole packs, two at a time; IDs of chunks that do not open go into `bad`."""
-
-    def read(entry: StoredFile) -> list[Finding]:
-        found, chunks = _read_pack(repository, PackID(entry.name))
-        bad.update(chunks)
-        progress(entry.size)
-        return found
-
-    with ThreadPoolExecutor(_READERS, "holdfast-check") as pool:
-        return [finding for findings in pool.map(read, packs) for finding in findings]
-
-
-def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], list[ChunkID]]:
-    where = repository.store.describe(FileKind.PACK, pack)
-    try:
-        data = memoryview(repository.store.read(FileKind.PACK, pack, 0, PACK_LIMIT + 1))
-    except FileNotFoundError:
-        return [], []
-    except StoreError as error:
-        return [Finding(where, str(error), advice=_PACK_ADVICE)], []
-    findings: list[Finding] = []
-    if content_hash(data) != pack:
-        findings.append(Finding(where, "content does not match its name", advice=_PACK_ADVICE))
-    try:
-        entries = read_directory(repository.store, repository.ciphers, pack, len(data))
-        cipher = repository.ciphers.get(pack)
-    except (Damaged, Unsupported) as error:
-        findings.append(Finding(where, str(error), advice=_PACK_ADVICE))
-        return findings, []
-    bad: list[ChunkID] = []
-    for offset, header in entries:
-        try:
-            found, plain = open_record(cipher, offset, data[offset : offset + header.size], where)
-            if found != header or repository.keys.chunk_id(header.type, plain) != header.id:
-                raise Damaged(where, "record and directory, or content and ID, disagree", offset=offset)
-        except Damaged as error:
-            findings.append(
-                Finding(where, f"chunk {header.id.hex()[:16]}: {error.reason} at offset {offset}")
-            )
-            bad.append(header.id)
-            repository.index.discard(header.id, pack)
-    return findings, bad
+def _strangers(repository: Repository) -> Iterator[Finding]:
+    """What other programs left among the files. Nothing reads it."""
+    paths = sorted(repository.store.strangers())
+    for path in paths[:_STRANGERS]:
+        problem = "is no file of the repository; nothing reads it, and it can be removed"
+        yield Finding(path, problem, weight=Weight.NOTE)
+    if len(paths) > _STRANGERS:
+        problem = f"{len(paths) - _STRANGERS} more files are none of the repository's"
+        yield Finding(repository.store.describe(FileKind.CONFIG, ""), problem, weight=Weight.NOTE)
 
 
 def _check_reachable(
@@ -166,12 +108,12 @@ def _check_reachable(
         for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
             name = (snapshot_name(stored),)
             if isinstance(new, UnreadableNode):
-                yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, _PACK_ADVICE)
+                yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, PACK_ADVICE)
                 continue
             report.chunks += len(new)
             missing = sum(location is None for location in repository.index.lookup(new))
             if missing:
-                yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, _PACK_ADVICE)
+                yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, PACK_ADVICE)
 
 
 def _affected(
@@ -191,7 +133,7 @@ def _affected(
                 continue  # reported as unreachable already
             if hit:
                 name = f"{snapshot_name(stored)}:{item.path}"
-                yield Finding(name, f"{hit} bytes of it cannot be read", (name,), _PACK_ADVICE)
+                yield Finding(name, f"{hit} bytes of it cannot be read", (name,), PACK_ADVICE)
 
 
 def snapshot_name(stored: StoredSnapshot) -> str:

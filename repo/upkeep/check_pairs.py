@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
-from holdfast.base.errors import Damaged, Unsupported
+from holdfast.base.errors import Damaged, OtherKey, Unsupported
 from holdfast.repo.core.keyring import parse_keyring
 from holdfast.repo.core.keyslots import parse_slot
 from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
@@ -59,6 +59,7 @@ def _check_kind(
     for name in sorted(mirrored_names(store, kind)):
         missing: list[str] = []
         bad: list[Finding] = []
+        foreign = False
         for copy in copies(name):
             where = store.describe(kind, copy)
             try:
@@ -66,8 +67,15 @@ def _check_kind(
             except FileNotFoundError:
                 missing.append(where)
             except (Damaged, Unsupported) as error:
+                if isinstance(error, OtherKey) and kind is not FileKind.CONFIG:
+                    foreign = True  # its content is that of its name, which says nothing of a config
+                    continue
                 bad.append(Finding(where, str(error), advice=_OTHER_COPY))
         yield from bad
+        if foreign and not bad:
+            problem = "is whole, and another repository's; nothing reads it"
+            yield Finding(store.describe(kind, name), problem, weight=Weight.NOTE)
+            continue
         if len(missing) == 1 and not bad and name not in unfinished:  # two: removed since it was listed
             problem = "is missing; its other copy is there"
             yield Finding(missing[0], problem, advice=_MEND, weight=Weight.MEND)

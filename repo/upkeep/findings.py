@@ -7,10 +7,12 @@ from enum import StrEnum
 
 
 class Weight(StrEnum):
-    """How bad a finding is. MEND: nothing is lost, and the next prune or key command puts it right."""
+    """How bad a finding is. MEND: nothing is lost, and the next prune or key command puts it right.
+    NOTE: nothing is wrong with the repository."""
 
     DAMAGE = "damage"
     MEND = "mend"
+    NOTE = "note"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -14,8 +13,7 @@ from holdfast.repo.core.mirrored import (
     delete_mirrored,
     first_name,
     mirrored_names,
-    put_mirrored,
-    read_mirrored,
+    restore_missing_copies,
     untrash_mirrored,
 )
 from holdfast.repo.core.repository import Repository
@@ -224,18 +222,10 @@ def _restore_missing_copies(repository: Repository) -> None:
     """
     store = repository.store
     trashed = mirrored_names(store, FileKind.SNAPSHOT, trashed=True)
-    for name, count in mirrored_names(store, FileKind.SNAPSHOT).items():
+    for name in mirrored_names(store, FileKind.SNAPSHOT):
         if name in trashed:
             untrash_mirrored(store, FileKind.SNAPSHOT, name)
-        elif count < 2:
-
-            def proven(data: bytes, where: str, name: str = name) -> bytes:
-                repository.parse_snapshot(data, where, name)
-                return data
-
-            data = read_mirrored(store, FileKind.SNAPSHOT, name, proven)
-            with suppress(NoSpace):  # one copy is enough for now
-                put_mirrored(store, FileKind.SNAPSHOT, name, data)
+    restore_missing_copies(store, FileKind.SNAPSHOT, repository.parse_snapshot)
 
 
 def _fold_forgotten(repository: Repository, before: float) -> None:

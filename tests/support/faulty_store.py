@@ -102,6 +102,9 @@ class FaultyStore:
     def listing(self, kind: FileKind, *, trashed: bool = False) -> Iterator[StoredFile]:
         return iter(self._do("list", kind, "", lambda: list(self.inner.listing(kind, trashed=trashed))))
 
+    def strangers(self) -> Iterator[str]:
+        return self.inner.strangers()
+
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:
         return self._do("read", kind, name, lambda: self.inner.read(kind, name, offset, length))
 

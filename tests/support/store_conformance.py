@@ -22,6 +22,17 @@ def names(store: Store, kind: FileKind, *, trashed: bool = False) -> list[str]:
 
 
 class StoreConformance:
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not FileKind.PACK])
+    @pytest.mark.parametrize("name", [".DS_Store", f".{NAME}.Ab12Cd", f"{NAME}.sync-conflict-1", f"{NAME}~"])
+    def test_what_is_not_named_like_a_file_of_its_kind_is_not_listed_but_told(
+        self, store: Store, kind: FileKind, name: str
+    ) -> None:
+        store.put(kind, NAME, b"content")
+        assert list(store.strangers()) == []
+        store.put(kind, name, b"x")
+        assert names(store, kind) == [NAME]
+        assert list(store.strangers()) == [store.describe(kind, name)]
+
     @pytest.mark.parametrize("kind", KINDS)
     def test_what_is_put_is_read_and_listed_with_its_size(self, store: Store, kind: FileKind) -> None:
         assert names(store, kind) == []
