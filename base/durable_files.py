@@ -22,7 +22,14 @@ PARTIAL_SUFFIX: Final = ".holdfast-partial"
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _PIECE: Final = 8 << 20
 """Bytes a call writes at most, so that a slow disk can be interrupted."""
-_NO_HARD_LINKS: Final = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+_NO_HARD_LINKS: Final = (
+    *(errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK),
+    *(errno.EACCES, errno.EINVAL, errno.EXDEV),
+)
+"""What file systems without hard links answer, network storage and its servers among them. EIO is not one: it
+says that the disk is failing, whatever a server means by it."""
+_NO_FOLDER_SYNC: Final = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT)
+"""What file systems answer that have no fsync of folders: SMB, some servers of NFS, some FUSE ones."""
 
 
 def write_all(fd: int, data: Buffer) -> None:
@@ -104,9 +111,21 @@ def durable_file(path: Path) -> Iterator[int]:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=folder)
             raise
-        os.fsync(folder)
+        sync_folder(folder)
     finally:
         os.close(folder)
+
+
+def sync_folder(folder: int) -> bool:
+    """Make durable which names are in an open folder. False when its file system knows no such thing: then
+    names are durable when its server thinks so. Raises OSError."""
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno in _NO_FOLDER_SYNC:
+            return False
+        raise
+    return True
 
 
 def sync_if_possible(folder: int) -> None:

@@ -126,7 +126,15 @@ class RunSettings:
                 check_place(repository, self.root, self.cache)
             if index:
                 self.refresh(repository)
-            yield repository
+            try:
+                yield repository
+            finally:
+                self.report_shortcomings(store)
+
+    def report_shortcomings(self, store: LocalStore) -> None:
+        """Tell what the store's file system cannot do, once a run."""
+        for text in store.shortcomings():
+            self.output.note(text)
 
     def refresh(self, repository: Repository) -> None:
         """Synchronise the index with the packs in the store, with progress."""

@@ -62,6 +62,7 @@ def init_command(
             accept_place(repository, root, settings.cache)
             key = _add_recovery_key(repository, now) if recovery_key else ""
             hex_id = repository.config.hex_id
+        settings.report_shortcomings(store)
     settings.output.document(
         {"id": hex_id, "path": str(root)} | ({"recovery_key": key} if recovery_key else {})
     )

@@ -86,6 +86,16 @@ class LocalStore:
         self._files.close()
         self._tree.close()
 
+    def shortcomings(self) -> list[str]:
+        """What was found since it was opened that the file system cannot do, in words."""
+        found = []
+        if not self._tree.syncs_folders:
+            found.append(
+                f"the file system of {self.root} cannot make the names of files durable (it has no fsync of "
+                "folders): a power cut of its machine can take back what was just written there"
+            )
+        return found
+
     def describe(self, kind: FileKind, name: str) -> str:
         return str(self._path(kind, name))
 

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 from typing import Final
 
-from holdfast.base.durable_files import preallocate, rename_unless_taken, write_all
+from holdfast.base.durable_files import preallocate, rename_unless_taken, sync_folder, write_all
 from holdfast.base.errors import Damaged
 from holdfast.base.other_user import OtherUser
 from holdfast.base.types import Buffer
@@ -58,6 +58,11 @@ class OwnedTree:
         self.root = root
         self._lock = threading.Lock()
         self._top: _Top | None = None
+
+    @property
+    def syncs_folders(self) -> bool:
+        """Whether names of files were made durable whenever that was wanted: not all file systems can."""
+        return self._top is None or self._top.syncs_folders
 
     def close(self) -> None:
         """Let go of the directory; the next use opens it anew."""
@@ -99,6 +104,7 @@ class _Top:
         self.fd = os.open(root, _FOLDER & ~os.O_NOFOLLOW)  # the user's word, links and all
         self.close = weakref.finalize(self, os.close, self.fd)
         self.owner = -1
+        self.syncs_folders = True
         self.look()
 
     def look(self) -> None:
@@ -219,8 +225,9 @@ class OwnedFolder:
             os.unlink(name, dir_fd=self._fd)
 
     def sync(self) -> None:
-        """Make durable which names are in it."""
-        os.fsync(self._fd)
+        """Make durable which names are in it, where the file system can: see `OwnedTree.syncs_folders`."""
+        if not sync_folder(self._fd):
+            self._top.syncs_folders = False
 
 
 def _open_checked(folder: int, name: str, flags: int, path: Path, top: _Top) -> int:

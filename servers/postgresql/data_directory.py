@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from holdfast.base.durable_files import sync_if_possible, write_all
+from holdfast.base.durable_files import sync_folder, sync_if_possible, write_all
 from holdfast.base.errors import Damaged, Refused, TargetError
 from holdfast.base.named_paths import without_links
 from holdfast.base.target_folder import TargetFolder
@@ -251,19 +251,19 @@ class _Directory:
         for path, extra in sorted(self._folders.items(), reverse=True):
             with closing(self._into(path.split("/"))) as folder:
                 self._attributes(folder.fd, extra, 0o700)
-                os.fsync(folder.fd)
+                sync_folder(folder.fd)
         if self._control is None:
             raise Damaged(CONTROL_PATH, "is not in the backup")
         section, content = self._control
         _give_back(self._top.fd)  # no other one takes it: it is not empty
-        os.fsync(self._top.fd)
+        sync_folder(self._top.fd)
         self._write(CONTROL_PATH, section.extra, [[content]])
         self._settle()
         with closing(self._into([CONTROL_PATH.partition("/")[0]])) as folder:
-            os.fsync(folder.fd)
+            sync_folder(folder.fd)
         if self._changes.owner:
             os.fchown(self._top.fd, *self._changes.owner)
-        os.fsync(self._top.fd)
+        sync_folder(self._top.fd)
 
     def _write(
         self, path: str, extra: Mapping[str, Any], contents: Sequence[Iterable[bytes | memoryview]]

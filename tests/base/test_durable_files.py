@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from holdfast.base.durable_files import (
     durable_file,
     rename_unless_taken,
+    sync_folder,
     write_all,
     write_all_at,
 )
@@ -85,14 +88,17 @@ def test_all_is_written_however_little_a_call_takes(tmp_path: Path, monkeypatch:
     assert path.read_bytes() == b"0123abcde9"
 
 
-@pytest.mark.parametrize("links", [True, False])
+_NO_LINKS = ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK", "EACCES", "EINVAL", "EXDEV"]
+
+
+@pytest.mark.parametrize("refusal", ["", *_NO_LINKS])
 def test_a_name_that_is_taken_is_left_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str
 ) -> None:
-    if not links:
+    if refusal:
 
         def link(source: str, target: str, **folders: object) -> None:
-            raise OSError(errno.EPERM, "no hard links here")
+            raise OSError(getattr(errno, refusal), "no hard links here")
 
         monkeypatch.setattr(os, "link", link)
     temporary, path = tmp_path / "temporary", tmp_path / "name"
@@ -107,3 +113,52 @@ def test_a_name_that_is_taken_is_left_alone(
     os.close(folder)
     assert path.read_bytes() == b"new"
     assert temporary.read_bytes() == b"newer"
+
+
+def test_a_hard_link_that_fails_for_the_disk_is_not_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(source: str, target: str, **folders: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "link", link)
+    (tmp_path / "temporary").write_bytes(b"new")
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(OSError, match="Input/output"):
+        rename_unless_taken("temporary", "name", folder)
+    os.close(folder)
+    assert not (tmp_path / "name").exists()
+
+
+@pytest.mark.parametrize("code", ["EINVAL", "EOPNOTSUPP", "ENOSYS", "ENOENT"])
+def test_a_file_is_made_where_folders_cannot_be_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse_folders(getattr(errno, code)))
+    with durable_file(tmp_path / "name") as fd:
+        write_all(fd, b"content")
+    assert (tmp_path / "name").read_bytes() == b"content"
+    folder = os.open(tmp_path, os.O_RDONLY)
+    assert not sync_folder(folder)
+    os.close(folder)
+
+
+@pytest.mark.parametrize("code", ["EIO", "ENOSPC", "EDQUOT", "EROFS"])
+def test_a_sync_of_a_folder_that_fails_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    monkeypatch.setattr(os, "fsync", refuse_folders(getattr(errno, code)))
+    with pytest.raises(OSError, match=os.strerror(getattr(errno, code))), durable_file(tmp_path / "n") as fd:
+        write_all(fd, b"content")
+
+
+def refuse_folders(code: int) -> Callable[[int], None]:
+    """An `os.fsync` that fails for folders."""
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(code, os.strerror(code))
+        real(fd)
+
+    return fsync

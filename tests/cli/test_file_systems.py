@@ -1,0 +1,63 @@
+"""Repositories on file systems that lack something: what works all the same, and what is told."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from support.cli import PASSWORD, Place
+
+_NO_SYNC = "cannot make the names of files durable"
+
+
+def test_where_folders_cannot_be_synced_and_files_not_linked_all_works_and_it_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SMB and NAS: fsync of a folder gives EINVAL or ENOTSUP, link EACCES."""
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        real(fd)
+
+    def link(source: str, target: str, **folders: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "link", link)
+    place = Place(tmp_path)
+    result = place.run("init", input=f"{PASSWORD}\n".encode())
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count(_NO_SYNC) == 1
+    for name in ("a", "b"):
+        result = place.run("backup", "--kind", "files", "--name", name, place.write(name, name * 1000))
+        assert result.exit_code == 0, result.stderr
+        assert result.stderr.count(_NO_SYNC) == 1
+    assert place.ok("dump", "a") == "a" * 1000
+    place.ok("forget", "a", "--allow-empty")
+    place.ok("prune", "--quarantine", "none")
+    assert "no damage" in place.ok("check", "--read-data")
+    assert place.ok("dump", "b") == "b" * 1000
+
+
+def test_where_syncing_a_folder_fails_for_the_disk_nothing_is_reported_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place.make(tmp_path)
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    file = place.write("a", "content")
+    monkeypatch.setattr(os, "fsync", fsync)
+    result = place.run("backup", "--kind", "files", "--name", "a", file)
+    assert result.exit_code == 1
+    assert "Input/output error" in result.stderr
