@@ -104,6 +104,7 @@ class ObjectType(IntEnum):
     FORGOTTEN = 6
     SEEN = 7
     """In a user's cache, never in a repository."""
+    QUARANTINE = 8
 
 
 class NonceDomain(IntEnum):

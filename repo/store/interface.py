@@ -26,6 +26,7 @@ class FileKind(Enum):
     PROOF = "proofs"
     FORGOTTEN = "forgotten"
     KEYRING = "keyring"
+    QUARANTINE = "quarantine"
 
 
 class LockMode(Enum):

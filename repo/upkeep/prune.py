@@ -20,6 +20,7 @@ from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten, restore_missing_forgotten_copies
 from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.records.proofs import remove_orphans, restore_missing_proof_copies
+from holdfast.repo.records.quarantine import read_times, write_times
 from holdfast.repo.snapshots.heads import named
 from holdfast.repo.store.interface import FileKind, LockMode, StoredFile
 from holdfast.repo.upkeep.needs import Needs
@@ -66,7 +67,7 @@ def execute(
        directory has a needed chunk that was found in no other pack;
     3. the other dead and repacked packs are *moved* to the trash, the moves made durable;
     4. snapshots and pending ones are looked at again, and what they claim is moved back;
-    5. only what lies in the trash for `quarantine` is deleted.
+    5. only what has been in the trash for `quarantine` is deleted (`repo.records.quarantine`).
 
     Works on a full disk: when there is no room to repack, the rest is done all the same. Raises
     NeedsUnknown when reachable chunks are missing, SnapshotsVanished when snapshots
@@ -94,7 +95,7 @@ def execute(
             if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
                 # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
                 quarantine = max(quarantine, _UNEXPLAINED)
-            _delete_expired(repository, now() - quarantine.total_seconds(), needs, result)
+            _delete_expired(repository, now(), quarantine.total_seconds(), needs, result)
             repository.store.sync()
             _refresh_at_end(repository, needs, result)
     return result
@@ -169,15 +170,25 @@ def _refresh_at_end(repository: Repository, needs: Needs, result: PruneResult) -
     repository.refresh()
 
 
-def _delete_expired(repository: Repository, before: float, needs: Needs, result: PruneResult) -> None:
-    """Delete what lies in the trash since `before` or earlier, in seconds since 1970, and what crashes left.
+def _delete_expired(
+    repository: Repository, now: float, quarantine: float, needs: Needs, result: PruneResult
+) -> None:
+    """Delete what has been in the trash for `quarantine` seconds, and what crashes left.
 
     The caller holds the exclusive lock, so no backup runs: every pending snapshot is left over.
     """
     store = repository.store
-    _empty_trash(repository, before, needs, result)
-    remove_orphans(repository, before=before)
-    _fold_forgotten(repository, before - _REMEMBERED)
+    present = {
+        first_name(entry.name): entry.modified
+        for kind in (FileKind.PACK, FileKind.SNAPSHOT)
+        for entry in sorted(store.listing(kind, trashed=True), key=lambda entry: entry.name)
+    }
+    times = read_times(repository).advanced(now, quarantine, present)
+    # Without a quarantine all goes, whatever times say.
+    _empty_trash(repository, times.over(quarantine) if quarantine else present.keys(), needs, result)
+    write_times(repository, times)
+    remove_orphans(repository, before=now - quarantine)
+    _fold_forgotten(repository, now - quarantine - _REMEMBERED)
     store.clean()
     for name in mirrored_names(store, FileKind.PENDING):
         delete_mirrored(store, FileKind.PENDING, name)
@@ -246,14 +257,16 @@ def _is_useless(needs: Needs, entry: StoredFile, result: PruneResult) -> bool:
         return False
 
 
-def _empty_trash(repository: Repository, before: float, needs: Needs, result: PruneResult) -> None:
+def _empty_trash(repository: Repository, over: Collection[str], needs: Needs, result: PruneResult) -> None:
+    """Delete the files whose quarantine is `over`. The packs first: a snapshot without them is of no use."""
     store = repository.store
     for entry in list(store.listing(FileKind.PACK, trashed=True)):
-        if entry.modified <= before and _is_useless(needs, entry, result):
+        if entry.name in over and _is_useless(needs, entry, result):
             store.delete(FileKind.PACK, entry.name, trashed=True)
             result.deleted += 1
             result.freed_bytes += entry.size
     forgotten = read_forgotten(repository).times
     for entry in list(store.listing(FileKind.SNAPSHOT, trashed=True)):  # also what is half a pair
-        if entry.modified <= before and first_name(entry.name) in forgotten:
+        name = first_name(entry.name)
+        if name in over and name in forgotten:
             store.delete(FileKind.SNAPSHOT, entry.name, trashed=True)

@@ -45,6 +45,7 @@ from support.faulty_store import Clock, Crash, FaultyStore, Operation, crash_at
 from support.scratch import fast_folder
 
 WEEK = timedelta(days=7)
+DAY = timedelta(days=1).total_seconds()
 
 
 def prune(
@@ -294,13 +295,102 @@ def test_dead_packs_wait_in_the_trash_and_undelete_brings_them_back(pair: Pair) 
 
 def test_after_the_quarantine_all_is_gone_and_undelete_says_so(pair: Pair) -> None:
     forget(pair.repository, pair.ids[:1])
-    prune(pair.repository, pair.clock, quarantine=WEEK)
-    pair.clock.advance(WEEK.total_seconds() + 1)
+    for _ in range(7):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        assert pair.store.trashed
+        pair.clock.advance(DAY)
     prune(pair.repository, pair.clock, quarantine=WEEK)
     assert not pair.store.trashed
     assert pair.read(1) == pair.contents[1]
     with pytest.raises(Exception, match="not in the trash"):
         undelete(pair.repository, pair.ids[:1])
+
+
+def test_who_prunes_once_a_week_frees_what_was_moved_two_prunes_ago(pair: Pair) -> None:
+    forget(pair.repository, pair.ids[:1])
+    for _ in range(2):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(WEEK.total_seconds())
+        assert pair.store.trashed
+    prune(pair.repository, pair.clock, quarantine=WEEK)
+    assert not pair.store.trashed
+
+
+def test_what_was_forgotten_long_before_the_first_prune_can_come_back_while_its_data_is_there(
+    pair: Pair,
+) -> None:
+    forget(pair.repository, pair.ids[:1])
+    pair.clock.advance(8 * DAY)
+    for _ in range(7):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    assert pair.packs(trashed=True)
+    undelete(pair.repository, pair.ids[:1])
+    assert pair.read(0) == pair.contents[0]
+
+
+@pytest.mark.parametrize("jump", [30 * DAY, 3650 * DAY, -3650 * DAY])
+@pytest.mark.parametrize("first", [True, False], ids=["when it is forgotten", "later"])
+def test_one_prune_on_a_clock_that_jumped_does_not_empty_the_trash(
+    pair: Pair, jump: float, first: bool
+) -> None:
+    """And what is moved there meanwhile goes when its days are over, by any clock."""
+    forget(pair.repository, pair.ids[:1])
+    if not first:
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    pair.clock.advance(jump)
+    prune(pair.repository, pair.clock, quarantine=WEEK)
+    pair.clock.advance(DAY - jump)
+    prune(pair.repository, pair.clock, quarantine=WEEK)
+    assert pair.packs(trashed=True)
+    undelete(pair.repository, pair.ids[:1])
+    assert pair.read(0) == pair.contents[0]
+    forget(pair.repository, pair.ids[:1])
+    for _ in range(8):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    assert not pair.store.trashed
+
+
+def test_what_came_back_and_is_forgotten_again_has_its_whole_quarantine(pair: Pair) -> None:
+    forget(pair.repository, pair.ids[:1])
+    for _ in range(6):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    undelete(pair.repository, pair.ids[:1])
+    pair.clock.advance(60)
+    forget(pair.repository, pair.ids[:1])
+    for _ in range(7):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    undelete(pair.repository, pair.ids[:1])
+    assert pair.read(0) == pair.contents[0]
+
+
+def test_without_a_quarantine_all_goes_at_once_also_what_was_moved_on_a_clock_ahead(pair: Pair) -> None:
+    forget(pair.repository, pair.ids[:1])
+    pair.clock.advance(30 * DAY)
+    prune(pair.repository, pair.clock, quarantine=WEEK)
+    pair.clock.advance(-30 * DAY)
+    prune(pair.repository, pair.clock)
+    assert not pair.store.trashed
+
+
+def test_when_what_is_known_of_the_trash_is_damaged_its_days_begin_anew(pair: Pair) -> None:
+    forget(pair.repository, pair.ids[:1])
+    for _ in range(6):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+    (name,) = [name for kind, name in pair.store.files if kind is FileKind.QUARANTINE]
+    pair.store.files[FileKind.QUARANTINE, name] = b"?" + pair.store.files[FileKind.QUARANTINE, name][1:]
+    for _ in range(7):
+        prune(pair.repository, pair.clock, quarantine=WEEK)
+        pair.clock.advance(DAY)
+        assert pair.packs(trashed=True)
+    prune(pair.repository, pair.clock, quarantine=WEEK)
+    assert not pair.store.trashed
+    assert len([name for kind, name in pair.store.files if kind is FileKind.QUARANTINE]) == 1
 
 
 def test_undelete_refuses_what_has_lost_data_and_leaves_it_in_the_trash(pair: Pair) -> None:
@@ -478,7 +568,7 @@ def test_moves_to_the_trash_are_durable_before_anything_is_deleted(pair: Pair) -
     did = [(o.action, o.kind, o.name) for o in faulty.operations]
     moves = [n for n, o in enumerate(did) if o[0] == "trash"]
     deletes = [n for n, o in enumerate(did) if o[0] == "delete" and o[1] is FileKind.PACK]
-    puts = [n for n, o in enumerate(did) if o[0] == "put"]
+    puts = [n for n, o in enumerate(did) if o[0] == "put" and o[1] is not FileKind.QUARANTINE]
     assert max(puts) < min(moves)
     assert max(moves) < min(deletes)
     assert any(did[n][0] == "sync" for n in range(max(puts), min(moves)))
