@@ -61,7 +61,6 @@ def start_daemon(work: Callable[[Reporter], None], log: Path, progress: IndexPro
     Forks: the caller must have no threads and no open LMDB. Raises the error that `work` raised before
     that.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -115,11 +114,16 @@ def _detach_and_run(work: Callable[[Reporter], None], log: Path, reading: int, w
 
 
 def _redirect(log: Path) -> None:
-    """Input and output to nowhere, errors (ours, libfuse's, the interpreter's) to the log."""
+    """Input and output to nowhere, errors (ours, libfuse's, the interpreter's) to the log, if there can be
+    one."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
-        flags |= os.O_TRUNC
-    file = os.open(log, flags, 0o600)
+    try:
+        log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if log.exists() and log.stat().st_size > _LOG_LIMIT:
+            flags |= os.O_TRUNC
+        file = os.open(log, flags, 0o600)
+    except OSError:  # a home that is read-only or full
+        file = os.open(os.devnull, os.O_WRONLY)
     null = os.open(os.devnull, os.O_RDWR)
     for source, target in ((null, 0), (null, 1), (file, 2)):
         os.dup2(source, target)

@@ -38,11 +38,16 @@ def record_of_this_process(mountpoint: Path) -> MountRecord:
 
 
 def write_record(state: Path, record: MountRecord) -> None:
+    """Write the record where that can be: without one an unmount does not wait for the daemon's end."""
     path = _path(state, record.mountpoint)
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{record.pid}")
-    temporary.write_text(json.dumps(asdict(record)))
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(record)))
+        temporary.replace(path)
+    except OSError:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_record(state: Path, mountpoint: Path) -> MountRecord | None:

@@ -67,7 +67,7 @@ def _show_repository(settings: RunSettings, repository: Repository) -> None:
     slots = [slot for slot in list_slots(repository.store) if isinstance(slot, KeySlot)]
     packs = list(repository.store.listing(FileKind.PACK))
     trashed = sum(entry.size for entry in repository.store.listing(FileKind.PACK, trashed=True))
-    index = repository.index_folder
+    index = repository.index_folder or "none, it cannot be kept"
     config = repository.config
     cipher = _CIPHERS.get(config.suite.name, config.suite.name)
     subjects = len(group_by_subject(found.good))

@@ -84,7 +84,6 @@ def mount_command(
         )
         return
     log = settings.cache / "mount.log"
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     mounted = mount(
         open_repository,
         place,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import shutil
-import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,11 +19,10 @@ from holdfast.base.errors import (
     StoreError,
     Unsupported,
 )
-from holdfast.base.filesystems import is_fit_for_mmap
-from holdfast.base.private_folder import open_private_folder
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.core.config import Config, open_config, parse_public, seal_config
 from holdfast.repo.core.epoch_memory import check_epoch, remember_epoch
+from holdfast.repo.core.index_place import IndexPlace
 from holdfast.repo.core.keyring import Epoch, Keyring, keyring_names, open_keyring, read_newest, write_keyring
 from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
@@ -35,7 +31,7 @@ from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, Suite, content_has
 from holdfast.repo.format.format import PACK_TARGET, ObjectType
 from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.idset import IdSet
-from holdfast.repo.index.index import Directory, Index, remove_index
+from holdfast.repo.index.index import Directory, Index
 from holdfast.repo.index.results import IndexDamaged, SyncResult
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
@@ -78,10 +74,9 @@ class Repository:
         self._cache = cache / config.hex_id
         self.adopt(opened, keyring)
         self._index: Index | None = None
-        self._private: Path | None = None
+        self._place = IndexPlace(self._cache)
         self._closed = False
         self._retired: list[Index] = []  # other threads may be in them
-        self._no_cache = ""
         self._refreshing = threading.Lock()
 
     @staticmethod
@@ -176,9 +171,6 @@ class Repository:
         for index in self._retired:
             index.close()
         self._retired.clear()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-            self._private = None
 
     def _close_index(self) -> None:
         if self._index is not None:
@@ -228,17 +220,18 @@ class Repository:
                     self._retire_index(str(error))
             return question(self.index)
 
-    def _retire_index(self, reason: str) -> None:
+    def _retire_index(self, reason: str) -> bool:
+        """Use an index somewhere else. False when there is no place left."""
         if self._index is not None:
             self._retired.append(self._index)
             self._index = None
-        self._use_private(reason)
+        return self._place.leave(reason)
 
     def refresh(self, progress: IndexProgress | None = None) -> SyncResult:
         """Synchronise the index with the packs that the store lists now. Raises StoreError.
 
-        When the user's cache cannot be written (full or read-only disk) or is not the user's alone, uses a
-        temporary index, which `close` removes.
+        When the user's cache cannot be written (full or read-only disk) or is not the user's alone, uses an
+        index of this command only, which `close` removes.
         """
         with self._refreshing:
             self.follow_keyring()
@@ -251,34 +244,17 @@ class Repository:
                         self._index = self._open_index()
                     synced = self._index.sync(packs, self.directory, progress, trashed=trashed)
                 except StoreError as error:
-                    if not error.path.startswith(str(self.index_folder)) or self._private:
+                    if not self._place.is_here(error) or not self._retire_index(str(error)):
                         raise
-                    self._retire_index(str(error))
                 else:
-                    synced = replace(synced, no_cache=self._no_cache)
+                    synced = replace(synced, no_cache=self._place.reason)
                     self._notify(synced)
                     return synced
 
     def _open_index(self) -> Index:
         if self._closed:
-            raise StoreError(
-                "open the index in", str(self.index_folder), OSError(0, "the repository is closed")
-            )
-        if self._private is None:
-            try:
-                os.close(open_private_folder(self._cache))
-                if not is_fit_for_mmap(self._cache):
-                    self._use_private(f"{self._cache} is on a file system that LMDB cannot use")
-            except OSError as error:
-                self._use_private(f"{error.filename}: {error.strerror}")
-        return Index(self.index_folder, self.keys.index)
-
-    def _use_private(self, reason: str) -> None:
-        self._no_cache = reason
-        try:
-            self._private = Path(tempfile.mkdtemp(prefix="holdfast-index-"))
-        except OSError as error:
-            raise StoreError.wrap("make a folder for the index in", tempfile.gettempdir(), error) from error
+            raise StoreError("open the index in", str(self._cache), OSError(0, "the repository is closed"))
+        return self._place.open(self.keys.index)
 
     def directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, rebuilt from the headers of its records."""
@@ -291,9 +267,9 @@ class Repository:
             return records
 
     @property
-    def index_folder(self) -> Path:
-        """The directory of the index, whether it is open or not."""
-        return (self._private or self._cache) / "index"
+    def index_folder(self) -> Path | None:
+        """The directory of the index, whether it is open or not; None when it is of this command only."""
+        return self._place.folder
 
     @property
     def cache_folder(self) -> Path:
@@ -303,11 +279,11 @@ class Repository:
     def drop_index(self) -> None:
         """Delete the index; the next use rebuilds it from the packs."""
         self._close_index()
-        remove_index(self.index_folder)
+        self._place.drop()
 
     def id_set(self, name: str) -> IdSet:
-        """An empty set of chunk IDs on disk, whose keys are those of the index."""
-        return IdSet(scratch_path(name, self.index_folder.parent), HiddenTable(self.keys.index))
+        """An empty set of chunk IDs, whose keys are those of the index."""
+        return IdSet(lambda: scratch_path(name, self._cache), HiddenTable(self.keys.index))
 
     def snapshots(self, *, trashed: bool = False, pending: bool = False) -> Snapshots:
         """Read all committed snapshots, or those in the trash, or (`pending`) those being committed."""

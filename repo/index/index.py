@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,12 +27,17 @@ from holdfast.base.errors import Damaged, RepositoryError, StoreError, Unsupport
 from holdfast.base.types import ChunkID, PackID, SnapshotID
 from holdfast.repo.format.format import RecordHeader
 from holdfast.repo.index.hidden import HiddenTable
-from holdfast.repo.index.lmdb_env import FIRST_MAP, ResizeGate, open_labelled, translate_errors
+from holdfast.repo.index.lmdb_env import (
+    FIRST_MAP,
+    ResizeGate,
+    translate_errors,
+)
 from holdfast.repo.index.locations import Location, decode_locations, encode_location, remove_locations, sweep
+from holdfast.repo.index.opening import open_nameless, open_session
 from holdfast.repo.index.results import IndexDamaged, SyncResult
-from holdfast.repo.index.sessions import IndexSession
 
 _LAYOUT = b"2"
+_TABLES = (b"chunks", b"packs")
 _WHOLE = b"whole "
 _LOSSES = b"losses"
 _PACK = struct.Struct("<IQ")
@@ -49,11 +53,14 @@ Directory = Sequence[tuple[int, RecordHeader]]
 class Index:
     """An LMDB environment. Thread-safe. A process may open a directory only once. Raises StoreError.
 
-    `key` has 32 bytes and is the repository's own: an index of another key is replaced.
+    `key` has 32 bytes and is the repository's own: an index of another key is replaced. Without a folder it
+    is for this process only, in a file without a name where `scratch` says, or in memory.
     """
 
-    def __init__(self, folder: Path, key: bytes, *, first_map: int = FIRST_MAP) -> None:
-        self._folder = folder
+    def __init__(
+        self, folder: Path | None, key: bytes, *, scratch: Path | None = None, first_map: int = FIRST_MAP
+    ) -> None:
+        self._folder = folder or scratch or Path("memory")
         self.hidden = HiddenTable(key)
         self._good = True
         self._closed = False
@@ -61,22 +68,14 @@ class Index:
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
         self._unswept = False
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._session = IndexSession(folder)
-        except OSError as error:
-            raise StoreError.wrap("open the index in", str(folder), error) from error
-        try:
-            self._env, (self._chunks, self._packs) = open_labelled(
-                folder, _LAYOUT + self.hidden.label, (b"chunks", b"packs"), first_map
-            )
-            self._session.opened()
-        except OSError as error:
-            self._session.end()
-            raise StoreError.wrap("open the index in", str(folder), error) from error
-        except lmdb.Error as error:
-            self._session.end()
-            raise StoreError("open the index in", str(folder), OSError(0, str(error))) from error
+        label = _LAYOUT + self.hidden.label
+        if folder is None:  # nothing locks such an environment: while one thread writes, none may read
+            self._write_gate = self._gate.alone
+            self._session, self._env, tables = open_nameless(scratch, first_map, _TABLES)
+        else:
+            self._write_gate = self._gate.shared
+            self._session, self._env, tables = open_session(folder, label, _TABLES, first_map)
+        self._chunks, self._packs = tables
 
     def close(self) -> None:
         self._closed = True
@@ -319,7 +318,7 @@ class Index:
             try:
                 with (
                     translate_errors("write the index in", self._folder),
-                    self._gate.shared(),
+                    self._write_gate(),
                     self._env.begin(write=True) as txn,
                 ):
                     return work(txn)
@@ -337,13 +336,3 @@ def _loss_counter(txn: Any) -> int:
 
 def _count_loss(txn: Any) -> None:
     txn.put(_LOSSES, str(_loss_counter(txn) + 1).encode())
-
-
-def remove_index(folder: Path) -> None:
-    """Delete an index that is not open, or a file of its name. Ignores errors.
-
-    An index that cannot be deleted cannot be written either, so `Repository.refresh` uses the cache instead.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    with suppress(OSError):
-        folder.unlink()

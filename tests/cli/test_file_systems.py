@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from support.cli import PASSWORD, Place
+from support.fault import fill, tiny_tmpfs
+from support.fuse import need_fuse
 
 _NO_SYNC = "cannot make the names of files durable"
 
@@ -61,3 +64,44 @@ def test_where_syncing_a_folder_fails_for_the_disk_nothing_is_reported_as_done(
     result = place.run("backup", "--kind", "files", "--name", "a", file)
     assert result.exit_code == 1
     assert "Input/output error" in result.stderr
+
+
+@pytest.mark.fuse
+@pytest.mark.parametrize("state", ["read-only", "full"])
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_repository_whose_disk_has_the_home_on_it_and_cannot_be_written_is_restored_and_mounted(
+    tmp_path: Path, state: str, has_index: bool
+) -> None:
+    """Without an index an older cache was lost, or the disk came from another machine."""
+    need_fuse()
+    mnt = tmp_path / "mnt"
+    mnt.mkdir()
+    with tiny_tmpfs(tmp_path, 12 << 20) as small:
+        place = Place.make(small)
+        disk = place.disk(size=2 << 20)
+        content = disk.read_bytes()
+        place.ok("backup", disk)
+        if not has_index:
+            for path in (small / "cache").glob("*/index/*"):
+                path.unlink()
+        if state == "full":
+            fill(small)
+        else:
+            subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        env = {**os.environ, **place.environment, "TMPDIR": str(temporary), "HOME": str(small)}
+        for args in (
+            ["restore", "web01:disks/web01.raw", "--target", str(tmp_path / "out.raw")],
+            ["check"],
+            ["mount", str(mnt)],
+        ):
+            done = place.execute(*args, env=env)
+            assert done.code == 0, (args, done.err)
+        try:
+            assert (mnt / "vms/web01/latest/disks/web01.raw").read_bytes() == content
+        finally:
+            done = place.execute("umount", str(mnt), env=env)
+        assert done.code == 0, done.err
+        assert (tmp_path / "out.raw").read_bytes() == content
+        assert not list(temporary.iterdir())

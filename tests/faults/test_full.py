@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import NoSpace
+from holdfast.repo.core import scratch
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
@@ -151,12 +152,43 @@ def test_where_no_index_can_be_written_the_command_makes_one_of_its_own(
         tempfile.tempdir = str(others)
         with opened(root, cache) as repository:
             assert all_contents(repository) == expected
-            assert list(others.glob("holdfast-index-*"))
             assert repository.refresh().no_cache
+            assert not list(others.iterdir())
             assert findings(repository) == []
 
     assert in_child(use) == 0
     assert not list(others.iterdir())
+
+
+@pytest.mark.parametrize("index", ["as it was", "deleted"])
+def test_with_everything_on_one_full_disk_all_works_and_prune_makes_room(small: Path, index: str) -> None:
+    root, cache = small / "repository", small / "cache"
+    create(LocalStore.create(root))
+    with opened(root, cache) as repository:
+        one = backup(repository, {"a.sql": data(11, 1_000_000)}).stored
+        two = backup(repository, SECOND, time=later(1)).stored
+        expected = all_contents(repository)
+    if index == "deleted":
+        shutil.rmtree(cache)
+    fill(small)
+    before = shutil.disk_usage(small).free
+
+    def use() -> None:
+        scratch._temporary_folders = lambda: [small]  # in a child
+        with opened(root, cache) as repository:
+            assert all_contents(repository) == expected
+            assert restored(repository, two.snapshot) == SECOND
+            assert findings(repository) == []
+            forget(repository, [one.id])
+            assert prune(repository).freed_bytes > 900_000
+            assert findings(repository, Depth.READ_DATA) == []
+            assert all_contents(repository) == {two.id: expected[two.id]}
+
+    assert in_child(use) == 0
+    assert shutil.disk_usage(small).free > before + 900_000
+    with opened(root, cache) as repository:
+        backup(repository, {"c.sql": data(6, 50_000)}, time=later(3))
+        assert findings(repository) == []
 
 
 def test_init_on_a_full_disk_says_so_and_can_be_repeated(small: Path) -> None:

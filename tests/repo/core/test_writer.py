@@ -17,7 +17,7 @@ from holdfast.base.errors import Locked, MissingChunk, NoSpace, StoreError
 from holdfast.base.types import ChunkID
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
-from holdfast.repo.index.index import remove_index
+from holdfast.repo.index.opening import remove_index
 from holdfast.repo.snapshots.snapshot import Snapshot
 from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.store.local import LocalStore

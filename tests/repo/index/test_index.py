@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from holdfast.base.errors import Damaged, StoreError
 from holdfast.base.types import PackID, SnapshotID
 from holdfast.repo.index.hidden import HiddenTable
 from holdfast.repo.index.idset import IdSet
-from holdfast.repo.index.index import Directory, Index, remove_index
+from holdfast.repo.index.index import Directory, Index
 from holdfast.repo.index.locations import Location
+from holdfast.repo.index.opening import remove_index
+from support.fault import fill, tiny_tmpfs
 from support.index_examples import KEY, chunk, directory, opened, pack_id, sync
 
 
@@ -255,22 +258,90 @@ def test_removing_an_index_that_is_not_there_is_no_error(tmp_path: Path) -> None
     assert not (tmp_path / "index").exists()
 
 
-@given(st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=5))
-def test_a_set_of_ids_says_which_were_new(batches: list[list[int]]) -> None:
-    with tempfile.TemporaryDirectory() as name, IdSet(Path(name) / "set", HiddenTable(KEY)) as ids:
+@pytest.mark.parametrize("in_memory", [0, 3, 1000])
+@pytest.mark.parametrize("on_disk", [True, False])
+@given(batches=st.lists(st.lists(st.integers(0, 40), max_size=20), max_size=5))
+def test_a_set_of_ids_says_which_were_new(batches: list[list[int]], in_memory: int, on_disk: bool) -> None:
+    def scratch() -> Path | None:
+        return Path(name) / "set" if on_disk else None
+
+    with (
+        tempfile.TemporaryDirectory() as name,
+        IdSet(scratch, HiddenTable(KEY), in_memory=in_memory) as ids,
+    ):
         seen: set[int] = set()
         for batch in batches:
             new = list(dict.fromkeys(n for n in batch if n not in seen))
             assert ids.add([chunk(n) for n in batch]) == [chunk(n) for n in new]
             seen |= set(new)
+            assert not list(Path(name).iterdir())
         assert ids.contains([chunk(n) for n in range(41)]) == [n in seen for n in range(41)]
 
 
-def test_a_set_of_ids_grows_and_removes_itself(tmp_path: Path) -> None:
-    with IdSet(tmp_path / "set", HiddenTable(KEY), first_map=SMALL_MAP) as ids:
+def test_a_set_of_ids_grows_and_leaves_no_name_even_while_it_is_used(tmp_path: Path) -> None:
+    with IdSet(lambda: tmp_path / "set", HiddenTable(KEY), in_memory=1000, first_map=SMALL_MAP) as ids:
         assert len(ids.add([chunk(n) for n in range(20_000)])) == 20_000
         assert ids.add([chunk(n) for n in range(20_000)]) == []
-    assert not (tmp_path / "set").exists()
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_set_of_ids_that_finds_no_room_goes_on_in_memory(tmp_path: Path) -> None:
+    with tiny_tmpfs(tmp_path, 1 << 20) as small:
+        with IdSet(lambda: small / "set", HiddenTable(KEY), in_memory=1000) as ids:
+            for n in range(0, 40_000, 500):
+                assert len(ids.add([chunk(k) for k in range(n, n + 500)])) == 500
+            assert all(ids.contains([chunk(n) for n in range(40_000)]))
+            assert ids.add([chunk(n) for n in range(40_000)]) == []
+        fill(small)
+        with IdSet(lambda: small / "set", HiddenTable(KEY), in_memory=0) as ids:
+            assert ids.add([chunk(1), chunk(2), chunk(1)]) == [chunk(1), chunk(2)]
+            assert ids.contains([chunk(1), chunk(3)]) == [True, False]
+
+
+# ---- indexes without a name ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_an_index_of_one_process_does_all_that_others_do_and_leaves_no_name(
+    tmp_path: Path, on_disk: bool
+) -> None:
+    scratch = tmp_path / "index" if on_disk else None
+    with closing(Index(None, KEY, scratch=scratch, first_map=SMALL_MAP)) as index:
+        sync(index, {n: list(range(n * 100, n * 100 + 100)) for n in range(1, 60)})
+        assert not list(tmp_path.iterdir())
+        assert len(index) == 5900
+        assert index.locations(chunk(150))[0].pack == pack_id(1)
+        assert sum(1 for _ in index.scan()) == 5900
+        index.discard(chunk(150), pack_id(1))
+        assert index.lookup([chunk(150), chunk(151)])[0] is None
+        sync(index, {2: list(range(200, 300))})
+        assert len(index) == 100
+
+
+def test_threads_that_read_an_index_without_locks_while_another_writes_see_whole_answers() -> None:
+    with closing(Index(None, KEY, first_map=SMALL_MAP)) as index:
+        sync(index, {1: list(range(1000))})
+        done = threading.Event()
+        wrong: list[object] = []
+
+        def read() -> None:
+            while not done.is_set():
+                found = index.lookup([chunk(n) for n in range(0, 1000, 7)])
+                if not all(place and place.pack == pack_id(1) for place in found):
+                    wrong.append(found)
+
+        readers = [threading.Thread(target=read) for _ in range(3)]
+        for each in readers:
+            each.start()
+        packs = {1: list(range(1000))}
+        for n in range(2, 12):
+            packs[n] = list(range(n * 1000, n * 1000 + 1000))
+            sync(index, packs)
+        done.set()
+        for each in readers:
+            each.join()
+        assert not wrong
+        assert len(index) == 11_000
 
 
 # ---- vouching for snapshots ---------------------------------------------------------------------------
