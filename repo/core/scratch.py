@@ -32,6 +32,6 @@ def _has_room(folder: Path) -> bool:
 
 def _temporary_folders() -> list[Path]:
     try:
-        return [Path(tempfile.gettempdir()), Path("/var/tmp")]  # noqa: S108  names in it are random
+        return [Path(tempfile.gettempdir())]
     except OSError:  # none can be written to
         return []

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import NoSpace
-from holdfast.repo.core import scratch
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
@@ -174,7 +173,7 @@ def test_with_everything_on_one_full_disk_all_works_and_prune_makes_room(small: 
     before = shutil.disk_usage(small).free
 
     def use() -> None:
-        scratch._temporary_folders = lambda: [small]  # in a child
+        tempfile.tempdir = str(small)
         with opened(root, cache) as repository:
             assert all_contents(repository) == expected
             assert restored(repository, two.snapshot) == SECOND
