@@ -56,7 +56,8 @@ def check_command(
     """Look for damage; the exit code is 21 when there is any, and 3 when only a prune has to mend something.
 
     Without options: the frame, and that everything a snapshot needs is somewhere. Nothing is changed but
-    the index, which is built anew.
+    the index, which is built anew. What is found damaged is noted in the repository, so that the next backup
+    of the source stores it again, whoever makes it, and each check tells it until then.
 
     Every command that lists snapshots misses those that were there before and that nobody forgot: it says
     so, and its exit code is 22. On a new machine `--expect ID`, with the ID that the last backup printed,
@@ -134,9 +135,20 @@ def _tell(settings: RunSettings, depth: Depth, report: CheckReport) -> None:
         looked.append(count(report.chunks, "chunk"))
     if depth >= Depth.READ_DATA:
         looked.append(f"{size(report.bytes_read)} read")
+    if lost := _damaged_snapshots(report):
+        whole = report.snapshots - len(lost)
+        settings.output.result(
+            f"not whole: {escape(', '.join(lost))}; the other {count(whole, 'snapshot')} can be read whole"
+        )
     damage = sum(finding.weight is Weight.DAMAGE for finding in report.findings)
     what = f"damage: {count(damage, 'finding')}" if damage else "no damage"
     (settings.output.result if report.findings else settings.output.summary)(f"{what} ({', '.join(looked)})")
+
+
+def _damaged_snapshots(report: CheckReport) -> list[str]:
+    """The names of the snapshots of which something is lost."""
+    damage = [finding for finding in report.findings if finding.weight is Weight.DAMAGE]
+    return sorted({name.partition(":")[0] for finding in damage for name in finding.affects})
 
 
 def _describe(finding: Finding) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from holdfast.base.errors import Damaged, MissingChunk, StoreError
-from holdfast.base.types import ChunkID, RecordType
+from holdfast.base.types import ChunkID, PackID, RecordType
 from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode, decode_node
 from holdfast.repo.core.cache import ByteCache
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.index.locations import Location
-from holdfast.repo.packs.reader import open_record
+from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.snapshots.snapshot import Item, StoredStream
 from holdfast.repo.store.interface import FileKind
 
 _NODE_CACHE = 16 << 20
+_DIRECTORIES = 8
+"""Directories of damaged packs that are kept."""
 _NODE_ENTRY = 96
 """Estimated bytes of memory of one decoded entry: an ID object and its length."""
 
@@ -29,6 +31,7 @@ class Reader:
         self._nodes: ByteCache[ChunkID, RecipeNode] = ByteCache(
             _NODE_CACHE, lambda n: 256 + _NODE_ENTRY * len(n.ids)
         )
+        self._directories: dict[PackID, dict[ChunkID, list[Location]]] = {}  # of damaged packs
         self.chunks: ByteCache[ChunkID, bytes] = ByteCache(chunk_cache, len)
 
     def secret_for(self, what: bytes) -> str:
@@ -94,7 +97,8 @@ class Reader:
     def read_record(self, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record, from any of the packs that hold it.
 
-        Raises MissingChunk when no listed pack has it, Damaged or StoreError when no copy can be read.
+        Raises MissingChunk when no listed pack has it, Damaged or StoreError when no copy can be read. What
+        is found damaged is noted; a copy that was before is tried last.
         """
         failure: Damaged | StoreError | None = None
         for attempt in (1, 2):
@@ -108,13 +112,64 @@ class Reader:
                     return self.open(location, data, id_, kind)
                 except FileNotFoundError:
                     continue
-                except (Damaged, StoreError) as error:
+                except StoreError as error:
                     failure = failure or error
+                except Damaged as error:
+                    failure = failure or error
+                    if self._is_misled(location, id_) and attempt == 1:
+                        self._repository.replace_index(f"it is wrong about {error.where}")
+                        failure = None
+                        break
             if failure is not None:
                 raise failure
             if attempt == 1:
                 self._repository.refresh()  # packs may have been added or moved since the last listing
-        raise MissingChunk(f"chunk {id_.hex()}", "is in no pack")
+        return self._read_damaged(id_, kind)
+
+    def _is_misled(self, location: Location, id_: ChunkID) -> bool:
+        """Whether the index named a place where the pack's own directory has something else.
+
+        If not, the chunk is damaged there, which is noted.
+        """
+        try:
+            places = self._places_in(location.pack, id_)
+        except (FileNotFoundError, Damaged, StoreError):
+            return False  # the directory is damaged, too: each new index finds that out by itself
+        if location not in places:
+            return True
+        self._repository.note_damage(location.pack, [id_])
+        return False
+
+    def _read_damaged(self, id_: ChunkID, kind: RecordType) -> bytes:
+        """A record that was found damaged once: perhaps it was the disk, or the file was replaced since.
+
+        Raises MissingChunk when no pack is known that ever had it, else Damaged or StoreError.
+        """
+        failure: Damaged | StoreError = MissingChunk(f"chunk {id_.hex()}", "is in no pack")
+        for pack in self._repository.damage.by_chunk().get(id_, ()):
+            try:
+                for location in self._places_in(pack, id_):
+                    data = self._repository.store.read(FileKind.PACK, pack, location.offset, location.length)
+                    return self.open(location, data, id_, kind)
+            except (Damaged, StoreError) as error:
+                failure = error
+            except FileNotFoundError:
+                continue
+        raise failure
+
+    def _places_in(self, pack: PackID, id_: ChunkID) -> list[Location]:
+        """Where a pack has a chunk, by its own directory. Raises FileNotFoundError, Damaged, StoreError."""
+        if pack not in self._directories:
+            if len(self._directories) >= _DIRECTORIES:
+                self._directories.clear()
+            found: dict[ChunkID, list[Location]] = {}
+            size = self._repository.size_of(pack)
+            for offset, header in read_directory(
+                self._repository.store, self._repository.ciphers, pack, size
+            ):
+                found.setdefault(header.id, []).append(Location(pack, offset, header.size))
+            self._directories[pack] = found
+        return self._directories[pack].get(id_, [])
 
     def open(self, location: Location, data: bytes | memoryview, id_: ChunkID, kind: RecordType) -> bytes:
         """Plaintext of a record whose bytes were read from `location`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +19,13 @@ from holdfast.base.errors import (
     StoreError,
     Unsupported,
 )
-from holdfast.base.types import PackID, SnapshotID
+from holdfast.base.types import ChunkID, PackID, SnapshotID
 from holdfast.repo.core.config import Config, open_config, parse_public, seal_config
 from holdfast.repo.core.epoch_memory import check_epoch, remember_epoch
 from holdfast.repo.core.index_place import IndexPlace
 from holdfast.repo.core.keyring import Epoch, Keyring, keyring_names, open_keyring, read_newest, write_keyring
 from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
+from holdfast.repo.core.known_damage import KnownDamage
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.core.scratch import scratch_path
 from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, Suite, content_hash, open_object
@@ -75,6 +76,7 @@ class Repository:
         self.adopt(opened, keyring)
         self._index: Index | None = None
         self._place = IndexPlace(self._cache)
+        self.damage = KnownDamage()
         self._closed = False
         self._retired: list[Index] = []  # other threads may be in them
         self._refreshing = threading.Lock()
@@ -220,6 +222,23 @@ class Repository:
                     self._retire_index(str(error))
             return question(self.index)
 
+    def note_damage(self, pack: PackID, ids: Iterable[ChunkID]) -> None:
+        """Chunks were found damaged in a pack: for all who use the repository they are not there any more."""
+        self.damage.add(self.store, self.keys, pack, ids)
+        self.index.avoid(self.damage.by_chunk())
+
+    def keep_damage(self, wanted: Mapping[PackID, Collection[ChunkID]]) -> None:
+        """Of what was noted only this is still so."""
+        self.damage.keep(self.store, self.keys, wanted)
+        self.index.avoid(self.damage.by_chunk())
+
+    def replace_index(self, reason: str) -> None:
+        """Use a new index from now on: the one at hand led to a place where something else is."""
+        with self._refreshing:
+            if self._index is not None:
+                self._index.mark_wrong()
+            self._retire_index(reason)
+
     def _retire_index(self, reason: str) -> bool:
         """Use an index somewhere else. False when there is no place left."""
         if self._index is not None:
@@ -235,6 +254,7 @@ class Repository:
         """
         with self._refreshing:
             self.follow_keyring()
+            self.damage.refresh(self.store, self.keys)
             # The trash second: a pack that moves there meanwhile is seen twice, not missed.
             packs = [(PackID(entry.name), entry.size) for entry in self.store.listing(FileKind.PACK)]
             trashed = [PackID(entry.name) for entry in self.store.listing(FileKind.PACK, trashed=True)]
@@ -247,6 +267,7 @@ class Repository:
                     if not self._place.is_here(error) or not self._retire_index(str(error)):
                         raise
                 else:
+                    self._index.avoid(self.damage.by_chunk())
                     synced = replace(synced, no_cache=self._place.reason)
                     self._notify(synced)
                     return synced
@@ -255,6 +276,14 @@ class Repository:
         if self._closed:
             raise StoreError("open the index in", str(self._cache), OSError(0, "the repository is closed"))
         return self._place.open(self.keys.index)
+
+    def size_of(self, pack: PackID) -> int:
+        """In bytes; also of a pack in the trash. Raises FileNotFoundError."""
+        for trashed in (False, True):
+            for entry in self.store.listing(FileKind.PACK, trashed=trashed):
+                if entry.name == pack:
+                    return entry.size
+        raise FileNotFoundError(self.store.describe(FileKind.PACK, pack))
 
     def directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, rebuilt from the headers of its records."""

@@ -105,6 +105,7 @@ class ObjectType(IntEnum):
     SEEN = 7
     """In a user's cache, never in a repository."""
     QUARANTINE = 8
+    DAMAGE = 9
 
 
 class NonceDomain(IntEnum):

@@ -32,7 +32,7 @@ from holdfast.repo.index.lmdb_env import (
     ResizeGate,
     translate_errors,
 )
-from holdfast.repo.index.locations import Location, decode_locations, encode_location, remove_locations, sweep
+from holdfast.repo.index.locations import Location, decode_locations, encode_location, sweep
 from holdfast.repo.index.opening import open_nameless, open_session
 from holdfast.repo.index.results import IndexDamaged, SyncResult
 
@@ -68,6 +68,7 @@ class Index:
         self._live: dict[int, PackID] = {}
         self._resting: dict[int, PackID] = {}
         self._unswept = False
+        self._damaged: Mapping[bytes, Collection[PackID]] = {}
         label = _LAYOUT + self.hidden.label
         if folder is None:  # nothing locks such an environment: while one thread writes, none may read
             self._write_gate = self._gate.alone
@@ -207,25 +208,21 @@ class Index:
         """The chunk's locations in these packs, given by their numbers."""
         key = self.hidden.table_key(id_)
         value = txn.get(key, db=self._chunks)
-        return decode_locations(packs, self.hidden.mask(key, value)) if value else iter(())
+        return self._decoded(key, value, packs) if value else iter(())
 
-    def discard(self, id_: ChunkID, pack: PackID) -> None:
-        """Remove the chunk's locations in that pack, because it is damaged there.
+    def _decoded(self, key: bytes, value: bytes, packs: Mapping[int, PackID]) -> Iterator[Location]:
+        bad = self._damaged.get(key, ())
+        for location in decode_locations(packs, self.hidden.mask(key, value)):
+            if location.pack not in bad:
+                yield location
 
-        A rebuild of the index restores the entry; until then a backup may store the chunk in another pack.
-        """
+    def avoid(self, damaged: Mapping[ChunkID, Collection[PackID]]) -> None:
+        """From now on chunks count as absent from packs in which they are damaged."""
+        self._damaged = {self.hidden.table_key(id_): frozenset(packs) for id_, packs in damaged.items()}
 
-        def remove(txn: Any) -> None:
-            key = self.hidden.table_key(id_)
-            value = self.hidden.mask(key, txn.get(key, db=self._chunks) or b"")
-            kept = remove_locations(value, lambda number: self._live.get(number) == pack)
-            if kept:
-                txn.put(key, self.hidden.mask(key, kept), db=self._chunks)
-            else:
-                txn.delete(key, db=self._chunks)
-
-        self._write(_count_loss)
-        self._write(remove)
+    def mark_wrong(self) -> None:
+        """Something in it turned out to be wrong: who opens it next makes a new one."""
+        self._good = False
 
     def scan(self) -> Iterator[tuple[bytes, list[Location]]]:
         """Every (key in the table, locations) in key order. Starts a new transaction every 20,000 keys."""
@@ -238,7 +235,7 @@ class Index:
                     found = cursor.next()
                 while found and len(page) < _BATCH:
                     key, value = cursor.item()
-                    page.append((key, list(decode_locations(self._live, self.hidden.mask(key, value)))))
+                    page.append((key, list(self._decoded(key, value, self._live))))
                     found = cursor.next()
             yield from page
             if not page:
@@ -255,9 +252,10 @@ class Index:
         return found is not None and int(found) == self.loss_counter()
 
     def loss_counter(self) -> int:
-        """A number that changes whenever entries are removed; -1 while entries of unlisted packs remain."""
+        """A number that changes whenever entries are removed; -1 while entries of unlisted packs remain, or
+        some chunk is known to be damaged."""
         stored = self._read(_loss_counter)
-        return stored if not self._resting and not self._unswept else -1
+        return stored if not self._resting and not self._unswept and not self._damaged else -1
 
     def __len__(self) -> int:
         """Number of distinct chunks."""

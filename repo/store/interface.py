@@ -27,6 +27,7 @@ class FileKind(Enum):
     FORGOTTEN = "forgotten"
     KEYRING = "keyring"
     QUARANTINE = "quarantine"
+    DAMAGE = "damage"
 
 
 class LockMode(Enum):

@@ -12,10 +12,11 @@ from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.index.idset import IdSet
 from holdfast.repo.snapshots.select import time_name
-from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, StoredStream
 from holdfast.repo.store.interface import FileKind, StoredFile
-from holdfast.repo.upkeep.check_packs import PACK_ADVICE, check_directories, read_packs
+from holdfast.repo.upkeep.check_packs import PACK_ADVICE, check_directories, check_noted, read_packs
 from holdfast.repo.upkeep.check_pairs import check_pairs
 from holdfast.repo.upkeep.findings import Finding, Weight
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
@@ -35,6 +36,8 @@ class Depth(IntEnum):
 Subset = Callable[[Sequence[StoredFile]], Sequence[StoredFile]]
 """Chooses the packs whose data is read."""
 
+_NAMED = 100_000
+"""Most missing chunks whose items are looked for."""
 _STRANGERS = 20
 """Files of other programs that are named; of more the number is told."""
 
@@ -60,9 +63,9 @@ def check(
 ) -> CheckReport:
     """Look for damage. Reports damage, and StoreErrors of single packs; raises other StoreErrors.
 
-    Rebuilds the index, so the result does not depend on it. Removes bad records from it, so that the next
-    backup that reads those chunks stores them again. Calls `announce` once with the number of bytes to read
-    and `progress` with the bytes just read.
+    Rebuilds the index, so the result does not depend on it. Notes bad records in the repository, so that the
+    next backup that has those chunks stores them again, whoever makes it. Calls `announce` once with the
+    number of bytes to read and `progress` with the bytes just read.
     """
     report = CheckReport()
     report.findings += _strangers(repository)
@@ -82,8 +85,12 @@ def check(
         report.findings += read_packs(repository, chosen, bad, progress)
     read = {entry.name for entry in chosen}
     report.findings += check_directories(repository, [entry for entry in packs if entry.name not in read])
-    if depth >= Depth.REACHABLE:
-        report.findings += _check_reachable(repository, snapshots, report)
+    if depth < Depth.REACHABLE:
+        report.findings += check_noted(repository, None)
+        return report
+    with repository.id_set("check") as seen:
+        report.findings += _check_reachable(repository, snapshots, seen, bad, report)
+        report.findings += check_noted(repository, seen)
     if bad:
         report.findings += _affected(repository, snapshots, bad)
     return report
@@ -101,39 +108,56 @@ def _strangers(repository: Repository) -> Iterator[Finding]:
 
 
 def _check_reachable(
-    repository: Repository, snapshots: Sequence[StoredSnapshot], report: CheckReport
+    repository: Repository,
+    snapshots: Sequence[StoredSnapshot],
+    seen: IdSet,
+    bad: set[ChunkID],
+    report: CheckReport,
 ) -> Iterator[Finding]:
-    """Chunks that recipes name and no listed pack has."""
-    with repository.id_set("check") as seen:
-        for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
-            name = (snapshot_name(stored),)
-            if isinstance(new, UnreadableNode):
-                yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, PACK_ADVICE)
-                continue
-            report.chunks += len(new)
-            missing = sum(location is None for location in repository.index.lookup(new))
-            if missing:
-                yield Finding(f"{missing} chunk(s)", "are in no pack, or damaged there", name, PACK_ADVICE)
+    """Chunks that recipes name and no listed pack has: they go into `bad`, as do nodes that do not open."""
+    for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
+        name = (snapshot_name(stored),)
+        if isinstance(new, UnreadableNode):
+            yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, PACK_ADVICE)
+            bad.add(new.node)
+            continue
+        report.chunks += len(new)
+        found = repository.index.lookup(new)
+        missing = [id_ for id_, location in zip(new, found, strict=True) if location is None]
+        bad.update(missing[: max(0, _NAMED - len(bad))])
+        if missing:
+            problem = "are in no pack, or damaged there"
+            yield Finding(f"{len(missing)} chunk(s)", problem, name, PACK_ADVICE)
 
 
 def _affected(
     repository: Repository, snapshots: Sequence[StoredSnapshot], bad: set[ChunkID]
 ) -> Iterator[Finding]:
-    """Items that need bad chunks of which no other pack has a copy."""
+    """What is lost of which items: chunks that are bad, and of which no other pack has a copy."""
     reader = Reader(repository)
     for stored in snapshots:
         for item in stored.snapshot.items:
-            hit = 0
-            try:
-                for content in (item, *((item.catalogue,) if item.catalogue else ())):
-                    for extent in reader.recipe(content).extents():
-                        if extent.id in bad and not repository.index.locations(extent.id):
-                            hit += extent.length
-            except Damaged:
-                continue  # reported as unreachable already
-            if hit:
+            problem = ""
+            for content in (item, *((item.catalogue,) if item.catalogue else ())):
+                problem = problem or _lost(repository, reader, content, bad)
+            if problem:
                 name = f"{snapshot_name(stored)}:{item.path}"
-                yield Finding(name, f"{hit} bytes of it cannot be read", (name,), PACK_ADVICE)
+                yield Finding(name, problem, (name,), PACK_ADVICE)
+
+
+def _lost(repository: Repository, reader: Reader, content: Item | StoredStream, bad: set[ChunkID]) -> str:
+    """What of a stored file cannot be read, in words; "" when all can."""
+    size, first, end = 0, -1, 0
+    try:
+        for extent in reader.recipe(content).extents():
+            if extent.id in bad and not repository.index.locations(extent.id):
+                size, end = size + extent.length, extent.start + extent.length
+                first = extent.start if first < 0 else first
+    except Damaged:
+        return "part of the list of its chunks is lost: it can be read up to there only"
+    if not size:
+        return ""
+    return f"{size} of its {content.size} bytes cannot be read: they lie between byte {first} and byte {end}"
 
 
 def snapshot_name(stored: StoredSnapshot) -> str:

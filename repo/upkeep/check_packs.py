@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from holdfast.base.errors import Damaged, OtherKey, StoreError, Unsupported
@@ -10,13 +10,17 @@ from holdfast.base.types import ChunkID, PackID, ProgressFunction
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
+from holdfast.repo.index.idset import IdSet
+from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.store.interface import FileKind, StoredFile
 from holdfast.repo.upkeep.findings import Finding, Weight
+from holdfast.repo.upkeep.prune_plan import record_at
 
 PACK_ADVICE = (
     "back the source up again now: what it still has of this is stored anew, and old snapshots heal with it"
 )
+_FREED = "nothing is lost; a prune frees the pack"
 _READERS = 2
 """Packs in memory at a time, 64 MiB each."""
 
@@ -65,7 +69,7 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
     except FileNotFoundError:
         return [], []
     except StoreError as error:
-        return [Finding(where, str(error), advice=PACK_ADVICE)], []
+        return [Finding(where, str(error), advice=PACK_ADVICE)], _unreadable(repository, pack)
     findings: list[Finding] = []
     is_whole = content_hash(data) == pack
     if not is_whole:
@@ -89,5 +93,54 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
                 Finding(where, f"chunk {header.id.hex()[:16]}: {error.reason} at offset {offset}")
             )
             bad.append(header.id)
-            repository.index.discard(header.id, pack)
+    if bad:
+        repository.note_damage(pack, bad)
     return findings, bad
+
+
+def _unreadable(repository: Repository, pack: PackID) -> list[ChunkID]:
+    """The chunks of a pack that the disk does not give: perhaps it gives the others."""
+    try:
+        entries = read_directory(repository.store, repository.ciphers, pack, repository.size_of(pack))
+    except (FileNotFoundError, Damaged, StoreError):
+        return []
+    there = [(Location(pack, offset, header.size), header.id) for offset, header in entries]
+    bad = [id_ for place, id_ in there if record_at(repository, place) != id_]
+    repository.note_damage(pack, bad)
+    return bad
+
+
+def check_noted(repository: Repository, seen: IdSet | None) -> Iterator[Finding]:
+    """Look again at what earlier checks and readers found damaged. Drops notes of what is good now.
+
+    `seen` has what snapshots need, if that is known.
+    """
+    left: dict[PackID, set[ChunkID]] = {}
+    for pack, ids in sorted(repository.damage.packs().items()):
+        where = repository.store.describe(FileKind.PACK, pack)
+        good = _good_records(repository, pack, ids)
+        if good is None:
+            continue  # the pack is gone
+        left[pack] = ids - good
+        lost = [id_ for id_ in left[pack] if not repository.index.locations(id_)]
+        if seen is not None:
+            lost = [id_ for id_, needed in zip(lost, seen.contains(lost), strict=True) if needed]
+        if lost:
+            yield Finding(where, f"{len(lost)} chunk(s) of it are known to be damaged", advice=PACK_ADVICE)
+        elif left[pack]:
+            problem = f"{len(left[pack])} damaged chunk(s) of it are whole elsewhere, or nothing needs them"
+            yield Finding(where, problem, advice=_FREED, weight=Weight.MEND)
+    if left != repository.damage.packs():
+        repository.keep_damage(left)
+
+
+def _good_records(repository: Repository, pack: PackID, ids: Collection[ChunkID]) -> set[ChunkID] | None:
+    """Those of the chunks that open in the pack now. None when the pack is gone."""
+    try:
+        entries = read_directory(repository.store, repository.ciphers, pack, repository.size_of(pack))
+    except FileNotFoundError:
+        return None
+    except (Damaged, StoreError):
+        return set()
+    places = [Location(pack, offset, header.size) for offset, header in entries if header.id in ids]
+    return {found for place in places if (found := record_at(repository, place)) is not None} & set(ids)

@@ -80,6 +80,10 @@ def execute(
         )
     refuse_vanished(repository)
     result = PruneResult()
+    result.damaged += [
+        Damaged(f"pack {pack}", f"{number} chunk(s) that snapshots need are damaged in it and nowhere whole")
+        for pack, number in sorted(plan.damaged.items())
+    ]
     with repository.id_set("needed") as needed, repository.id_set("copied") as copied:
         needs = Needs(repository, needed, copied)
         known = _add_needs(repository, needs, frozenset())
@@ -97,6 +101,7 @@ def execute(
                 quarantine = max(quarantine, _UNEXPLAINED)
             _delete_expired(repository, now(), quarantine.total_seconds(), needs, result)
             repository.store.sync()
+            _fold_notes(repository)
             _refresh_at_end(repository, needs, result)
     return result
 
@@ -159,6 +164,20 @@ def _mend_pairs(repository: Repository) -> None:
     restore_missing_proof_copies(repository)
     mend_keys(repository)
     restore_missing_forgotten_copies(repository)
+
+
+def _fold_notes(repository: Repository) -> None:
+    """Drop notes of damage in packs that are gone, and make few of many."""
+    repository.damage.refresh(repository.store, repository.keys)
+    known = repository.damage.packs()
+    there = {
+        entry.name
+        for trashed in (False, True)
+        for entry in repository.store.listing(FileKind.PACK, trashed=trashed)
+    }
+    wanted = {pack: ids for pack, ids in known.items() if pack in there}
+    if wanted != known or not repository.damage.is_folded():
+        repository.keep_damage(wanted)
 
 
 def _refresh_at_end(repository: Repository, needs: Needs, result: PruneResult) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from holdfast.base.errors import Damaged, MissingChunk, NeedsUnknown, StoreError
 from holdfast.base.types import ChunkID, PackID, ProgressFunction, SnapshotID
@@ -46,7 +46,8 @@ class Plan:
 
     `missing` counts reachable chunks that are in no pack: if there are any, nothing may be removed.
     `snapshots` and `pending` are the IDs that the plan protects. Packs in `reseal` are repacked only
-    because they are of an earlier key epoch.
+    because they are of an earlier key epoch. `damaged` packs stay: the numbers of chunks that are needed and
+    have no good copy anywhere.
     """
 
     keep: tuple[PackUse, ...]
@@ -56,6 +57,7 @@ class Plan:
     snapshots: frozenset[SnapshotID]
     pending: frozenset[SnapshotID]
     reseal: frozenset[PackID] = frozenset()
+    damaged: Mapping[PackID, int] = field(default_factory=dict)
 
     @property
     def freed(self) -> int:
@@ -101,6 +103,7 @@ def make_plan(
             # Missing chunks of pending backups do not count: the backup notices when it commits.
             collect_reachable(repository, pending, seen, progress)
             uses = _use_of_packs(repository, seen)
+            damaged = _damaged_packs(repository, seen)
         if not missing:
             break  # else a snapshot, such as pushed log files, may be newer than the listing of packs
     packs = [
@@ -108,14 +111,19 @@ def make_plan(
         for e in repository.store.listing(FileKind.PACK)
         if repository.index.is_listed(PackID(e.name))
     ]
-    keep, repack, small, remove = sort_packs(packs, max_unused)
+    stay = [p for p in packs if damaged.get(p.pack)]
+    keep, repack, small, remove = sort_packs([p for p in packs if not damaged.get(p.pack)], max_unused)
+    healed = [p for p in (*keep, *small) if p.pack in damaged]
+    keep, small = [[p for p in some if p not in healed] for some in (keep, small)]
+    repack += healed
     ids = frozenset(s.id for s in committed), frozenset(s.id for s in pending)
     earlier = sorted(earlier_packs(repository, [p.pack for p in keep]))
     limit = None if reseal_all else int(max_unused * sum(p.used for p in packs))
     reseal = choose_reseal(keep, [pack for _, pack in earlier], limit)
     sealed_anew = frozenset(p.pack for p in reseal)
     keep = [p for p in keep if p.pack not in sealed_anew]
-    return Plan(tuple(keep), (*repack, *small, *reseal), tuple(remove), missing, *ids, sealed_anew)
+    lost = {pack: number for pack, number in damaged.items() if number}
+    return Plan((*keep, *stay), (*repack, *small, *reseal), tuple(remove), missing, *ids, sealed_anew, lost)
 
 
 def choose_reseal(packs: Iterable[PackUse], oldest: Sequence[PackID], limit: int | None) -> list[PackUse]:
@@ -169,14 +177,19 @@ def protected_snapshots(repository: Repository) -> tuple[Sequence[StoredSnapshot
 def collect_reachable(
     repository: Repository, snapshots: Sequence[StoredSnapshot], seen: IdSet, progress: ProgressFunction
 ) -> int:
-    """Add all reachable IDs to `seen`. Returns the number of reachable chunks that are in no pack."""
+    """Add all reachable IDs to `seen`. Returns the number of reachable chunks that are in no pack, not even
+    damaged."""
     missing = 0
     for _, new in reachable_chunks(Reader(repository), snapshots, seen):
         if isinstance(new, UnreadableNode):
             if not isinstance(new.error, MissingChunk):  # a missing one is counted with its ID
                 missing += 1
             continue
-        missing += sum(location is None for location in repository.index.lookup(new))
+        absent = [id_ for id_, found in zip(new, repository.index.lookup(new), strict=True) if found is None]
+        if absent:  # of a damaged one there may be another copy some day: its pack stays for that long
+            damaged = repository.damage.by_chunk()
+            absent = [id_ for id_ in absent if not any(map(repository.index.is_listed, damaged.get(id_, ())))]
+        missing += len(absent)
         progress(len(new))
     return missing
 
@@ -199,6 +212,15 @@ def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int
                 location = locations[0] if len(locations) == 1 else _first_good(repository, key, locations)
                 used[location.pack] = used.get(location.pack, 0) + location.length
     return {pack: (used.get(pack, 0), size - used.get(pack, 0)) for pack, size in held.items()}
+
+
+def _damaged_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
+    """Of each pack with chunks that are known to be damaged, how many are needed and nowhere else."""
+    found: dict[PackID, int] = {}
+    for pack, ids in repository.damage.packs().items():
+        wanted = [id_ for id_, needed in zip(ids, seen.contains(list(ids)), strict=True) if needed]
+        found[pack] = sum(location is None for location in repository.index.lookup(wanted))
+    return found
 
 
 def _first_good(repository: Repository, key: bytes, locations: Sequence[Location]) -> Location:

@@ -118,6 +118,7 @@ def _needed_records(
         except Damaged:
             if any(record_at(repository, location) == header.id for location in others):
                 continue  # copied from there when its turn comes
+            repository.note_damage(pack, [header.id])
             raise
         yield record
 

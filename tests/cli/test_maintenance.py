@@ -137,6 +137,33 @@ def test_a_pack_that_cannot_be_read_costs_only_what_is_in_it(place: Place) -> No
     assert "index" not in checked.stderr
 
 
+def test_what_was_found_damaged_stays_known_and_is_healed_by_the_next_backup(
+    place: Place,
+) -> None:
+    """Also by another user, who has another cache."""
+    source = place.write("big", random.Random(1).randbytes(3_000_000))
+    place.ok("backup", source, "--kind", "files", "--name", "big")
+    place.ok("backup", place.write("c", b"small"), "--kind", "files", "--name", "small")
+    pack = max(files(place.repository, "packs"), key=lambda path: path.stat().st_size)
+    flip_byte(pack, 1_500_000)
+    assert place.run("check", "--read-data").exit_code == 21
+    other = Place(place.root, {"HOLDFAST_CACHE_DIR": str(place.root / "other")})
+    for each in (place, other):
+        result = each.run("check")
+        assert result.exit_code == 21
+        assert "bytes cannot be read: they lie between byte" in result.stdout
+        assert "not whole: big@" in result.stdout
+        assert "the other 1 snapshot can be read whole" in result.stdout
+    place.ok("check", "--accept-missing")
+    other.ok("backup", source, "--kind", "files", "--name", "big")
+    place.ok("restore", "big", "--target", place.root / "out")
+    assert (place.root / "out" / "big").read_bytes() == source.read_bytes()
+    assert place.run("check").exit_code == 3
+    place.ok("prune", "--quarantine", "none")
+    place.ok("check", "--read-data")
+    assert not pack.exists()
+
+
 # ---- forget and undelete
 
 

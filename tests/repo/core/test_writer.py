@@ -116,6 +116,7 @@ def test_the_order_of_a_commit_makes_every_crash_harmless(tmp_path: Path) -> Non
         store_file(repository, [b"content"])
     assert store.did("put", "sync", "list", "delete") == [
         ("list", FileKind.KEYRING),  # which key epoch it is
+        ("list", FileKind.DAMAGE),  # what is known to be damaged
         ("list", FileKind.PACK),  # which packs are there
         ("list", FileKind.PACK),  # and which are in the trash
         ("put", FileKind.PACK),

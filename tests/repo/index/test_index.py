@@ -312,7 +312,7 @@ def test_an_index_of_one_process_does_all_that_others_do_and_leaves_no_name(
         assert len(index) == 5900
         assert index.locations(chunk(150))[0].pack == pack_id(1)
         assert sum(1 for _ in index.scan()) == 5900
-        index.discard(chunk(150), pack_id(1))
+        index.avoid({chunk(150): {pack_id(1)}})
         assert index.lookup([chunk(150), chunk(151)])[0] is None
         sync(index, {2: list(range(200, 300))})
         assert len(index) == 100
@@ -363,12 +363,20 @@ def test_the_index_vouches_for_a_snapshot_until_something_is_lost(tmp_path: Path
         assert not index.is_known_complete(SNAPSHOT)
 
 
-def test_a_chunk_found_damaged_ends_the_vouching(tmp_path: Path) -> None:
+def test_while_chunks_are_known_to_be_damaged_they_are_absent_there_and_nothing_is_vouched_for(
+    tmp_path: Path,
+) -> None:
     with opened(tmp_path) as index:
-        sync(index, {1: [1, 2]})
+        sync(index, {1: [1, 2], 2: [2, 3]})
         index.record_complete(SNAPSHOT, index.loss_counter())
-        index.discard(chunk(2), pack_id(1))
+        index.avoid({chunk(2): {pack_id(1)}, chunk(1): {pack_id(1)}})
         assert not index.is_known_complete(SNAPSHOT)
+        assert [place.pack for place in index.locations(chunk(2))] == [pack_id(2)]
+        assert index.lookup([chunk(1)]) == [None]
+        assert sorted(len(places) for _, places in index.scan()) == [0, 1, 1]
+        index.avoid({})
+        assert index.is_known_complete(SNAPSHOT)
+        assert len(index.locations(chunk(2))) == 2
 
 
 def test_nothing_is_vouched_for_while_packs_lie_in_the_trash(tmp_path: Path) -> None:

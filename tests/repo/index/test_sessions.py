@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.base.types import SnapshotID
 from holdfast.repo.index.index import Index
 from holdfast.repo.index.results import IndexDamaged
-from support.index_examples import KEY, chunk, opened, pack_id, sync
+from support.index_examples import KEY, chunk, opened, sync
 
 CONTENT = {1: list(range(2000)), 2: list(range(1000, 3000))}
 
@@ -79,7 +80,9 @@ def test_several_processes_use_it_at_a_time(tmp_path: Path) -> None:
     fill(tmp_path)
     with opened(tmp_path) as index:
         sync(index, CONTENT)
-        index.discard(chunk(0), pack_id(1))  # so that the file is not as it was when it was closed
+        index.record_complete(
+            SnapshotID("5a" * 32), 1
+        )  # so that the file is not as it was when it was closed
         assert elsewhere(tmp_path) == ""
     assert elsewhere(tmp_path) == ""
 
