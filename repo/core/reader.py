@@ -7,6 +7,7 @@ from holdfast.base.types import ChunkID, PackID, RecordType
 from holdfast.repo.chunks.recipe import Extent, Recipe, RecipeNode, decode_node
 from holdfast.repo.core.cache import ByteCache
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.trashed import learn_trash, size_of
 from holdfast.repo.index.locations import Location
 from holdfast.repo.packs.reader import open_record, read_directory
 from holdfast.repo.snapshots.snapshot import Item, StoredStream
@@ -95,36 +96,48 @@ class Reader:
             return None
 
     def read_record(self, id_: ChunkID, kind: RecordType) -> bytes:
-        """Plaintext of a record, from any of the packs that hold it.
+        """Plaintext of a record, from any of the packs that hold it. As `find_record`."""
+        return self.find_record(id_, kind)[1]
 
-        Raises MissingChunk when no listed pack has it, Damaged or StoreError when no copy can be read. What
-        is found damaged is noted; a copy that was before is tried last.
+    def find_record(self, id_: ChunkID, kind: RecordType) -> tuple[Location, bytes]:
+        """A place where the record is, and its plaintext.
+
+        Raises MissingChunk when no pack has it, also none in the trash, Damaged or StoreError when no copy
+        can be read. What is found damaged is noted; a copy that was before is tried last.
         """
-        failure: Damaged | StoreError | None = None
-        for attempt in (1, 2):
-            for location in self._repository.ask_index(
-                lambda index: index.locations(id_) or index.trashed_locations(id_)
-            ):
-                try:
-                    data = self._repository.store.read(
-                        FileKind.PACK, location.pack, location.offset, location.length
-                    )
-                    return self.open(location, data, id_, kind)
-                except FileNotFoundError:
-                    continue
-                except StoreError as error:
-                    failure = failure or error
-                except Damaged as error:
-                    failure = failure or error
-                    if self._is_misled(location, id_) and attempt == 1:
-                        self._repository.replace_index(f"it is wrong about {error.where}")
-                        failure = None
-                        break
-            if failure is not None:
-                raise failure
-            if attempt == 1:
-                self._repository.refresh()  # packs may have been added or moved since the last listing
+        if (found := self._try_places(id_, kind)) is not None:
+            return found
+        self._repository.refresh()  # packs may have been added or moved since the last listing
+        if (found := self._try_places(id_, kind)) is not None:
+            return found
+        if learn_trash(self._repository) and (found := self._try_places(id_, kind)) is not None:
+            return found
         return self._read_damaged(id_, kind)
+
+    def _try_places(self, id_: ChunkID, kind: RecordType) -> tuple[Location, bytes] | None:
+        """None when the index knows no place. Raises Damaged or StoreError when no copy can be read."""
+        failure: Damaged | StoreError | None = None
+        for location in self._repository.ask_index(
+            lambda index: index.locations(id_) or index.trashed_locations(id_)
+        ):
+            try:
+                return location, self._read_at(location, id_, kind)
+            except FileNotFoundError:
+                continue
+            except StoreError as error:
+                failure = failure or error
+            except Damaged as error:
+                failure = failure or error
+                if self._is_misled(location, id_):
+                    self._repository.replace_index(f"it is wrong about {error.where}")
+                    return None
+        if failure is not None:
+            raise failure
+        return None
+
+    def _read_at(self, location: Location, id_: ChunkID, kind: RecordType) -> bytes:
+        data = self._repository.store.read(FileKind.PACK, location.pack, location.offset, location.length)
+        return self.open(location, data, id_, kind)
 
     def _is_misled(self, location: Location, id_: ChunkID) -> bool:
         """Whether the index named a place where the pack's own directory has something else.
@@ -140,7 +153,7 @@ class Reader:
         self._repository.note_damage(location.pack, [id_])
         return False
 
-    def _read_damaged(self, id_: ChunkID, kind: RecordType) -> bytes:
+    def _read_damaged(self, id_: ChunkID, kind: RecordType) -> tuple[Location, bytes]:
         """A record that was found damaged once: perhaps it was the disk, or the file was replaced since.
 
         Raises MissingChunk when no pack is known that ever had it, else Damaged or StoreError.
@@ -149,8 +162,7 @@ class Reader:
         for pack in self._repository.damage.by_chunk().get(id_, ()):
             try:
                 for location in self._places_in(pack, id_):
-                    data = self._repository.store.read(FileKind.PACK, pack, location.offset, location.length)
-                    return self.open(location, data, id_, kind)
+                    return location, self._read_at(location, id_, kind)
             except (Damaged, StoreError) as error:
                 failure = error
             except FileNotFoundError:
@@ -163,7 +175,7 @@ class Reader:
             if len(self._directories) >= _DIRECTORIES:
                 self._directories.clear()
             found: dict[ChunkID, list[Location]] = {}
-            size = self._repository.size_of(pack)
+            size = size_of(self._repository, pack)
             for offset, header in read_directory(
                 self._repository.store, self._repository.ciphers, pack, size
             ):

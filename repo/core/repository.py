@@ -277,14 +277,6 @@ class Repository:
             raise StoreError("open the index in", str(self._cache), OSError(0, "the repository is closed"))
         return self._place.open(self.keys.index)
 
-    def size_of(self, pack: PackID) -> int:
-        """In bytes; also of a pack in the trash. Raises FileNotFoundError."""
-        for trashed in (False, True):
-            for entry in self.store.listing(FileKind.PACK, trashed=trashed):
-                if entry.name == pack:
-                    return entry.size
-        raise FileNotFoundError(self.store.describe(FileKind.PACK, pack))
-
     def directory(self, pack: PackID, size: int) -> Directory:
         """A pack's directory; when that is damaged, rebuilt from the headers of its records."""
         try:

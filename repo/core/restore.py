@@ -105,10 +105,9 @@ class Restorer:
         for extent, location in zip(
             extents, self._repository.ask_index(lambda index: index.lookup(ids)), strict=True
         ):
-            if location is None:  # `read_record` refreshes the index and raises if the chunk is missing
+            if location is None:  # perhaps in the trash; raises when it is nowhere
                 assert extent.id is not None
-                self._reader.read_record(extent.id, RecordType.DATA)
-                location = self._repository.index.locations(extent.id)[0]  # noqa: PLW2901
+                location, _ = self._reader.find_record(extent.id, RecordType.DATA)  # noqa: PLW2901
             placed.append((location, extent))
         return coalesce(placed, longest=_RUN, gap=_GAP)
 

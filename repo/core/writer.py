@@ -135,7 +135,8 @@ class Writer:
 
         This order makes a crash at any point harmless: first the packs and their names are durable; then
         `pending/<id>`, which protects the chunks from a prune; then the packs are listed again, and those
-        that a prune has moved to the trash meanwhile are moved back; last comes `snapshots/<id>`.
+        that a prune has moved to the trash meanwhile are moved back; then comes `snapshots/<id>`, and another
+        such look.
         `finish(snapshot, stored bytes)` may complete the record after all packs are written. Raises
         StoreError, or MissingChunk when a prune has deleted a pack that the snapshot needs.
         """
@@ -147,9 +148,10 @@ class Writer:
         data = seal_object(self._repository.keys, ObjectType.SNAPSHOT, encode(snapshot))
         name = SnapshotID(content_hash(data))
         put_mirrored(store, FileKind.PENDING, name, data)
-        self._protect(snapshot)
+        self._protect()
         try:
             put_mirrored(store, FileKind.SNAPSHOT, name, data)
+            self._protect()
         except BaseException:
             with suppress(StoreError):  # one copy may be there already, and would count
                 delete_mirrored(store, FileKind.SNAPSHOT, name)
@@ -166,8 +168,9 @@ class Writer:
             if not self._claimed and self._loss_counter >= 0 and index.loss_counter() == self._loss_counter:
                 index.record_complete(snapshot, self._loss_counter)
 
-    def _protect(self, snapshot: Snapshot) -> None:
-        """After `pending` is written: move every pack that the backup uses and a prune trashed back."""
+    def _protect(self) -> None:
+        """After `pending`, and after the snapshot, is written: move every pack that the backup uses and a
+        prune trashed back. Twice, because where the lock does not work a prune may have removed `pending`."""
         store = self._repository.store
         listed = {entry.name for entry in store.listing(FileKind.PACK)}
         lost = sorted(self._used - listed)

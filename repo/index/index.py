@@ -146,8 +146,8 @@ class Index:
         self.add(batch)
         return damaged
 
-    def add(self, packs: Iterable[tuple[PackID, int, Directory]]) -> None:
-        """Add packs of the store: (pack, size, directory). Skips packs that the index has already.
+    def add(self, packs: Iterable[tuple[PackID, int, Directory]], *, trashed: bool = False) -> None:
+        """Add packs of the store: (pack, size, directory), or of its trash. Skips those that it has already.
 
         The last transaction of a pack registers its number; entries that a crash leaves before that have an
         unregistered number and are ignored. Transactions are small because LMDB copies each page they touch
@@ -162,7 +162,7 @@ class Index:
                 for at in range(0, len(entries), _SMALL_BATCH):
                     self._write(partial(self._enter, number, entries[at : at + _SMALL_BATCH]))
                 found = self._write(partial(self._register, pack, number, size))
-            self._live[found] = pack
+            (self._resting if trashed else self._live)[found] = pack
 
     def _number_of(self, pack: PackID, txn: Any) -> int | None:
         found = txn.get(bytes.fromhex(pack), db=self._packs)
@@ -261,6 +261,10 @@ class Index:
         """Number of distinct chunks."""
         with self._read_txn() as txn:
             return int(txn.stat(self._chunks)["entries"])
+
+    def is_resting(self, pack: PackID) -> bool:
+        """Whether it knows what is in that pack of the trash."""
+        return pack in self._resting.values()
 
     def is_listed(self, pack: PackID) -> bool:
         """Whether the last `sync` listed the pack or `add` added it since."""

@@ -104,6 +104,18 @@ class Store(Protocol):
         """Hold the repository lock, which ends with the process. Raises Locked after `timeout` seconds."""
         ...
 
+    def doubts(self) -> list[str]:
+        """Why the exclusive lock that is held may not keep out everybody, in words; empty when it does."""
+        ...
+
+    def claims(self) -> list[str]:
+        """Names of the claims of other processes that may hold the lock: see `repo.store.claims`."""
+        ...
+
+    def remove_claim(self, name: str) -> None:
+        """Remove the claim of a process that cannot run any more."""
+        ...
+
     def clean(self) -> int:
         """Delete files that crashes left half-written, under the exclusive lock. Returns bytes freed."""
         ...

@@ -12,6 +12,8 @@ TEMPORARY: Final = ".tmp-"
 """How names begin of files that are not whole."""
 TRASH: Final = "trash"
 LOCK: Final = "lock"
+CLAIMS: Final = "claims"
+"""Folder of notes of who holds the lock."""
 PREFIXES: Final = tuple(f"{number:02x}" for number in range(256))
 """Folders of packs: how their names begin."""
 LIMITS: Final = {FileKind.CONFIG: 1 << 20, FileKind.KEY: 1 << 20}
@@ -60,7 +62,7 @@ def all_folders() -> list[Parts]:
 
 def not_ours(names: Iterable[str]) -> list[str]:
     """Which of the names in the directory neither a repository nor an interrupted `init` leaves, in order."""
-    known = {kind.value for kind in FileKind} | {TRASH, LOCK, *CONFIG_NAMES}
+    known = {kind.value for kind in FileKind} | {TRASH, LOCK, CLAIMS, *CONFIG_NAMES}
     return sorted(name for name in names if name not in known and not name.startswith(TEMPORARY))
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from holdfast.base.durable_files import read_at, sync_if_possible
-from holdfast.base.errors import Damaged, Locked, NoRepository, RepositoryError, RepositoryExists, StoreError
+from holdfast.base.errors import Damaged, NoRepository, RepositoryError, RepositoryExists, StoreError
 from holdfast.base.named_paths import open_folder
 from holdfast.base.open_files import OpenFiles
 from holdfast.base.types import Buffer
 from holdfast.repo.store.interface import CONFIG_NAMES, FileKind, LockMode, StoredFile
 from holdfast.repo.store.layout import (
+    CLAIMS,
     LIMITS,
     LOCK,
     PREFIXES,
@@ -32,6 +31,7 @@ from holdfast.repo.store.layout import (
     not_ours,
     strangers_in,
 )
+from holdfast.repo.store.locking import RepositoryLock
 from holdfast.repo.store.owned_tree import OwnedTree
 
 _OPEN_FILES = 128
@@ -44,6 +44,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._tree = OwnedTree(root)
+        self._lock = RepositoryLock(self._tree)
         self._dirty: set[Parts] = set()
         self._dirty_lock = threading.Lock()
         self._sync_lock = threading.Lock()
@@ -93,6 +94,11 @@ class LocalStore:
             found.append(
                 f"the file system of {self.root} cannot make the names of files durable (it has no fsync of "
                 "folders): a power cut of its machine can take back what was just written there"
+            )
+        if not self._lock.claims.flock_works:
+            found.append(
+                f"the file system of {self.root} has no locks that keep others out: let only one command at "
+                "a time work in the repository"
             )
         return found
 
@@ -201,31 +207,21 @@ class LocalStore:
         self._files.forget(name)
         self._mark(parts)
 
-    @contextmanager
-    def lock(self, mode: LockMode, timeout: float) -> Iterator[None]:
-        """flock: the kernel lets go when the process dies, so there is no stale lock to break."""
-        flag = fcntl.LOCK_SH if mode is LockMode.SHARED else fcntl.LOCK_EX
-        with self._translate("lock", self.root / LOCK), self._tree.folder() as top:
-            # LOCK_EX over NFS needs a descriptor open for writing.
-            fd = top.open(LOCK, os.O_RDWR | os.O_CREAT)
-        try:
-            deadline = time.monotonic() + timeout
-            while True:
-                try:
-                    fcntl.flock(fd, flag | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= deadline:
-                        doing = "a prune is" if mode is LockMode.SHARED else "a backup or another prune is"
-                        raise Locked(f"{self.root} is locked: {doing} running; try again later") from None
-                    time.sleep(0.05)
-            yield
-        finally:
-            os.close(fd)
+    def lock(self, mode: LockMode, timeout: float) -> AbstractContextManager[None]:
+        return self._lock.held(mode, timeout)
+
+    def doubts(self) -> list[str]:
+        return self._lock.doubts()
+
+    def claims(self) -> list[str]:
+        return [claim.name for claim in self._lock.claims.others()]
+
+    def remove_claim(self, name: str) -> None:
+        self._lock.claims.remove(name)
 
     def clean(self) -> int:
         freed = 0
-        for parts in [(), *all_folders()]:
+        for parts in [(), (CLAIMS,), *all_folders()]:
             with (
                 self._translate("clean", self.root.joinpath(*parts)),
                 suppress(FileNotFoundError),

@@ -94,5 +94,14 @@ class MemoryStore:
                 self._holders = self._holders - 1 if shared else 0
                 self._guard.notify_all()
 
+    def doubts(self) -> list[str]:
+        return []
+
+    def claims(self) -> list[str]:
+        return []
+
+    def remove_claim(self, name: str) -> None:
+        """There is none."""
+
     def clean(self) -> int:
         return 0

@@ -219,6 +219,11 @@ class OwnedFolder:
             os.utime(name, dir_fd=self._fd, follow_symlinks=False)
             os.rename(name, name, src_dir_fd=self._fd, dst_dir_fd=target._fd)
 
+    def rename(self, name: str, new: str) -> None:
+        """Give a file another name in the same folder, which replaces what has it."""
+        with self._top.acting():
+            os.rename(name, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
     def unlink(self, name: str) -> None:
         """Remove a file. A missing one is no error."""
         with self._top.acting(), suppress(FileNotFoundError):

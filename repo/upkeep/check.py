@@ -12,6 +12,7 @@ from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID, ProgressFunction
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.trashed import learn_trash
 from holdfast.repo.index.idset import IdSet
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, StoredStream
@@ -36,6 +37,7 @@ class Depth(IntEnum):
 Subset = Callable[[Sequence[StoredFile]], Sequence[StoredFile]]
 """Chooses the packs whose data is read."""
 
+_FROM_TRASH = "nothing is lost; a prune brings those packs back"
 _NAMED = 100_000
 """Most missing chunks whose items are looked for."""
 _STRANGERS = 20
@@ -123,11 +125,21 @@ def _check_reachable(
             continue
         report.chunks += len(new)
         found = repository.index.lookup(new)
-        missing = [id_ for id_, location in zip(new, found, strict=True) if location is None]
+        absent = [id_ for id_, location in zip(new, found, strict=True) if location is None]
+        missing = [id_ for id_ in absent if not _is_in_trash(repository, id_)]
+        if len(missing) < len(absent):
+            where, problem = f"{len(absent) - len(missing)} chunk(s)", "are in packs in the trash only"
+            yield Finding(where, problem, name, _FROM_TRASH, Weight.MEND)
         bad.update(missing[: max(0, _NAMED - len(bad))])
         if missing:
             problem = "are in no pack, or damaged there"
             yield Finding(f"{len(missing)} chunk(s)", problem, name, PACK_ADVICE)
+
+
+def _is_in_trash(repository: Repository, id_: ChunkID) -> bool:
+    if not repository.index.trashed_locations(id_):
+        learn_trash(repository)
+    return bool(repository.index.trashed_locations(id_))
 
 
 def _affected(

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from holdfast.base.errors import Damaged, OtherKey, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, ProgressFunction
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.trashed import size_of
 from holdfast.repo.format.crypto import content_hash
 from holdfast.repo.format.format import PACK_LIMIT
 from holdfast.repo.index.idset import IdSet
@@ -101,7 +102,7 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
 def _unreadable(repository: Repository, pack: PackID) -> list[ChunkID]:
     """The chunks of a pack that the disk does not give: perhaps it gives the others."""
     try:
-        entries = read_directory(repository.store, repository.ciphers, pack, repository.size_of(pack))
+        entries = read_directory(repository.store, repository.ciphers, pack, size_of(repository, pack))
     except (FileNotFoundError, Damaged, StoreError):
         return []
     there = [(Location(pack, offset, header.size), header.id) for offset, header in entries]
@@ -137,7 +138,7 @@ def check_noted(repository: Repository, seen: IdSet | None) -> Iterator[Finding]
 def _good_records(repository: Repository, pack: PackID, ids: Collection[ChunkID]) -> set[ChunkID] | None:
     """Those of the chunks that open in the pack now. None when the pack is gone."""
     try:
-        entries = read_directory(repository.store, repository.ciphers, pack, repository.size_of(pack))
+        entries = read_directory(repository.store, repository.ciphers, pack, size_of(repository, pack))
     except FileNotFoundError:
         return None
     except (Damaged, StoreError):

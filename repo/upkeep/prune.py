@@ -6,7 +6,15 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from holdfast.base.errors import Damaged, NeedsUnknown, NoSpace, RepositoryError, StoreError, Unsupported
+from holdfast.base.errors import (
+    Damaged,
+    NeedsUnknown,
+    NoSpace,
+    Refused,
+    RepositoryError,
+    StoreError,
+    Unsupported,
+)
 from holdfast.base.types import PackID, ProgressFunction, SnapshotID
 from holdfast.repo.core.key_changes import mend_keys
 from holdfast.repo.core.mirrored import (
@@ -32,8 +40,10 @@ _BATCH = 4 << 20
 _REMEMBERED = timedelta(days=400).total_seconds()
 """For how long it is remembered that a snapshot was forgotten: a cache that has not been used for longer than
 that, and had seen the snapshot, raises a false alarm."""
+_SURE = timedelta(days=1)
+"""The shortest quarantine where the lock may not keep out everybody."""
 _UNEXPLAINED = timedelta(days=7)
-"""Quarantine of packs when there is no snapshot at all, not even a forgotten one."""
+"""Quarantine of packs when there is no snapshot at all, not even a forgotten one, and of claims."""
 
 
 @dataclass(slots=True)
@@ -73,13 +83,19 @@ def execute(
     NeedsUnknown when reachable chunks are missing, SnapshotsVanished when snapshots
     are, Locked when a backup runs past `lock_timeout`.
     """
-    if plan.missing:
-        raise NeedsUnknown(
-            f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is left to "
-            "repair them with"
-        )
     refuse_vanished(repository)
     result = PruneResult()
+    if plan.missing:
+        with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+            if not _bring_trash_back(repository):
+                raise NeedsUnknown(
+                    f"{plan.missing} chunks that snapshots need are in no pack: pruning could remove what is "
+                    "left to repair them with"
+                )
+        result.notes.append(
+            "packs that snapshots need were brought back from the trash; the next prune goes on"
+        )
+        return result
     result.damaged += [
         Damaged(f"pack {pack}", f"{number} chunk(s) that snapshots need are damaged in it and nowhere whole")
         for pack, number in sorted(plan.damaged.items())
@@ -92,6 +108,7 @@ def execute(
             with repository.store.lock(LockMode.SHARED, lock_timeout):
                 repacked = _repack(repository, plan, needs, result, progress=progress, batch=batch)
         with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
+            _refuse_doubts(repository, quarantine)
             repository.refresh()
             _add_needs(repository, needs, known)
             _take_out_of_use(repository, [*plan.remove, *repacked], needs, result)
@@ -104,6 +121,16 @@ def execute(
             _fold_notes(repository)
             _refresh_at_end(repository, needs, result)
     return result
+
+
+def _refuse_doubts(repository: Repository, quarantine: timedelta) -> None:
+    """Raises Refused when a backup may run all the same, and what it needs would be gone at once."""
+    doubts = repository.store.doubts()
+    if doubts and quarantine < _SURE:
+        raise Refused(
+            f"{doubts[0]}. A backup that runs unseen would lose its data without a quarantine of at least "
+            f"{_SURE.days} day; nothing was moved"
+        )
 
 
 def _add_needs(repository: Repository, needs: Needs, known: Collection[SnapshotID]) -> frozenset[SnapshotID]:
@@ -197,20 +224,27 @@ def _delete_expired(
     The caller holds the exclusive lock, so no backup runs: every pending snapshot is left over.
     """
     store = repository.store
-    present = {
+    trash = {
         first_name(entry.name): entry.modified
         for kind in (FileKind.PACK, FileKind.SNAPSHOT)
         for entry in sorted(store.listing(kind, trashed=True), key=lambda entry: entry.name)
     }
-    times = read_times(repository).advanced(now, quarantine, present)
+    pending = mirrored_names(store, FileKind.PENDING).keys()
+    # Where the lock may not keep everybody out, what others claim is left over only when it is old.
+    doubted = {*pending, *store.claims()} if store.doubts() else set()
+    times = read_times(repository).advanced(now, quarantine, trash | dict.fromkeys(doubted, 0.0))
     # Without a quarantine all goes, whatever times say.
-    _empty_trash(repository, times.over(quarantine) if quarantine else present.keys(), needs, result)
+    _empty_trash(repository, times.over(quarantine) if quarantine else trash.keys(), needs, result)
     write_times(repository, times)
     remove_orphans(repository, before=now - quarantine)
     _fold_forgotten(repository, now - quarantine - _REMEMBERED)
-    store.clean()
-    for name in mirrored_names(store, FileKind.PENDING):
+    old = times.over(_UNEXPLAINED.total_seconds())
+    for name in doubted & old - pending:
+        store.remove_claim(name)
+    for name in pending - (doubted - old):
         delete_mirrored(store, FileKind.PENDING, name)
+    if not doubted:
+        store.clean()
 
 
 def _trash(repository: Repository, pack: PackID, result: PruneResult) -> None:
@@ -234,15 +268,20 @@ def _untrash_needed_packs(repository: Repository) -> bool:
     with repository.id_set("claims") as seen:
         if collect_reachable(repository, [*committed, *pending], seen, lambda count: None) == 0:
             return False
-        trashed = list(repository.store.listing(FileKind.PACK, trashed=True))
-    for entry in trashed:
+    if not _bring_trash_back(repository):
+        raise NeedsUnknown("chunks that snapshots need are in no pack; nothing was deleted")
+    return True
+
+
+def _bring_trash_back(repository: Repository) -> bool:
+    """Move all packs back from the trash. Returns whether snapshots in use lack nothing then."""
+    for entry in list(repository.store.listing(FileKind.PACK, trashed=True)):
         repository.store.untrash(FileKind.PACK, entry.name)
     repository.store.sync()
     repository.refresh()
     with repository.id_set("claims") as seen:
-        if collect_reachable(repository, committed, seen, lambda count: None):
-            raise NeedsUnknown("chunks that snapshots need are in no pack; nothing was deleted")
-    return True
+        committed, _ = protected_snapshots(repository)
+        return collect_reachable(repository, committed, seen, lambda count: None) == 0
 
 
 def _restore_missing_copies(repository: Repository) -> None:

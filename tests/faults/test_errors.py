@@ -368,6 +368,8 @@ def test_packs_and_their_folders_are_synced_before_anything_names_them(
     unsynced: set[str] = set()
     for call, path in calls.done:
         place = Path(path).parent.relative_to(root).parts[0] if Path(path).parent != root else "."
+        if place == "claims":
+            continue  # of no use after a power cut
         if call == "write":
             unsynced.add(path)
         elif call == "fsync" and Path(path).is_dir():

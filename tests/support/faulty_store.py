@@ -132,5 +132,14 @@ class FaultyStore:
         with self.inner.lock(mode, timeout):
             yield
 
+    def doubts(self) -> list[str]:
+        return self.inner.doubts()
+
+    def claims(self) -> list[str]:
+        return self.inner.claims()
+
+    def remove_claim(self, name: str) -> None:
+        self.inner.remove_claim(name)
+
     def clean(self) -> int:
         return self._do("clean", None, "", self.inner.clean)

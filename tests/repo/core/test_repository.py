@@ -285,7 +285,7 @@ def test_without_a_cache_a_command_makes_an_index_of_its_own(
 def test_nothing_but_repository_files_lies_in_the_repository(local_repository: Repository) -> None:
     store_file(local_repository, [b"content"])
     assert isinstance(local_repository.store, LocalStore)
-    known = {kind.value for kind in FileKind} | {"config.2", "lock", "trash"}
+    known = {kind.value for kind in FileKind} | {"config.2", "lock", "claims", "trash"}
     assert {path.name for path in local_repository.store.root.iterdir()} <= known
 
 

@@ -130,6 +130,7 @@ def test_the_order_of_a_commit_makes_every_crash_harmless(tmp_path: Path) -> Non
         ("sync", None),
         ("put", FileKind.SNAPSHOT),
         ("sync", None),
+        ("list", FileKind.PACK),  # and are they still
         ("delete", FileKind.PENDING),
         ("delete", FileKind.PENDING),
         ("sync", None),
