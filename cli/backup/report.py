@@ -29,7 +29,11 @@ class BackupReport:
             yield meter.add
 
     def done(self, outcome: BackupOutcome) -> None:
-        _tell(self._settings, outcome)
+        try:
+            _tell(self._settings, outcome)
+        except OSError as error:
+            error.add_note(f"snapshot {outcome.stored.id} is made; only telling it failed")
+            raise
         self._settings.report_vanished(outcome.vanished)
 
     def warn(self, text: str) -> None:

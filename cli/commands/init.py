@@ -12,7 +12,7 @@ from holdfast.base.errors import NoRepository, RepositoryExists
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.passwords import find_password
-from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
+from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY, shown_or_removed
 from holdfast.repo.core.key_changes import add_slot
 from holdfast.repo.core.keyslots import new_recovery_key
 from holdfast.repo.core.repository import Repository
@@ -60,17 +60,24 @@ def init_command(
         )
         with Repository.open(store, lambda: password, cache=settings.cache) as repository:
             accept_place(repository, root, settings.cache)
-            key = _add_recovery_key(repository, now) if recovery_key else ""
-            hex_id = repository.config.hex_id
+            if recovery_key:
+                key = new_recovery_key()
+                slot = add_slot(repository, key, label="", created=now.isoformat())
+                with shown_or_removed(repository, slot.id):
+                    _tell(settings, repository.config.hex_id, key)
+            else:
+                _tell(settings, repository.config.hex_id, "")
         settings.report_shortcomings(store)
-    settings.output.document(
-        {"id": hex_id, "path": str(root)} | ({"recovery_key": key} if recovery_key else {})
-    )
+
+
+def _tell(settings: RunSettings, hex_id: str, key: str) -> None:
+    root = settings.root
+    settings.output.document({"id": hex_id, "path": str(root)} | ({"recovery_key": key} if key else {}))
     settings.output.summary(
         f"repository {hex_id[:8]} made in {root}\n"
         "Keep the password safe: without it (or a recovery key) nobody can read the backups."
     )
-    if recovery_key:
+    if key:
         settings.output.result(KEEP_THE_RECOVERY_KEY.format(key=key))
     else:
         settings.output.note("`holdfast key add --recovery` makes a recovery key to print and lock away")
@@ -83,9 +90,3 @@ def refuse_existing(root: Path) -> None:
     except NoRepository:
         return
     raise RepositoryExists(f"there is a repository in {root} already")
-
-
-def _add_recovery_key(repository: Repository, now: datetime) -> str:
-    key = new_recovery_key()
-    add_slot(repository, key, label="", created=now.isoformat())
-    return key

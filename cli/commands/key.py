@@ -18,7 +18,7 @@ from holdfast.cli.base.epochs import describe_epoch
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
-from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY
+from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY, shown_or_removed
 from holdfast.cli.base.render import Column, table
 from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, rotate, slot_use
 from holdfast.repo.core.keyring import PublicKeyring, read_newest
@@ -95,10 +95,14 @@ def add_command(settings: RunSettings, *, recovery: bool, label: str, new_passwo
     with settings.opened() as repository:
         secret = new_recovery_key() if recovery else _new_password(new_password_file)
         slot = add_slot(repository, secret, label=label, created=_now())
-    settings.output.document({**_document(slot), **({"recovery_key": secret} if recovery else {})})
-    settings.output.summary(f"key slot {slot.id[:8]} added")
-    if recovery:
-        settings.output.result(KEEP_THE_RECOVERY_KEY.format(key=secret))
+        if not recovery:
+            settings.output.document(_document(slot))
+            settings.output.summary(f"key slot {slot.id[:8]} added")
+            return
+        with shown_or_removed(repository, slot.id):
+            settings.output.document({**_document(slot), "recovery_key": secret})
+            settings.output.summary(f"key slot {slot.id[:8]} added")
+            settings.output.result(KEEP_THE_RECOVERY_KEY.format(key=secret))
 
 
 @key_command.command("remove")

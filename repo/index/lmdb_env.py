@@ -54,17 +54,33 @@ def open_labelled(
     return _open(folder, label, databases, map_size)
 
 
+@contextmanager
+def openable(folder: Path) -> Iterator[str]:
+    """A path of a folder for LMDB's binding, which takes nothing that is not UTF-8."""
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            yield f"/proc/self/fd/{fd}"
+        finally:
+            os.close(fd)
+    else:
+        yield str(folder)
+
+
 def _open(folder: Path, label: bytes, databases: Sequence[bytes], map_size: int) -> tuple[Any, list[Any]]:
     reserve(folder / "lock.mdb", _LOCK_SIZE)
-    env: Any = lmdb.open(
-        str(folder),
-        map_size=map_size,
-        max_dbs=len(databases) + 1,
-        mode=0o600,
-        readahead=False,
-        metasync=False,  # a power cut may lose the last commit; `Index.sync` adds it again
-        max_readers=_READERS,
-    )
+    with openable(folder) as path:
+        env: Any = lmdb.open(
+            path,
+            map_size=map_size,
+            max_dbs=len(databases) + 1,
+            mode=0o600,
+            readahead=False,
+            metasync=False,  # a power cut may lose the last commit; `Index.sync` adds it again
+            max_readers=_READERS,
+        )
     try:
         used = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
         if (folder / "data.mdb").stat().st_size < used:  # reading on would end in SIGBUS

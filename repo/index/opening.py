@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import lmdb
 
 from holdfast.base.errors import StoreError
-from holdfast.repo.index.lmdb_env import open_labelled, translate_errors
+from holdfast.repo.index.lmdb_env import open_labelled, openable, translate_errors
 from holdfast.repo.index.sessions import IndexSession
 
 
@@ -80,7 +80,8 @@ def _in_memory(first_map: int, tables: int) -> Any:
 def _unlinked(scratch: Path, first_map: int, tables: int) -> Any:
     scratch.mkdir(mode=0o700)
     try:
-        return _without_locks(str(scratch), first_map, tables, subdir=True)
+        with openable(scratch) as path:
+            return _without_locks(path, first_map, tables, subdir=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

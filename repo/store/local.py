@@ -265,9 +265,10 @@ class LocalStore:
             os.close(top.open(LOCK, os.O_RDWR | os.O_CREAT))
         self._mark(())
         self.sync()
-        above, _ = open_folder(self.root.parent)
-        sync_if_possible(above)
-        os.close(above)
+        for folder in self.root.parents:  # any of them may be new
+            above, _ = open_folder(folder)
+            sync_if_possible(above)
+            os.close(above)
 
     def _ensure(self, parts: Parts) -> None:
         """Make a directory that a copy of the repository omitted because it was empty.

@@ -10,6 +10,7 @@ from enum import IntEnum
 
 from holdfast.base.errors import Damaged
 from holdfast.base.types import ChunkID, ProgressFunction
+from holdfast.repo.core.mirrored import mirrored_names
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.trashed import learn_trash
@@ -18,7 +19,7 @@ from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import Item, StoredSnapshot, StoredStream
 from holdfast.repo.store.interface import FileKind, StoredFile
 from holdfast.repo.upkeep.check_packs import PACK_ADVICE, check_directories, check_noted, read_packs
-from holdfast.repo.upkeep.check_pairs import check_pairs
+from holdfast.repo.upkeep.check_pairs import check_pairs, confirmed
 from holdfast.repo.upkeep.findings import Finding, Weight
 from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 
@@ -71,7 +72,7 @@ def check(
     """
     report = CheckReport()
     report.findings += _strangers(repository)
-    report.findings += check_pairs(repository)
+    pairs = list(check_pairs(repository))
     snapshots = repository.snapshots().good
     report.snapshots = len(snapshots)
     packs = sorted(repository.store.listing(FileKind.PACK), key=lambda entry: entry.name)
@@ -87,6 +88,7 @@ def check(
         report.findings += read_packs(repository, chosen, bad, progress)
     read = {entry.name for entry in chosen}
     report.findings += check_directories(repository, [entry for entry in packs if entry.name not in read])
+    report.findings += confirmed(repository, pairs)
     if depth < Depth.REACHABLE:
         report.findings += check_noted(repository, None)
         return report
@@ -120,12 +122,17 @@ def _check_reachable(
     for stored, new in reachable_chunks(Reader(repository), snapshots, seen):
         name = (snapshot_name(stored),)
         if isinstance(new, UnreadableNode):
-            yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, PACK_ADVICE)
-            bad.add(new.node)
+            if _is_in_use(repository, stored):
+                yield Finding(f"recipe node {new.node.hex()}", str(new.error), name, PACK_ADVICE)
+                bad.add(new.node)
             continue
         report.chunks += len(new)
-        found = repository.index.lookup(new)
-        absent = [id_ for id_, location in zip(new, found, strict=True) if location is None]
+        absent = _absent(repository, new)
+        if absent:  # a prune may have moved them since the packs were listed, or taken the snapshot's
+            repository.refresh()
+            absent = _absent(repository, absent)
+        if not absent or not _is_in_use(repository, stored):
+            continue
         missing = [id_ for id_ in absent if not _is_in_trash(repository, id_)]
         if len(missing) < len(absent):
             where, problem = f"{len(absent) - len(missing)} chunk(s)", "are in packs in the trash only"
@@ -134,6 +141,16 @@ def _check_reachable(
         if missing:
             problem = "are in no pack, or damaged there"
             yield Finding(f"{len(missing)} chunk(s)", problem, name, PACK_ADVICE)
+
+
+def _absent(repository: Repository, ids: Sequence[ChunkID]) -> list[ChunkID]:
+    found = repository.index.lookup(ids)
+    return [id_ for id_, location in zip(ids, found, strict=True) if location is None]
+
+
+def _is_in_use(repository: Repository, stored: StoredSnapshot) -> bool:
+    """Whether the snapshot is still there: it may have been forgotten and pruned since it was listed."""
+    return stored.id in mirrored_names(repository.store, FileKind.SNAPSHOT)
 
 
 def _is_in_trash(repository: Repository, id_: ChunkID) -> bool:

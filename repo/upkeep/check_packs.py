@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from holdfast.base.errors import Damaged, OtherKey, StoreError, Unsupported
 from holdfast.base.types import ChunkID, PackID, ProgressFunction
@@ -35,8 +36,9 @@ def check_directories(repository: Repository, packs: Sequence[StoredFile]) -> It
         except FileNotFoundError:
             continue  # a prune took it since
         except OtherKey as error:
-            data = repository.store.read(FileKind.PACK, pack, 0, PACK_LIMIT + 1)
-            yield _of_other_key(where, error, is_whole=content_hash(data) == pack)
+            with suppress(FileNotFoundError):
+                data = repository.store.read(FileKind.PACK, pack, 0, PACK_LIMIT + 1)
+                yield _of_other_key(where, error, is_whole=content_hash(data) == pack)
         except (Damaged, Unsupported) as error:
             yield Finding(where, str(error), advice=PACK_ADVICE)
 
@@ -78,6 +80,8 @@ def _read_pack(repository: Repository, pack: PackID) -> tuple[list[Finding], lis
     try:
         entries = read_directory(repository.store, repository.ciphers, pack, len(data))
         cipher = repository.ciphers.get(pack)
+    except FileNotFoundError:
+        return [], []  # a prune took it since
     except OtherKey as error:
         return [*findings, _of_other_key(where, error, is_whole=is_whole)], []
     except (Damaged, Unsupported) as error:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
-from holdfast.base.errors import Damaged, OtherKey, Unsupported
+from holdfast.base.errors import Damaged, Locked, OtherKey, StoreError, Unsupported
 from holdfast.repo.core.keyring import parse_keyring
 from holdfast.repo.core.keyslots import parse_slot
 from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.forgotten import open_forgotten
 from holdfast.repo.records.proofs import open_proof, unfinished_proofs
-from holdfast.repo.store.interface import FileKind
+from holdfast.repo.store.interface import FileKind, LockMode
 from holdfast.repo.upkeep.findings import Finding, Weight
 
 _MEND = "the other copy is good, nothing is lost; the next prune writes this one again"
 _OTHER_COPY = "if the other copy is good, nothing is lost; copy it over this one"
 
 
+def confirmed(repository: Repository, findings: Sequence[Finding]) -> list[Finding]:
+    """Without those of half pairs that somebody was just writing, moving or deleting.
+
+    What is still half under the exclusive lock was left so. When the lock is taken somebody is at work, and
+    the next check tells what he leaves; where there can be no lock, the second look has to do.
+    """
+    if not any(finding.weight is Weight.MEND for finding in findings):
+        return list(findings)
+    try:
+        with repository.store.lock(LockMode.EXCLUSIVE, 0.0):
+            still = _half(repository)
+    except Locked:
+        still = set()
+    except StoreError:
+        still = _half(repository)
+    return [each for each in findings if each.weight is not Weight.MEND or each.where in still]
+
+
+def _half(repository: Repository) -> set[str]:
+    return {finding.where for finding in check_pairs(repository) if finding.weight is Weight.MEND}
+
+
 def check_pairs(repository: Repository) -> Iterator[Finding]:
-    """Problems of both copies of every such file."""
+    """Problems of both copies of every such file, as they are at this moment: see `confirmed`."""
     store = repository.store
     yield from _check_kind(
         repository, FileKind.CONFIG, lambda d, where, _: repository.verify_config(d, where)

@@ -41,6 +41,7 @@ EXAMPLES: list[tuple[BaseException, int]] = [
     (LessConsistent("only crash-consistent"), 20),
     (errors.Damaged("pack aa", "not authentic"), 21),
     (errors.MissingChunk("chunk aa", "is in no pack"), 21),
+    (errors.OtherKey("pack aa", "was sealed under another key"), 21),
     (errors.HoldfastError("x"), 1),
     (errors.RepositoryError("x"), 1),
     (errors.RepositoryExists("x"), 1),

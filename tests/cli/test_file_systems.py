@@ -105,3 +105,65 @@ def test_a_repository_whose_disk_has_the_home_on_it_and_cannot_be_written_is_res
         assert done.code == 0, done.err
         assert (tmp_path / "out.raw").read_bytes() == content
         assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("json", [[], ["--json"]])
+def test_a_recovery_key_that_could_not_be_shown_is_no_way_in(tmp_path: Path, json: list[str]) -> None:
+    place = Place(tmp_path)
+    with Path("/dev/full").open("wb") as full:
+        done = place.execute("init", "--recovery-key", *json, stdout=full)
+        assert done.code == 1
+        assert "was removed again" in done.err
+        assert [key["kind"] for key in place.json("key", "list")["keys"]] == ["passphrase"]
+        done = place.execute("key", "add", "--recovery", *json, stdout=full)
+    assert done.code == 1
+    assert "was removed again" in done.err
+    assert [key["kind"] for key in place.json("key", "list")["keys"]] == ["passphrase"]
+    place.ok("key", "add", "--recovery")
+    assert [key["kind"] for key in place.json("key", "list")["keys"]] == ["passphrase", "recovery"]
+
+
+def test_a_backup_whose_end_cannot_be_told_says_that_the_snapshot_is_made(tmp_path: Path) -> None:
+    place = Place.make(tmp_path)
+    file = place.write("a", "content")
+    with Path("/dev/full").open("wb") as full:
+        done = place.execute("backup", "--kind", "files", "--name", "a", str(file), stdout=full)
+    assert done.code == 1
+    (snapshot,) = place.json("snapshots")["snapshots"]
+    assert f"snapshot {snapshot['id']} is made" in done.err
+    assert place.ok("dump", "a") == "content"
+
+
+def test_a_repository_whose_path_is_no_text_works_and_its_folders_are_its_owners_only(tmp_path: Path) -> None:
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/new/r\xff"))
+    place = Place(folder)
+    folder.parent.mkdir()
+    file = tmp_path / "a"
+    file.write_text("content")
+    old = os.umask(0)
+    try:
+        assert place.execute("init").code == 0
+    finally:
+        os.umask(old)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*") if path.is_dir()}
+    assert modes == {0o700}
+    commands = [["backup", "--kind", "files", "--name", "a", str(file)], ["snapshots"], ["info", "--json"]]
+    for args in [*commands, ["info"], ["check"], ["stats", "--json"], ["prune"], ["key", "list"]]:
+        done = place.execute(*args)
+        assert done.code == 0, done.err
+    assert place.execute("dump", "a").out == b"content"
+
+
+def test_init_makes_the_names_of_all_new_folders_above_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{fd}"))  # noqa: PTH115  a descriptor
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    Place(tmp_path / "one" / "two" / "three").ok("init")
+    assert {str(tmp_path / part) for part in ("", "one", "one/two", "one/two/three")} <= synced
