@@ -4,8 +4,8 @@ of another start of this one, or of another container on it."""
 from __future__ import annotations
 
 import os
-import platform
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +16,9 @@ _NAMESPACE: Final = Path("/proc/self/ns/pid")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """`started` is the start time in ticks since the start of the machine; what is unknown is ""."""
+    """`machine` and `boot` are hashes: they tell nothing but whether two are the same. `started` is the start
+    time in ticks since the start of the machine. What is unknown is ""."""
 
-    host: str
     machine: str
     boot: str
     namespace: str
@@ -28,12 +28,13 @@ class ProcessIdentity:
     @staticmethod
     def of_this_process() -> ProcessIdentity:
         machine = next(filter(None, map(_text, _MACHINE)), "")
+        boot = _text(_BOOT)
         try:
             namespace = str(_NAMESPACE.readlink())
         except OSError:
             namespace = ""
         pid = os.getpid()
-        return ProcessIdentity(platform.node(), machine, _text(_BOOT), namespace, pid, _started(pid))
+        return ProcessIdentity(_hashed(machine), _hashed(boot), namespace, pid, _started(pid))
 
     def runs(self) -> bool | None:
         """Whether it still runs; None when that cannot be told from here."""
@@ -43,6 +44,11 @@ class ProcessIdentity:
         if not self.namespace or self.namespace != mine.namespace:
             return None
         return bool(self.started) and self.started == _started(self.pid)
+
+
+def _hashed(secret: str) -> str:
+    """The machine's ID must not be shown to others (machine-id(5))."""
+    return blake2b(b"holdfast process " + secret.encode(), digest_size=16).hexdigest() if secret else ""
 
 
 def _text(path: Path) -> str:

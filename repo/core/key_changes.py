@@ -128,6 +128,8 @@ def rotate(repository: Repository, use: SlotUse, *, created: str) -> int:
 def _changing(repository: Repository) -> Iterator[Keyring]:
     """The newest keyring, which nobody else changes during the block."""
     with repository.store.lock(LockMode.EXCLUSIVE, _WAIT):
+        if repository.store.claims() and (doubts := repository.store.doubts()):
+            raise Refused(f"{doubts[-1]}; nothing was changed")  # each would drop the other's change
         repository.follow_keyring()
         mend_keys(repository)
         yield repository.keyring

@@ -32,7 +32,6 @@ class Claim:
     """Of another process that holds the lock, or did. `runs` is None when that cannot be told from here."""
 
     name: str
-    host: str
     pid: int
     runs: bool | None
 
@@ -125,8 +124,8 @@ class Claims:
             return None
         try:
             who = ProcessIdentity(**json.loads(read_at(fd, 0, _LARGEST)))
-            return Claim(name, str(who.host), int(who.pid), who.runs())
+            return Claim(name, int(who.pid), who.runs())
         except (ValueError, TypeError):
-            return Claim(name, "unknown", 0, None)
+            return Claim(name, 0, None)
         finally:
             os.close(fd)

@@ -13,7 +13,7 @@ from typing import Final
 from holdfast.base.errors import Locked, StoreError
 from holdfast.repo.store.claims import Claims
 from holdfast.repo.store.interface import LockMode
-from holdfast.repo.store.layout import LOCK
+from holdfast.repo.store.layout import CLAIMS, LOCK
 from holdfast.repo.store.owned_tree import OwnedTree
 
 _PAUSE: Final = 0.05
@@ -83,6 +83,9 @@ class RepositoryLock:
         if not self.claims.flock_works:
             found.append(f"the file system of {self._tree.root} has no locks that keep others out (flock)")
         for claim in self.claims.others():
-            path = self._tree.root / "claims" / claim.name
-            found.append(f"process {claim.pid} on {claim.host} may be at work there: {path} says so")
+            path = self._tree.root / CLAIMS / claim.name
+            found.append(
+                f"process {claim.pid} of another machine or container may be at work there: {path} says so, "
+                "and can be deleted when nothing runs there any more"
+            )
         return found

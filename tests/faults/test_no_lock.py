@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ import pytest
 
 from holdfast.base.errors import Locked, MissingChunk, Refused, StoreError
 from holdfast.base.process_identity import ProcessIdentity
+from holdfast.repo.core.key_changes import remove_slot
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import FileKind, LockMode
@@ -29,6 +31,7 @@ from holdfast.repo.upkeep.prune_plan import make_plan
 from support.fault import (
     NEXT,
     OLD,
+    add_key,
     all_contents,
     backup,
     contents,
@@ -90,7 +93,7 @@ def plant(root: Path, who: ProcessIdentity, mode: LockMode = LockMode.SHARED) ->
 
 
 MINE = ProcessIdentity.of_this_process()
-FAR = replace(MINE, host="far", machine="another", boot="another")
+FAR = replace(MINE, machine="another", boot="another")
 
 
 @pytest.mark.parametrize("code", [0, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
@@ -171,7 +174,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(
 def test_who_may_be_at_work_elsewhere_is_believed_for_a_week(root: Path, repository: Repository) -> None:
     claim = plant(root, FAR)
     clock = Clock()
-    with pytest.raises(Refused, match=r"on far may be at work there: .*shared-0123456789abcdef"):
+    with pytest.raises(Refused, match=r"another machine .* may be at work there: .*shared-0123456789abcdef"):
         prune(repository, timedelta(0), clock)
     for _ in range(7):
         prune(repository, WEEK, clock)
@@ -191,6 +194,29 @@ def test_a_claim_that_cannot_be_read_counts_as_one_of_elsewhere(root: Path, repo
         claim.write_bytes(nonsense)
         with pytest.raises(Refused, match="may be at work"):
             prune(repository, timedelta(0))
+
+
+def test_no_key_is_changed_while_somebody_elsewhere_may_do_so(root: Path, repository: Repository) -> None:
+    """Two who remove each other's key on machines whose locks are not shared would leave no way in."""
+    other = add_key(repository, "other")
+    before = sorted(path.name for path in (root / "keyring").iterdir())
+    claim = plant(root, FAR, LockMode.EXCLUSIVE)
+    with pytest.raises(Refused, match="may be at work there"):
+        remove_slot(repository, other)
+    with pytest.raises(Refused, match="may be at work there"):
+        add_key(repository, "more")
+    assert sorted(path.name for path in (root / "keyring").iterdir()) == before
+    claim.unlink()
+    assert remove_slot(repository, other) == other
+
+
+def test_a_claim_tells_no_names_to_who_reads_the_store(root: Path) -> None:
+    with local(root) as store, store.lock(LockMode.SHARED, 0):
+        (claim,) = (root / "claims").iterdir()
+        text = claim.read_text()
+    machine = Path("/etc/machine-id")
+    secrets = [platform.node(), machine.read_text().strip() if machine.exists() else ""]
+    assert not any(secret and secret in text for secret in secrets)
 
 
 # ---- What a prune that nothing kept out does to a backup ------------------------------------------------
