@@ -26,6 +26,8 @@ class Needs:
         self.copied = copied
         self.new_packs: list[PackID] = []
         """The packs that hold what is `copied`. None of it counts when one of them is not there any more."""
+        self.is_complete = False
+        """Whether `needed` has all; until then nothing may go."""
         self.wrong_index = False
         """Whether the index said something that packs do not say."""
 
@@ -34,6 +36,8 @@ class Needs:
 
         The pack may lie in the trash already. Raises Damaged when nothing of it can be read, StoreError.
         """
+        if not self.is_complete:
+            return False
         for offset in range(0, len(ids := self._ids(pack, size)), _BATCH):
             batch = ids[offset : offset + _BATCH]
             wanted = [

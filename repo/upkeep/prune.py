@@ -24,6 +24,7 @@ from holdfast.repo.core.mirrored import (
     restore_missing_copies,
     untrash_mirrored,
 )
+from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten, restore_missing_forgotten_copies
 from holdfast.repo.records.high_water import refuse_vanished
@@ -33,6 +34,7 @@ from holdfast.repo.snapshots.heads import named
 from holdfast.repo.store.interface import FileKind, LockMode, StoredFile
 from holdfast.repo.upkeep.needs import Needs
 from holdfast.repo.upkeep.prune_plan import PackUse, Plan, collect_reachable, protected_snapshots
+from holdfast.repo.upkeep.reachability import UnreadableNode, reachable_chunks
 from holdfast.repo.upkeep.repack import repack
 
 _BATCH = 4 << 20
@@ -102,15 +104,17 @@ def execute(
     ]
     with repository.id_set("needed") as needed, repository.id_set("copied") as copied:
         needs = Needs(repository, needed, copied)
-        known = _add_needs(repository, needs, frozenset())
+        known: frozenset[SnapshotID] = frozenset()
         repacked: list[PackUse] = []
         if plan.repack:
+            known = _add_needs(repository, needs, known)
             with repository.store.lock(LockMode.SHARED, lock_timeout):
                 repacked = _repack(repository, plan, needs, result, progress=progress, batch=batch)
         with repository.store.lock(LockMode.EXCLUSIVE, lock_timeout):
             _refuse_doubts(repository, quarantine)
             repository.refresh()
-            _add_needs(repository, needs, known)
+            if plan.remove or repacked or any(repository.store.listing(FileKind.PACK, trashed=True)):
+                _add_needs(repository, needs, known)
             _take_out_of_use(repository, [*plan.remove, *repacked], needs, result)
             _mend_pairs(repository)
             if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
@@ -134,12 +138,18 @@ def _refuse_doubts(repository: Repository, quarantine: timedelta) -> None:
 
 
 def _add_needs(repository: Repository, needs: Needs, known: Collection[SnapshotID]) -> frozenset[SnapshotID]:
-    """Add what committed and pending snapshots need that are not `known`. Returns the IDs of all."""
+    """Add what committed and pending snapshots need that are not `known`. Returns the IDs of all.
+
+    Raises NeedsUnknown when a recipe of a committed one cannot be read.
+    """
     committed, pending = protected_snapshots(repository)
-    both = [*committed, *pending]
-    new = [stored for stored in both if stored.id not in known]
-    collect_reachable(repository, new, needs.needed, lambda count: None)
-    return frozenset(stored.id for stored in both)
+    new = [stored for stored in committed if stored.id not in known]
+    for _, found in reachable_chunks(Reader(repository), new, needs.needed):
+        if isinstance(found, UnreadableNode):
+            raise NeedsUnknown(f"{found.error}; what snapshots need is unknown, so nothing was deleted")
+    collect_reachable(repository, pending, needs.needed, lambda count: None)
+    needs.is_complete = True
+    return frozenset(stored.id for stored in (*committed, *pending))
 
 
 def _repack(

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -424,6 +424,26 @@ def test_a_pack_that_went_between_plan_and_execution_stops_the_prune_with_nothin
     with pytest.raises(Refused, match="nothing was deleted"):
         execute(pair.repository, plan, quarantine=timedelta(0), now=pair.clock)
     assert pair.packs() == left
+
+
+def test_a_recipe_that_becomes_unreadable_after_the_plan_stops_the_prune_before_it_moves_anything(
+    pair: Pair,
+) -> None:
+    forget(pair.repository, pair.ids[:1])
+    plan = make_plan(pair.repository, max_unused=1.0)
+    before = pair.packs()
+    backup(pair.repository, content(5), time=later(5))
+    for name in pair.packs() - before:
+        whole = bytearray(pair.store.files[FileKind.PACK, name])
+        for at in range(64 + 64, len(whole) - 4096, 512):
+            whole[at + 7] ^= 1
+        pair.store.files[FileKind.PACK, name] = bytes(whole)
+    left = pair.packs()
+    faulty = pair.repository.store = FaultyStore(pair.store)
+    with pytest.raises(Refused, match="what snapshots need is unknown"):
+        execute(pair.repository, replace(plan, remove=plan.keep), quarantine=timedelta(0), now=pair.clock)
+    assert pair.packs() == left
+    assert not faulty.did("trash", "delete")
 
 
 def test_a_damaged_snapshot_stops_a_prune(pair: Pair) -> None:
