@@ -50,6 +50,7 @@ VERBS: Final = {
     "forget": Verb("forget", "Take snapshots out of use, by name or by policy."),
     "undelete": Verb("forget", "Bring forgotten snapshots back."),
     "prune": Verb("prune", "Free the space of what no snapshot needs.", ("gc", "compact")),
+    "subject": Verb("subject", "List, rename, join, split or drop what backups are of."),
     "wal-push": Verb("wal", "Archive a WAL file of PostgreSQL: archive_command."),
     "wal-fetch": Verb("wal", "Bring a WAL file back for PostgreSQL: restore_command."),
     "binlog-push": Verb("logs", "Archive binary logs of MySQL or MariaDB."),

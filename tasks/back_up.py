@@ -13,6 +13,7 @@ from holdfast.base.types import ProgressFunction
 from holdfast.ingest.backup.backup import BackupOutcome, BackupRequest, back_up
 from holdfast.ingest.freeze.hooks import Frozen
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.histories import HistoryChoice
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.tasks.inputs import Inputs
 
@@ -33,9 +34,14 @@ class BackupEvents(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotLabels:
-    """What somebody says of a snapshot; "" or None for what the inputs say. `lock_timeout` in seconds."""
+    """What somebody says of a snapshot; "" or None for what the inputs say. `lock_timeout` in seconds.
+
+    `named` says whether the subject's name was given, `choice` which history the backup continues.
+    """
 
     host: str
+    named: bool = False
+    choice: HistoryChoice = HistoryChoice.BY_FACTS
     uuid: str = ""
     engine: str = ""
     tags: tuple[str, ...] = ()
@@ -66,6 +72,10 @@ def store_inputs(
         kind=inputs.kind,
         uuid=labels.uuid or inputs.uuid,
         origin=inputs.origin,
+        where=inputs.where,
+        named=labels.named,
+        movable=inputs.movable,
+        choice=labels.choice,
         held=held,
         close=close,
         warnings=inputs.warnings,

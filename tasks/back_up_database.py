@@ -105,6 +105,8 @@ def _one(
             prepared.items,
             uuid=prepared.uuid,
             origin=prepared.origin,
+            where=prepared.where,
+            movable=False,
             kind=SubjectKind.DATABASE,
             warnings=prepared.warnings,
             engine=prepared.engine,

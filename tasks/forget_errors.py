@@ -13,6 +13,16 @@ class LastOfSubject(Refused):
         self.name = name
 
 
+class SeveralSnapshots(Refused):
+    """A name was given of a subject that has several snapshots."""
+
+    def __init__(self, name: str, count: int) -> None:
+        super().__init__(
+            f"{name!r} has {count} snapshots, and which to forget is not said; nothing was changed"
+        )
+        self.name = name
+
+
 class LogsNeeded(Refused):
     """Log files would go that backups need which are kept."""
 

@@ -23,8 +23,8 @@ from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.nbd.uri import is_nbd_uri
 from holdfast.ingest.sources.compressed import compression, unpacked_head
 from holdfast.ingest.sources.image import ImageSource
-from holdfast.ingest.sources.source import CommandSource, FileSource, Source, StreamSource
-from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.ingest.sources.source import CommandSource, FileSource, Source, StreamSource, origin_of
+from holdfast.repo.snapshots.snapshot import Origin, SubjectKind
 from holdfast.servers.base.folder import plan_folder
 from holdfast.tasks.source_errors import UnknownDirectory
 
@@ -55,12 +55,14 @@ class ImageOptions:
 @dataclass(frozen=True, slots=True)
 class Inputs:
     """What is to be read. `name` and `uuid` are the VM's own, "" when nothing says them; `engine` and
-    `facts` are a database's."""
+    `facts` are a database's. `where` tells the subject apart, unless it is `movable` and gets a name."""
 
     items: tuple[PlannedItem, ...]
     name: str = ""
     uuid: str = ""
     origin: str = ""
+    where: Origin = field(default_factory=Origin)
+    movable: bool = True
     kind: SubjectKind | None = None
     warnings: tuple[str, ...] = ()
     engine: str = ""
@@ -115,7 +117,7 @@ def open_paths(
     if options.bitmap and not any(isinstance(source, NbdSource) for source in sources):
         raise Refused(_NO_BITMAP)
     items = plan_items(sources, kind, said=said, bitmap=options.bitmap, checkpoint=options.checkpoint)
-    return Inputs(items, kind=kind)
+    return Inputs(items, kind=kind, where=origin_of(Path(paths[0])) if not is_nbd_uri(paths[0]) else Origin())
 
 
 def _open_export(
@@ -139,6 +141,7 @@ def _open_export(
         name=export.name,
         uuid=export.uuid,
         origin=path.name or path.resolve().name or str(path),
+        where=origin_of(path),
         kind=SubjectKind.VM,
         warnings=export.warnings,
     )
@@ -152,7 +155,7 @@ def _open_pieces(stack: ExitStack, folder: Path, options: ImageOptions) -> Input
     for item in items:
         stack.callback(item.source.close)
     origin = folder.name or folder.resolve().name or str(folder)
-    return Inputs(items, origin=origin, kind=SubjectKind.DATABASE, warnings=warnings)
+    return Inputs(items, origin=origin, where=origin_of(folder), kind=SubjectKind.DATABASE, warnings=warnings)
 
 
 def _open(stack: ExitStack, path: str, kind: SubjectKind | None, options: ImageOptions) -> Source:

@@ -17,6 +17,7 @@ from holdfast.cli.base.options import KINDS
 from holdfast.formats.disks.open import FORMATS
 from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.backup.recognise import SourceType, sql_dump
+from holdfast.repo.snapshots.histories import HistoryChoice
 from holdfast.repo.snapshots.select import TIME_FORMAT
 from holdfast.repo.snapshots.snapshot import Consistency, SubjectKind
 from holdfast.tasks.inputs import ImageOptions
@@ -60,6 +61,8 @@ _LABELS = (
         metavar="ENGINE",
         help="Which database system this is of, where nothing shows it: oracle, sql-server, ...",
     ),
+    click.option("--same", is_flag=True, help="It is what has this name already, whatever the facts say."),
+    click.option("--new-history", is_flag=True, help="It is something else than what has this history."),
     click.option("--tag", "tags", multiple=True, metavar="TAG", help="A label (repeatable)."),
     click.option("--require", type=click.Choice(_GRADES), help="Fail (exit code 20) when less consistent."),
     click.option("--host", default=platform.node, help="Default: this machine's name."),
@@ -144,6 +147,8 @@ class BackupOptions:
     kind: str | None
     uuid: UUID | None
     engine: str
+    same: bool
+    new_history: bool
     tags: tuple[str, ...]
     require: str | None
     host: str
@@ -173,6 +178,15 @@ class BackupOptions:
     @property
     def wanted(self) -> SubjectKind | None:
         return SubjectKind(self.kind) if self.kind else None
+
+    @property
+    def choice(self) -> HistoryChoice:
+        """Which history the backup continues."""
+        if self.same and self.new_history:
+            raise click.UsageError("--same and --new-history exclude each other")
+        if self.same:
+            return HistoryChoice.SAME
+        return HistoryChoice.NEW if self.new_history else HistoryChoice.BY_FACTS
 
     @property
     def required(self) -> Consistency:

@@ -44,6 +44,8 @@ def snapshot_labels(options: BackupOptions) -> SnapshotLabels:
     """What the options say of the snapshot."""
     return SnapshotLabels(
         host=options.host,
+        named=options.name is not None and not options.all_databases,
+        choice=options.choice,
         uuid=str(options.uuid) if options.uuid else "",
         engine=options.engine,
         tags=options.tags,

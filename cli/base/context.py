@@ -22,9 +22,10 @@ from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count
 
 if TYPE_CHECKING:  # `holdfast version` and completion need none of these, and they take 100 ms
-    from holdfast.repo.core.repository import Repository, Snapshots
+    from holdfast.repo.core.repository import Repository
     from holdfast.repo.index.results import SyncResult
     from holdfast.repo.records.high_water import Vanished
+    from holdfast.repo.snapshots.listed import Snapshots
     from holdfast.repo.snapshots.snapshot import StoredSnapshot
     from holdfast.repo.store.local import LocalStore
 
@@ -161,6 +162,8 @@ class RunSettings:
             self.look_for_vanished(repository, found)
         for error in found.damaged:
             self.output.warn(f"a snapshot cannot be read: {error}; run `holdfast check`")
+        for error in found.unread:
+            self.output.warn(f"what was said of subjects cannot be read: {error}; run `holdfast check`")
         return found
 
     def look_for_vanished(self, repository: Repository, listed: Snapshots) -> None:

@@ -41,6 +41,7 @@ from holdfast.fusefs.errors import MountDead, MountTaken, NotMounted
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
+from holdfast.repo.snapshots.histories import NameTaken, OtherContent
 from holdfast.repo.store.owned_tree import Foreign
 from holdfast.servers.base.errors import (
     BadScratch,
@@ -50,7 +51,8 @@ from holdfast.servers.base.errors import (
     PasswordInUrl,
     SeveralDatabases,
 )
-from holdfast.tasks.forget_errors import ArchiveOrphaned, LastOfSubject
+from holdfast.tasks.forget_errors import ArchiveOrphaned, LastOfSubject, SeveralSnapshots
+from holdfast.tasks.group_paths import MixedKinds
 from holdfast.tasks.restore_errors import (
     DeviceNotConfirmed,
     NeedsDirectory,
@@ -107,6 +109,10 @@ VANISHED_ADVICE: Final = (
 _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (click.UsageError, ExitCode.USAGE),
     (NoPassword, ExitCode.USAGE),
+    (NameTaken, ExitCode.USAGE),
+    (MixedKinds, ExitCode.USAGE),
+    (OtherContent, ExitCode.USAGE),
+    (SeveralSnapshots, ExitCode.USAGE),
     (KeyboardInterrupt, ExitCode.INTERRUPTED),
     (click.Abort, ExitCode.INTERRUPTED),
     (NoRepository, ExitCode.NO_REPOSITORY),
@@ -176,6 +182,21 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         UnknownDirectory,
         "--kind database takes the folder of a database's tool, when nothing else is named; any other is "
         "kept by `tar -C {error.path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME`",
+    ),
+    (MixedKinds, "{error.commands}"),
+    (
+        NameTaken,
+        "--same continues that history, --new-history begins another one; or give another --name",
+    ),
+    (
+        OtherContent,
+        "what was read is stored already: the same command with --same continues that history all the same, "
+        "with --new-history it begins another",
+    ),
+    (
+        SeveralSnapshots,
+        "{error.name}@TIME, {error.name}@latest or an ID takes one, --name {error.name} with --keep rules "
+        "some, `holdfast subject drop {error.name}` all",
     ),
     (LastOfSubject, "--keep-last 1 keeps one of each, --allow-empty forgets them all the same"),
     (ArchiveOrphaned, "--with-logs drops the {error.files} files of it, too"),

@@ -5,6 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject
+from holdfast.repo.snapshots.subjects import Subjects
+
+
+class SubjectTitles:
+    """Describes subjects so that each can be told from all others, and typed."""
+
+    def __init__(self, snapshots: Sequence[StoredSnapshot]) -> None:
+        """`snapshots` are all of the repository, oldest first."""
+        self._there = Subjects(snapshots)
+
+    def title(self, subject: Subject) -> str:
+        """`web01 (vm)`, `db1/shop (postgresql database)`."""
+        return _with_kind(self._there.label(subject), subject)
 
 
 def group_by_subject(snapshots: Sequence[StoredSnapshot]) -> list[list[StoredSnapshot]]:
@@ -16,6 +29,10 @@ def group_by_subject(snapshots: Sequence[StoredSnapshot]) -> list[list[StoredSna
 
 
 def describe_subject(subject: Subject) -> str:
-    """`web01 (vm)`, `shop (postgresql database)`."""
+    """`web01 (vm)`, `shop (postgresql database)`; others may be called the same."""
+    return _with_kind(subject.name, subject)
+
+
+def _with_kind(name: str, subject: Subject) -> str:
     kind = f"{subject.engine} {subject.kind.value}" if subject.engine else subject.kind.value
-    return f"{subject.name} ({kind})"
+    return f"{name} ({kind})"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
 import click
 
+from holdfast.base.errors import Damaged, Refused, SourceError, StreamFailed
 from holdfast.cli.backup.database import back_up_by_url
 from holdfast.cli.backup.options import BackupOptions, backup_options
 from holdfast.cli.backup.report import BackupReport, snapshot_labels
@@ -18,11 +21,14 @@ from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.subject_name import subject_name
 from holdfast.formats.dumps.engines import ENGINES
+from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.freeze.guest_agent import AgentFreeze
 from holdfast.ingest.freeze.hooks import CommandHooks, Freeze, frozen
 from holdfast.ingest.nbd.uri import is_nbd_uri
+from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import LockMode
 from holdfast.tasks.back_up import store_inputs
+from holdfast.tasks.group_paths import PathGroups, group_paths
 from holdfast.tasks.inputs import ImageOptions, Stream, open_paths, open_stream
 
 _COMPRESSED = (".gz", ".zst", ".xz", ".bz2")
@@ -75,13 +81,63 @@ def _back_up_files(settings: RunSettings, options: BackupOptions) -> ExitCode:
     stream = _stream(options)
     if not options.paths and stream is None:
         raise click.UsageError("nothing to back up: give files, --stdin or --stdin-from-command")
-    label = _label(options, stream)
     if stream and options.images != ImageOptions():
         raise click.UsageError(
             "--disk-format, --backing, --follow-backing, --bitmap and --checkpoint say nothing of a stream"
         )
-    freezes = _freezes(options)
-    with settings.opened(index=True) as repository, ExitStack() as stack:
+    if options.name is not None:
+        subject_name(options.name)
+    groups = PathGroups((options.paths,)) if stream else _groups(options)
+    for path in groups.skipped:
+        settings.output.warn(f"{path} was left out: it is no export of a VM that is known here")
+    if len(groups.groups) > 1:
+        return _back_up_groups(settings, options, groups.groups)
+    options = replace(options, paths=groups.groups[0])
+    _label(options, stream)  # before the password is asked for
+    with settings.opened(index=True) as repository:
+        return _back_up_one(settings, repository, options, stream=stream, freezes=_freezes(options))
+
+
+def _groups(options: BackupOptions) -> PathGroups:
+    named = options.name is not None or options.uuid is not None
+    return group_paths(options.paths, options.kind_of_sources, options.images, named=named)
+
+
+def _back_up_groups(
+    settings: RunSettings, options: BackupOptions, groups: Sequence[tuple[str, ...]]
+) -> ExitCode:
+    """A snapshot for each. One that fails leaves the others kept, and fails the whole at the end."""
+    if options.before or options.after or options.agent:
+        raise click.UsageError(
+            f"these are {len(groups)} VMs or databases; --before, --after and --agent are for one at a time"
+        )
+    partial, failed = False, []
+    with settings.opened(index=True) as repository:
+        for group in groups:
+            each = replace(options, paths=group)
+            try:
+                code = _back_up_one(settings, repository, each)
+                partial |= code is ExitCode.PARTIAL
+            except (SourceError, Refused, LessConsistent, Damaged) as error:
+                settings.output.warn(f"{group[0]} was not backed up: {error}")
+                failed.append(group[0])
+    if failed:
+        raise StreamFailed(
+            f"{len(failed)} of {len(groups)} backups failed: {', '.join(failed)}; the others are kept"
+        )
+    return ExitCode.PARTIAL if partial else ExitCode.DONE
+
+
+def _back_up_one(
+    settings: RunSettings,
+    repository: Repository,
+    options: BackupOptions,
+    *,
+    stream: Stream | None = None,
+    freezes: Sequence[Freeze] = (),
+) -> ExitCode:
+    label = _label(options, stream)
+    with ExitStack() as stack:
         # Before anything freezes or a dump begins: neither shall wait for a prune.
         stack.enter_context(repository.store.lock(LockMode.SHARED, options.lock_timeout))
         held = stack.enter_context(frozen(freezes))

@@ -9,43 +9,45 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
+from click.core import ParameterSource
 
-from holdfast.base.errors import HoldfastError, NotFound
+from holdfast.base.errors import NeedsUnknown, NotFound
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
 from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.forgetting import forget_decided
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.base.pruning import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
 from holdfast.cli.base.render import Column, count, table
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
-from holdfast.formats.dumps.logs.required_logs import LogPlan
-from holdfast.repo.core.repository import Repository, Snapshots
+from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.retention import Decision, Policy, decide
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
-from holdfast.repo.upkeep.forget import forget, undelete
-from holdfast.tasks.forget_errors import LastOfSubject
+from holdfast.repo.snapshots.subjects import Subjects
+from holdfast.repo.upkeep.forget import undelete
+from holdfast.tasks.forget_errors import LastOfSubject, SeveralSnapshots
 from holdfast.tasks.forget_logs import (
     LogsInTrash,
-    drop_planned,
     keep_last_users,
     missing_logs,
-    plan_drops,
 )
 
-_COLUMNS = (Column("ID"), Column("time (UTC)"), Column("tags"), Column("what"), Column("because"))
 _RULES = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _LETTERS = {"last": "-l", "hourly": "-H", "daily": "-d", "weekly": "-w", "monthly": "-m", "yearly": "-y"}
 
 
 def _policy_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The --keep options, handed to the command as one `policy`."""
+    """The --keep options, handed to the command as one `policy`; `ruled` says whether any was given."""
 
     @functools.wraps(function)
     def with_policy(*args: Any, **given: Any) -> Any:
-        policy = Policy(**{field.name: given.pop(f"keep_{field.name}") for field in fields(Policy)})
-        return function(*args, policy=policy, **given)
+        context = click.get_current_context()
+        names = [f"keep_{field.name}" for field in fields(Policy)]
+        ruled = any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in names)
+        policy = Policy(**{name.removeprefix("keep_"): given.pop(name) for name in names})
+        return function(*args, policy=policy, ruled=ruled, **given)
 
     decorated: Callable[..., Any] = with_policy
     for option in reversed([*map(_keep_option, _RULES), _KEEP_WITHIN, _KEEP_TAG]):
@@ -87,6 +89,7 @@ def forget_command(
     *,
     snapshots: Sequence[str],
     policy: Policy,
+    ruled: bool,
     names: Sequence[str],
     tags: Sequence[str],
     kinds: Sequence[str],
@@ -108,11 +111,21 @@ def forget_command(
     oldest backup that is kept are dropped in the same run, and the last backup that an archive can roll
     forward is kept unless --with-logs is given.
     """
-    if bool(snapshots) == (not policy.is_empty):
-        raise click.UsageError("give either snapshots to forget or --keep rules")
+    if bool(snapshots) == ruled or (policy.is_empty and ruled and not (names and allow_empty)):
+        raise click.UsageError(
+            "give either snapshots to forget or --keep rules; --name NAME --keep-last 0 --allow-empty "
+            "forgets all of one subject"
+        )
     with settings.opened() as repository:
         listed = settings.snapshots(repository)
+        if listed.unread and not snapshots:
+            raise NeedsUnknown(
+                f"{listed.unread[0]}; which snapshots belong together is unknown, so no rule may count them; "
+                "nothing was changed"
+            )
         if snapshots:
+            for selector in snapshots:
+                _refuse_several(listed.good, selector)
             decisions = [Decision(stored, ()) for stored in _named(listed.good, snapshots)]
         else:
             wanted = [SubjectKind(kind) for kind in kinds]
@@ -120,16 +133,9 @@ def forget_command(
             decisions = decide(chosen, policy, datetime.now(UTC))
             if not with_logs:
                 decisions = keep_last_users(listed.good, decisions)
-        doomed = [decision.stored for decision in decisions if not decision.keep]
-        logs = _plan_drops(settings, repository, listed, doomed, with_logs=with_logs)
         if not snapshots and not allow_empty:
-            _refuse_empty(listed.good, doomed)
-        _show(settings, decisions, dry_run=dry_run)
-        if not dry_run:
-            forget(repository, [stored.id for stored in doomed])
-            # The backups first: what a crash leaves is logs that nobody needs.
-            logs = _drop(settings, repository, logs)
-        _tell(settings, decisions, doomed, logs, dry_run=dry_run)
+            _refuse_empty(listed.good, [decision.stored for decision in decisions if not decision.keep])
+        forget_decided(settings, repository, listed, decisions, dry_run=dry_run, with_logs=with_logs)
         if prune:
             return run_prune(
                 settings,
@@ -139,36 +145,6 @@ def forget_command(
                 dry_run=dry_run,
             )
     return ExitCode.DONE
-
-
-def _plan_drops(
-    settings: RunSettings,
-    repository: Repository,
-    listed: Snapshots,
-    doomed: Sequence[StoredSnapshot],
-    *,
-    with_logs: bool,
-) -> Sequence[LogPlan]:
-    logs = plan_drops(
-        listed.good,
-        doomed,
-        trashed=lambda: settings.snapshots(repository, trashed=True).good,
-        damaged=listed.damaged,
-        with_logs=with_logs,
-    )
-    if logs.unknown is not None:
-        settings.output.warn(
-            f"no log files are dropped: {logs.unknown}; which log files this snapshot needs is unknown; run "
-            "`holdfast check`; the next forget after it was repaired drops them"
-        )
-    return logs.plans
-
-
-def _drop(settings: RunSettings, repository: Repository, logs: Sequence[LogPlan]) -> Sequence[LogPlan]:
-    def stay(archive: str, reason: HoldfastError) -> None:
-        settings.output.warn(f"the log files of {archive} stay for now: {reason}; the next forget drops them")
-
-    return drop_planned(repository, logs, stay)
 
 
 def _named(found: Sequence[StoredSnapshot], selectors: Sequence[str]) -> list[StoredSnapshot]:
@@ -182,6 +158,18 @@ def _named(found: Sequence[StoredSnapshot], selectors: Sequence[str]) -> list[St
     return list(chosen.values())
 
 
+def _refuse_several(found: Sequence[StoredSnapshot], selector: str) -> None:
+    """A bare name must not take the newest snapshot of several: that is the one most wanted."""
+    of = [
+        s
+        for subject in Subjects(found).named(selector)
+        for s in found
+        if s.snapshot.subject.identity == subject.identity
+    ]
+    if len(of) > 1:
+        raise SeveralSnapshots(selector, len(of))
+
+
 def _refuse_empty(found: Sequence[StoredSnapshot], doomed: Sequence[StoredSnapshot]) -> None:
     """A policy must not take the last snapshot of anything by accident."""
     gone = {stored.id for stored in doomed}
@@ -191,70 +179,11 @@ def _refuse_empty(found: Sequence[StoredSnapshot], doomed: Sequence[StoredSnapsh
             raise LastOfSubject(name)
 
 
-def _show(settings: RunSettings, decisions: Sequence[Decision], *, dry_run: bool) -> None:
-    by_id = {decision.stored.id: decision for decision in decisions}
-    verb = "would be forgotten" if dry_run else "forget"
-    tables = []
-    for group in group_by_subject([decision.stored for decision in decisions]):
-        rows = [
-            [
-                stored.id[:SHORT_ID],
-                time_name(stored.snapshot.time),
-                ",".join(stored.snapshot.tags),
-                "keep" if by_id[stored.id].keep else verb,
-                ", ".join(by_id[stored.id].reasons),
-            ]
-            for stored in group
-        ]
-        tables.append(table(_COLUMNS, rows, title=describe_subject(group[-1].snapshot.subject)))
-    if tables:
-        settings.output.summary("\n\n".join(tables))
-
-
-def _tell(
-    settings: RunSettings,
-    decisions: Sequence[Decision],
-    doomed: Sequence[StoredSnapshot],
-    logs: Sequence[LogPlan],
-    *,
-    dry_run: bool,
-) -> None:
-    settings.output.message(
-        "summary",
-        action="forget",
-        dry_run=dry_run,
-        keep=[
-            {**snapshot_document(d.stored, items=False), "reasons": list(d.reasons)}
-            for d in decisions
-            if d.keep
-        ],
-        forget=[snapshot_document(stored, items=False) for stored in doomed],
-        logs=[{"archive": plan.archive.subject.name, "files": list(plan.drop)} for plan in logs],
-    )
-    for plan in logs:
-        settings.output.summary(f"\n{_describe_plan(plan, dry_run=dry_run)}")
-    kept = len(decisions) - len(doomed)
-    if dry_run:
-        settings.output.summary(f"\n{count(len(doomed), 'snapshot')} would be forgotten, {kept} kept")
-        return
-    settings.output.summary(f"\n{count(len(doomed), 'snapshot')} forgotten, {kept} kept")
-    if doomed:
-        settings.output.note("`holdfast undelete` brings them back; `holdfast prune` frees the space")
-
-
-def _describe_plan(plan: LogPlan, *, dry_run: bool) -> str:
-    """What becomes of the files of an archive."""
-    verb = "would be dropped from" if dry_run else "dropped from"
-    what = f"{count(len(plan.drop), 'log file')} {verb} the log archive {escape(plan.archive.subject.name)}"
-    first, last = escape(plan.drop[0]), escape(plan.drop[-1])
-    return f"{what}: {first}" + (f" to {last}" if len(plan.drop) > 1 else "")
-
-
 @command("undelete")
 @click.argument("snapshots", nargs=-1, metavar="[SNAPSHOT...]")
 @pass_settings
 def undelete_command(settings: RunSettings, *, snapshots: Sequence[str]) -> None:
-    """Bring forgotten snapshots back; without arguments, list them."""
+    """Bring forgotten snapshots back, with a NAME all of it; without arguments, list them."""
     with settings.opened() as repository:
         trashed = settings.snapshots(repository, trashed=True).good
         if not snapshots:
@@ -283,7 +212,11 @@ def _bring_back(
 ) -> None:
     if not trashed:
         raise NotFound("the trash is empty; `holdfast snapshots` lists the snapshots in use")
-    chosen = _named(trashed, selectors)
+    there = Subjects(trashed)
+    whole = {each.identity for selector in selectors for each in there.named(selector)}
+    others = [selector for selector in selectors if not there.named(selector)]
+    chosen = [s for s in trashed if s.snapshot.subject.identity in whole]
+    chosen += [s for s in _named(trashed, others) if s not in chosen]
     undelete(repository, [stored.id for stored in chosen])
     settings.output.message(
         "summary", action="undelete", undeleted=[snapshot_document(stored, items=False) for stored in chosen]

@@ -11,7 +11,7 @@ from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_doc
 from holdfast.cli.base.exits import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
-from holdfast.cli.base.subjects import describe_subject, group_by_subject
+from holdfast.cli.base.subjects import SubjectTitles, group_by_subject
 from holdfast.repo.snapshots.select import filter_snapshots, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.servers.base.proof import Outcome, Verdict, Verdicts, latest_verdicts
@@ -55,11 +55,12 @@ def snapshots_command(
     )
     for error in proofs.damaged:
         settings.output.warn(f"a proof cannot be read: {error}; run `holdfast check`")
+    titles = SubjectTitles(found.good)
     blocks = [
         table(
             _COLUMNS,
             [_row(stored, proofs) for stored in group],
-            title=describe_subject(group[-1].snapshot.subject),
+            title=titles.title(group[-1].snapshot.subject),
         )
         for group in group_by_subject(chosen)
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -14,6 +14,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, encode
 from holdfast.formats.dumps.core.facts import DumpFacts, agreed_facts, read_facts
 from holdfast.ingest.backup.consistency import grade_consistency
 from holdfast.ingest.backup.plan import PlannedItem
+from holdfast.ingest.backup.related import refuse_other_content
 from holdfast.ingest.freeze.hooks import Frozen
 from holdfast.ingest.nbd.source import NbdSource
 from holdfast.ingest.pipeline.changes import ingest_changes
@@ -27,14 +28,18 @@ from holdfast.repo.chunks.chunker import DUMP, ChunkerKind
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.subject_records import record_subject_change
 from holdfast.repo.core.writer import Writer
 from holdfast.repo.records.high_water import Vanished, find_vanished, remember_snapshot
 from holdfast.repo.snapshots.heads import heads_of
+from holdfast.repo.snapshots.histories import Claim, HistoryChoice, find_history
 from holdfast.repo.snapshots.snapshot import (
     BadRange,
     Consistency,
+    Identity,
     Item,
     ItemKind,
+    Origin,
     Snapshot,
     Stats,
     StoredSnapshot,
@@ -42,6 +47,7 @@ from holdfast.repo.snapshots.snapshot import (
     Subject,
     SubjectKind,
 )
+from holdfast.repo.snapshots.subject_changes import SubjectChange
 
 
 class LessConsistent(HoldfastError):
@@ -53,7 +59,8 @@ class BackupRequest:
     """What to back up and the labels of the snapshot.
 
     `kind` None means that of the first item. `uuid` is the subject's own identity, "" if it has none.
-    `origin` names the common source of all items (an export); "" means the names of the sources. `held` are
+    `origin` names the common source of all items (an export); "" means the names of the sources. `where` is
+    what tells the subject apart without a UUID, `named`, `movable` and `choice` are as in `Claim`. `held` are
     the freezes in effect: they end when all is read, after `close` has closed the sources, because an open
     snapshot volume cannot be removed. `warnings` are sentences from the preparation. `engine` and `facts`
     (see Snapshot) take precedence over those of the items.
@@ -66,6 +73,10 @@ class BackupRequest:
     kind: SubjectKind | None = None
     uuid: str = ""
     origin: str = ""
+    where: Origin = field(default_factory=Origin)
+    named: bool = False
+    movable: bool = True
+    choice: HistoryChoice = HistoryChoice.BY_FACTS
     held: Frozen | None = None
     close: Callable[[], None] = lambda: None
     warnings: tuple[str, ...] = ()
@@ -111,9 +122,10 @@ def back_up(
     """
     began = clock()
     with Writer(repository, lock_timeout=lock_timeout) as writer:
-        subject = _subject(request)
         listed = repository.snapshots()
-        parent = find_parent(listed.good, subject)
+        claim = Claim(_subject(request), request.named, request.movable, request.choice)
+        history = find_history(listed.good, listed.changes, claim)
+        subject, parent = history.subject, history.parent
         done = _ingest_all(repository, request, Pipeline(writer, repository.keys, progress), parent)
         request.close()
         if request.held:
@@ -125,7 +137,7 @@ def back_up(
                 f"{request.required.value} was required; nothing was committed"
             )
         snapshot = Snapshot(
-            subject=subject,
+            subject=replace(subject, name=request.name),  # what it is called now is said in records
             time=request.time,
             host=request.host,
             source=request.origin or ", ".join(item.source.name for item in request.items),
@@ -140,6 +152,10 @@ def back_up(
         )
 
         def finish(snapshot: Snapshot, stored: int) -> Snapshot:
+            if parent and history.alike:
+                refuse_other_content(repository, snapshot, parent)
+            if history.join:  # before the snapshot, which would be another subject's without it
+                _record_join(repository, history.join, subject)
             w = writer.written
             read = sum(item.size for item in snapshot.items)
             stats = Stats(read, w.chunks, w.new_chunks, w.new, stored, clock() - began)
@@ -148,8 +164,10 @@ def back_up(
         vanished = find_vanished(repository, listed)
         stored = writer.commit(snapshot, finish=finish)
         remember_snapshot(repository, stored.id)
+        stored = replace(stored, snapshot=replace(stored.snapshot, subject=subject))
     thawed = request.held.warnings if request.held else ()
-    warnings = (*request.warnings, *thawed, *(w for d in done for w in d.warnings))
+    noted = (history.note,) if history.note else ()
+    warnings = (*noted, *request.warnings, *thawed, *(w for d in done for w in d.warnings))
     return BackupOutcome(stored, warnings, vanished)
 
 
@@ -220,17 +238,17 @@ def _because(evidence: str, done: Sequence[_FinishedItem]) -> str:
     return f" ({'; '.join(reasons)})" if reasons else ""
 
 
-def find_parent(snapshots: Iterable[StoredSnapshot], subject: Subject) -> StoredSnapshot | None:
-    """The newest snapshot of the same subject, of those that are given oldest first."""
-    same = [s for s in snapshots if s.snapshot.subject.identity == subject.identity]
-    return same[-1] if same else None
+def _record_join(repository: Repository, source: Identity, subject: Subject) -> None:
+    change = SubjectChange(datetime.now(UTC), joined={source: subject.identity[1]})
+    record_subject_change(repository.store, repository.keys, change)
 
 
 def _subject(request: BackupRequest) -> Subject:
     source_type = request.items[0].source_type
     kind = request.kind or source_type.subject
     engine = (request.engine or source_type.engine) if kind is SubjectKind.DATABASE else ""
-    return Subject(kind, request.name, uuid=request.uuid, engine=engine)
+    where = request.where if request.where.host else replace(request.where, host=request.host)
+    return Subject(kind, request.name, uuid=request.uuid, engine=engine, origin=where)
 
 
 def _parent_item(parent: StoredSnapshot | None, number: int, part: PlannedItem) -> Item | None:

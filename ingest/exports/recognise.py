@@ -69,6 +69,41 @@ def find_export(
     return export
 
 
+def is_export(path: Path) -> bool:
+    """Whether a path is by its name what a hypervisor exports: a directory, an archive or a definition."""
+    return path.is_dir() or is_vzdump(path.name) or path.suffix.lower() in _READERS
+
+
+def is_whole_export(path: Path) -> bool:
+    """Whether it holds its disks itself, so that no other path can belong to it."""
+    return path.is_dir() or is_vzdump(path.name) or path.suffix.lower() == ".ova"
+
+
+def exports_in(path: Path) -> tuple[list[Path], list[Path]]:
+    """(exports that lie in a directory, each for itself; what else is in it), both empty when the directory
+    is one export. Looks no deeper. Raises SourceError."""
+    opened = OpenedFiles()
+    try:
+        folder = ExportDirectory(path, opened)
+        names = [name for name in sorted(folder.names()) if not name.startswith(".")]
+        definitions = [name for name in folder.files() if _is_definition(folder, name)]
+        if machine_files(folder) or len(definitions) == 1 == len(names):
+            return [], []
+    finally:
+        opened.close()
+    inner = [name for name in names if (path / name).is_dir() or is_whole_export(path / name)]
+    inner += [name for name in definitions if name not in inner]
+    if len(inner) < 2 and not any((path / name).is_dir() for name in inner):
+        return [], []
+    others = [name for name in names if name not in inner and not _belongs(name, definitions)]
+    return [path / name for name in inner], [path / name for name in others]
+
+
+def _belongs(name: str, definitions: Sequence[str]) -> bool:
+    """Whether a file is a disk that one of the definitions beside it may name."""
+    return bool(definitions) and _is_disk(name)
+
+
 def _find(path: Path, builder: ExportBuilder) -> VmExport | None:
     if path.is_dir():
         return _read_folder(path, builder)

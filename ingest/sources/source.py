@@ -24,11 +24,16 @@ from holdfast.formats.disks.base.files import OpenFile
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.sources.bad_ranges import TolerantReader
 from holdfast.repo.chunks.chunker import BLOCK
-from holdfast.repo.snapshots.snapshot import BadRange, Consistency
+from holdfast.repo.snapshots.snapshot import BadRange, Consistency, Origin
 
 HEAD_SIZE = 64 << 10
 """Most bytes at the start of a source that recognition uses."""
 _PIPE_SIZE = 1 << 20
+
+
+def origin_of(path: Path) -> Origin:
+    """Where a file or folder is. Links stay: `current` is the same place, whatever it leads to today."""
+    return Origin(place=os.path.abspath(path))  # noqa: PTH100  resolve() would follow links
 
 
 @dataclass(frozen=True, slots=True)

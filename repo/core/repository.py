@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -28,6 +28,7 @@ from holdfast.repo.core.keyslots import KeySlot, OpenSlot, open_slot, write_slot
 from holdfast.repo.core.known_damage import KnownDamage
 from holdfast.repo.core.mirrored import delete_mirrored, mirrored_names, put_mirrored, read_mirrored
 from holdfast.repo.core.scratch import scratch_path
+from holdfast.repo.core.subject_records import read_subject_changes
 from holdfast.repo.format.crypto import KEY_SIZE, Argon2Cost, Suite, content_hash, open_object
 from holdfast.repo.format.format import PACK_TARGET, ObjectType
 from holdfast.repo.index.hidden import HiddenTable
@@ -35,19 +36,13 @@ from holdfast.repo.index.idset import IdSet
 from holdfast.repo.index.index import Directory, Index
 from holdfast.repo.index.results import IndexDamaged, SyncResult
 from holdfast.repo.packs.reader import PackCiphers, read_directory, salvage_directory
-from holdfast.repo.snapshots.snapshot import StoredSnapshot, decode
+from holdfast.repo.snapshots.listed import Snapshots
+from holdfast.repo.snapshots.snapshot import StoredSnapshot
+from holdfast.repo.snapshots.snapshot_json import decode
 from holdfast.repo.store.interface import FileKind, LockMode, Store
 
 T = TypeVar("T")
 IndexProgress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshots:
-    """All snapshots that could be read, oldest first, and the errors of the others."""
-
-    good: tuple[StoredSnapshot, ...]
-    damaged: tuple[RepositoryError, ...]
 
 
 class Repository:
@@ -319,8 +314,10 @@ class Repository:
                 continue  # whole, but another repository's; or removed since it was listed
             except (Damaged, Unsupported) as error:
                 damaged.append(error)
+        changes, unread = read_subject_changes(self.store, self.keys)
+        good = [changes.apply(stored) for stored in good]
         good.sort(key=lambda stored: (stored.snapshot.time, stored.id))
-        return Snapshots(tuple(good), tuple(damaged))
+        return Snapshots(tuple(good), tuple(damaged), changes, unread)
 
     def read_snapshot(self, kind: FileKind, name: str) -> StoredSnapshot:
         """Read a snapshot from either good copy. Raises FileNotFoundError, Damaged or Unsupported."""

@@ -18,7 +18,8 @@ from holdfast.repo.format.crypto import content_hash, seal_object
 from holdfast.repo.format.format import CHUNK_LIMIT, ObjectType, RecordHeader
 from holdfast.repo.index.index import Directory
 from holdfast.repo.packs.writer import PackWriter, Record
-from holdfast.repo.snapshots.snapshot import Snapshot, StoredSnapshot, encode
+from holdfast.repo.snapshots.snapshot import Snapshot, StoredSnapshot
+from holdfast.repo.snapshots.snapshot_json import encode
 from holdfast.repo.store.interface import FileKind, LockMode
 
 _INDEX_BATCH = 32_768

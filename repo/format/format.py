@@ -106,6 +106,7 @@ class ObjectType(IntEnum):
     """In a user's cache, never in a repository."""
     QUARANTINE = 8
     DAMAGE = 9
+    SUBJECTS = 10
 
 
 class NonceDomain(IntEnum):

@@ -18,11 +18,12 @@ from holdfast.base.durable_files import durable_file, write_all
 from holdfast.base.errors import Damaged, RepositoryError, Unsupported
 from holdfast.base.types import SnapshotID
 from holdfast.repo.core.mirrored import mirrored_names
-from holdfast.repo.core.repository import Repository, Snapshots
+from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import content_hash, open_object, seal_object
 from holdfast.repo.format.format import ObjectType
 from holdfast.repo.records.forgotten import read_forgotten, record_forgotten
 from holdfast.repo.snapshots.heads import lasting, named
+from holdfast.repo.snapshots.listed import Snapshots
 from holdfast.repo.store.interface import FileKind
 
 _ID: Final = 32

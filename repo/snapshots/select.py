@@ -1,4 +1,5 @@
-"""Selectors of snapshots: `ID`, `latest`, `NAME`, `NAME@latest`, `NAME@TIME`; each may have a `:path`."""
+"""Selectors of snapshots: `ID`, `latest`, `NAME`, `NAME@latest`, `NAME@TIME`; each may have a `:path`. Before
+a name may stand what sets it apart: `db1/shop`, `vm/web01` (see `subjects`)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,8 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from holdfast.base.errors import Ambiguous, NoSnapshots, NoSuchSnapshot, OnlyLogs
-from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
+from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
+from holdfast.repo.snapshots.subjects import Subjects
 
 TIME_FORMAT = "%Y-%m-%d_%H-%M-%S"
 """Format of times in paths and selectors: UTC, without colons."""
@@ -49,30 +51,47 @@ def select_one(snapshots: Sequence[StoredSnapshot], selector: str) -> StoredSnap
         raise OnlyLogs("there are only log archives")
     if selector == "latest":
         return snapshots[-1]
+    there = Subjects(snapshots)
     name, at, when = selector.rpartition("@")
-    if not at or any(s.snapshot.subject.name == selector for s in snapshots):  # names may have an @ too
+    if not at or there.named(selector):  # names may have an @ too
         name, when = selector, "latest"
-    named = [s for s in snapshots if s.snapshot.subject.name == name]
-    if not named:
+    subjects = there.named(name)
+    if not subjects:
         by_id = _by_id(everything, selector)
         if by_id is not None:
             return by_id
         raise NoSuchSnapshot(f"no snapshot {selector!r}")
-    if len({s.snapshot.subject.identity for s in named}) > 1:
-        raise Ambiguous(_several(name, named))
+    if len(subjects) > 1:
+        raise Ambiguous(_several(name, subjects, there))
+    named = [s for s in snapshots if s.snapshot.subject.identity == subjects[0].identity]
     if when == "latest":
         return named[-1]
     return _by_time(named, name, when)
 
 
-def _several(name: str, named: Sequence[StoredSnapshot]) -> str:
+def select_subject(snapshots: Sequence[StoredSnapshot], name: str) -> Subject:
+    """The subject that `NAME` or `QUALIFIER/NAME` means. Raises NoSuchSnapshot or Ambiguous."""
+    there = Subjects(snapshots)
+    found = there.named(name)
+    if not found:
+        raise NoSuchSnapshot(f"no subject {name!r}")
+    if len(found) > 1:
+        raise Ambiguous(_several(name, found, there))
+    return found[0]
+
+
+def _several(name: str, named: Sequence[Subject], there: Subjects) -> str:
     """The message for a name of several subjects: a line for each, with its newest snapshot."""
-    newest = {s.snapshot.subject.identity: s for s in named}
     lines = sorted(
-        f"{s.snapshot.subject.engine} {s.snapshot.subject.kind.value}, newest snapshot {s.id[:8]}".lstrip()
-        for s in newest.values()
+        f"{there.label(each)}: {f'{each.engine} {each.kind.value}'.lstrip()}, "
+        f"newest snapshot {there.newest[each.identity].id[:8]}"
+        for each in named
     )
-    return "\n".join([f"{name!r} names {len(lines)} subjects; the ID of a snapshot means one:", *lines])
+    return "\n".join([f"{name!r} names {len(lines)} subjects; one of these means one:", *lines])
+
+
+def _is_log_of(stored: StoredSnapshot, names: Collection[str]) -> bool:
+    return stored.snapshot.subject.kind is _LOGS and stored.snapshot.subject.name in names
 
 
 def _by_id(snapshots: Sequence[StoredSnapshot], text: str) -> StoredSnapshot | None:
@@ -105,12 +124,15 @@ def filter_snapshots(
 ) -> list[StoredSnapshot]:
     """Snapshots with any of the names, all of the tags and any of the kinds. An empty filter accepts all.
 
-    Snapshots of log archives are included only if `kinds` names their kind.
+    A name means all subjects of that name. Snapshots of log archives are included only if `kinds` names their
+    kind.
     """
+    there = Subjects(snapshots)
+    meant = {subject.identity for name in names for subject in there.named(name)}
     return [
         s
         for s in snapshots
-        if (not names or s.snapshot.subject.name in names)
+        if (not names or s.snapshot.subject.identity in meant or _is_log_of(s, names))
         and set(tags) <= set(s.snapshot.tags)
         and (s.snapshot.subject.kind in kinds if kinds else s.snapshot.subject.kind is not _LOGS)
     ]

@@ -1,25 +1,15 @@
-"""Snapshots: what one backup of one subject holds. Values and their JSON; no I/O."""
+"""Snapshots: what one backup of one subject holds. Values; their stored form is in `snapshot_json`."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import Enum
-from typing import Annotated, Any
+from typing import TypeAlias
 
-import msgspec
-
-from holdfast.base.errors import Damaged
-from holdfast.base.moments import clamped
-from holdfast.base.stored_json import VersionedJson, read_versioned
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.repo.chunks.chunker import ChunkerSpec
-
-SNAPSHOT_VERSION = 1
-_LONGEST = 1e12
-"""Seconds of a backup."""
 
 
 class SubjectKind(Enum):
@@ -49,23 +39,58 @@ class Consistency(Enum):
         return grades.index(self) <= grades.index(required)
 
 
+Identity: TypeAlias = tuple[str, str]
+"""What tells subjects apart: the kind, and a key made of the facts of the source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a subject is: facts of the source, for a subject without a UUID.
+
+    `host` is the machine that has it, `server` what a database server calls itself ("" when it does not say),
+    `place` the absolute path or the database on it. Without a `place` the subject's name tells it apart.
+    """
+
+    host: str = ""
+    server: str = ""
+    place: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The thing that is backed up. Its identity is `uuid` if the source has one, else kind, engine and name.
+    """The thing that is backed up. Its `name` is a label, and no more where facts tell it apart.
 
-    `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds.
+    `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds. `history`
+    tells apart what began anew under the same facts. `joined` is the key of the subject that this one became
+    a part of; a record says so (`repo.core.subject_changes`), not the snapshot.
     """
 
     kind: SubjectKind
     name: str
     uuid: str = ""
     engine: str = ""
+    origin: Origin = field(default_factory=Origin)
+    history: str = ""
+    joined: str = ""
 
     @property
-    def identity(self) -> tuple[str, str]:
+    def facts_key(self) -> str:
+        """Equal for everything from the same source, whatever histories it has."""
+        if self.uuid:
+            return self.uuid
+        where = f"server {self.origin.server}" if self.origin.server else f"host {self.origin.host}"
+        what = self.origin.place or f"name:{self.name}"
+        return "\n".join((self.engine, where, what))
+
+    @property
+    def own_identity(self) -> Identity:
+        """What the source alone says, before subjects were joined."""
+        return (self.kind.value, f"{self.facts_key}\n#{self.history}" if self.history else self.facts_key)
+
+    @property
+    def identity(self) -> Identity:
         """Equal for snapshots of the same subject."""
-        engine = f"{self.engine}:" if self.engine else ""
-        return (self.kind.value, self.uuid or f"{engine}name:{self.name}")
+        return (self.kind.value, self.joined) if self.joined else self.own_identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,156 +197,6 @@ class StoredSnapshot:
 
     id: SnapshotID
     snapshot: Snapshot
-
-
-def encode(snapshot: Snapshot) -> bytes:
-    """The plaintext of a snapshot file."""
-    s = snapshot
-    document: dict[str, Any] = {
-        "version": SNAPSHOT_VERSION,
-        "subject": {
-            "kind": s.subject.kind.value,
-            "name": s.subject.name,
-            "uuid": s.subject.uuid,
-            "engine": s.subject.engine,
-        },
-        "time": s.time.astimezone(UTC).isoformat(),
-        "host": s.host,
-        "source": s.source,
-        "consistency": s.consistency.value,
-        "evidence": s.evidence,
-        "program": s.program,
-        "parent": s.parent,
-        "tags": list(s.tags),
-        "items": [_encode_item(item) for item in s.items],
-        "stats": {
-            "read": s.stats.read,
-            "chunks": s.stats.chunks,
-            "new_chunks": s.stats.new_chunks,
-            "new": s.stats.new,
-            "stored": s.stats.stored,
-            "seconds": round(s.stats.seconds, 3),
-        },
-    }
-    if s.facts:
-        document["facts"] = dict(s.facts)
-    if s.heads:
-        document["heads"] = list(s.heads)
-    return json.dumps(document, sort_keys=True, ensure_ascii=True).encode()
-
-
-def _encode_item(item: Item) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "path": item.path,
-        "kind": item.kind.value,
-        "size": item.size,
-        "allocated": item.allocated,
-        "mtime": item.mtime,
-        "cutter": item.chunker.to_json(),
-        "recipe": item.recipe.hex(),
-        "bad": [[bad.start, bad.length, bad.reason] for bad in item.bad],
-    }
-    content = [item.catalogue.recipe.hex(), item.catalogue.size] if item.catalogue else None
-    optional = {
-        "source_format": item.source_format,
-        "checkpoint": item.checkpoint,
-        "catalogue": content,
-    }
-    return document | {name: value for name, value in optional.items() if value}
-
-
-class _SubjectJson(msgspec.Struct):
-    kind: SubjectKind
-    name: str
-    uuid: str
-    engine: str
-
-
-class _ItemJson(msgspec.Struct):
-    """`recipe` and the first half of `catalogue` are 64 hex digits."""
-
-    path: str
-    kind: ItemKind
-    size: int
-    allocated: int
-    mtime: int
-    cutter: Any
-    recipe: str
-    bad: tuple[tuple[int, int, str], ...]
-    source_format: str = ""
-    checkpoint: str = ""
-    catalogue: tuple[str, int] | msgspec.UnsetType = msgspec.UNSET
-
-
-class _SnapshotJson(VersionedJson):
-    """The stored form of a snapshot."""
-
-    subject: _SubjectJson
-    time: Annotated[datetime, msgspec.Meta(tz=True)]
-    host: str
-    source: str
-    consistency: Consistency
-    evidence: str
-    program: str
-    parent: SnapshotID | None
-    tags: tuple[str, ...]
-    items: tuple[_ItemJson, ...]
-    stats: Stats
-    facts: dict[str, str] = msgspec.field(default_factory=dict)
-    heads: tuple[SnapshotID, ...] = ()
-
-
-def decode(data: bytes, where: str) -> Snapshot:
-    """Raises Damaged when it is not a snapshot, Unsupported when it is of a newer kind."""
-    d = read_versioned(data, _SnapshotJson, kind="snapshot", version=SNAPSHOT_VERSION, where=where)
-    try:
-        return Snapshot(
-            subject=Subject(d.subject.kind, d.subject.name, d.subject.uuid, d.subject.engine),
-            time=d.time.astimezone(UTC),
-            host=d.host,
-            source=d.source,
-            consistency=d.consistency,
-            evidence=d.evidence,
-            items=tuple(_decode_item(item) for item in d.items),
-            program=d.program,
-            parent=d.parent or None,
-            tags=d.tags,
-            stats=_checked(d.stats),
-            facts=d.facts,
-            heads=d.heads,
-        )
-    except (ValueError, OverflowError) as error:
-        raise Damaged(where, f"not a snapshot: {error}") from None
-
-
-def _decode_item(d: _ItemJson) -> Item:
-    content = _decode_content(d.recipe, d.size)
-    return Item(
-        path=check_item_path(d.path),
-        kind=d.kind,
-        size=content.size,
-        allocated=d.allocated,
-        mtime=clamped(d.mtime),
-        chunker=ChunkerSpec.from_json(d.cutter),
-        recipe=content.recipe,
-        bad=tuple(BadRange(*bad) for bad in d.bad),
-        source_format=d.source_format,
-        checkpoint=d.checkpoint,
-        catalogue=None if isinstance(d.catalogue, msgspec.UnsetType) else _decode_content(*d.catalogue),
-    )
-
-
-def _checked(stats: Stats) -> Stats:
-    if not 0 <= stats.seconds <= _LONGEST:
-        raise ValueError(f"a backup that took {stats.seconds} s")
-    return stats
-
-
-def _decode_content(recipe: str, size: int) -> StoredStream:
-    root = bytes.fromhex(recipe)
-    if len(root) != 32 or size < 0:
-        raise ValueError(f"an item of {size} bytes with a recipe ID of {len(root)} bytes, not 32")
-    return StoredStream(ChunkID(root), size)
 
 
 def check_item_path(path: str) -> str:

@@ -28,6 +28,7 @@ class FileKind(Enum):
     KEYRING = "keyring"
     QUARANTINE = "quarantine"
     DAMAGE = "damage"
+    SUBJECTS = "subjects"
 
 
 class LockMode(Enum):

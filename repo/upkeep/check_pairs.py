@@ -9,6 +9,7 @@ from holdfast.repo.core.keyring import parse_keyring
 from holdfast.repo.core.keyslots import parse_slot
 from holdfast.repo.core.mirrored import copies, mirrored_names, read_small
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.subject_records import open_subject_change
 from holdfast.repo.records.forgotten import open_forgotten
 from holdfast.repo.records.proofs import open_proof, unfinished_proofs
 from holdfast.repo.store.interface import FileKind, LockMode
@@ -63,6 +64,11 @@ def check_pairs(repository: Repository) -> Iterator[Finding]:
         FileKind.FORGOTTEN,
         lambda data, where, name: open_forgotten(repository, data, where, name),
         unfinished={name for name, n in mirrored_names(store, FileKind.FORGOTTEN).items() if n < 2},
+    )
+    yield from _check_kind(
+        repository,
+        FileKind.SUBJECTS,
+        lambda data, where, name: open_subject_change(repository.keys, data, where, name),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from holdfast.base.errors import Refused
+from holdfast.repo.snapshots.snapshot import Origin
 from holdfast.servers.base.errors import PasswordInUrl
 
 _LIMIT: Final = 8 << 10
@@ -57,6 +58,18 @@ class Connection:
         socket = self.socket or (self.host if is_directory else "")
         where = f"?{'socket' if self.socket else 'host'}={quote(socket)}" if socket else ""
         return f"{self.scheme}://{user}{host}{port}/{quote(self.database)}{where}"
+
+
+def place_of(connection: Connection, server: str) -> Origin:
+    """What tells a backup of the connection's database apart, of all databases' users or roles without one.
+
+    `server` is what the server calls itself, "" when it does not say. A socket is on this machine.
+    """
+    host = connection.host.split(",")[0]
+    local = not host or host.startswith(("/", "@"))
+    what = f"database {connection.database}" if connection.database else "users and roles"
+    reached = connection.socket or (connection.host if local else "") or connection.port
+    return Origin("" if local else host, server, what if server or not reached else f"{what} at {reached}")
 
 
 @dataclass(frozen=True, slots=True)

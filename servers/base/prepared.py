@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.ingest.backup.plan import PlannedItem
+from holdfast.repo.snapshots.snapshot import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Prepared:
     """The planned items of one snapshot of one database.
 
     `name` is the database's own, `origin` where it is from, without secrets; `warnings` are sentences for the
-    user; `uuid` is the subject's identity if it has one."""
+    user; `uuid` is the subject's identity if it has one, `where` what tells it apart without one."""
 
     items: tuple[PlannedItem, ...]
     name: str
@@ -22,3 +23,4 @@ class Prepared:
     facts: DumpFacts = field(default_factory=DumpFacts)
     warnings: tuple[str, ...] = ()
     uuid: str = ""
+    where: Origin = field(default_factory=Origin)

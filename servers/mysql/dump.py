@@ -19,6 +19,7 @@ from holdfast.formats.dumps.mysql.facts import END, DumpComments
 from holdfast.formats.dumps.mysql.product import MARIADB, MYSQL, SYSTEM_DATABASES, TITLES, product_in
 from holdfast.ingest.backup.plan import plan_dump
 from holdfast.repo.snapshots.snapshot import Consistency
+from holdfast.servers.base.connection import place_of
 from holdfast.servers.base.errors import NoDatabase
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
@@ -35,6 +36,8 @@ _NAMED: Final = 5
 
 _SERVER: Final = """SELECT HEX(CONCAT_WS('\\n', VERSION(), IF(@@log_bin, 1, 0), COALESCE(DATABASE(), ''),
     @@version_comment))"""
+_IDENTIFIER: Final = "SHOW GLOBAL VARIABLES WHERE variable_name IN ('server_uuid', 'server_uid')"
+"""MySQL's UUID; MariaDB has its own identifier, in newer versions."""
 _DATABASES: Final = "SELECT HEX(schema_name) FROM information_schema.schemata ORDER BY schema_name"
 _NOT_TRANSACTIONAL: Final = """SELECT HEX(t.table_name) FROM information_schema.tables t
     LEFT JOIN information_schema.engines e ON e.engine = t.engine
@@ -46,12 +49,13 @@ _POSITION: Final = {MARIADB: "SHOW MASTER STATUS", MYSQL: "SHOW BINARY LOG STATU
 
 @dataclass(frozen=True, slots=True)
 class ServerDescription:
-    """What a server says of itself. `engine` is one of `PRODUCTS`."""
+    """What a server says of itself. `engine` is one of `PRODUCTS`; `identifier` is "" if it has none."""
 
     version: str
     engine: str
     database: str
     has_binlog: bool
+    identifier: str
 
 
 def describe(access: Access) -> ServerDescription:
@@ -61,7 +65,9 @@ def describe(access: Access) -> ServerDescription:
     if len(lines) < 4:
         raise StreamFailed(f"{access.connection.origin}: the server's answer cannot be understood")
     version, binlog, database, comment = lines[:4]
-    return ServerDescription(version, product_in(f"{version} {comment}"), database, binlog == "1")
+    named = [line.split("\t") for line in _ask(access, _IDENTIFIER, hexadecimal=False)]
+    identifier = next((value for _, value in (pair for pair in named if len(pair) == 2)), "")
+    return ServerDescription(version, product_in(f"{version} {comment}"), database, binlog == "1", identifier)
 
 
 def list_databases(access: Access) -> tuple[str, ...]:
@@ -100,6 +106,7 @@ def prepare_database(stack: ExitStack, access: Access, *, lock_all: bool = False
         access.connection.to(server.database).origin,
         facts,
         (*warnings, *warning),
+        where=place_of(access.connection.to(server.database), server.identifier),
     )
 
 
@@ -122,7 +129,9 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
     stack.callback(source.close)
     part = plan_dump(source, "dump.sql")
     facts = _facts(server, tool_version(access, program))
-    return Prepared((part,), "globals", server.engine, access.connection.to("").origin, facts)
+    connection = access.connection.to("")
+    where = place_of(connection, server.identifier)
+    return Prepared((part,), "globals", server.engine, connection.origin, facts, where=where)
 
 
 def with_position(facts: DumpFacts, head: bytes) -> DumpFacts:

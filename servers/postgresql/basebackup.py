@@ -19,6 +19,7 @@ from holdfast.formats.dumps.postgresql.physical.required_wal import cluster_iden
 from holdfast.formats.dumps.postgresql.plain.marks import NAME as ENGINE
 from holdfast.ingest.backup.plan import plan_items
 from holdfast.repo.snapshots.snapshot import SubjectKind
+from holdfast.servers.base.connection import place_of
 from holdfast.servers.base.errors import NoPhysicalBackup
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
@@ -95,6 +96,7 @@ def prepare_physical(stack: ExitStack, access: Access) -> Prepared:
         access.connection.to("").origin,
         facts,
         uuid=cluster_identity(system_id),
+        where=place_of(access.connection.to(""), system_id),
     )
 
 

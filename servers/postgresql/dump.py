@@ -21,6 +21,7 @@ from holdfast.ingest.backup.plan import PlannedItem, plan_dump
 from holdfast.ingest.backup.recognise import SourceType
 from holdfast.repo.chunks.chunker import DUMP
 from holdfast.repo.snapshots.snapshot import ItemKind
+from holdfast.servers.base.connection import place_of
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.base.secrets import Access
 from holdfast.servers.base.tool_source import ToolSource, tool_version
@@ -113,7 +114,8 @@ def prepare_database(
         part, warnings = _globals(stack, access, server)
         items.append(part)
     facts = replace(_facts(server, tool_version(access, program)), lsn=str(found[1] or ""))
-    return Prepared(tuple(items), server.database, ENGINE, connection.origin, facts, warnings)
+    where = place_of(connection, server.system_id)
+    return Prepared(tuple(items), server.database, ENGINE, connection.origin, facts, warnings, where=where)
 
 
 def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
@@ -122,7 +124,9 @@ def prepare_globals(stack: ExitStack, access: Access) -> Prepared:
         server = describe(held)
     part, warnings = _globals(stack, access, server)
     facts = _facts(server, tool_version(access, find_client("pg_dumpall")))
-    return Prepared((part,), "globals", ENGINE, access.connection.to("").origin, facts, warnings)
+    connection = access.connection.to("")
+    where = place_of(connection, server.system_id)
+    return Prepared((part,), "globals", ENGINE, connection.origin, facts, warnings, where=where)
 
 
 def _globals(

@@ -26,7 +26,7 @@ from holdfast.base.types import ProgressFunction
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.sqlite.scan import NAME as ENGINE
 from holdfast.ingest.backup.plan import plan_dump
-from holdfast.ingest.sources.source import FileSource
+from holdfast.ingest.sources.source import FileSource, origin_of
 from holdfast.repo.snapshots.snapshot import Consistency
 from holdfast.servers.base.prepared import Prepared
 from holdfast.servers.sqlite.limits import limit
@@ -85,7 +85,8 @@ def prepare_database(
     if as_sql and grade is Consistency.APPLICATION:
         items.append(plan_dump(stack.enter_context(SqlText(copy)), NAME))
     name = path.name if path.name.startswith(".") else path.name.rsplit(".", 1)[0]
-    return Prepared(tuple(items), name, ENGINE, str(path), facts, warnings)
+    where = origin_of(path)
+    return Prepared(tuple(items), name, ENGINE, str(path), facts, warnings, where=where)
 
 
 def _copy(

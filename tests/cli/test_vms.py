@@ -70,8 +70,8 @@ def test_the_same_vm_in_another_format_the_next_day_is_nothing_new(
 ) -> None:
     images = [make_image(kind, raw, place.root / kind / "web01") for kind in ("raw", label)]
     one, two = images if first == "raw" else reversed(images)
-    before = place.json("backup", one)
-    after = place.json("backup", two)
+    before = place.json("backup", one, "--name", "web01")
+    after = place.json("backup", two, "--name", "web01")
     assert before["new"] > before["allocated"] * 0.9
     assert after["new"] < after["allocated"] / 100
     assert after["parent"] == before["id"]
@@ -259,14 +259,17 @@ def test_a_name_given_goes_before_the_one_in_the_export(place: Place) -> None:
     assert place.json("info", "renamed")["id"] == about["id"]
 
 
-def test_the_definition_in_front_of_several_is_named(place: Place) -> None:
-    """Two VMs in a folder are not one; naming the definition picks one."""
+def test_two_vms_in_a_folder_are_not_one(place: Place) -> None:
+    """Each gets a snapshot, unless one is named; naming the definition picks one."""
     made = make_export("libvirt", place.root / "export")
     text = (made.path / "dumped.xml").read_text()
     (made.path / "other.xml").write_text(text.replace("<name>web01", "<name>web02").replace(UUID, UUID[::-1]))
     with nothing_committed(place):
-        assert "several VMs (dumped.xml, other.xml)" in told(place.run("backup", made.path))
+        result = place.run("backup", made.path, "--name", "web01")
+        assert "several VMs (dumped.xml, other.xml)" in told(result)
     assert place.json("backup", made.path / "other.xml")["name"] == "web02"
+    place.ok("backup", made.path)
+    assert [s["name"] for s in place.json("snapshots")["snapshots"]] == ["web02", "web01", "web02"]
     assert restored(place, "web02")["disks/web01.raw"] == made.items["disks/web01.raw"]
 
 

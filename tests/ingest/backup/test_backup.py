@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import MissingChunk, Refused, SourceError, StreamFailed
-from holdfast.ingest.backup.backup import LessConsistent, find_parent
+from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.sources.source import CommandSource, FileSource, Source
 from holdfast.repo.chunks.chunker import DISK, DUMP, STREAM
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.snapshots.histories import newest_of
 from holdfast.repo.snapshots.snapshot import BadRange, Consistency, Item, ItemKind, SubjectKind
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.local import LocalStore
@@ -154,7 +155,7 @@ def test_each_backup_has_the_one_before_as_its_parent_and_stores_what_is_new(rep
     assert first.snapshot.stats.read == len(IMAGE)
     assert read_item(repository, third.snapshot.items[0]) == changed
     assert read_item(repository, first.snapshot.items[0]) == IMAGE
-    assert find_parent(repository.snapshots().good, third.snapshot.subject) == third
+    assert newest_of(repository.snapshots().good, third.snapshot.subject.identity) == third
 
 
 def test_a_backup_of_another_subject_is_no_parent(repository: Repository) -> None:

@@ -27,6 +27,7 @@ from holdfast.repo.chunks.recipe import Recipe, RecipeBuilder, RecipeNode, decod
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.format.crypto import Keys, Suite
+from holdfast.repo.snapshots.histories import HistoryChoice
 from holdfast.repo.snapshots.snapshot import BadRange, Item
 from holdfast.repo.store.interface import FileKind
 from holdfast.repo.store.memory import MemoryStore
@@ -321,7 +322,10 @@ def stored(tmp_path: Path) -> Iterator[tuple[MemoryStore, Repository, Item]]:
     with new_repository(store, tmp_path / "cache") as repository:
         first = backup(repository, MemorySource(dump(5000, rows=5000), "shop.sql")).stored
         second = backup(
-            repository, MemorySource(dump(10, tables=1500, rows=1), "shop.sql"), time=NOW + timedelta(1)
+            repository,
+            MemorySource(dump(10, tables=1500, rows=1), "shop.sql"),
+            time=NOW + timedelta(1),
+            choice=HistoryChoice.SAME,  # the two have no chunk in common
         ).stored
         forget(repository, [first.id])
         yield store, repository, second.snapshot.items[0]

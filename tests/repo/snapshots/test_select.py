@@ -77,15 +77,16 @@ def test_what_fits_several_is_refused_and_says_what_would_help(selector: str, hi
         select_one(ALL, selector)
 
 
-def test_a_name_of_two_subjects_is_refused_and_the_ids_are_given() -> None:
+def test_a_name_of_two_subjects_is_refused_and_what_tells_them_apart_is_given() -> None:
     twice = [snapshot("1111", "x", T), snapshot("2222", "x", T, kind=SubjectKind.DATABASE)]
     with pytest.raises(Ambiguous) as caught:
         select_one([snapshot("0000", "x", T), *twice], "x")
     assert str(caught.value).splitlines()[1:] == [
-        "database, newest snapshot 22220000",
-        "vm, newest snapshot 11110000",
+        "database/x: database, newest snapshot 22220000",
+        "vm/x: vm, newest snapshot 11110000",
     ]
-    assert select_one(twice, "2222").snapshot.subject.kind is SubjectKind.DATABASE
+    for selector in ("2222", "database/x", "database/x@latest", "database/x@2026-11-22"):
+        assert select_one(twice, selector).snapshot.subject.kind is SubjectKind.DATABASE
 
 
 @pytest.mark.parametrize(

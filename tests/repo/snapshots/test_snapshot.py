@@ -24,9 +24,8 @@ from holdfast.repo.snapshots.snapshot import (
     Subject,
     SubjectKind,
     check_item_path,
-    decode,
-    encode,
 )
+from holdfast.repo.snapshots.snapshot_json import decode, encode
 
 sizes = st.integers(0, 1 << 60)
 # Names of files and what commands said need not be UTF-8: such bytes are lone surrogates.
