@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -16,11 +15,11 @@ from holdfast.tasks.inputs import ImageOptions, open_paths
 
 
 class MixedKinds(Refused):
-    """What was given is of several kinds; `commands` are the arguments of the backups to make instead."""
+    """What was given is of several kinds; `apart` are the arguments of the backups to make instead."""
 
-    def __init__(self, reason: str, commands: Sequence[Sequence[str]]) -> None:
+    def __init__(self, reason: str, apart: Sequence[Sequence[str]]) -> None:
         super().__init__(f"{reason}; nothing was stored")
-        self.commands = "; ".join(f"`holdfast backup {shlex.join(words)}`" for words in commands)
+        self.apart = apart
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from enum import IntEnum
 from typing import Final
 
@@ -183,7 +184,6 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         "--kind database takes the folder of a database's tool, when nothing else is named; any other is "
         "kept by `tar -C {error.path} -c . | holdfast backup --stdin --stdin-filename files.tar --name NAME`",
     ),
-    (MixedKinds, "{error.commands}"),
     (
         NameTaken,
         "--same continues that history, --new-history begins another one; or give another --name",
@@ -254,5 +254,7 @@ def code_for(error: BaseException) -> ExitCode:
 
 def advice_for(error: BaseException) -> str:
     """What is safe and what to type next; "" when there is nothing general to say, or the error says it."""
+    if isinstance(error, MixedKinds):
+        return "; ".join(f"`holdfast backup {shlex.join(words)}`" for words in error.apart)
     advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "").format(error=error)
     return "" if "`holdfast" in str(error) and isinstance(error, NotFound | NoRepository) else advice

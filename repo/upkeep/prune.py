@@ -26,6 +26,7 @@ from holdfast.repo.core.mirrored import (
 )
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
+from holdfast.repo.core.subject_records import open_subject_change
 from holdfast.repo.records.forgotten import fold_forgotten, read_forgotten, restore_missing_forgotten_copies
 from holdfast.repo.records.high_water import refuse_vanished
 from holdfast.repo.records.proofs import remove_orphans, restore_missing_proof_copies
@@ -305,6 +306,11 @@ def _restore_missing_copies(repository: Repository) -> None:
         if name in trashed:
             untrash_mirrored(store, FileKind.SNAPSHOT, name)
     restore_missing_copies(store, FileKind.SNAPSHOT, repository.parse_snapshot)
+    restore_missing_copies(
+        store,
+        FileKind.SUBJECTS,
+        lambda data, where, name: open_subject_change(repository.keys, data, where, name),
+    )
 
 
 def _fold_forgotten(repository: Repository, before: float) -> None:

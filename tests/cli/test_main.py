@@ -20,7 +20,7 @@ from support.cli import Place, python
 VERBS_OF_THE_DESIGN = (
     *("init", "backup", "snapshots", "ls", "find", "diff", "info", "stats", "mount", "umount"),
     *("restore", "dump"),
-    *("check", "rehearse", "forget", "undelete", "prune"),
+    *("check", "rehearse", "forget", "undelete", "prune", "subject"),
     *("wal-push", "wal-fetch", "binlog-push", "logs"),
     *("key", "completion", "version"),
 )
