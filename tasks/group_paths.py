@@ -43,8 +43,11 @@ def group_paths(
     """`named`: one subject was named, by a name or a UUID, so all paths are of it. Raises MixedKinds, and
     what opening a path raises."""
     one = PathGroups((tuple(paths),))
-    if kind in (SubjectKind.DATABASE, SubjectKind.FILES):
+    if kind in (SubjectKind.DATABASE, SubjectKind.FILES) or (kind and named):
         return one
+    twice = next((path for path in paths if paths.count(path) > 1), None)
+    if twice is not None:
+        raise Refused(f"{twice} is named twice; nothing was stored")
     if len(paths) == 1:
         return one if named or is_nbd_uri(paths[0]) else _walked(paths[0])
     if any(map(is_nbd_uri, paths)):
@@ -55,7 +58,7 @@ def group_paths(
     if whole:
         others = [path for path in paths if path not in whole]
         raise MixedKinds(
-            f"{whole[0]} is an export of one VM, and {others[0]} is no part of it",
+            f"{whole[0]} would be a VM by itself, and {others[0]} is no part of it",
             [[path] for path in whole] + [others],
         )
     return _grouped(paths, _by_kind(paths, kind, options), named=named)

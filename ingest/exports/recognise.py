@@ -81,27 +81,31 @@ def is_whole_export(path: Path) -> bool:
 
 def exports_in(path: Path) -> tuple[list[Path], list[Path]]:
     """(exports that lie in a directory, each for itself; what else is in it), both empty when the directory
-    is one export. Looks no deeper. Raises SourceError."""
+    is one export, or none. Looks one level deep. Raises SourceError."""
     opened = OpenedFiles()
     try:
         folder = ExportDirectory(path, opened)
-        names = [name for name in sorted(folder.names()) if not name.startswith(".")]
+        listed = [name for name in sorted(folder.names()) if not name.startswith(".")]
+        # A link in an export may lead anywhere: nobody named what it leads to.
+        names = [name for name in listed if not (path / name).is_symlink()]
         definitions = [name for name in folder.files() if _is_definition(folder, name)]
-        if machine_files(folder) or len(definitions) == 1 == len(names):
+        own = [name for name in definitions if not is_whole_export(path / name)]
+        if machine_files(folder) or len(own) == 1:
             return [], []
+        folders = [name for name in names if (path / name).is_dir() and _holds_export(path / name, opened)]
     finally:
         opened.close()
-    inner = [name for name in names if (path / name).is_dir() or is_whole_export(path / name)]
-    inner += [name for name in definitions if name not in inner]
-    if len(inner) < 2 and not any((path / name).is_dir() for name in inner):
+    inner = sorted({*folders, *definitions})
+    if not folders and len(inner) < 2:
         return [], []
-    others = [name for name in names if name not in inner and not _belongs(name, definitions)]
+    others = [name for name in listed if name not in inner and not (own and _is_disk(name))]
     return [path / name for name in inner], [path / name for name in others]
 
 
-def _belongs(name: str, definitions: Sequence[str]) -> bool:
-    """Whether a file is a disk that one of the definitions beside it may name."""
-    return bool(definitions) and _is_disk(name)
+def _holds_export(path: Path, opened: OpenedFiles) -> bool:
+    folder = ExportDirectory(path, opened)
+    files = [name for name in folder.files() if not name.startswith(".")]
+    return bool(machine_files(folder)) or any(_is_definition(folder, n) or _is_disk(n) for n in files)
 
 
 def _find(path: Path, builder: ExportBuilder) -> VmExport | None:

@@ -227,7 +227,8 @@ def test_a_source_that_shrinks_is_partial_and_code_3(place: Place, monkeypatch: 
     ("args", "code", "says"),
     [
         (["{root}"], 1, "is no export of a VM"),
-        (["{disk}", "{root}"], 1, "is a directory"),
+        (["{disk}", "{root}"], 2, "would be a VM by itself"),
+        (["{disk}", "{root}", "--name", "x", "--kind", "vm"], 1, "is a directory"),
         (["{root}/missing"], 1, "No such file"),
         (["/dev/null"], 1, "--stdin"),
         ([], 2, "nothing to back up"),
@@ -241,7 +242,7 @@ def test_a_source_that_shrinks_is_partial_and_code_3(place: Place, monkeypatch: 
         (["{disk}", "--time", "yesterday"], 2, "not a time"),
         (["{disk}", "--require", "unknown"], 2, "unknown"),
         (["--name", "x", "--stdin-from-command", "/does/not/exist"], 1, "cannot run"),
-        (["{disk}", "{disk}"], 1, "two sources"),
+        (["{disk}", "{disk}"], 1, "is named twice"),
     ],
 )
 def test_what_cannot_be_backed_up_is_explained(args: list[str], code: int, says: str, place: Place) -> None:

@@ -170,6 +170,15 @@ def test_a_folder_of_exports_is_walked_and_what_is_none_is_named(place: Place) -
     assert len(place.json("snapshots")["snapshots"]) == 2
 
 
+def test_folders_inside_of_an_export_are_no_vms(place: Place) -> None:
+    """VirtualBox leaves its logs there, others their caches."""
+    made = make_export("libvirt", place.root / "web01")
+    (made.path / "Logs").mkdir()
+    (made.path / "Logs" / "old.img").write_bytes(b"x" * 512)
+    place.ok("backup", made.path)
+    assert labels(place) == ["web01"]
+
+
 def test_one_that_fails_of_several_leaves_the_others(place: Place) -> None:
     good, bad = disk(place, "good.raw"), place.write("bad.raw", b"x" * 1000)
     other = disk(place, "other.raw", seed=2)
