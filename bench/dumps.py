@@ -66,7 +66,7 @@ def events(day: int) -> Iterator[Row]:
 
 
 def change(day: int, chance: random.Random, lines: list[Row], accounts: list[Row]) -> None:
-    """Transactions over random accounts, one stretch of text edited, single rows gone."""
+    """Transactions over random accounts, one range of text edited, single rows gone."""
     for _ in range(10_000):
         account = chance.choice(accounts)
         account[2] = str(int(account[2]) + chance.randrange(-5000, 5000))

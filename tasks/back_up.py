@@ -62,7 +62,7 @@ def store_inputs(
 ) -> BackupOutcome:
     """Store the inputs as one snapshot of the subject `name`. `held` and `close` as in `BackupRequest`.
 
-    Raises as `ingest.backup.back_up`.
+    Raises as `ingest.backup.backup.back_up`.
     """
     request = BackupRequest(
         inputs.items,

@@ -48,7 +48,7 @@ def _csv(trees: SnapshotTrees, snapshot: Snapshot, node: VirtualNode) -> Iterato
     item = node.item
 
     def read(start: int, length: int) -> Iterable[Buffer]:
-        return trees.files.stretch(item, start, length)
+        return trees.files.read_range(item, start, length)
 
     rows = virtual.table_csv(trees.reader, snapshot, item, node.path, read)
     return _to_the_end(rows) if any(not bad.length for bad in item.bad) else rows

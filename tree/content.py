@@ -67,7 +67,7 @@ class NodeReader:
         recipe = self._reader.recipe(node.item)
         return virtual.stream(node.composed, recipe, self._reader, self._restorer)
 
-    def stretch(self, item: Item, start: int, length: int) -> Iterable[Buffer]:
+    def read_range(self, item: Item, start: int, length: int) -> Iterable[Buffer]:
         """`length` bytes of an item from `start`, in order."""
         return self._restorer.in_order(self._reader.recipe(item), start, start + length)
 

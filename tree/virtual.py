@@ -48,7 +48,7 @@ def table_csv(
     reader: Reader, snapshot: Snapshot, item: Item, path: str, read: Callable[[int, int], Iterable[Buffer]]
 ) -> Iterator[bytes]:
     """The rows of the table whose virtual file stands at `path`, with a header line; `read(start, length)`
-    gives a stretch of the stored dump. Raises Refused when the rows cannot be had as CSV."""
+    gives a range of the stored dump. Raises Refused when the rows cannot be had as CSV."""
     inner = path.removeprefix(virtual_files.folder_of(snapshot, item))
     return contents.table_csv(virtual_files.load_catalogue(reader, item), inner, read)
 

@@ -217,7 +217,7 @@ def _describe_item(item: Item) -> list[tuple[str, str]]:
     lost = [b for b in item.bad if b.length]
     bad = [f"{b.length} bytes at offset {b.start}: {b.reason}" for b in lost[:_BAD_SHOWN]]
     if len(lost) > _BAD_SHOWN:
-        bad.append(f"and {len(lost) - _BAD_SHOWN} more stretches")
+        bad.append(f"and {len(lost) - _BAD_SHOWN} more ranges")
     return [
         ("item", item.path),
         ("type", item.kind.value),

@@ -95,7 +95,7 @@ class _IncrementalIngest:
         self._pool = pool
         self._source = source
         self._chunker = Chunker(spec, pipeline.keys.cut)
-        self._stretch = spec.maximum
+        self._longest = spec.maximum
         self._recipe = recipe
         self._parent = ParentExtents(recipe)
         self._builder = RecipeBuilder(pipeline.writer.put_node)
@@ -143,7 +143,7 @@ class _IncrementalIngest:
         while self._frontier < until and not self._may_take_up():
             stop = self._frontier
             while (
-                stop < until and stop - self._frontier < self._stretch and not self._parent.is_hole_at(stop)
+                stop < until and stop - self._frontier < self._longest and not self._parent.is_hole_at(stop)
             ):
                 extent = self._parent.find(stop)
                 stop = extent.start + extent.length
@@ -169,7 +169,7 @@ class _IncrementalIngest:
         buffer = (
             self._free.pop()
             if self._free
-            else mmap.mmap(-1, self._headroom + max(self._unit, 2 * self._stretch))
+            else mmap.mmap(-1, self._headroom + max(self._unit, 2 * self._longest))
         )
         first = self._headroom - len(self._carry)
         whole = memoryview(buffer)

@@ -129,12 +129,17 @@ def _buffer(size: int) -> memoryview:
 def _decode(header: RecordHeader, payload: Buffer, where: str, offset: int) -> bytes:
     if header.codec is Codec.RAW:
         if len(payload) != header.raw:
-            raise Damaged(where, "raw record of the wrong length", offset=offset)
+            raise Damaged(
+                where, f"raw record of {len(payload)} bytes, its header says {header.raw}", offset=offset
+            )
         return bytes(payload)
     try:
         # zstd allocates as much as the frame claims and ignores max_output_size: check the claim first.
-        if zstandard.frame_content_size(payload) != header.raw:
-            raise Damaged(where, "compressed record of the wrong length", offset=offset)
+        claimed = zstandard.frame_content_size(payload)
+        if claimed != header.raw:
+            raise Damaged(
+                where, f"compressed record of {claimed} bytes, its header says {header.raw}", offset=offset
+            )
         return _decompressor().decompress(payload, max_output_size=header.raw)
     except zstandard.ZstdError as error:
         raise Damaged(where, f"compressed record: {error}", offset=offset) from None

@@ -29,7 +29,7 @@ class Outcome(Enum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """How a rehearsal ended. `time` is when it began, UTC; `server` is the program that loaded the
     snapshot, with its version; `tables` and `rows` are how many there were in all; `error` is the server's

@@ -20,7 +20,7 @@ QUERY_ROWS: Final = 100
 QUERY_BYTES: Final = 64 << 10
 """What is kept of a query's result."""
 _CELL: Final = 1 << 20
-_ANSWER: Final = 256 << 20
+ANSWER: Final = 256 << 20
 """Bytes of the counts of all tables, at most."""
 
 
@@ -77,7 +77,7 @@ def ask(
     question: bytes,
     *,
     env: Mapping[str, str],
-    limit: int = _ANSWER,
+    limit: int = ANSWER,
 ) -> tuple[bytes, bool]:
     """(answer, whether there was more than `limit` bytes of it). Raises RehearsalFailed."""
     program = confinement.start(argv, stdin=PIPE, stdout=PIPE, env=env)

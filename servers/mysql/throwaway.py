@@ -12,7 +12,7 @@ from typing import Final
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.mysql.product import MYSQL, SYSTEM_DATABASES
 from holdfast.servers.base.proof import QueryResult, TableCount
-from holdfast.servers.confined.clients import QUERY_BYTES, QUERY_ROWS, ask, failure, feed
+from holdfast.servers.confined.clients import ANSWER, QUERY_BYTES, QUERY_ROWS, ask, failure, feed
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.program import Program
@@ -133,7 +133,9 @@ class ThrowawayMysql:
         argv = self._client("--batch", "--skip-column-names")
         answer, more = ask(self._confinement, argv, sql, env={})
         if more:
-            raise RehearsalFailed("there are too many tables to list")
+            raise RehearsalFailed(
+                f"the list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
+            )
         return answer
 
     def _answers(self) -> bool:

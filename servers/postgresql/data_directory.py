@@ -182,7 +182,7 @@ class _Stream:
         if hasattr(self._parts, "close"):
             self._parts.close()
 
-    def stretch(self, start: int, length: int) -> Iterator[memoryview]:
+    def read_range(self, start: int, length: int) -> Iterator[memoryview]:
         """The bytes from `start` on; what lies before is passed over."""
         for _ in self._take(start - self._at):
             pass
@@ -236,11 +236,11 @@ class _Directory:
         elif path == CONTROL_PATH:
             if section.length > _CONTROL_LIMIT:
                 raise Damaged(path, f"a control file of {section.length} bytes")
-            self._control = section, b"".join(stream.stretch(section.start, section.length))
+            self._control = section, b"".join(stream.read_range(section.start, section.length))
         else:
             appended = self._changes.appended.get(path, b"")
             self._written.add(path)
-            self._write(path, section.extra, [stream.stretch(section.start, section.length), [appended]])
+            self._write(path, section.extra, [stream.read_range(section.start, section.length), [appended]])
 
     def finish(self) -> None:
         """What is added, the folders' attributes, all on the disk; then the file that makes it a cluster."""

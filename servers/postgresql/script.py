@@ -65,7 +65,7 @@ class Needs:
         self._in_head = True
 
     def provided(self, parts: Iterable[Buffer]) -> Iterator[bytes]:
-        """The script, each stretch of it after what it needs was made. Tablespaces that the script makes
+        """The script, each part of it after what it needs was made. Tablespaces that the script makes
         itself, at places of another machine, are made inside the data directory."""
         held = b""
         for part in parts:

@@ -14,7 +14,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.postgresql.plain.quoting import conninfo_value, setting_value
 from holdfast.servers.base.errors import SeveralDatabases
 from holdfast.servers.base.proof import QueryResult, TableCount
-from holdfast.servers.confined.clients import QUERY_BYTES, ask, failure, feed, parse_csv
+from holdfast.servers.confined.clients import ANSWER, QUERY_BYTES, ask, failure, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 from holdfast.servers.confined.private import read_inside, write_new
@@ -102,7 +102,9 @@ class ThrowawayPostgres:
         argv = self._psql(database, *FIELDS)
         answer, more = ask(self._confinement, argv, _COUNT, env=self._environment)
         if more:
-            raise RehearsalFailed(f"database {database} has too many tables to list")
+            raise RehearsalFailed(
+                f"database {database}: its list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
+            )
         fields = iter(answer.split(b"\0")[:-1])
         for schema, name, rows in zip(fields, fields, fields, strict=False):
             yield TableCount(database, _text(schema), _text(name), int(rows))

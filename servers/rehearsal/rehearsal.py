@@ -95,20 +95,20 @@ def rehearse(
         give_to(folder, side.users)
     outcome = Outcome.FAILED if error else Outcome.PROVEN
     verdict = Verdict(
-        stored.id,
-        time,
-        outcome,
-        findings.engine,
-        findings.server,
-        host,
-        program,
-        clock() - began,
-        findings.databases,
-        findings.schemas,
-        findings.tables,
-        findings.rows,
-        error[:_ERROR],
-        "" if subject.alone else subject.item.path,
+        snapshot=stored.id,
+        time=time,
+        outcome=outcome,
+        engine=findings.engine,
+        server=findings.server,
+        host=host,
+        program=program,
+        seconds=clock() - began,
+        databases=findings.databases,
+        schemas=findings.schemas,
+        tables=findings.tables,
+        rows=findings.rows,
+        error=error[:_ERROR],
+        path="" if subject.alone else subject.item.path,
     )
     proof = Proof(verdict, tuple(findings.counted), tuple(findings.queries), tuple(findings.notes))
     return Rehearsed(proof, folder if options.keep else None, loads, damage)

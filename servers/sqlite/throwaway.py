@@ -10,7 +10,7 @@ from typing import Final
 
 from holdfast.base.types import Buffer
 from holdfast.servers.base.proof import QueryResult, TableCount
-from holdfast.servers.confined.clients import QUERY_BYTES, ask, feed, parse_csv
+from holdfast.servers.confined.clients import ANSWER, QUERY_BYTES, ask, feed, parse_csv
 from holdfast.servers.confined.confined import Confinement
 from holdfast.servers.confined.errors import RehearsalFailed
 
@@ -78,7 +78,9 @@ class ThrowawaySqlite:
         argv = [self._program, *_OPTIONS, str(self._path)]
         answer, more = ask(self._confinement, argv, sql, env={})
         if more:
-            raise RehearsalFailed("there are too many tables to list")
+            raise RehearsalFailed(
+                f"the list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
+            )
         return answer
 
 

@@ -148,6 +148,7 @@ def test_a_link_itself_can_be_named(memory_repository: Repository) -> None:
     with opened(memory_repository, example()) as tree:
         node = tree.resolve("files/sda/p1/conf")
         assert isinstance(node, GuestNode)
+        assert node.entry.type is NodeType.LINK
 
 
 def test_a_name_is_found_as_it_is_and_as_it_was_shown(memory_repository: Repository) -> None:

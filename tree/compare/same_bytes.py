@@ -1,4 +1,4 @@
-"""Whether two stretches of stored files hold the same bytes, reading only where their chunks differ."""
+"""Whether two ranges of stored files hold the same bytes, reading only where their chunks differ."""
 
 from __future__ import annotations
 
