@@ -133,9 +133,7 @@ class ThrowawayMysql:
         argv = self._client("--batch", "--skip-column-names")
         answer, more = ask(self._confinement, argv, sql, env={})
         if more:
-            raise RehearsalFailed(
-                f"the list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
-            )
+            raise RehearsalFailed(f"the list of tables is longer than {ANSWER >> 20} MiB, the limit")
         return answer
 
     def _answers(self) -> bool:

@@ -103,7 +103,7 @@ class ThrowawayPostgres:
         answer, more = ask(self._confinement, argv, _COUNT, env=self._environment)
         if more:
             raise RehearsalFailed(
-                f"database {database}: its list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
+                f"database {database}: its list of tables is longer than {ANSWER >> 20} MiB, the limit"
             )
         fields = iter(answer.split(b"\0")[:-1])
         for schema, name, rows in zip(fields, fields, fields, strict=False):

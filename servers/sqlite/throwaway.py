@@ -78,9 +78,7 @@ class ThrowawaySqlite:
         argv = [self._program, *_OPTIONS, str(self._path)]
         answer, more = ask(self._confinement, argv, sql, env={})
         if more:
-            raise RehearsalFailed(
-                f"the list of tables is longer than {ANSWER >> 20} MiB, the most that is read"
-            )
+            raise RehearsalFailed(f"the list of tables is longer than {ANSWER >> 20} MiB, the limit")
         return answer
 
 

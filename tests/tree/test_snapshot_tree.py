@@ -23,7 +23,7 @@ from holdfast.formats.guests.values.naming import (
     to_bytes,
     to_text,
 )
-from holdfast.formats.guests.values.values import Entry, GuestDamaged, Volume, WorkerFailed
+from holdfast.formats.guests.values.values import Entry, GuestDamaged, NodeType, Volume, WorkerFailed
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.core.writer import Writer
