@@ -38,7 +38,8 @@ def back_up_database(
     freezes: Sequence[Freeze],
     events: BackupEvents,
 ) -> bool:
-    """Back up one database, or all of a server; returns whether something of it could not be read.
+    """Back up one database, or all of a server; returns whether something of it could not be read, or a
+    command that was to thaw or tidy up failed.
 
     With several, one that fails leaves the others kept, and fails the whole at the end. Raises SourceError,
     LessConsistent, NotFound, Refused or a RepositoryError.
@@ -52,7 +53,7 @@ def back_up_database(
             return _all(repository, source, backup, held, events)
         job = source.one(backup.choices)
         outcome = _one(repository, job, backup.name, backup, events, held=held)
-        return outcome.stored.snapshot.partial
+        return outcome.stored.snapshot.partial or outcome.left_behind
 
 
 def _all(
@@ -84,7 +85,7 @@ def _all(
     held.thaw()
     for warning in held.warnings:
         events.warn(warning)
-    return partial
+    return partial or held.failed
 
 
 def _one(

@@ -90,8 +90,10 @@ _IMAGES = (
     click.option("--checkpoint", metavar="NAME", help="The dirty bitmap that began when this data is from."),
 )
 _FREEZES = (
-    click.option("--before", metavar="COMMAND", help="Run it first: freeze, make a snapshot. No shell."),
+    click.option("--before", metavar="COMMAND", help="Run it first: make what is read. No shell."),
     click.option("--after", metavar="COMMAND", help="Run it when all is read, whatever happened."),
+    click.option("--freeze", metavar="COMMAND", help="It freezes the guest's file systems: your word."),
+    click.option("--thaw", metavar="COMMAND", help="It thaws what --freeze froze, whatever happened."),
     click.option("--agent", metavar="SOCKET", help="Freeze the guest through QEMU's guest agent."),
 )
 _STREAMS = (
@@ -161,6 +163,8 @@ class BackupOptions:
     checkpoint: str | None
     before: str | None
     after: str | None
+    freeze: str | None
+    thaw: str | None
     agent: str | None
     stdin: bool
     stdin_filename: str | None

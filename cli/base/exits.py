@@ -41,6 +41,7 @@ from holdfast.formats.guests.values.values import GuestError, GuestMissing
 from holdfast.fusefs.errors import MountDead, MountTaken, NotMounted
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
+from holdfast.ingest.freeze.commands import ShellSyntax
 from holdfast.repo.records.high_water import OtherRepository, SnapshotsVanished
 from holdfast.repo.snapshots.histories import NameTaken, OtherContent
 from holdfast.repo.store.owned_tree import Foreign
@@ -111,6 +112,7 @@ _CODES: Final[tuple[tuple[type[BaseException], ExitCode], ...]] = (
     (click.UsageError, ExitCode.USAGE),
     (NoPassword, ExitCode.USAGE),
     (NameTaken, ExitCode.USAGE),
+    (ShellSyntax, ExitCode.USAGE),
     (MixedKinds, ExitCode.USAGE),
     (OtherContent, ExitCode.USAGE),
     (SeveralSnapshots, ExitCode.USAGE),
@@ -256,5 +258,7 @@ def advice_for(error: BaseException) -> str:
     """What is safe and what to type next; "" when there is nothing general to say, or the error says it."""
     if isinstance(error, MixedKinds):
         return "; ".join(f"`holdfast backup {shlex.join(words)}`" for words in error.apart)
+    if isinstance(error, ShellSyntax):
+        return f"`sh -c {shlex.quote(error.command)}` runs it in a shell; in quotes it is an argument"
     advice = next((text for kind, text in _ADVICE if isinstance(error, kind)), "").format(error=error)
     return "" if "`holdfast" in str(error) and isinstance(error, NotFound | NoRepository) else advice

@@ -22,8 +22,9 @@ from holdfast.cli.base.progress import progress
 from holdfast.cli.base.subject_name import subject_name
 from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.backup.backup import LessConsistent
+from holdfast.ingest.freeze.commands import CommandHooks, HookFacts
 from holdfast.ingest.freeze.guest_agent import AgentFreeze
-from holdfast.ingest.freeze.hooks import CommandHooks, Freeze, frozen
+from holdfast.ingest.freeze.hooks import Freeze, frozen
 from holdfast.ingest.nbd.uri import is_nbd_uri
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.store.interface import LockMode
@@ -68,7 +69,7 @@ def backup_command(settings: RunSettings, /, **given: Any) -> ExitCode:
     options = BackupOptions(**given)
     settings.if_interrupted = _INTERRUPTED
     if not (options.stdin or options.stdin_from_command) and any(map(ENGINES.entry_for_url, options.paths)):
-        return back_up_by_url(settings, options, _freezes(options))
+        return back_up_by_url(settings, options, _freezes(settings, options))
     if options.of_databases:
         raise click.UsageError(
             f"{', '.join(options.of_databases)}: only for the URL of a database, like postgres://host/shop"
@@ -94,8 +95,9 @@ def _back_up_files(settings: RunSettings, options: BackupOptions) -> ExitCode:
         return _back_up_groups(settings, options, groups.groups)
     options = replace(options, paths=groups.groups[0])
     _label(options, stream)  # before the password is asked for
+    freezes = _freezes(settings, options)
     with settings.opened(index=True) as repository:
-        return _back_up_one(settings, repository, options, stream=stream, freezes=_freezes(options))
+        return _back_up_one(settings, repository, options, stream=stream, freezes=freezes)
 
 
 def _groups(options: BackupOptions) -> PathGroups:
@@ -107,9 +109,9 @@ def _back_up_groups(
     settings: RunSettings, options: BackupOptions, groups: Sequence[tuple[str, ...]]
 ) -> ExitCode:
     """A snapshot for each. One that fails leaves the others kept, and fails the whole at the end."""
-    if options.before or options.after or options.agent:
+    if options.before or options.after or options.freeze or options.agent:
         raise click.UsageError(
-            f"these are {len(groups)} VMs or databases; --before, --after and --agent are for one at a time"
+            f"these are {len(groups)} VMs or databases; --before, --after, --freeze and --agent are for one"
         )
     partial, failed = False, []
     with settings.opened(index=True) as repository:
@@ -164,7 +166,8 @@ def _back_up_one(
             held=held,
             close=opened.close,
         )
-    return ExitCode.PARTIAL if outcome.stored.snapshot.partial else ExitCode.DONE
+    partial = outcome.stored.snapshot.partial or outcome.left_behind
+    return ExitCode.PARTIAL if partial else ExitCode.DONE
 
 
 def _stream(options: BackupOptions) -> Stream | None:
@@ -206,11 +209,19 @@ def _label(options: BackupOptions, stream: Stream | None) -> str:
     return path.stem
 
 
-def _freezes(options: BackupOptions) -> tuple[Freeze, ...]:
-    """What holds the source still. The commands come first and last, around the agent."""
+def _freezes(settings: RunSettings, options: BackupOptions) -> tuple[Freeze, ...]:
+    """What is done around the reading: commands that make and remove what is read, then those that freeze.
+
+    Raises UsageError, ShellSyntax.
+    """
+    if options.thaw and not options.freeze:
+        raise click.UsageError("--thaw thaws what --freeze froze; --after runs a command where nothing was frozen")
+    facts = HookFacts(options.name or "", options.kind or "", str(settings.root))
     found: list[Freeze] = []
     if options.before or options.after:
-        found.append(CommandHooks(options.before or "", options.after or ""))
+        found.append(CommandHooks(options.before or "", options.after or "", facts))
+    if options.freeze:
+        found.append(CommandHooks(options.freeze, options.thaw or "", facts, freezes=True))
     if options.agent:
         found.append(AgentFreeze(options.agent))
     return tuple(found)

@@ -94,6 +94,8 @@ class BackupOutcome:
     stored: StoredSnapshot
     warnings: tuple[str, ...]
     vanished: Vanished
+    left_behind: bool
+    """Whether a command that was to thaw or tidy up failed."""
     """Snapshots that were there before this backup and that nobody forgot."""
 
 
@@ -168,7 +170,8 @@ def back_up(
     thawed = request.held.warnings if request.held else ()
     noted = (history.note,) if history.note else ()
     warnings = (*noted, *request.warnings, *thawed, *(w for d in done for w in d.warnings))
-    return BackupOutcome(stored, warnings, vanished)
+    left_behind = request.held is not None and request.held.failed
+    return BackupOutcome(stored, warnings, vanished, left_behind)
 
 
 def _ingest_all(

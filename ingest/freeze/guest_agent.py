@@ -32,6 +32,10 @@ class AgentError(SourceError):
     """The agent refused a command, did not reply in time, or sent a malformed reply."""
 
 
+class AgentRefused(AgentError):
+    """The agent answered a command with an error."""
+
+
 class Agent:
     """A synchronised connection to a guest agent. A context manager. `limit`: seconds for each command."""
 
@@ -69,7 +73,7 @@ class Agent:
         error = reply.get("error")
         error = error if isinstance(error, dict) else {}
         words = f"{_words(error.get('class'))}: {_words(error.get('desc'))}"
-        raise AgentError(f"{self._path}: the guest agent refused {command}: {words}")
+        raise AgentRefused(f"{self._path}: the guest agent refused {command}: {words}")
 
     def _connect(self) -> None:
         try:
@@ -143,8 +147,9 @@ class Agent:
 class AgentFreeze:
     """Freezes a guest through its agent; implements Freeze.
 
-    The agent runs the guest's own hooks before it freezes (databases flush there), so the disks are
-    application-consistent. A guest may thaw by itself (Windows does after ten seconds), so `end` asks for
+    On Windows the agent freezes through VSS, whose writers bring databases into a state of their own making:
+    application-consistent. Elsewhere it freezes file systems; whether hooks of the guest's made applications
+    ready is not known here. A guest may thaw by itself (Windows does after ten seconds), so `end` asks for
     its state before it thaws.
     """
 
@@ -155,6 +160,7 @@ class AgentFreeze:
         self._freeze_limit = freeze_limit
         self._count = 0
         self._agent: Agent | None = None
+        self._through_vss = False
 
     def start(self) -> None:
         """Freeze, unless the guest is frozen already. Raises StreamFailed, after thawing the guest again."""
@@ -166,6 +172,7 @@ class AgentFreeze:
         try:
             if agent.call("guest-fsfreeze-status") != "thawed":
                 raise StreamFailed(f"{self._path}: the guest is frozen already; nothing was committed")
+            self._through_vss = _is_windows(agent)
         except BaseException as error:
             self._hang_up()
             if isinstance(error, AgentError):
@@ -185,7 +192,7 @@ class AgentFreeze:
             raise
         self._count = count
 
-    def end(self) -> FreezeResult:
+    def end(self, result: str) -> FreezeResult:
         doubts: list[str] = []
         try:
             left = uninterrupted(lambda: self._ask_and_thaw(doubts))
@@ -193,7 +200,10 @@ class AgentFreeze:
             self._hang_up()
         if left:
             return FreezeResult(
-                Consistency.CRASH, "frozen by the guest agent, but not thawed", (left, *doubts)
+                Consistency.CRASH,
+                "frozen by the guest agent, but not thawed",
+                (left, *doubts),
+                failed=True,
             )
         if not self._count:
             warning = f"{self._path}: the guest agent froze no file system"
@@ -203,7 +213,10 @@ class AgentFreeze:
                 Consistency.CRASH, "frozen by the guest agent, maybe not to the end", tuple(doubts)
             )
         some = "1 file system" if self._count == 1 else f"{self._count} file systems"
-        return FreezeResult(Consistency.APPLICATION, f"{some} frozen by the guest agent, thawed after")
+        if self._through_vss:
+            told = f"{some} frozen by the guest agent through VSS, thawed after"
+            return FreezeResult(Consistency.APPLICATION, told)
+        return FreezeResult(Consistency.FILESYSTEM, f"{some} frozen by the guest agent, thawed after")
 
     def _ask_and_thaw(self, doubts: list[str]) -> str:
         """As `_thaw`; appends reasons to doubt that the guest was frozen until now to `doubts`."""
@@ -245,6 +258,16 @@ class AgentFreeze:
         if self._agent is not None:
             self._agent.close()
             self._agent = None
+
+
+def _is_windows(agent: Agent) -> bool:
+    """Whether the guest says that it is Windows; False when it does not know the question (before QEMU 2.10).
+    Raises AgentError."""
+    try:
+        about = agent.call("guest-get-osinfo")
+    except AgentRefused:
+        return False
+    return isinstance(about, dict) and about.get("id") == "mswindows"
 
 
 def _words(value: object) -> str:

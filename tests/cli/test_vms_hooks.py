@@ -66,12 +66,36 @@ links = [os.readlink(f'/proc/{{os.getppid()}}/fd/{{fd}}') for fd in os.listdir(f
 sys.exit({str(image)!r} in links or os.remove({str(image)!r}))"""
     about = place.json("backup", image, "--before", before, "--after", hooks.make("after", is_open))
     assert hooks.ran == ["before", "after"]
-    assert (about["consistency"], about["warnings"]) == ("filesystem", [])
-    assert "frozen by" in about["evidence"]
+    assert (about["consistency"], about["warnings"]) == ("crash", [])
+    told = f"`{before}` was run before, `{hooks.folder / 'after'}` was run afterwards"
+    assert about["evidence"] == f"a disk as found; {told}"
     assert not image.exists()
     assert restored(place, "web01") == {"disks/web01.raw": disk.read_bytes()}
-    shown = place.ok("snapshots")
-    assert "filesystem" in shown
+
+
+def test_only_a_command_that_is_said_to_freeze_raises_the_grade(place: Place, hooks: Hooks) -> None:
+    options = ["--freeze", hooks.make("freeze"), "--thaw", hooks.make("thaw")]
+    about = place.json("backup", place.disk(), *options, "--require", "filesystem")
+    assert hooks.ran == ["freeze", "thaw"]
+    assert about["consistency"] == "filesystem"
+    assert "as whoever gave the command says, thawed after" in about["evidence"]
+    assert "filesystem" in place.ok("snapshots")
+    with nothing_committed(place):
+        options = ["--before", "true", "--require", "filesystem"]
+        assert place.run("backup", place.disk(), *options).exit_code == 20
+        result = place.run("backup", place.disk(), "--thaw", "true")
+    assert result.exit_code == 2
+    assert "--freeze" in result.stderr
+
+
+def test_a_command_for_a_shell_is_refused_before_anything_runs(place: Place, hooks: Hooks) -> None:
+    for option in ("--before", "--after", "--freeze"):
+        with nothing_committed(place):
+            options = ["--before", hooks.make("before"), option, "echo x && touch y"]
+            result = place.run("backup", place.disk(), *options)
+        assert result.exit_code == 2
+        assert "sh -c 'echo x && touch y'" in result.stderr
+    assert hooks.ran == []
 
 
 @pytest.mark.parametrize("kind", ["vhdx", "vmdk split flat", "qcow2"])
@@ -104,7 +128,7 @@ def test_a_device_is_free_when_the_command_after_runs(place: Place, hooks: Hooks
         f"sys.exit(os.path.exists(f'/sys/block/{{device[5:]}}/loop/backing_file'))",
     )
     about = place.json("backup", link, "--name", "web01", "--before", before, "--after", after)
-    assert (about["consistency"], about["warnings"]) == ("filesystem", [])
+    assert (about["consistency"], about["warnings"]) == ("crash", [])
     assert restored(place, "web01") == {"disks/snapshot.raw": disk.read_bytes()}
 
 
@@ -119,17 +143,27 @@ def test_a_command_before_that_fails_ends_it_before_anything_is_read(place: Plac
     assert hooks.ran == ["before", "after"]
 
 
-def test_a_command_after_that_fails_is_a_warning_and_lowers_the_grade(place: Place, hooks: Hooks) -> None:
-    after = hooks.make("after", "print('still frozen'); sys.exit(8)")
-    result = place.run("backup", place.disk(), "--before", hooks.make("before"), "--after", after)
-    assert result.exit_code == 0
+def test_a_command_after_that_fails_ends_with_3_and_stands_in_the_snapshot(
+    place: Place, hooks: Hooks
+) -> None:
+    after = hooks.make("after", "print('volume busy'); sys.exit(8)")
+    result = place.run("-q", "backup", place.disk(), "--after", after)
+    assert result.exit_code == 3
+    assert "exited with 8: volume busy" in result.stderr
+    about = place.json("info", "web01")
+    assert about["consistency"] == "crash"
+    assert "after` exited with 8: volume busy" in about["evidence"]
+
+
+def test_a_thaw_that_fails_lowers_the_grade(place: Place, hooks: Hooks) -> None:
+    thaw = hooks.make("thaw", "print('still frozen'); sys.exit(8)")
+    options = ["--freeze", hooks.make("freeze"), "--thaw", thaw]
+    result = place.run("backup", place.disk(), *options)
+    assert result.exit_code == 3
     assert "exited with 8: still frozen" in result.stderr
     assert place.json("info", "web01")["consistency"] == "crash"
     with nothing_committed(place):
-        result = place.run(
-            *("backup", place.disk(), "--before", hooks.make("before"), "--after", after),
-            *("--require", "filesystem"),
-        )
+        result = place.run("backup", place.disk(), *options, "--require", "filesystem")
     assert result.exit_code == 20
     assert "exited with 8: still frozen" in result.stderr, "it may still be frozen: to be told, whatever else"
 
@@ -140,10 +174,10 @@ def test_what_is_required_is_held_against_what_the_commands_gave(place: Place, h
         assert result.exit_code == 20
         assert hooks.ran == ["after"]
         result = place.run(
-            *("backup", place.disk(), "--require", "application", "--before", hooks.make("before"))
+            *("backup", place.disk(), "--require", "application", "--freeze", hooks.make("before"))
         )
         assert result.exit_code == 20
-    place.ok("backup", place.disk(), "--require", "filesystem", "--before", hooks.make("before"))
+    place.ok("backup", place.disk(), "--require", "filesystem", "--freeze", hooks.make("before"))
     place.ok("backup", place.disk(), "--require", "crash")
 
 
@@ -243,12 +277,20 @@ def agent(place: Place) -> Iterator[FakeAgent]:
     fake.stop()
 
 
-def test_a_guest_frozen_by_its_agent_is_application_consistent(place: Place, agent: FakeAgent) -> None:
+@pytest.mark.parametrize(
+    ("system", "grade", "how"), [("debian", "filesystem", ""), ("mswindows", "application", " through VSS")]
+)
+def test_a_guest_frozen_by_its_agent_is_as_consistent_as_its_system_makes_it(
+    place: Place, agent: FakeAgent, system: str, grade: str, how: str
+) -> None:
+    agent.system = system
     with Live(place.root).served() as uri:
-        options = ["--agent", agent.path, "--require", "application"]
+        options = ["--agent", agent.path, "--require", grade]
         about = place.json("backup", uri, "--name", "web01", *options)
-    assert (about["consistency"], about["warnings"]) == ("application", [])
-    assert about["evidence"] == "a disk as found; 2 file systems frozen by the guest agent, thawed after"
+    assert (about["consistency"], about["warnings"]) == (grade, [])
+    assert (
+        about["evidence"] == f"a disk as found; 2 file systems frozen by the guest agent{how}, thawed after"
+    )
     assert agent.calls[-3:] == ["fsfreeze-status", "fsfreeze-thaw", "fsfreeze-status"]
     assert agent.calls.count("fsfreeze-freeze") == 1
     assert not agent.is_frozen

@@ -21,6 +21,7 @@ class FakeAgent:
     filesystems: int = 2
     stale: bytes = b""
     is_frozen: bool = False
+    system: str = "debian"
     calls: list[str] = field(default_factory=list)
     scripted: dict[str, list[Answer]] = field(default_factory=dict)
 
@@ -74,6 +75,8 @@ class FakeAgent:
         elif command == "guest-fsfreeze-freeze":
             self.is_frozen = self.filesystems > 0
             self._reply(client, self.filesystems)
+        elif command == "guest-get-osinfo":
+            self._reply(client, {"id": self.system, "name": "of any kind"})
         elif command == "guest-fsfreeze-thaw":
             self.is_frozen = False
             self._reply(client, self.filesystems)

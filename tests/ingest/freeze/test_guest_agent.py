@@ -39,11 +39,11 @@ THAW = ["fsfreeze-thaw", "fsfreeze-status"]
 # ---- a guest that behaves -----------------------------------------------------------------------------
 
 
-def test_a_guest_frozen_all_along_is_application_consistent(agent: FakeAgent) -> None:
+def test_a_guest_frozen_all_along_is_consistent(agent: FakeAgent) -> None:
     with frozen([freeze(agent)]) as held:
         during = agent.is_frozen
     assert (during, agent.is_frozen) == (True, False)
-    assert held.grade is Consistency.APPLICATION
+    assert held.grade is Consistency.FILESYSTEM
     assert held.evidence == "2 file systems frozen by the guest agent, thawed after"
     assert held.warnings == ()
     assert agent.calls == ["sync-delimited", "fsfreeze-status", "fsfreeze-freeze", "fsfreeze-status", *THAW]
@@ -130,7 +130,7 @@ def test_a_thaw_that_fails_is_tried_again(agent: FakeAgent, answers: list[Answer
     with frozen([freeze(agent, limit=0.5)]) as held:
         pass
     assert not agent.is_frozen
-    assert held.grade is Consistency.APPLICATION
+    assert held.grade is Consistency.FILESYSTEM
 
 
 def test_a_thaw_that_keeps_failing_is_a_warning_that_says_what_to_do(agent: FakeAgent) -> None:
@@ -157,7 +157,7 @@ def test_an_interrupt_waits_for_the_thaw(agent: FakeAgent) -> None:
     held.start()
     agent.scripted["fsfreeze-thaw"] = [lambda: signal.pthread_kill(target, signal.SIGINT)]
     with pytest.raises(KeyboardInterrupt):
-        held.end()
+        held.end("read")
     assert not agent.is_frozen
 
 

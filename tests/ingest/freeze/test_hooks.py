@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import StreamFailed
-from holdfast.ingest.freeze.hooks import CommandHooks, FreezeResult, Frozen, frozen
+from holdfast.ingest.freeze.commands import CommandHooks, HookFacts, ShellSyntax, shell_syntax
+from holdfast.ingest.freeze.hooks import FAILED, READ, FreezeResult, Frozen, frozen
 from holdfast.repo.snapshots.snapshot import Consistency
 
 
@@ -40,12 +41,12 @@ Log = Callable[[], list[str]]
 
 def test_two_commands_that_succeed_make_it_filesystem_consistent(script: Script, log: Log) -> None:
     before = script("before", "sys.exit(sys.argv[1:] != ['a b', '$HOME'])")
-    with frozen([CommandHooks(f"{before} 'a b' $HOME", script("after"))]) as held:
+    with frozen([CommandHooks(f"{before} 'a b' '$HOME'", script("after"), freezes=True)]) as held:
         assert log() == ["before"]
         assert held.ended == []
     assert log() == ["before", "after"]
     assert held.grade is Consistency.FILESYSTEM
-    assert held.evidence == f"frozen by `{before}`, thawed after"
+    assert held.evidence == f"frozen by `{before}`, as whoever gave the command says, thawed after"
     assert held.warnings == ()
 
 
@@ -63,6 +64,90 @@ def test_a_command_afterwards_freezes_nothing(script: Script, log: Log) -> None:
         assert log() == []
     assert log() == ["after"]
     assert held.grade is Consistency.CRASH
+
+
+def test_commands_that_say_nothing_of_freezing_give_no_consistency(script: Script) -> None:
+    before = script("before")
+    with frozen([CommandHooks(before, script("after"))]) as held:
+        pass
+    assert held.grade is Consistency.CRASH
+    assert held.evidence == f"`{before}` was run before, `{script('after')}` was run afterwards"
+    assert not held.failed
+
+
+def test_a_command_afterwards_that_fails_is_in_the_evidence(script: Script) -> None:
+    with frozen([CommandHooks("", script("after", "sys.exit(3)"))]) as held:
+        pass
+    assert held.failed
+    assert held.evidence.startswith("afterwards `")
+    assert held.evidence.endswith("after` exited with 3")
+    assert "may be left" in held.warnings[0]
+
+
+@pytest.mark.parametrize("ends", [READ, FAILED])
+def test_commands_are_told_what_they_are_run_for(script: Script, tmp_path: Path, ends: str) -> None:
+    told = "open({!r}, 'w').write(repr({{k[14:]: v for k, v in os.environ.items() if 'HOLDFAST_HOOK' in k}}))"
+    one, two = (script(name, told.format(str(tmp_path / f"told-{name}"))) for name in ("before", "after"))
+    facts = HookFacts("web01", "vm", "/srv/backups")
+    hooks = CommandHooks(one, two, facts, freezes=True)
+    hooks.start()
+    hooks.end(ends)
+    seen = [eval((tmp_path / f"told-{name}").read_text()) for name in ("before", "after")]
+    common = {"NAME": "web01", "KIND": "vm", "REPOSITORY": "/srv/backups"}
+    assert seen == [common | {"PHASE": "freeze", "RESULT": ""}, common | {"PHASE": "thaw", "RESULT": ends}]
+
+
+def test_the_command_afterwards_is_told_of_a_failure(script: Script, tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'told')!r}, 'w').write(os.environ['HOLDFAST_HOOK_RESULT'])"
+    with pytest.raises(RuntimeError), frozen([CommandHooks("", script("after", code))]):
+        raise RuntimeError
+    assert (tmp_path / "told").read_text() == FAILED
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("a && b", "&&"),
+        ("a || b", "||"),
+        ("a; b", ";"),
+        ("a | b", "|"),
+        ("a & ", "&"),
+        ("a > f", ">"),
+        ("a >> f", ">>"),
+        ("a < f", "<"),
+        ("a 2>&1", ">"),
+        ("a $(b)", "$("),
+        ("a `b`", "`"),
+        ("a $HOME", "$"),
+        ('a "$HOME"', "$"),
+        ('a "`b`"', "`"),
+        ("rm *.tmp", "*"),
+        ("X=1 a", "X="),
+        ("(a)", "("),
+        ("a\nb", "\n"),
+    ],
+)
+def test_what_only_a_shell_acts_upon_is_refused(command: str, found: str) -> None:
+    assert shell_syntax(command) == found
+    with pytest.raises(ShellSyntax, match="commands have no shell"):
+        CommandHooks("", command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sh -c 'a && b; c > d'",
+        'a "b; c & d | e > f *"',
+        r"a \; \& \$HOME \*",
+        "a '$HOME' '`b`'",
+        "lvcreate -s -n web-snap -L5G vg0/web --option=x=1",
+        "/opt/my tool --at 50% --url nbd://h/x?socket=/a",
+        "",
+    ],
+)
+def test_words_and_what_is_quoted_pass(command: str) -> None:
+    assert shell_syntax(command) == ""
+    CommandHooks(command, "")
 
 
 def test_a_command_before_that_fails_ends_it_and_the_one_after_still_runs(script: Script, log: Log) -> None:
@@ -100,8 +185,9 @@ def test_a_command_that_cannot_be_run_starts_nothing(script: Script, log: Log) -
 def test_a_failing_command_afterwards_warns_and_lowers_the_grade(
     script: Script, code: str, reason: str
 ) -> None:
-    with frozen([CommandHooks(script("before"), script("after", code))]) as held:
+    with frozen([CommandHooks(script("before"), script("after", code), freezes=True)]) as held:
         pass
+    assert held.failed
     assert held.grade is Consistency.CRASH
     assert "not thawed" in held.evidence
     (warning,) = held.warnings
@@ -174,7 +260,7 @@ def test_an_interrupt_waits_for_the_command_afterwards(script: Script, log: Log)
     hooks = CommandHooks(script("before"), script("after", code))
     hooks.start()
     with pytest.raises(KeyboardInterrupt):
-        hooks.end()
+        hooks.end(READ)
     assert log() == ["before", "after", "done"]
 
 
@@ -196,7 +282,7 @@ class Fake:
         if self.name == "bad":
             raise StreamFailed("bad")
 
-    def end(self) -> FreezeResult:
+    def end(self, result: str) -> FreezeResult:
         self.log.append(f"thaw {self.name}")
         if isinstance(self.ended, BaseException):
             raise self.ended
