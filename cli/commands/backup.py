@@ -215,7 +215,7 @@ def _freezes(settings: RunSettings, options: BackupOptions) -> tuple[Freeze, ...
     Raises UsageError, ShellSyntax.
     """
     if options.thaw and not options.freeze:
-        raise click.UsageError("--thaw thaws what --freeze froze; --after runs a command where nothing was frozen")
+        raise click.UsageError("--thaw thaws what --freeze froze; without that --after runs a command")
     facts = HookFacts(options.name or "", options.kind or "", str(settings.root))
     found: list[Freeze] = []
     if options.before or options.after:
