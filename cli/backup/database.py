@@ -12,7 +12,7 @@ from holdfast.base.passwords import PasswordSources
 from holdfast.cli.backup.options import BackupOptions
 from holdfast.cli.backup.report import BackupReport, snapshot_labels
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.subject_name import subject_name
 from holdfast.formats.dumps.engines import ENGINES
 from holdfast.ingest.freeze.hooks import Freeze

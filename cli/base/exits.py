@@ -1,9 +1,8 @@
-"""Exit codes: the table, which error leads to which, and what to do next."""
+"""Which error leads to which exit code, and what to do next. It imports the classes of all errors."""
 
 from __future__ import annotations
 
 import shlex
-from enum import IntEnum
 from typing import Final
 
 import click
@@ -35,6 +34,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.named_paths import ForeignLink, NotOurFolder
 from holdfast.base.passwords import NoPassword
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
@@ -65,41 +65,6 @@ from holdfast.tasks.restore_errors import (
 )
 from holdfast.tasks.source_errors import LogInUse, NoCluster, UnknownDirectory
 from holdfast.tree.errors import IsDirectory, SeveralFiles
-
-
-class ExitCode(IntEnum):
-    """The exit codes, which scripts may rely on. Scripts should treat unknown codes as failure."""
-
-    DONE = 0
-    FAILED = 1
-    USAGE = 2
-    PARTIAL = 3
-    NO_REPOSITORY = 10
-    LOCKED = 11
-    WRONG_PASSWORD = 12
-    LESS_CONSISTENT = 20
-    DAMAGE = 21
-    VANISHED = 22
-    INTERRUPTED = 130
-    RECOVERY_STOPS = 200
-    """Exit code of `wal-fetch`. After 1 to 125 PostgreSQL assumes the end of the archive and ends recovery
-    successfully; after larger codes it stops (xlogarchive.c: RestoreArchivedFile)."""
-
-
-MEANINGS: Final = {
-    ExitCode.DONE: "done",
-    ExitCode.FAILED: "failed",
-    ExitCode.USAGE: "wrong usage",
-    ExitCode.PARTIAL: "finished but something could not be read",
-    ExitCode.NO_REPOSITORY: "no repository",
-    ExitCode.LOCKED: "locked",
-    ExitCode.WRONG_PASSWORD: "wrong password",
-    ExitCode.LESS_CONSISTENT: "less consistent than required",
-    ExitCode.DAMAGE: "damage found",
-    ExitCode.VANISHED: "snapshots vanished",
-    ExitCode.INTERRUPTED: "interrupted",
-    ExitCode.RECOVERY_STOPS: "a recovery must stop",
-}
 
 VANISHED_ADVICE: Final = (
     "somebody removed them, or the repository is an older copy of itself: find out before anything else. "

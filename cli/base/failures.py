@@ -11,7 +11,8 @@ import click
 from holdfast.base.errors import HoldfastError
 from holdfast.base.escaping import escape_lines, escape_message
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode, advice_for, code_for
+from holdfast.cli.base.exit_codes import ExitCode
+from holdfast.cli.base.exits import advice_for, code_for
 
 
 def report(error: BaseException, settings: RunSettings) -> ExitCode:

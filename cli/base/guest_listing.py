@@ -9,7 +9,7 @@ from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import HEADER, entry_document, entry_line, volume_document
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.render import Column, size, table
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import Entry, GuestError, NodeType

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import Column, count, duration, size, table
 from holdfast.repo.core.repository import Repository

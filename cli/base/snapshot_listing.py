@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, item_document
-from holdfast.cli.base.exits import ExitCode, code_for
+from holdfast.cli.base.exit_codes import ExitCode
+from holdfast.cli.base.exits import code_for
 from holdfast.cli.base.render import Column, count, size, table
 from holdfast.repo.snapshots.select import time_name
 from holdfast.tree.nodes import DirectoryNode, ImageNode, ItemNode, LinkNode, Node, VirtualNode

@@ -16,7 +16,7 @@ from holdfast.cli.backup.database import back_up_by_url
 from holdfast.cli.backup.options import BackupOptions, backup_options
 from holdfast.cli.backup.report import BackupReport, snapshot_labels
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.subject_name import subject_name

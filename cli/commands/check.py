@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, fields, size

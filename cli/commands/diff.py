@@ -13,7 +13,7 @@ from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import entry_document
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, size

@@ -12,7 +12,7 @@ import click
 from holdfast.base.errors import Refused
 from holdfast.base.types import Buffer
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command
 from holdfast.tasks.read_files import file_content, table_content

@@ -11,7 +11,7 @@ from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.entries import exact
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.progress import progress

@@ -15,7 +15,7 @@ from holdfast.base.errors import NeedsUnknown, NotFound
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.forgetting import forget_decided
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.base.pruning import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune

@@ -15,7 +15,7 @@ from holdfast.base.escaping import escape
 from holdfast.base.passwords import from_file
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.epochs import describe_epoch
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
 from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY, shown_or_removed

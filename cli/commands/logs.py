@@ -11,7 +11,7 @@ import click
 from holdfast.base.errors import NotFound
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
 from holdfast.cli.base.subject_name import subject_name

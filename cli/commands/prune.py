@@ -7,7 +7,7 @@ from datetime import timedelta
 import click
 
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, parse_duration, pass_settings
 from holdfast.cli.base.pruning import run_prune
 

@@ -15,7 +15,7 @@ from holdfast.base.escaping import escape, escape_message
 from holdfast.base.types import ProgressFunction
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import proof_document, snapshot_document
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.recovery_options import recovery_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import click
 
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress

@@ -8,7 +8,7 @@ from typing import Any
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_document
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.render import Column, count, size, table
 from holdfast.cli.base.subjects import SubjectTitles, group_by_subject

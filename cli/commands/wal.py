@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.failures import report
 from holdfast.cli.base.options import SharedOptionsCommand, command, pass_settings
 from holdfast.cli.base.subject_name import subject_name

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.dumps.postgresql.physical.recovery import STANDBY_SIGNAL, Recovery

@@ -9,7 +9,7 @@ from typing import Final
 
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.render import count, duration, rate, size
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.tasks.restore_plan import RAW, RestoreJob, RestoreOptions

@@ -11,7 +11,8 @@ import pytest
 from holdfast.base import errors
 from holdfast.base.types import SnapshotID
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.exits import MEANINGS, ExitCode, advice_for, code_for
+from holdfast.cli.base.exit_codes import MEANINGS, ExitCode
+from holdfast.cli.base.exits import advice_for, code_for
 from holdfast.cli.base.failures import report
 from holdfast.cli.main import cli
 from holdfast.ingest.backup.backup import LessConsistent

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from holdfast.cli.base.exits import ExitCode
+from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.main import cli
 from support import module_map
 from support.commands import program_context
