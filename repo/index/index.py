@@ -44,8 +44,6 @@ _PACK = struct.Struct("<IQ")
 _PACK_NAME = re.compile("[0-9a-f]{64}")
 _BATCH = 20_000
 _SMALL_BATCH = 512
-_BULK = 100_000
-"""Entries that are held and sorted when an index is made: some 60 MB."""
 
 T = TypeVar("T")
 Directory = Sequence[tuple[int, RecordHeader]]
@@ -131,20 +129,18 @@ class Index:
         """Read the directories of packs, given with their sizes, and add them. Returns the errors."""
         damaged: list[RepositoryError] = []
         batch: list[tuple[PackID, int, Directory]] = []
-        held = 0
         for done, (pack, size) in enumerate(new, 1):
             try:
                 if not _PACK_NAME.fullmatch(pack):
                     raise Damaged(f"pack {pack}", "is not a pack's name")
                 batch.append((pack, size, read_directory(pack, size)))
-                held += len(batch[-1][2])
             except FileNotFoundError:
                 continue  # moved away since it was listed
             except (Damaged, Unsupported) as error:
                 damaged.append(error)
-            if held >= _BULK:
+            if sum(len(directory) for _, _, directory in batch) >= _BATCH:
                 self.add(batch)
-                batch, held = [], 0
+                batch = []
             if progress:
                 progress(done, len(new))
         self.add(batch)
@@ -153,62 +149,45 @@ class Index:
     def add(self, packs: Iterable[tuple[PackID, int, Directory]], *, trashed: bool = False) -> None:
         """Add packs of the store: (pack, size, directory), or of its trash. Skips those that it has already.
 
-        The last transaction registers the packs' numbers; entries that a crash leaves before that have an
-        unregistered number and are ignored. The entries of all packs are entered in the order of their keys,
-        because LMDB copies each page that a transaction touches and reuses the old page only two transactions
-        later: 512 entries that lie anywhere are at most 4 MB, and 20,000 of very many lie side by side.
+        The last transaction of a pack registers its number; entries that a crash leaves before that have an
+        unregistered number and are ignored. Transactions are small because LMDB copies each page they touch
+        and reuses the old page only two transactions later: with 512 entries that is at most 4 MB.
         """
         table_key = self.hidden.table_key
-        listed = self._resting if trashed else self._live
-        new = []
         for pack, size, directory in packs:
             found = self._read(partial(self._number_of, pack))
             if found is None:
-                new.append((pack, size, directory))
-            else:
-                listed[found] = pack
-        if not new:
-            return
-        first = self._write(partial(self._next_numbers, len(new)))
-        entries = sorted(
-            (table_key(header.id), encode_location(number, offset, header.size))
-            for number, (_, _, directory) in enumerate(new, first)
-            for offset, header in directory
-        )
-        step = _SMALL_BATCH if len(entries) < _BULK else _BATCH
-        for at in range(0, len(entries), step):
-            self._write(partial(self._enter, entries[at : at + step]))
-        named = [(pack, number, size) for number, (pack, size, _) in enumerate(new, first)]
-        listed.update(self._write(partial(self._register, named)))
+                number = self._write(self._next_number)
+                entries = sorted((table_key(header.id), offset, header.size) for offset, header in directory)
+                for at in range(0, len(entries), _SMALL_BATCH):
+                    self._write(partial(self._enter, number, entries[at : at + _SMALL_BATCH]))
+                found = self._write(partial(self._register, pack, number, size))
+            (self._resting if trashed else self._live)[found] = pack
 
     def _number_of(self, pack: PackID, txn: Any) -> int | None:
         found = txn.get(bytes.fromhex(pack), db=self._packs)
         return int(_PACK.unpack(found)[0]) if found else None
 
-    def _enter(self, entries: Sequence[tuple[bytes, bytes]], txn: Any) -> None:
+    def _enter(self, number: int, entries: Sequence[tuple[bytes, int, int]], txn: Any) -> None:
         mask = self.hidden.mask
-        for key, location in entries:
+        for key, offset, length in entries:
+            location = encode_location(number, offset, length)
             if not txn.put(key, mask(key, location), db=self._chunks, overwrite=False):
                 before = mask(key, txn.get(key, db=self._chunks))
                 txn.put(key, mask(key, before + location), db=self._chunks)
 
-    def _register(self, packs: Sequence[tuple[PackID, int, int]], txn: Any) -> dict[int, PackID]:
-        """Register (pack, number, size) and return the packs by number, which another process may have
-        assigned before."""
-        listed: dict[int, PackID] = {}
-        for pack, number, size in packs:
-            txn.put(bytes.fromhex(pack), _PACK.pack(number, size), db=self._packs, overwrite=False)
-            found = self._number_of(pack, txn)
-            assert found is not None
-            listed[found] = pack
-        return listed
+    def _register(self, pack: PackID, number: int, size: int, txn: Any) -> int:
+        """Register the pack and return its number, which another process may have assigned before."""
+        txn.put(bytes.fromhex(pack), _PACK.pack(number, size), db=self._packs, overwrite=False)
+        found = self._number_of(pack, txn)
+        assert found is not None
+        return found
 
-    def _next_numbers(self, count: int, txn: Any) -> int:
-        """The first of `count` numbers that were never used: entries of removed packs must not point into a
-        new pack."""
-        last = int(txn.get(b"next", b"0"))
-        txn.put(b"next", str(last + count).encode())
-        return last + 1
+    def _next_number(self, txn: Any) -> int:
+        """A number that was never used: entries of removed packs must not point into a new pack."""
+        number = int(txn.get(b"next", b"0")) + 1
+        txn.put(b"next", str(number).encode())
+        return number
 
     def lookup(self, ids: Sequence[ChunkID]) -> list[Location | None]:
         """A location of each chunk in a listed pack; None for chunks that are in no listed pack."""
