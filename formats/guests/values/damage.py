@@ -34,8 +34,8 @@ class StructureDamaged(GuestDamaged):
 
 
 class GuestUnsupported(GuestDamaged):
-    """A structure is sound as far as anybody can tell, but nobody here can read it: it is encrypted, lies on
-    another device, or uses a feature that this program does not know."""
+    """A structure is sound as far as can be seen, but this program cannot read it: it is encrypted, lies on
+    another device, or uses an unknown feature."""
 
     def __init__(self, structure: str, reason: str) -> None:
         self.structure = _bounded(structure, _PART_LENGTH)

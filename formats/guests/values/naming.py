@@ -1,10 +1,10 @@
-r"""What things are called below `files/`: disks, volumes, documents; names as bytes and as text. No I/O.
+r"""The names of disks, volumes and text files below `files/`; names as bytes and as text. No I/O.
 
     files/sda/p1/etc/passwd       a file system
-    files/sda/p2.txt              what a volume is that has none: swap, LUKS, unknown
+    files/sda/p2.txt              says what a volume without a file system is: swap, LUKS, unknown
     files/sda/lvm/vg0/root/...    a logical volume
 
-The mount and the command line agree through this module.
+The mount and the command line both use this module, so they show the same names.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from holdfast.formats.guests.values.values import Volume
 from holdfast.repo.snapshots.snapshot import Item, ItemKind
 
 FILES: Final = "files"
-"""The folder of a snapshot that shows the insides of its disks."""
+"""The directory of a snapshot that shows the insides of its disks."""
 _LONGEST: Final = 200
 """Characters of one component of a volume's path; LVM allows 127."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.+@-]")
 
 Place: TypeAlias = tuple[str, ...]
-"""Where a volume stands below `files/DISK`, one name an element."""
+"""The path of a volume below `files/DISK`, one name an element."""
 
 
 def disk_name(item: Item) -> str:
-    """What a disk is called in `files/`: `disks/sda.raw` is `sda`. "" for what is no disk."""
+    """The name of a disk in `files/`: `sda` for `disks/sda.raw`. "" for an item that is no disk."""
     return PurePosixPath(item.path).name.removesuffix(".raw") if item.kind is ItemKind.DISK else ""
 
 
 def noted(volumes: Iterable[Volume]) -> Iterator[Volume]:
-    """The volumes, and behind each with a file system of which there is something to say a text volume that
-    says it: `p1.txt` beside `p1` tells that the file system was in use."""
+    """The volumes, each followed by a text volume when it has a file system and a text: `p1.txt` beside `p1`
+    says that the file system was in use."""
     for volume in volumes:
         yield volume
         if volume.file_system and volume.text:
@@ -43,14 +43,16 @@ def noted(volumes: Iterable[Volume]) -> Iterator[Volume]:
 
 
 def layout(volumes: Iterable[Volume]) -> dict[Place, Volume]:
-    """Where the volumes of one disk stand: text volumes as `.txt` files, the others as folders.
+    """The volumes of one disk by their places: text volumes as `.txt` files, the others as directories.
 
-    Names that a guest chose (of LVM) are made harmless. No two volumes get one place and none stands inside
-    another, whatever a hostile disk says.
+    Names that a guest chose (of LVM) are made harmless. Whatever a hostile disk holds, no two volumes get the
+    same place, and no place is inside another.
     """
     placed: dict[Place, Volume] = {}
     above: set[Place] = set()
-    numbers: dict[Place, int] = {}  # of the last that wanted a place: thousands may want the same
+    numbers: dict[
+        Place, int
+    ] = {}  # the last number given for a place: thousands of volumes may want the same
     for volume in volumes:
         parts = [_safe(part) for part in volume.path.split("/") if part] or ["volume"]
         suffix = "" if volume.file_system else ".txt"
@@ -85,7 +87,7 @@ def text_document(volume: Volume) -> bytes:
 
 
 def to_text(name: bytes) -> str:
-    """A name or path as text; bytes that are not UTF-8 become lone surrogates, as Python has it."""
+    """A name or path as text; bytes that are not UTF-8 become lone surrogates (surrogateescape)."""
     return name.decode(errors="surrogateescape")
 
 

@@ -1,4 +1,4 @@
-"""What a guest's disk holds, as values that the parser's process and its parent share. No I/O."""
+"""Values that describe a guest's disk: entries, extents, volumes. The worker and its parent share them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Every file system that is opened here. A new one is a folder below filesystems/ and a line in this
-table."""
+"""Every file system that is opened here. A new one is a package in `filesystems` and a name in this table."""
 
 from __future__ import annotations
 

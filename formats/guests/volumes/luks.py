@@ -68,7 +68,7 @@ class _Slot1(NamedTuple):
     rounds: Annotated[int, At(4, "I")]
     salt: Annotated[bytes, At(8, "32s")]
     sector: Annotated[int, At(40, "I")]
-    """Of the key material."""
+    """The first sector of the key material."""
     stripes: Annotated[int, At(44, "I")]
 
 
@@ -81,7 +81,7 @@ class _Header2(NamedTuple):
     """Bytes of the header with its description."""
     checksum_type: Annotated[bytes, At(72, "32s")]
     offset: Annotated[int, At(256, "Q")]
-    """Of this copy on the device."""
+    """Byte offset of this copy on the device."""
 
 
 _HEADER1: Final = Layout(_Header1, ">", "luks1 header")
@@ -95,8 +95,8 @@ class WrongPassphrase(GuestDamaged):
 
 
 class _Kdf(NamedTuple):
-    """How a key is derived from a passphrase: with PBKDF2 in `rounds` (`type` is its hash, `kib` is 0), or
-    with Argon2 in `rounds` passes over `kib` KiB in `lanes`."""
+    """How a key is derived from a passphrase: by PBKDF2 in `rounds` rounds (`type` is its hash, `kib` is 0),
+    or by Argon2 in `rounds` passes over `kib` KiB in `lanes` lanes."""
 
     type: str
     salt: bytes
@@ -106,8 +106,8 @@ class _Kdf(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A key slot. Sizes and the offset of its key material are in bytes: `key` is the size of the key that it
-    holds, in `stripes`, encrypted with a derived key of `area_key`."""
+    """A key slot. It holds a key of `key` bytes, split into `stripes` and encrypted with a derived key of
+    `area_key` bytes. `offset` is the byte offset of the key material."""
 
     kdf: _Kdf
     cipher: str
@@ -237,7 +237,7 @@ def _header1(device: BlockDevice) -> LuksHeader:
 
 
 def _header2(device: BlockDevice, offset: int, magic: bytes) -> LuksHeader:
-    """The copy of a LUKS2 header at an offset."""
+    """Read and check the copy of a LUKS2 header at an offset."""
     stored = _HEADER2.read(device.read(offset, _BINARY_HEADER))
     structure = f"luks2 header at {offset}"
     if stored.magic != magic:
@@ -264,7 +264,7 @@ def _header2(device: BlockDevice, offset: int, magic: bytes) -> LuksHeader:
 
 
 def _described(text: dict[str, Any]) -> LuksHeader:
-    """The header that a LUKS2 description tells: its first crypt segment, and the slots of that segment's
+    """The header that a LUKS2 description gives: its one crypt segment, and the slots of that segment's
     digest."""
     segments = sorted(text["segments"].items(), key=lambda item: int(item[0]))
     if len(segments) != 1 or segments[0][1]["type"] != "crypt" or "integrity" in segments[0][1]:
@@ -323,7 +323,7 @@ def _slot2(slot: dict[str, Any]) -> _Slot:
 
 
 def _checked(slot: _Slot) -> _Slot:
-    """The slot, once its sizes are known to be inside their limits."""
+    """Return the slot. Raises StructureDamaged when one of its sizes is out of range."""
     for field, value in (("key size", slot.key), ("key size of its area", slot.area_key)):
         if not 0 < value <= _MAX_KEY:
             raise StructureDamaged("luks key slot", field, value, f"1 to {_MAX_KEY} bytes")

@@ -23,12 +23,14 @@ _MODES = ("xts-plain64", "xts-plain", "cbc-plain64", "cbc-plain", "cbc-essiv:sha
 
 
 class CipherUnknown(GuestUnsupported):
-    """A container that nobody here can decrypt: its cipher, hash or layout is not known."""
+    """A container that this program cannot decrypt: its cipher, hash or layout is not known."""
 
 
 def sector_decryptor(cipher: str, key: bytes, sector: int) -> Callable[[bytes, int], bytes]:
-    """A function (data, number of the first IV) -> plaintext, for whole sectors of `sector` bytes and ciphers
-    like `aes-xts-plain64`. IVs count units of 512 bytes. Raises CipherUnknown."""
+    """Return a function (data, number of the first IV) -> plaintext, for whole sectors of `sector` bytes.
+
+    `cipher` is a name such as `aes-xts-plain64`. IVs count units of 512 bytes. Raises CipherUnknown.
+    """
     name, _, mode = cipher.partition("-")
     if name != "aes" or mode not in _MODES or len(key) not in ((32, 64) if "xts" in mode else (16, 24, 32)):
         bits = len(key) * 8

@@ -94,7 +94,7 @@ class _Group:
         self._physical = _section(group, "physical_volumes")
         self._devices = devices
         self._made: dict[str, BlockDevice] = {}
-        """Volumes that were mapped already: many segments of others may use one."""
+        """Devices of volumes that were mapped before: many segments of others may use one."""
 
     def visible(self) -> Iterable[LogicalVolume]:
         """The volumes that LVM shows, with their devices; a damaged one does not hide the others."""

@@ -2,9 +2,8 @@
 
 Source: lib/format_text and lib/label of LVM2. Little-endian.
 
-    sector 0 to 3    the label, then at its header's offset: the volume's ID and size, lists of areas for data
-    and
-                     for metadata, each (offset, size) up to an offset of 0
+    sector 0 to 3    the label; at the offset in it the volume header: ID, size, a list of data areas, a list
+                     of metadata areas, each list (offset, size) up to an offset of 0
     metadata area    512 bytes of header, then a ring of descriptions
 """
 
@@ -68,7 +67,7 @@ class _AreaHeader(NamedTuple):
     checksum: Annotated[int, At(0, "I")]
     magic: Annotated[bytes, At(4, "16s")]
     offset: Annotated[int, At(40, "Q")]
-    """Of the description in the area; 0: there is none."""
+    """Offset of the description in the area; 0 when there is none."""
     size: Annotated[int, At(48, "Q")]
     text_checksum: Annotated[int, At(56, "I")]
     flags: Annotated[int, At(60, "I")]
@@ -90,7 +89,8 @@ class PhysicalVolume(NamedTuple):
 
 
 def read_physical_volume(device: BlockDevice) -> PhysicalVolume:
-    """Raises StructureDamaged when the label, or every copy of the description, is damaged."""
+    """Read a physical volume. Raises StructureDamaged when the label, or every copy of the description, is
+    damaged."""
     for sector in range(LABEL_SECTORS):
         raw = device.read(sector * SECTOR, SECTOR)
         label = _LABEL.read(raw)
@@ -150,7 +150,7 @@ def _description(device: BlockDevice, start: int, area: int) -> str:
     most = min(_MAX_TEXT, area - _AREA_HEADER)
     if size > most:
         raise StructureDamaged(structure, "size of the description", size, f"at most {most} bytes")
-    # The area is a ring: the text goes on behind the header when it reaches the end.
+    # The area is a ring: a text that reaches its end continues after the header.
     here = min(size, area - offset)
     text = device.read(start + offset, here)
     if here < size:

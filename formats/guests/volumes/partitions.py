@@ -82,8 +82,8 @@ class Partition(NamedTuple):
 def read_partitions(disk: BlockDevice, is_known: Callable[[int, int], bool]) -> list[Partition] | None:
     """The partitions of a disk; None when it has no table.
 
-    An MBR does not tell its sector size. `is_known` gets the start and size of a partition, in bytes, and
-    returns whether a known structure stands there: sectors are of 512 bytes, unless only 4096 leads to one.
+    An MBR does not hold its sector size. `is_known` gets the start and size of a partition, in bytes, and
+    returns whether a known structure is there: sectors have 512 bytes, unless only 4096 leads to one.
     """
     for read in (_primary, _backup):
         for sector in SECTORS:
@@ -112,7 +112,7 @@ def _backup(disk: BlockDevice, sector: int) -> list[Partition] | None:
 
 
 def _gpt(disk: BlockDevice, offset: int, sector: int) -> list[Partition] | None:
-    """The GPT whose header stands at an offset; None when it, or its entries, are not sound."""
+    """The partitions of the GPT whose header is at an offset; None when it or its entries are damaged."""
     raw = _read(disk, offset, 512)
     if raw[: len(_GPT_MAGIC)] != _GPT_MAGIC:
         return None
@@ -166,8 +166,8 @@ def _mbr(disk: BlockDevice, sector: int) -> list[Partition] | None:
 def _logical(disk: BlockDevice, first: int, sector: int) -> list[tuple[int, int]]:
     """(start, size) of the logical partitions, in bytes.
 
-    They are a chain of tables with one partition and one link each. A link counts from the first table, a
-    partition from its own.
+    They are a chain of tables with one partition and one link each. A link counts from the first table, the
+    start of a partition from its own table.
     """
     found: list[tuple[int, int]] = []
     seen: set[int] = set()

@@ -1,4 +1,4 @@
-"""What a volume holds, by magic numbers, without opening it."""
+"""Recognises what a volume holds by magic numbers, without opening it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Container(Enum):
 
 
 class Probed(NamedTuple):
-    """What a volume holds: a file system that is opened here, a container, or neither. Then `text` tells the
-    user what it is, and `is_known` whether it is anything at all."""
+    """What a volume holds: a file system that is opened here, a container, or neither. Then `text` says what
+    it is, for the user, and `is_known` is false when nothing was recognised."""
 
     file_system: FileSystemFormat | None = None
     container: Container | None = None
@@ -38,7 +38,7 @@ class _Candidate(NamedTuple):
 
 
 def _other(offset: int, magic: bytes, trust: Trust, text: str) -> _Candidate:
-    """A volume that is recognised, but that nobody here opens."""
+    """A volume that is recognised but not opened."""
     return _Candidate(Signature(offset, magic, trust), Probed(text=text))
 
 
@@ -76,7 +76,7 @@ _OTHERS: Final = (
     _other(0x100000, b"\x0d\xd0\x01\xc0", Trust.STALE, "VMFS file system; it cannot be opened here"),
     _other(0, b"bluestore block device\n", Trust.STALE, "Ceph BlueStore device"),
 )  # fmt: skip
-"""Volumes that nobody here opens."""
+"""Volumes that are recognised but not opened."""
 _ZFS_FIRST: Final = 128 << 10
 _ZFS_UBERBLOCKS: Final = 128 << 10
 _ZFS_UBERBLOCK: Final = 0x00BAB10C
@@ -86,11 +86,11 @@ _ZFS_MAGICS: Final = tuple(struct.pack(f"{order}Q", _ZFS_UBERBLOCK) for order in
 _MD_MAGIC: Final = b"\xfc\x4e\x2b\xa9"
 _MD_TEXT: Final = "member of a Linux software RAID (md)"
 _EMPTY_LOOK: Final = 1 << 20
-"""Bytes at the start of a volume that are zeros when it is called empty."""
+"""A volume is called empty when this many bytes at its start are zeros."""
 
 
 def probe(device: BlockDevice, file_systems: Sequence[FileSystemFormat] = FILE_SYSTEMS) -> Probed:
-    """What a volume holds. Raises GuestDamaged only when the disk's bytes cannot be delivered at all."""
+    """Recognise what a volume holds. Raises GuestDamaged only when none of the disk's bytes can be read."""
     tables = CachedDevice(device)
     for signature, probed in _candidates(file_systems):
         if _has(tables, signature):
@@ -100,7 +100,8 @@ def probe(device: BlockDevice, file_systems: Sequence[FileSystemFormat] = FILE_S
     for format_ in file_systems:
         if format_.matches is not None and format_.matches(tables):
             return Probed(format_)
-    # md formats 0.90 and 1.0 stand at the end: what is inside of a mirror was recognised before as itself.
+    # The superblocks of md formats 0.90 and 1.0 are at the end. A file system in a mirror of these formats
+    # begins at offset 0 and was recognised above.
     for offset in (device.size // 65536 * 65536 - 65536, (device.size // 512 - 16) // 8 * 4096):
         if offset > 0 and _read(tables, offset, len(_MD_MAGIC)) == _MD_MAGIC:
             return Probed(text=_MD_TEXT)

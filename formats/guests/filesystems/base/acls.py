@@ -1,4 +1,4 @@
-"""POSIX ACLs: from the form that a file system stores to that of the extended attribute on Linux.
+"""POSIX ACLs: converts what a file system stores to the extended attribute that Linux shows.
 
 The attribute (include/uapi/linux/posix_acl_xattr.h), little-endian:
 

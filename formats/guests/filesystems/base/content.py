@@ -20,9 +20,9 @@ from holdfast.formats.guests.values.values import Extent
 VolumeExtent: TypeAlias = tuple[int, int, int]
 
 MAX_EXTENTS = 1_000_000
-"""Extents of one file; a terabyte in extents of 1 MiB. Bounds the memory that a hostile file can take."""
+"""Most extents of one file: a terabyte in extents of 1 MiB. Bounds the memory of a hostile file."""
 _MAX_HANDED_OVER = 20_000
-"""Extents that are sent along with an entry. The parser reads a file that lies in more of them."""
+"""Most extents that are sent with an entry. Files in more extents are read by the parser."""
 _MAX_KEPT = 200_000
 """Sum of the costs of the contents that a cache keeps."""
 _MAX_FILES = 64

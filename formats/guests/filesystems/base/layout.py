@@ -1,6 +1,6 @@
 """Structures on a disk as classes with named fields.
 
-A structure is a NamedTuple whose fields are annotated with where they stand, so that the class can be read
+A structure is a NamedTuple whose fields are annotated with their positions, so that the class can be read
 beside the specification:
 
     class DirectoryEntry(NamedTuple):
@@ -25,15 +25,15 @@ Fields = TypeVar("Fields", bound=tuple[Any, ...])
 
 
 class At(NamedTuple):
-    """Where a field stands: bytes from the start of its structure, and its type as the struct module has
-    it."""
+    """The position of a field in bytes from the start of its structure, and its type as a format character of
+    the struct module."""
 
     offset: int
     code: str
 
 
 class Layout(Generic[Fields]):
-    """A compiled structure. `size` is in bytes, up to the end of the last field that is named."""
+    """A compiled structure. `size` is in bytes, up to the end of the last field of the class."""
 
     def __init__(self, fields: type[Fields], order: Literal["<", ">"], name: str) -> None:
         """`fields` is a NamedTuple with annotations, `order` its byte order, `name` what messages call it."""
@@ -51,8 +51,8 @@ class Layout(Generic[Fields]):
         self._fields = fields
         self._make: Callable[[tuple[Any, ...]], Fields] = fields._make  # type: ignore[attr-defined]
         self.unpack: Callable[..., tuple[Any, ...]] = compiled.unpack_from
-        """(data, offset) to the plain values in order, for what is read once per file: no tuple with names is
-        made. Raises struct.error when the data ends early."""
+        """(data, offset) -> plain values in order. Cheaper than `read`, for structures that are read once per
+        file. Raises struct.error when the data ends early."""
         self._iterate = compiled.iter_unpack
 
     def read(self, data: bytes | bytearray, offset: int = 0) -> Fields:

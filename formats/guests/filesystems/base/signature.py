@@ -11,7 +11,7 @@ from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 
 
 class Trust(IntEnum):
-    """In this order signatures are tried: what tools leave behind from an earlier use comes last."""
+    """The order in which signatures are tried. Those that may be left over from an earlier use come last."""
 
     FIRST_SECTOR = 0
     """A long magic number in the first sector, which every tool overwrites."""

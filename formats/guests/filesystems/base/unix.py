@@ -39,7 +39,7 @@ Node = TypeVar("Node", bound=UnixInode)
 
 
 class UnixFileSystem(TreeFileSystem, Generic[Node]):
-    """A file system with such inodes. Messages call it by `kind`."""
+    """A file system with such inodes. Its name in messages is `kind`."""
 
     @abstractmethod
     def _load(self, inode: int) -> Node:

@@ -17,8 +17,8 @@ from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDam
 
 
 class MappedChunk(NamedTuple):
-    """`length` bytes of the logical addresses from `start`; `copies` are the device offsets of their copies
-    on this device, none where they are spread over several."""
+    """Maps `length` bytes from the logical address `start`. `copies` are the offsets of their copies on this
+    device; there are none when the bytes are striped over several devices."""
 
     start: int
     length: int

@@ -1,4 +1,4 @@
-"""btrfs: the content of files, in extents that may be compressed or stand in the tree."""
+"""btrfs: the content of files, in extents that may be compressed or inline in the tree."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDam
 class StoredExtent(NamedTuple):
     """`length` bytes of a file from `start`.
 
-    `data` holds them when they stand in the tree. Otherwise they are a hole when `address` is 0, else bytes
-    from `skip` of the `stored` bytes at the logical address `address`, once those are decompressed to
-    `unpacked`.
+    `data` holds them when they are inline in the tree. Otherwise they are a hole when `address` is 0. Else
+    `stored` bytes at the logical address `address` decompress to `unpacked` bytes, of which they are those
+    from `skip` on.
     """
 
     start: int
@@ -93,7 +93,7 @@ def _parse_extent(start: int, item: bytes, inode: int) -> StoredExtent:
 
 
 def plain_extents(extents: Sequence[StoredExtent], chunks: Chunks) -> list[VolumeExtent] | None:
-    """The extents of a file on the device; None when some of it is compressed or stands in the tree."""
+    """The extents of a file on the device; None when some of it is compressed or inline."""
     found: list[VolumeExtent] = []
     for extent in extents:
         if extent.data is not None or extent.compression:
@@ -107,7 +107,7 @@ def plain_extents(extents: Sequence[StoredExtent], chunks: Chunks) -> list[Volum
 
 
 class MixedContent:
-    """Content of which parts are compressed or stand in the tree. The extent unpacked last is kept."""
+    """Content of which parts are compressed or inline. The extent unpacked last is kept."""
 
     def __init__(
         self, device: BlockDevice, chunks: Chunks, extents: Sequence[StoredExtent], size: int, sector: int

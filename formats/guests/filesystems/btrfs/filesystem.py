@@ -1,7 +1,8 @@
 """btrfs on one device. Subvolumes and snapshots are directories, where Linux shows them.
 
-An inode's number here has its number in its tree in the low bits and, above them, the position of that tree
-among all trees of files: every process that opens the same disk uses the same numbers.
+An inode number here has two parts. The low bits are the inode's number in its tree, the high bits are the
+position of that tree among all trees of files. So every process that opens the same disk uses the same
+numbers.
 """
 
 from __future__ import annotations
@@ -204,7 +205,7 @@ class BtrfsFileSystem(UnixFileSystem[BtrfsInode]):
         return tuple(parse_extents(items, node.number))
 
     def _number(self, tree: int, object_: int) -> int:
-        """The number here of an inode in the tree at a position."""
+        """The inode number here of the inode `object_` in the tree at position `tree`."""
         number = tree << self._bits | object_
         if object_ >= 1 << self._bits or number >= MAX_INODE:
             limit = f"below {1 << self._bits}, the most that a mount can show"
@@ -242,9 +243,9 @@ class BtrfsFileSystem(UnixFileSystem[BtrfsInode]):
     def _subvolume(self, tree: int, id_: int, directory: int, name: bytes) -> int:
         """The inode number of the subvolume that a directory's entry refers to.
 
-        It is that of the subvolume's top directory when the tree of roots says that the subvolume stands
-        there, else that of an empty directory: the entry is in a snapshot of its directory. So no directory
-        can lead back to itself.
+        It is that of the subvolume's top directory when the tree of roots says that the subvolume belongs
+        there. Else the entry is in a snapshot of its directory, and leads to an empty directory. So no
+        directory can lead back to itself.
         """
         reference = self._trees.find(self._root, (self._ids[tree], ROOT_REF, id_))
         number = self._numbers.get(id_)

@@ -71,10 +71,8 @@ class Trees:
         for index in range(max(bisect_right(keys, first) - 1, 0), len(keys)):
             if keys[index] > last:
                 return
-            # A node begins with the key of its pointer, as Linux checks too, and ends before the next one's:
-            # the items of one that claims more would come twice, and nodes without keys would be walked
-            # without
-            # end.
+            # A node must begin with the key of its pointer, as Linux checks too, and end before that of the
+            # next pointer. Otherwise items could come twice, and nodes without keys be walked without end.
             address = node.where[index][0]
             below = self._node(address, level - 1)
             stop = keys[index + 1] if index + 1 < len(keys) else None

@@ -51,7 +51,7 @@ _READ_STEP = 64 << 10
 """Bytes of a directory that are read at a time."""
 
 Attributes = dict[tuple[int, bytes], bytes]
-"""Name index and name to value."""
+"""(name index, name) to value."""
 
 
 class ExtFileSystem(UnixFileSystem[ExtInode]):

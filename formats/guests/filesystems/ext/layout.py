@@ -91,7 +91,7 @@ class SuperBlock(NamedTuple):
     descriptor_size: Annotated[int, At(0xFE, "H")]
     """Bytes of a group descriptor, with the feature `64bit`."""
     first_meta_group: Annotated[int, At(0x104, "I")]
-    """The first block of descriptors that stands in its own group, with the feature `meta_bg`."""
+    """The first block of descriptors that is in its own group, with the feature `meta_bg`."""
     blocks_high: Annotated[int, At(0x150, "I")]
     backup_groups_0: Annotated[int, At(0x24C, "I")]
     backup_groups_1: Annotated[int, At(0x250, "I")]
@@ -105,7 +105,7 @@ class GroupDescriptor(NamedTuple):
 
 
 class GroupDescriptor64(NamedTuple):
-    """What the feature `64bit` adds to it."""
+    """What the feature `64bit` adds to a group descriptor."""
 
     inode_table_high: Annotated[int, At(0x28, "I")]
 
@@ -136,7 +136,7 @@ class StoredInode(NamedTuple):
 
 
 class ExtraInode(NamedTuple):
-    """What an inode of more than 128 bytes goes on with. Read as a plain tuple, in this order."""
+    """The fields after the first 128 bytes of a larger inode. Read as a plain tuple, in this order."""
 
     extra_size: Annotated[int, At(0x80, "H")]
     """Bytes of fields behind the first 128; extended attributes follow them."""
@@ -158,13 +158,13 @@ class ExtentHeader(NamedTuple):
 class ExtentRecord(NamedTuple):
     """struct ext4_extent in a leaf, struct ext4_extent_idx above. Read as a plain tuple, in this order.
 
-    A leaf has the length in the low 16 bits of `low` (above 32768: unwritten, and so much less) and bits 32
-    to 47 of the block in the high ones, bits 0 to 31 in `high`. An index has bits 0 to 31 of the block of the
-    node below in `low`, bits 32 to 47 in the low half of `high`.
+    A leaf has the length in the low 16 bits of `low` (above 32768 the extent is unwritten and 32768 shorter)
+    and bits 32 to 47 of the block in the high 16 bits, bits 0 to 31 in `high`. An index has bits 0 to 31 of
+    the block of the node below in `low`, bits 32 to 47 in the low half of `high`.
     """
 
     logical: Annotated[int, At(0, "I")]
-    """The file's first block that the record speaks of."""
+    """The first block of the file that the record covers."""
     low: Annotated[int, At(4, "I")]
     high: Annotated[int, At(8, "I")]
 
@@ -223,4 +223,4 @@ INDEX_ACL_ACCESS: Final = 2
 INDEX_ACL_DEFAULT: Final = 3
 INDEX_SYSTEM: Final = 7
 INLINE_DATA: Final = (INDEX_SYSTEM, b"data")
-"""The attribute that continues a file's or directory's data inside the inode."""
+"""The attribute that continues the inline data of a file or directory."""

@@ -14,7 +14,7 @@ from holdfast.formats.guests.values.values import GuestMissing
 
 
 class ExtGeometry:
-    """A checked superblock: sizes, features, and where each inode stands.
+    """A checked superblock: sizes, features, and where each inode is.
 
     Raises StructureDamaged for values that the format does not allow, GuestUnsupported for unknown features.
     """
@@ -47,7 +47,7 @@ class ExtGeometry:
         self._sparse = bool(stored.ro_compat & layout.RO_COMPAT_SPARSE_SUPER)
         self._group = -1
         self._table_offset = 0
-        """Where the table of inodes of that group stands: neighbours in a directory are mostly of one
+        """Offset of the inode table of `_group`. It is kept, because files of one directory are mostly in one
         group."""
         self._backups = (
             (stored.backup_groups_0, stored.backup_groups_1)
@@ -132,7 +132,7 @@ class ExtGeometry:
         number, index = divmod(group, per_block)
         if self._first_meta is None or number < self._first_meta:
             block = layout.SUPER_OFFSET // self.block_size + 1 + number
-        else:  # the descriptors of a meta group stand in its first group
+        else:  # the descriptors of a meta group are in its first group
             first = number * per_block
             block = self._first_block + first * self._blocks_per_group + self._has_super(first)
             if number == 0 and self.block_size == layout.SUPER_OFFSET and self._first_block == 0:

@@ -32,7 +32,7 @@ class FatGeometry(NamedTuple):
 
 
 def read_boot_sector(device: BlockDevice) -> FatGeometry:
-    """Read and check the boot sector. Raises StructureDamaged when it is none of FAT."""
+    """Read and check the boot sector. Raises StructureDamaged when it is not one of FAT."""
     raw = device.read(0, layout.BOOT_SIZE)
     boot = BOOT_SECTOR.read(raw)
     boot32 = BOOT_SECTOR_32.read(raw)
@@ -60,7 +60,7 @@ def read_boot_sector(device: BlockDevice) -> FatGeometry:
         active = boot32.flags & 0xF if boot32.flags & layout.ACTIVE_TABLE_ONLY else 0
     if active >= boot.tables:
         raise _damaged("number of the active table", active, f"below {boot.tables}")
-    # Some programs make a table too short for the last clusters: they are not used, as in Linux.
+    # Some programs make a table too short for the last clusters. These are not used, as in Linux.
     clusters = min(clusters, table_sectors * boot.sector_size * 8 // bits - FIRST_CLUSTER)
     if clusters < 1:
         raise _damaged("number of clusters in the table", clusters, "at least 1")

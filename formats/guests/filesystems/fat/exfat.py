@@ -137,9 +137,9 @@ class ExfatFileSystem(TreeFileSystem):
         return {}
 
     def _load(self, inode: int) -> ExfatInode:
-        """Read a file's entries, of which only the first one's offset is known. Those that follow may lie in
-        another cluster, and which one is not known either: the next of the chain and the next on the device
-        are tried, and the one with the right checksum is taken."""
+        """Read a file's entries. Only the first one's offset is known; the others may lie in another cluster.
+        The next of the chain and the next on the device are tried, and the one with the right checksum is
+        taken."""
         offset = inode * SLOT
         if not self._heap <= offset <= self.device.size - SLOT:
             raise GuestMissing(f"exfat: there is no inode {inode}")

@@ -131,7 +131,7 @@ class FatFileSystem(TreeFileSystem):
 
     def _parse(self, raw: bytes) -> FatInode:
         attributes, read_date, high, time, date, low, size = SHORT_ENTRY.unpack(raw)
-        # Only FAT32: OS/2 kept the number of extended attributes there.
+        # Only FAT32 has the high half: OS/2 kept the number of extended attributes there.
         cluster = high << 16 | low if self._boot.bits == 32 else low
         return FatInode(attributes, cluster, size, dos_time(date, time), dos_time(read_date, 0))
 

@@ -27,7 +27,7 @@ FIRST_CLUSTER: Final = 2
 FAT12_CLUSTERS: Final = 4084
 """Clusters of the largest FAT12."""
 FAT32_ENTRY_MASK: Final = 0x0FFFFFFF
-"""The bits of an entry of 32 that count."""
+"""The bits of a 32-bit entry that are in use."""
 SLOT: Final = 32
 ROOT: Final = 1
 """The inode number of the top directory, which has no slot."""
@@ -38,7 +38,7 @@ SECTOR_SIZES: Final = (512, 1024, 2048, 4096)
 MAX_TABLES: Final = 4
 MEDIA: Final = (0xF0, *range(0xF8, 0x100))
 ACTIVE_TABLE_ONLY: Final = 0x80
-"""Flag of FAT32: only one table is used, the one that the low 4 bits tell."""
+"""Flag of FAT32: only one table is used; its number is in the low 4 bits."""
 EXTENDED_SIGNATURE: Final = 0x29
 """Begins an extended boot record that has a label."""
 
@@ -81,7 +81,7 @@ class BootSector(NamedTuple):
 
 
 class BootSector32(NamedTuple):
-    """What FAT32 has from byte 36 on instead."""
+    """The fields from byte 36 on in FAT32."""
 
     table_sectors: Annotated[int, At(36, "I")]
     flags: Annotated[int, At(40, "H")]
@@ -182,7 +182,7 @@ SECONDARY_TYPE: Final = 0xC0
 MIN_SECONDARY: Final = 2
 MAX_SECONDARY: Final = 18
 NO_CHAIN: Final = 0x02
-"""Flag of a stream: its clusters follow each other, and the table does not tell."""
+"""Flag of a stream: its clusters follow each other, and the table has no chain for them."""
 NAME_UNITS_OFFSET: Final = 2
 """Offset of the characters, of two bytes each, in name and label entries."""
 LABEL_LENGTH: Final = 11

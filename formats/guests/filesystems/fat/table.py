@@ -1,4 +1,4 @@
-"""FAT and exFAT: chains of clusters out of the table, and the slots of directories."""
+"""FAT and exFAT: the chains of clusters in the table, and the slots of directories."""
 
 from __future__ import annotations
 

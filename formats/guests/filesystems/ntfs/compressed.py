@@ -11,8 +11,8 @@ from holdfast.formats.guests.filesystems.ntfs.records import Attribute
 
 
 class CompressedContent:
-    """A stream in units that are compressed one by one: units whose clusters are all there are stored as they
-    are, those without clusters are zeros. The unit read last is kept."""
+    """A stream in units that are compressed one by one. A unit with all of its clusters is stored
+    uncompressed, one without clusters is zeros. The unit read last is kept."""
 
     def __init__(
         self, device: BlockDevice, extents: Sequence[VolumeExtent], first: Attribute, unit: int

@@ -118,8 +118,8 @@ class NtfsFileSystem(TreeFileSystem):
         return directories.names(self.tables, self._table, self._load(inode))
 
     def list(self, inode: int) -> Iterator[tuple[bytes, Entry]]:
-        """Yield names with their inodes, without the file system's own files, and without names whose record
-        was given to another file since: those were removed, which only the log knows yet."""
+        """Yield names with their inodes, without the file system's own files. Names whose record belongs to
+        another file now are left out too: they were removed, and so far only the log has the change."""
         for name, reference in safe_names(self.names(inode)):
             if reference & RECORD_NUMBER == inode:
                 continue
@@ -135,8 +135,8 @@ class NtfsFileSystem(TreeFileSystem):
         return self._referred(self.child(inode, name))
 
     def _referred(self, reference: int) -> Entry:
-        """The file that a directory's entry refers to. Raises GuestMissing when its record was given to
-        another file since: the log holds a change of the directory. Never returns that other file."""
+        """The file that a directory's entry refers to. Raises GuestMissing when its record belongs to another
+        file now: the log holds a change of the directory."""
         number, sequence = reference & RECORD_NUMBER, reference >> layout.SEQUENCE_SHIFT
         if number < layout.FIRST_USER_RECORD:
             raise GuestMissing(f"ntfs record {number} is one of the file system's own files")

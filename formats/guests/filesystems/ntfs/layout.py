@@ -4,8 +4,8 @@
     anywhere                 master file table: a record for each file, of 1 KiB as a rule, made of attributes
     anywhere                 index blocks of directories, data of files
 
-Records and index blocks are protected by fix-ups: the last two bytes of each sector are replaced by a number,
-and stand in a table instead. Sizes are in bytes; a cluster is the unit of space.
+Records and index blocks are protected by fix-ups: a number replaces the last two bytes of each sector, and
+these bytes are in a table instead. Sizes are in bytes; a cluster is the unit of space.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROOT_RECORD: Final = 5
 FIRST_USER_RECORD: Final = 16
 """Records below are the file system's own files."""
 RECORD_NUMBER: Final = 0xFFFFFFFFFFFF
-"""The bits of a reference that are a record's number; its sequence number stands above."""
+"""The bits of a reference that are a record's number; its sequence number is above them."""
 SEQUENCE_SHIFT: Final = 48
 
 # Types of attributes.
@@ -86,11 +86,11 @@ class BootSector(NamedTuple):
     magic: Annotated[bytes, At(3, "8s")]
     sector_size: Annotated[int, At(11, "H")]
     sectors_per_cluster: Annotated[int, At(13, "B")]
-    """Above 0xF0: 256 minus a power of two."""
+    """Above 0xF0: 2 to the power of (256 - this)."""
     table_cluster: Annotated[int, At(48, "Q")]
     """The first cluster of the master file table."""
     record_clusters: Annotated[int, At(64, "b")]
-    """Clusters of a record; negative: a power of two of its bytes."""
+    """Clusters of a record; when negative, a record has 2 to the power of (-this) bytes."""
 
 
 class FixUps(NamedTuple):
@@ -98,9 +98,9 @@ class FixUps(NamedTuple):
 
     magic: Annotated[bytes, At(0, "4s")]
     offset: Annotated[int, At(4, "H")]
-    """Of the number that ends each sector; the bytes that it replaced follow it."""
+    """Offset of the number that ends each sector; the bytes that it replaced follow it."""
     numbers: Annotated[int, At(6, "H")]
-    """Numbers of two bytes there: one, and one for each sector."""
+    """Numbers of two bytes at that offset: this number, and one for each sector."""
 
 
 class RecordHeader(NamedTuple):
@@ -129,20 +129,20 @@ class AttributeHeader(NamedTuple):
 
 
 class ResidentAttribute(NamedTuple):
-    """Goes on with ATTR_RECORD when the value stands in the record."""
+    """The rest of ATTR_RECORD when the record holds the value."""
 
     size: Annotated[int, At(16, "I")]
     offset: Annotated[int, At(20, "H")]
 
 
 class NonresidentAttribute(NamedTuple):
-    """Goes on with ATTR_RECORD when clusters hold the value. Read as a plain tuple, in this order."""
+    """The rest of ATTR_RECORD when clusters hold the value. Read as a plain tuple, in this order."""
 
     lowest: Annotated[int, At(16, "Q")]
     """The first cluster of the value that this attribute maps."""
     runs_offset: Annotated[int, At(32, "H")]
     compression_shift: Annotated[int, At(34, "H")]
-    """Clusters of a compression unit, as a power of two."""
+    """log2 of the clusters of a compression unit."""
     allocated: Annotated[int, At(40, "Q")]
     size: Annotated[int, At(48, "Q")]
     valid: Annotated[int, At(56, "Q")]
@@ -150,7 +150,7 @@ class NonresidentAttribute(NamedTuple):
 
 
 class CompressedSize(NamedTuple):
-    """Goes on with it when the value is compressed or sparse."""
+    """The end of ATTR_RECORD when clusters hold the value and it is compressed or sparse."""
 
     taken: Annotated[int, At(64, "Q")]
 

@@ -1,8 +1,8 @@
 """LZNT1, the compression of NTFS: chunks of 4 KiB, each stored or packed (MS-XCA, section 2.5).
 
 A chunk begins with 2 bytes: its size less 1 (12 bits), and whether it is packed (the top bit). A packed chunk
-is groups of a byte of flags and 8 items: a plain byte, or 2 bytes that copy from what the chunk has unpacked
-to.
+consists of groups: a byte of flags, then 8 items, each a plain byte or 2 bytes that copy from the chunk's
+output so far.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _chunk(data: bytes, position: int, end: int) -> bytes:
                     raise StructureDamaged(_STRUCTURE, "end of a copy", position + 2, f"at most {end}")
                 token = data[position] | data[position + 1] << 8
                 position += 2
-                while len(out) > limit:  # the farther in the chunk, the more bits for the distance
+                while len(out) > limit:  # the longer the output so far, the more bits has the distance
                     bits -= 1
                     limit <<= 1
                 _copy(out, (token >> bits) + 1, (token & ((1 << bits) - 1)) + 3)

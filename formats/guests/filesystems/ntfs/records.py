@@ -38,9 +38,8 @@ from holdfast.formats.guests.values.values import GuestMissing
 class Attribute(NamedTuple):
     """An attribute of a record. Sizes are in bytes.
 
-    `data` is the value of a resident attribute. Of any other it is None, and `runs` map the value to
-    clusters, from its cluster `lowest` on. `unit` is the size of a compression unit in clusters, as a power
-    of two.
+    `data` is the value of a resident attribute. For any other it is None, and `runs` map the value to
+    clusters, from its cluster `lowest` on. `unit` is log2 of the clusters of a compression unit.
     """
 
     type: int
@@ -205,8 +204,8 @@ class MasterTable:
 
 
 def fix_up(raw: bytes, magic: bytes, kind: str, number: int) -> bytearray:
-    """Put the last two bytes of each sector of a record or index block back. Messages call it by its kind and
-    number.
+    """Restore the last two bytes of each sector of a record or index block. `kind` and `number` name it in
+    messages.
 
     Raises StructureDamaged, also when the block was written in part.
     """

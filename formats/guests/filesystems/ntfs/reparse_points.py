@@ -71,7 +71,7 @@ _OTHERS: Final = {
     0x80000017: SpecialFile(NodeType.FILE, reason="its content is compressed by Windows itself (CompactOS)"),
     0x80000013: SpecialFile(NodeType.FILE, reason="its content was deduplicated by Windows"),
 }
-"""By tag: those of WSL, then those whose data is elsewhere, so that the file itself holds zeros."""
+"""Special files by tag: those of WSL, then files whose data is elsewhere and that hold zeros themselves."""
 
 
 def from_reparse_point(data: bytes, *, offline: bool) -> SpecialFile | None:
@@ -93,8 +93,8 @@ def from_reparse_point(data: bytes, *, offline: bool) -> SpecialFile | None:
 
 
 def from_interix(data: bytes) -> SpecialFile | None:
-    """The special file that ntfs-3g stores in a system file of this content; None when it begins with no
-    mark."""
+    """The special file that ntfs-3g stores in a system file of this content; None when the content does not
+    begin with a mark."""
     mark, rest = data[:_INTERIX_MARK_SIZE], data[_INTERIX_MARK_SIZE:]
     if mark == _INTERIX_LINK:
         return SpecialFile(NodeType.LINK, utf8(rest[: len(rest) & ~1]))

@@ -1,4 +1,4 @@
-"""XFS: the names in a directory, which stand in the inode or in blocks of its data fork."""
+"""XFS: the names in a directory, which are in the inode or in blocks of its data fork."""
 
 from __future__ import annotations
 

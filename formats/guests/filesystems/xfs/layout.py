@@ -47,7 +47,7 @@ class SuperBlock(NamedTuple):
     log_inodes_per_block: Annotated[int, At(123, "B")]
     log_group_blocks: Annotated[int, At(124, "B")]
     log_directory_block: Annotated[int, At(192, "B")]
-    """Blocks of a directory block, as a power of two."""
+    """log2 of the blocks of a directory block."""
     features2: Annotated[int, At(200, "I")]
     incompat: Annotated[int, At(216, "I")]
 
@@ -77,13 +77,13 @@ class StoredInode(NamedTuple):
     """Extents of the data fork; of the attribute fork with MANY_EXTENTS."""
     attribute_extents: Annotated[int, At(80, "H")]
     fork_offset: Annotated[int, At(82, "B")]
-    """Where the attribute fork begins, in units of 8 bytes behind the fixed part; 0: there is none."""
+    """Where the attribute fork begins, in units of 8 bytes after the fixed part; 0: there is none."""
     attribute_format: Annotated[int, At(83, "b")]
     flags: Annotated[int, At(90, "H")]
 
 
 class InodeV3(NamedTuple):
-    """What version 3, that of version 5 of the file system, adds to it: 176 bytes."""
+    """What an inode of version 3 adds to StoredInode: 176 bytes in all. Version 5 of XFS has these inodes."""
 
     flags2: Annotated[int, At(120, "Q")]
 
@@ -244,7 +244,7 @@ DIRECTORY_DATA_MAGICS: Final = (b"XD2D", b"XDD3")
 DIRECTORY_HEADERS: Final = {4: 16, 5: 64}
 """Bytes of a directory block's header, by the file system's version."""
 DIRECTORY_LEAF_START: Final = 1 << 35
-"""Offset in a directory's fork behind which blocks index names and hold no entries."""
+"""Offset in a directory's fork from which on blocks index names and hold no entries."""
 DIRECTORY_LEAF_ENTRY: Final = 8
 FREE_TAG: Final = b"\xff\xff"
 
@@ -282,4 +282,4 @@ LOG_HEADER_UNIT: Final = 32 << 10
 LOG_RECORD_BLOCKS: Final = 2 * (256 << 10) // LOG_BLOCK
 """Blocks of the longest record: 256 KiB with its headers, and as much padding to a stripe."""
 LOG_CYCLES: Final = struct.Struct(">II")
-"""Begins each block of the log: the number of the round, behind the magic number where a record begins."""
+"""The start of each block of the log: the number of the round, after LOG_MAGIC where a record begins."""

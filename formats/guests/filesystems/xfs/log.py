@@ -52,7 +52,7 @@ class _Log:
         return self._device.read(self._start + block * LOG_BLOCK, length)
 
     def head(self) -> int:
-        """The block that is written next: the first one of the older round, or that was never written."""
+        """The block that is written next: the first one of the older round, or the first never written."""
         newest = self._round(0)
         low, high = 0, self.blocks
         if self._round(high - 1) == newest:

@@ -14,7 +14,7 @@ from holdfast.formats.guests.values.values import GuestMissing
 
 
 class XfsGeometry:
-    """A checked superblock: sizes, features, and where blocks and inodes stand.
+    """A checked superblock: sizes, features, and where blocks and inodes are.
 
     Raises StructureDamaged for values that the format does not allow, GuestUnsupported for unknown versions
     and features.
