@@ -108,7 +108,7 @@ class _NodeOpener:
                 view = stored_view(node.item, self.reader.recipe(node.item), node.format)
                 return OpenView(view, self.open_disk(node.item), self.bridge)
             case VirtualNode():
-                return OpenView(node.composed, self.open_disk(node.item), self.bridge)
+                return OpenView(node.file, self.open_disk(node.item), self.bridge)
             case _:
                 raise pyfuse3.FUSEError(errno.EINVAL)
 

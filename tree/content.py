@@ -65,7 +65,7 @@ class NodeReader:
     def virtual(self, node: VirtualNode) -> Iterable[Buffer]:
         """All bytes of a virtual file, in order."""
         recipe = self._reader.recipe(node.item)
-        return virtual.stream(node.composed, recipe, self._reader, self._restorer)
+        return virtual.stream(node.file, recipe, self._reader, self._restorer)
 
     def read_range(self, item: Item, start: int, length: int) -> Iterable[Buffer]:
         """`length` bytes of an item from `start`, in order."""

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from holdfast.base.errors import RepositoryError
 from holdfast.base.types import SnapshotID
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 from holdfast.formats.guests.values.values import Entry, NodeType, Volume
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.snapshots.snapshot import Item, ItemKind
@@ -75,19 +75,19 @@ class VirtualNode:
     path: str
     key: str
     item: Item
-    composed: Composed
+    file: VirtualFile
 
     @property
     def mtime(self) -> int:
-        return self.item.mtime if self.composed.mtime is None else self.composed.mtime
+        return self.item.mtime if self.file.mtime is None else self.file.mtime
 
     @property
     def size(self) -> int:
-        return self.composed.size
+        return self.file.size
 
     @property
     def allocated(self) -> int:
-        return self.composed.size
+        return self.file.size
 
 
 @dataclass(frozen=True, slots=True)

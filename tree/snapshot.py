@@ -86,17 +86,17 @@ class _Builder:
                 siblings[name] = ItemNode(path, f"{self._key}/{path}", item)
 
     def _add_virtual_files(self) -> None:
-        for wanted, file in sorted(self._virtual.files.items()):
+        for wanted, virtual in sorted(self._virtual.files.items()):
             if wanted.endswith("/"):  # a directory that may be empty
                 self._directory(wanted.rstrip("/"))
                 continue
             siblings, path, name = self._free_name(wanted)
             key = f"{self._key}/{path}"
-            target = file.composed.target
+            target = virtual.file.target
             siblings[name] = (
-                LinkNode(path, key, target, self._mtime, file.item)
+                LinkNode(path, key, target, self._mtime, virtual.item)
                 if target
-                else VirtualNode(path, key, file.item, file.composed)
+                else VirtualNode(path, key, virtual.item, virtual.file)
             )
 
     def _add_images(self) -> None:

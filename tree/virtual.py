@@ -1,4 +1,4 @@
-"""The files that are made out of a snapshot's dumps. The only module that asks the dump formats for them."""
+"""The virtual files of a snapshot. The only module that asks the dump formats for them."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ from collections.abc import Callable, Iterable, Iterator
 
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps import contents, virtual_files
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.restore import Restorer
 from holdfast.repo.snapshots.snapshot import Item, Snapshot
 
-VirtualFiles = virtual_files.Made
-"""`files` by path, `faults` by the path of an item of which none can be made, `withheld`: paths of items that
-are stored taken apart and cannot be put together."""
+VirtualFiles = virtual_files.VirtualFiles
 
 
 def has_virtual_files(snapshot: Snapshot) -> bool:
     """Whether there may be any. Reads nothing."""
-    return virtual_files.has_made_files(snapshot)
+    return virtual_files.has_virtual_files(snapshot)
 
 
 def find_virtual_files(reader: Reader, snapshot: Snapshot) -> VirtualFiles:
     """All of a snapshot. Reads the dumps' catalogues. Raises StoreError."""
-    return virtual_files.made_files(reader, snapshot)
+    return virtual_files.find_virtual_files(reader, snapshot)
 
 
-def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
+def stream(file: VirtualFile, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
     """All bytes of a virtual file in order; give `reader` a chunk cache, for ranges that share chunks."""
-    return virtual_files.stream(composed, recipe, reader, restorer)
+    return virtual_files.stream(file, recipe, reader, restorer)
 
 
 def find_table(paths: Iterable[str], wanted: str) -> str:
@@ -47,9 +45,9 @@ def table_name(path: str) -> str:
 def table_csv(
     reader: Reader, snapshot: Snapshot, item: Item, path: str, read: Callable[[int, int], Iterable[Buffer]]
 ) -> Iterator[bytes]:
-    """The rows of the table whose virtual file stands at `path`, with a header line; `read(start, length)`
-    gives a range of the stored dump. Raises Refused when the rows cannot be had as CSV."""
-    inner = path.removeprefix(virtual_files.folder_of(snapshot, item))
+    """The rows of the table whose virtual file is at `path`, with a header line; `read(start, length)`
+    gives a range of the stored dump. Raises Refused when the rows are not available as CSV."""
+    inner = path.removeprefix(virtual_files.directory_of(snapshot, item))
     return contents.table_csv(virtual_files.load_catalogue(reader, item), inner, read)
 
 

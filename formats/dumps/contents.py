@@ -9,7 +9,7 @@ from holdfast.base.errors import Ambiguous, NotFound, Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import DumpKind, KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, text
 from holdfast.formats.dumps.engines import dump_format
 
 TABLES: Final = "tables"
@@ -18,7 +18,7 @@ _FAULT_LIMIT: Final = 300
 """Characters of a fault in a file's first line."""
 
 
-def files(catalogue: Catalogue, size: int, key: KeyOf) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, key: KeyOf) -> dict[str, VirtualFile]:
     """All virtual files of a dump of which `size` bytes are stored, by path; none for an unknown format.
 
     Those of SQL are guarded by a `key` (see `DumpFormat.guard`).
@@ -29,15 +29,15 @@ def files(catalogue: Catalogue, size: int, key: KeyOf) -> dict[str, Composed]:
         return {}
     if "bound" in catalogue.extra and known.kind is DumpKind.TEXT:
         return {}  # see core.scan
-    made = known.files(catalogue, size)
-    sql = {name: composed for name, composed in made.items() if name.endswith(SUFFIX)}
-    found = made | known.guard(catalogue, sql, key)
+    found = known.files(catalogue, size)
+    sql = {name: file for name, file in found.items() if name.endswith(SUFFIX)}
+    found |= known.guard(catalogue, sql, key)
     if catalogue.fault and known.kind is not DumpKind.PHYSICAL:
         fault = " ".join(catalogue.fault.split())[:_FAULT_LIMIT]
         warning = text(f"-- INCOMPLETE: {fault}\n".encode(errors="replace"))
         return {
-            name: Composed((warning, *composed.pieces)) if _is_part(name) else composed
-            for name, composed in found.items()
+            name: VirtualFile((warning, *file.pieces)) if _is_part(name) else file
+            for name, file in found.items()
         }
     return found
 

@@ -1,4 +1,4 @@
-"""The files that are made out of stored dumps: found, and read in order."""
+"""The virtual files of stored dumps: finds them, and reads them in order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.contents import files, whole_name
 from holdfast.formats.dumps.core.catalogue import LIMIT, Catalogue, decode
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 from holdfast.formats.dumps.engines import formats_stored_apart
 from holdfast.repo.chunks.recipe import Recipe
 from holdfast.repo.core.reader import Reader
@@ -20,30 +20,30 @@ from holdfast.repo.snapshots.snapshot import Item, Snapshot, check_item_path
 
 _HEAD: Final = 4096
 _SHORT: Final = 1 << 20
-"""Bytes. Shorter stretches are read one by one; starting threads for each would take longer."""
+"""Bytes. Shorter ranges are read one by one: starting threads for each would take longer."""
 
 
 @dataclass(frozen=True, slots=True)
-class MadeFile:
-    """A file made out of an item; of a folder that would be empty the path ends in "/"."""
+class DumpFile:
+    """A virtual file of `item`. It stands for an empty directory when its path ends in "/"."""
 
     item: Item
-    composed: Composed
+    file: VirtualFile
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What is made out of a snapshot's dumps: `files` by path. `faults` says, by path, of which items
-    nothing can be made and why. Those in `withheld` are stored taken apart: what is stored is not the file
-    that was backed up, and must not be given out for it."""
+class VirtualFiles:
+    """The virtual files of a snapshot by path. `faults` has, by path, the items that have none, with the
+    reason. `withheld` are paths of items that are stored taken apart and cannot be put together: their stored
+    bytes are not the file that was backed up and must not be shown as that file."""
 
-    files: dict[str, MadeFile] = field(default_factory=dict)
+    files: dict[str, DumpFile] = field(default_factory=dict)
     faults: dict[str, RepositoryError] = field(default_factory=dict)
     withheld: set[str] = field(default_factory=set)
 
 
 def load_catalogue(reader: Reader, item: Item) -> Catalogue:
-    """What stands where in a dump. Raises NotFound when it was stored without, Damaged."""
+    """Read the catalogue of a dump. Raises NotFound when it was stored without one, Damaged."""
     if item.catalogue is None:
         raise NotFound(f"{item.path} was stored without a catalogue of what stands where in it")
     where = f"the catalogue of {item.path}"
@@ -53,18 +53,18 @@ def load_catalogue(reader: Reader, item: Item) -> Catalogue:
     return decode(data, where, item.size)
 
 
-def has_made_files(snapshot: Snapshot) -> bool:
-    """Whether `made_files` might find any. Reads nothing."""
+def has_virtual_files(snapshot: Snapshot) -> bool:
+    """Whether `find_virtual_files` might find any. Reads nothing."""
     return any(item.catalogue for item in snapshot.items)
 
 
-def made_files(reader: Reader, snapshot: Snapshot) -> Made:
+def find_virtual_files(reader: Reader, snapshot: Snapshot) -> VirtualFiles:
     """All virtual files of a snapshot's dumps, by path in the snapshot. Raises StoreError.
 
     Of several dumps each has a directory, named like the dump without its suffix. The virtual file that is
     the whole dump has its item's path and hides what is stored; any other virtual file is hidden by an item.
     """
-    made = Made()
+    virtual = VirtualFiles()
     taken = {item.path for item in snapshot.items}
     for item in snapshot.items:
         if item.catalogue is None:
@@ -72,24 +72,24 @@ def made_files(reader: Reader, snapshot: Snapshot) -> Made:
         try:
             whole, found = _files_of(reader, item)
         except (Damaged, Unsupported) as error:
-            made.faults[item.path] = error
+            virtual.faults[item.path] = error
             if _is_apart(reader, item) or isinstance(error, _NotWhole):
-                made.withheld.add(item.path)
+                virtual.withheld.add(item.path)
             continue
-        prefix = folder_of(snapshot, item)
-        for name, composed in found.items():
+        prefix = directory_of(snapshot, item)
+        for name, file in found.items():
             path = item.path if name == whole else prefix + name
             if name == whole or (path not in taken and _is_possible(path)):
-                made.files[path] = MadeFile(item, composed)
-    return made
+                virtual.files[path] = DumpFile(item, file)
+    return virtual
 
 
 def _key_of(reader: Reader, item: Item) -> KeyOf:
-    """The keys that guard the files made of an item, by path in its folder.
+    """The keys that guard the virtual files of an item, by path in the item's directory.
 
-    Made of the repository's key, which no writer of a dump has, and of the dump's recipe, which its content
-    decides: whoever sees one and writes it into his next dump gets another. So a mount and a command give the
-    same bytes, today and tomorrow.
+    A key is derived from a secret of the repository, which no writer of a dump has, and from the dump's
+    recipe, which follows from its content. So a writer who has seen a key and puts it into his next dump gets
+    another one, and a mount and a command give the same bytes at any time.
     """
     return lambda path: reader.secret_for(item.recipe + path.encode(errors="surrogateescape"))
 
@@ -98,7 +98,7 @@ class _NotWhole(Unsupported):
     """An item is stored taken apart, and cannot be put together."""
 
 
-def _files_of(reader: Reader, item: Item) -> tuple[str, dict[str, Composed]]:
+def _files_of(reader: Reader, item: Item) -> tuple[str, dict[str, VirtualFile]]:
     """(name of the whole dump, all virtual files). The name is "" for a dump that is stored as it was."""
     catalogue = load_catalogue(reader, item)
     try:
@@ -112,8 +112,8 @@ def _files_of(reader: Reader, item: Item) -> tuple[str, dict[str, Composed]]:
 
 
 def _is_apart(reader: Reader, item: Item) -> bool:
-    """Whether it is stored taken apart, as far as that shows without its catalogue: what is stored begins
-    like the archive that it was."""
+    """Whether an item is stored taken apart, judged without its catalogue: its stored bytes begin like the
+    archive that it was."""
     formats = formats_stored_apart()
     if any(item.source_format == each.name or item.path.endswith(f".{each.name}") for each in formats):
         return True
@@ -125,7 +125,7 @@ def _is_apart(reader: Reader, item: Item) -> bool:
 
 
 def _is_possible(path: str) -> bool:
-    """Names in a catalogue come from whoever made the dump."""
+    """Whether a snapshot can have the path: names in a catalogue come from the writer of the dump."""
     try:
         check_item_path(path.removesuffix("/"))
     except (ValueError, UnicodeEncodeError):
@@ -133,16 +133,16 @@ def _is_possible(path: str) -> bool:
     return True
 
 
-def folder_of(snapshot: Snapshot, item: Item) -> str:
-    """Where the files made out of an item stand: "" or a folder, with a slash behind it."""
+def directory_of(snapshot: Snapshot, item: Item) -> str:
+    """The directory of an item's virtual files, with a slash at its end; "" for the top."""
     if sum(other.catalogue is not None for other in snapshot.items) == 1:
         return ""
     return f"{item.path.rpartition('.')[0] or item.path + '.files'}/"
 
 
-def stream(composed: Composed, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
+def stream(file: VirtualFile, recipe: Recipe, reader: Reader, restorer: Restorer) -> Iterator[Buffer]:
     """All bytes of a virtual file in order; give `reader` a chunk cache, for ranges that share chunks."""
-    for piece in composed.pieces:
+    for piece in file.pieces:
         if piece.data is not None:
             yield piece.data
         elif piece.length < _SHORT:

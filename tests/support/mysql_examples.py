@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, decode, encode
 from holdfast.formats.dumps.core.scan import Scanner, Visitor
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 
 ODD = "wei rd`'\"\n/;名-- x.y"
 """A table's name."""
@@ -111,10 +111,10 @@ def scan(visitor: Visitor, data: bytes, step: int = 1 << 20) -> Catalogue:
     return catalogue
 
 
-def content(composed: Composed, data: bytes) -> bytes:
+def content(file: VirtualFile, data: bytes) -> bytes:
     """The bytes of a file made of stretches of `data`."""
-    made = b"".join(data[p.start : p.start + p.length] if p.data is None else p.data for p in composed.pieces)
-    assert len(made) == composed.size
+    made = b"".join(data[p.start : p.start + p.length] if p.data is None else p.data for p in file.pieces)
+    assert len(made) == file.size
     return made
 
 

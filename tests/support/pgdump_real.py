@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 from support.database import PostgresServer, postgres_server
 from support.postgres_examples import identifier, literal
 from support.scratch import open_folder
@@ -37,8 +37,8 @@ def cluster() -> Iterator[PostgresServer]:
         yield one
 
 
-def content(composed: Composed, dump: bytes) -> bytes:
-    parts = composed.parts(0, composed.size)
+def content(file: VirtualFile, dump: bytes) -> bytes:
+    parts = file.parts(0, file.size)
     return b"".join(
         part.data if part.data is not None else dump[part.disk : part.disk + part.length] for part in parts
     )

@@ -31,10 +31,10 @@ class VirtualComparison:
     def what(self, one: VirtualNode, other: VirtualNode) -> tuple[str, ...]:
         """The properties in which they differ: `rows` and `definition` of a table, else `content`; none when
         they are the same. Raises Damaged or StoreError."""
-        if one.item.recipe == other.item.recipe and one.composed.pieces == other.composed.pieces:
+        if one.item.recipe == other.item.recipe and one.file.pieces == other.file.pieces:
             return ()
         if not (table_name(one.path) and table_name(other.path)):
-            pieces = one.composed.pieces, other.composed.pieces
+            pieces = one.file.pieces, other.file.pieces
             same = self._same(one, pieces[0], other, pieces[1])
             if not same and is_schema(one.path) and is_schema(other.path):
                 same = self._same_statements(one, pieces[0], other, pieces[1], ignored=_PASSING)
@@ -98,9 +98,9 @@ class VirtualComparison:
         found = self._definitions.get(key)
         if found is None:
             files = self._trees[side].root.virtual.files.items()
-            schemas = [f.composed.pieces for path, f in files if f.item is node.item and is_schema(path)]
+            schemas = [f.file.pieces for path, f in files if f.item is node.item and is_schema(path)]
             found = self._definitions[key] = _Definitions(piece for pieces in schemas for piece in pieces)
-        return found.split(node.composed.pieces)
+        return found.split(node.file.pieces)
 
 
 class _Definitions:

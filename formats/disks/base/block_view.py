@@ -20,7 +20,7 @@ class Section(Protocol):
         ...
 
 
-class MadeSection:
+class ComputedSection:
     """A small section. Any read makes the whole section and returns a part of it."""
 
     def __init__(self, start: int, length: int, make: Callable[[], bytes]) -> None:

@@ -13,7 +13,7 @@ from array import array
 from typing import Final
 from uuid import UUID, uuid5
 
-from holdfast.formats.disks.base.block_view import MadeSection, SectionView
+from holdfast.formats.disks.base.block_view import ComputedSection, SectionView
 from holdfast.formats.disks.base.view import Allocation, ViewImpossible
 from holdfast.formats.disks.vdi.format import HEADER_SIZE, SECTOR, STATIC, Header, encode_header
 
@@ -37,7 +37,7 @@ class VdiView(SectionView):
         self._blocks = blocks
         self._identity = UUID(bytes=identity)
         super().__init__(
-            [MadeSection(0, HEADER_SIZE, self._header), _MapSection(blocks)],
+            [ComputedSection(0, HEADER_SIZE, self._header), _MapSection(blocks)],
             data_start=data_start,
             disk_size=size,
             size=data_start + blocks * _BLOCK,

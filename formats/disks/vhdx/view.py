@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from typing import Final
 from uuid import UUID, uuid5
 
-from holdfast.formats.disks.base.block_view import MadeSection, SectionView
+from holdfast.formats.disks.base.block_view import ComputedSection, SectionView
 from holdfast.formats.disks.base.view import Allocation, ViewImpossible
 from holdfast.formats.disks.vhdx.format import (
     BAT,
@@ -72,14 +72,14 @@ class VhdxView(SectionView):
         identifier = IDENTIFIER + _CREATOR.encode("utf-16-le").ljust(512, b"\0")
         super().__init__(
             [
-                MadeSection(0, len(identifier), lambda: identifier),
-                MadeSection(first, HEADER_SIZE, partial(self._header, 1)),
-                MadeSection(second, HEADER_SIZE, partial(self._header, 2)),
+                ComputedSection(0, len(identifier), lambda: identifier),
+                ComputedSection(first, HEADER_SIZE, partial(self._header, 1)),
+                ComputedSection(second, HEADER_SIZE, partial(self._header, 2)),
                 *(
-                    MadeSection(offset, TABLE_SIZE, partial(_region_table, self._bat_length))
+                    ComputedSection(offset, TABLE_SIZE, partial(_region_table, self._bat_length))
                     for offset in REGION_OFFSETS
                 ),
-                MadeSection(_METADATA_OFFSET, len(self._metadata()), self._metadata),
+                ComputedSection(_METADATA_OFFSET, len(self._metadata()), self._metadata),
                 _BatSection(self, self._bat_length),
             ],
             data_start=data_start,

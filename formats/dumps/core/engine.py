@@ -15,7 +15,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.log_rules import LogRules
-from holdfast.formats.dumps.core.virtual_file import Composed
+from holdfast.formats.dumps.core.virtual_file import VirtualFile
 
 ReadRange = Callable[[int, int], Iterable[Buffer]]
 """`read(start, length)` gives a range of the stored dump."""
@@ -61,11 +61,11 @@ class DumpKind(Enum):
     FILE = "a database file, as it came"
 
 
-def _unguarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
-    return made
+def _unguarded(catalogue: Catalogue, files: dict[str, VirtualFile], key: KeyOf) -> dict[str, VirtualFile]:
+    return files
 
 
-def _no_files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def _no_files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
     return {}
 
 
@@ -88,8 +88,8 @@ class DumpFormat:
     begins: Callable[[bytes], bool]
     scan: Callable[[], Scanning] | None = None
     unpack: Callable[[], Unpacking] | None = None
-    files: Callable[[Catalogue, int], dict[str, Composed]] = _no_files
-    guard: Callable[[Catalogue, dict[str, Composed], KeyOf], dict[str, Composed]] = _unguarded
+    files: Callable[[Catalogue, int], dict[str, VirtualFile]] = _no_files
+    guard: Callable[[Catalogue, dict[str, VirtualFile], KeyOf], dict[str, VirtualFile]] = _unguarded
     csv: Callable[[Catalogue, str, ReadRange], Iterator[bytes]] | None = None
     end: EndMark | None = None
     evidence: str = "end mark was seen"

@@ -11,7 +11,7 @@ from holdfast.formats.disks.base.view import ViewPart
 
 
 class VirtualRange(NamedTuple):
-    """A range of a virtual file: the bytes `data`; if None, the stored stream's from `start`."""
+    """`length` bytes of a virtual file: `data`, or when that is None those of the stream from `start`."""
 
     length: int
     data: bytes | None
@@ -26,16 +26,16 @@ def stored_range(start: int, length: int) -> VirtualRange:
     return VirtualRange(length, None, start)
 
 
-class Composed:
-    """A virtual file. Immutable; any thread. Serves where a disk's view does (`disks.view.View`)."""
+class VirtualFile:
+    """A virtual file, with the interface of `disks.base.view.View`. Immutable; for any thread."""
 
     __slots__ = ("_pieces", "_starts", "data_start", "mode", "mtime", "size", "target")
 
     def __init__(
         self, pieces: Iterable[VirtualRange], *, mode: int = 0o444, mtime: int | None = None, target: str = ""
     ) -> None:
-        """Merges adjacent ranges. `mtime` is in ns, None for the dump's own; `target` is that
-        of a symbolic link, "" for a file."""
+        """Adjacent ranges of `pieces` are merged. `mtime` is in ns since 1970, None for that of the dump;
+        `target` is that of a symbolic link, "" for a file."""
         self._pieces: Final = _merged(pieces)
         self._starts: Final = list(accumulate((piece.length for piece in self._pieces), initial=0))
         self.size = self._starts[-1]
@@ -49,7 +49,7 @@ class Composed:
         return self._pieces
 
     def parts(self, start: int, end: int) -> Iterator[ViewPart]:
-        """What [start, end) is made of: clipped, in order, without gaps; end <= size."""
+        """Yield the parts of [start, end), in order, clipped, without gaps; `end` is at most the size."""
         at = bisect_right(self._starts, start) - 1
         while start < end:
             piece, base = self._pieces[at], self._starts[at]
@@ -60,7 +60,7 @@ class Composed:
             at += 1
 
     def tables(self) -> Iterator[tuple[int, int]]:
-        """The text of our own."""
+        """Yield (start, end) of the ranges that are generated text."""
         for piece, start in zip(self._pieces, self._starts, strict=False):
             if piece.data is not None:
                 yield start, start + piece.length

@@ -12,7 +12,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, text
 
 SANDBOX: Final = (b"/*M!999999", b"/*!999999")
 """What newer mariadb-dump begins with: the client is to run no commands of the system."""
@@ -43,18 +43,18 @@ def misleads(comment: bytes) -> bool:
     return comment not in _SANDBOX and _CODE.match(comment) is not None and _TAKEN.search(comment) is not None
 
 
-def guarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
+def guarded(catalogue: Catalogue, files: dict[str, VirtualFile], key: KeyOf) -> dict[str, VirtualFile]:
     """Files of a dump that puts the client into its sandbox, with that line. There is no way out, so no
     key."""
     at = catalogue.extra.get("sandbox")
     if at is None:
-        return made
+        return files
     line = text(_SANDBOX[0] + b" \n")
     return {
-        path: composed if _begins_at(composed, at) else Composed((line, *composed.pieces))
-        for path, composed in made.items()
+        path: file if _begins_at(file, at) else VirtualFile((line, *file.pieces))
+        for path, file in files.items()
     }
 
 
-def _begins_at(composed: Composed, start: int) -> bool:
-    return any(piece.data is None and piece.start == start for piece in composed.pieces[:1])
+def _begins_at(file: VirtualFile, start: int) -> bool:
+    return any(piece.data is None and piece.start == start for piece in file.pieces[:1])

@@ -9,7 +9,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.rows.insert_to_csv import Rows
 
@@ -108,7 +108,7 @@ class _Files:
         return around + needed + len(table.needs) + len(table.sections)
 
 
-def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, VirtualFile]:
     """All files of a dump of `size` bytes, by path.
 
     With several databases `DATABASE.schema.sql` for each; the database `mysql` with all its rows is part of
@@ -117,18 +117,18 @@ def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str
     for which the work is too much (millions of sections).
     """
     all_ = _Files(catalogue)
-    found: dict[str, Composed] = {}
+    found: dict[str, VirtualFile] = {}
     for schema, indices in all_.schemas.items():
         path = f"{file_name(schema)}.schema.sql" if all_.several else "schema.sql"
         if any(catalogue.sections[at].type != "COMMENT" for at in indices):
-            found[path] = Composed(all_.framed(_part(all_, indices[0]), indices))
+            found[path] = VirtualFile(all_.framed(_part(all_, indices[0]), indices))
     if all_.globals:
-        found["globals.sql"] = Composed(all_.framed(_part(all_, all_.globals[0]), all_.globals))
+        found["globals.sql"] = VirtualFile(all_.framed(_part(all_, all_.globals[0]), all_.globals))
     for name, table in all_.tables.items():
         budget -= all_.cost(table)
         if budget < 0:
             break
-        found[_path(name) + ".sql"] = Composed(all_.table_file(table))
+        found[_path(name) + ".sql"] = VirtualFile(all_.table_file(table))
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 from holdfast.formats.dumps.lexer import _lexer
 from holdfast.formats.dumps.rows.insert_to_csv import Rows
 from holdfast.formats.dumps.sqlite.scan import SCHEMA
@@ -18,13 +18,13 @@ _WRITABLE: Final = text(b"PRAGMA writable_schema=ON;\n")
 _READ_ONLY: Final = text(b"PRAGMA writable_schema=OFF;\n")
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
     """All files of a dump of `size` bytes, by path.
 
     A virtual table's file holds its shadow tables too. Tables that the dump ends in have none.
     """
     sections = catalogue.sections
-    found = {"schema.sql": Composed(_schema(sections))} if sections else {}
+    found = {"schema.sql": VirtualFile(_schema(sections))} if sections else {}
     head = [section for section in sections if section.type == "HEAD"]
     tail = [section for section in sections if section.type == "TAIL"]
     sequences = [section for section in sections if section.type == "SEQUENCE SET"]
@@ -34,7 +34,7 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
             *_table_file(name, own, sequences),
             *_stored_ranges(tail),
         ]
-        found[_path(name) + ".sql"] = Composed(pieces)
+        found[_path(name) + ".sql"] = VirtualFile(pieces)
     return found
 
 

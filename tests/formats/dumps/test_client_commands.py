@@ -213,7 +213,7 @@ COPY public.t (id) FROM stdin;
 
 def made(engine: str, dump: bytes) -> dict[str, bytes]:
     found = files(scan(engine, dump), len(dump), lambda path: KEY)
-    return {path: content(composed, dump) for path, composed in found.items()}
+    return {path: content(file, dump) for path, file in found.items()}
 
 
 def lines_for_psql(sql: bytes) -> list[bytes]:

@@ -10,7 +10,7 @@ from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.end_mark import EndMark
 from holdfast.formats.dumps.core.engine import DumpFormat, DumpKind, Engine, ReadRange
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, stored_range, text
 
 MAGIC = b"%LEDGER 1\n"
 LAST = b"%END\n"
@@ -55,10 +55,10 @@ def _tables(catalogue: Catalogue) -> dict[str, list[Section]]:
     return tables
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
     """A file a table, which is a whole dump of that table."""
     return {
-        f"{path}.sql": Composed([text(MAGIC), *(stored_range(s.start, s.length) for s in own), text(LAST)])
+        f"{path}.sql": VirtualFile([text(MAGIC), *(stored_range(s.start, s.length) for s in own), text(LAST)])
         for path, own in _tables(catalogue).items()
     }
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from holdfast.base.errors import Damaged
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section, decode
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 from holdfast.formats.dumps.postgresql.custom.format import DATA, LARGE, SET, write_integer
 from holdfast.formats.dumps.postgresql.custom.unpack import AS_IT_CAME
 from holdfast.formats.dumps.postgresql.plain import files as postgres_files
@@ -21,7 +21,7 @@ _PIECE: Final = 8 << 20
 _WHERE: Final = "catalogue of an archive"
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
     """All files of an archive of which `size` bytes are stored, by path. In time linear in their pieces.
 
     `dump.pgdump` is the archive without compression and with offsets, for pg_restore. `dump.sql` is what
@@ -29,24 +29,24 @@ def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
     plain dump (see `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
     """
     if AS_IT_CAME in catalogue.extra:
-        return {"dump.pgdump": Composed([stored_range(0, size)])}
+        return {"dump.pgdump": VirtualFile([stored_range(0, size)])}
     if "toc" not in catalogue.extra:
         return {}
     sql = _sql(catalogue, size)
     plain = _plain(catalogue, sql)
     found = {"dump.pgdump": _archive(catalogue, size), "dump.sql": sql}
-    for path, composed in postgres_files.files(plain, sql.size).items():
-        found[path] = Composed(_resolved(composed.pieces, sql))
+    for path, file in postgres_files.files(plain, sql.size).items():
+        found[path] = VirtualFile(_resolved(file.pieces, sql))
     return found
 
 
-def guarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
+def guarded(catalogue: Catalogue, files_: dict[str, VirtualFile], key: KeyOf) -> dict[str, VirtualFile]:
     r"""SQL between `\restrict KEY` and `\unrestrict KEY`, as pg_restore writes it since it knows these lines.
 
     Always: what rows hold was not looked at, and `\.` in them ends them for psql. A psql that does not know
     the lines says so, and goes on.
     """
-    return {path: restricted(composed.pieces, key(path)) for path, composed in made.items()}
+    return {path: restricted(file.pieces, key(path)) for path, file in files_.items()}
 
 
 def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
@@ -63,8 +63,8 @@ def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
     return found
 
 
-def _sql(catalogue: Catalogue, size: int) -> Composed:
-    return Composed(_pieces(catalogue.extra.get("sql"), size))
+def _sql(catalogue: Catalogue, size: int) -> VirtualFile:
+    return VirtualFile(_pieces(catalogue.extra.get("sql"), size))
 
 
 def _pieces(found: Any, size: int) -> Iterator[VirtualRange]:
@@ -80,11 +80,11 @@ def _pieces(found: Any, size: int) -> Iterator[VirtualRange]:
             yield stored_range(start, length)
 
 
-def _plain(catalogue: Catalogue, sql: Composed) -> Catalogue:
+def _plain(catalogue: Catalogue, sql: VirtualFile) -> Catalogue:
     return decode(str(catalogue.extra.get("plain")).encode(errors="replace"), _WHERE, sql.size)
 
 
-def _resolved(pieces: Iterable[VirtualRange], sql: Composed) -> Iterator[VirtualRange]:
+def _resolved(pieces: Iterable[VirtualRange], sql: VirtualFile) -> Iterator[VirtualRange]:
     """Stretches of the SQL as what those are made of."""
     for piece in pieces:
         if piece.data is not None:
@@ -97,7 +97,7 @@ def _resolved(pieces: Iterable[VirtualRange], sql: Composed) -> Iterator[Virtual
 # ---- dump.pgdump ----------------------------------------------------------------------------------------
 
 
-def _archive(catalogue: Catalogue, size: int) -> Composed:
+def _archive(catalogue: Catalogue, size: int) -> VirtualFile:
     extra = catalogue.extra
     integer, offset, end = _numbers([extra.get(name) for name in ("integer", "offset", "toc")], 3)
     blocks = [section for section in catalogue.sections if "at" in section.extra]
@@ -110,7 +110,7 @@ def _archive(catalogue: Catalogue, size: int) -> Composed:
         (at,) = _numbers([block.extra["at"]], 1)
         places[at] = place
         place += sum(piece.length for piece in pieces)
-    return Composed([*_contents(places, offset, end), *(piece for pieces in frames for piece in pieces)])
+    return VirtualFile([*_contents(places, offset, end), *(piece for pieces in frames for piece in pieces)])
 
 
 def _contents(places: dict[int, int], offset: int, end: int) -> Iterator[VirtualRange]:

@@ -30,7 +30,7 @@ from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.facts import DumpFacts
 from holdfast.formats.dumps.core.tar_member import parse_member
-from holdfast.formats.dumps.core.virtual_file import Composed, stored_range
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, stored_range
 from holdfast.formats.dumps.postgresql.physical.basebackup import BackupChecks
 from holdfast.formats.dumps.postgresql.plain.marks import NAME
 
@@ -230,23 +230,23 @@ def _padded(size: int) -> int:
     return -(-size // BLOCK) * BLOCK
 
 
-def files(catalogue: Catalogue, size: int) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
     """The cluster's files below `data/`, one by one; `size` is the stored stream's.
 
     Folders that the archive names have keys that end in "/" and no content, so that empty ones are there
     too. A symbolic link has a target.
     """
-    made: dict[str, Composed] = {}
+    found: dict[str, VirtualFile] = {}
     for section in catalogue.sections:
         path = f"{DATA_FOLDER}/{section.name}"
         mode, mtime = _mode(section.extra), _mtime(section.extra)
         if section.type == "FOLDER":
-            made[path + "/"] = Composed((), mode=mode, mtime=mtime)
+            found[path + "/"] = VirtualFile((), mode=mode, mtime=mtime)
         elif section.type == "LINK":
-            made[path] = Composed((), mode=mode, mtime=mtime, target=str(section.extra.get("target", "")))
+            found[path] = VirtualFile((), mode=mode, mtime=mtime, target=str(section.extra.get("target", "")))
         elif section.start + section.length <= size:
-            made[path] = Composed((stored_range(section.start, section.length),), mode=mode, mtime=mtime)
-    return made
+            found[path] = VirtualFile((stored_range(section.start, section.length),), mode=mode, mtime=mtime)
+    return found
 
 
 def _mode(extra: Mapping[str, Any]) -> int:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from holdfast.formats.dumps.core.catalogue import Catalogue
 from holdfast.formats.dumps.core.engine import KeyOf
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 
 RESTRICT: Final = "restrict"
 """Name of the section (of type META) of a line `\\restrict KEY` or `\\unrestrict KEY`."""
@@ -74,25 +74,25 @@ class _Line(NamedTuple):
         return self.start
 
 
-def guarded(catalogue: Catalogue, made: dict[str, Composed], key: KeyOf) -> dict[str, Composed]:
+def guarded(catalogue: Catalogue, files: dict[str, VirtualFile], key: KeyOf) -> dict[str, VirtualFile]:
     r"""Files of a plain dump between `\restrict KEY` and `\unrestrict KEY`; as they are when the dump has
     neither such lines nor commands."""
     if not catalogue.extra.get("restricted"):
-        return made
+        return files
     lines = [
         _Line(end - int(s.extra["line"]), end, s.name != RESTRICT or s.type == "CONNECT")
         for s in catalogue.sections
         if "line" in s.extra and (end := s.start + s.length)
     ]
     return {
-        path: restricted(_without_lines(composed.pieces, lines, key(path)), key(path))
-        for path, composed in made.items()
+        path: restricted(_without_lines(file.pieces, lines, key(path)), key(path))
+        for path, file in files.items()
     }
 
 
-def restricted(pieces: Iterable[VirtualRange], key: str) -> Composed:
+def restricted(pieces: Iterable[VirtualRange], key: str) -> VirtualFile:
     """These pieces between the two lines."""
-    return Composed((_line("restrict", key), *pieces, text(b"\n"), _line("unrestrict", key)))
+    return VirtualFile((_line("restrict", key), *pieces, text(b"\n"), _line("unrestrict", key)))
 
 
 def _line(command: str, key: str) -> VirtualRange:

@@ -10,7 +10,7 @@ from holdfast.base.errors import Damaged, Refused
 from holdfast.base.types import Buffer
 from holdfast.formats.dumps.core.catalogue import Catalogue, Section
 from holdfast.formats.dumps.core.names import file_name
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 from holdfast.formats.dumps.postgresql.plain.tables import Selection, Table, Tables
 from holdfast.formats.dumps.postgresql.plain.text import quoted
 from holdfast.formats.dumps.rows.copy_to_csv import (
@@ -41,21 +41,21 @@ class Rows:
     refused: str = ""
 
 
-def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, Composed]:
+def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str, VirtualFile]:
     """All files of a dump of `size` bytes, by path. In time linear in what they are made of; tables for
     which that is too much (millions of sections, all together) have no file.
 
     With several databases (pg_dumpall) `DATABASE.schema.sql` and `tables/DATABASE/SCHEMA.TABLE.sql`.
     """
     sections = catalogue.sections
-    found: dict[str, Composed] = {}
+    found: dict[str, VirtualFile] = {}
     several = _several(catalogue)
     for database, (start, end) in _regions(catalogue, size).items():
         if several and not database:
-            found["globals.sql"] = Composed(_globals(sections, start, end))
+            found["globals.sql"] = VirtualFile(_globals(sections, start, end))
             continue
         name = f"{file_name(database)}.schema.sql" if several else "schema.sql"
-        found[name] = Composed(_schema(sections, start, end, size))
+        found[name] = VirtualFile(_schema(sections, start, end, size))
     settings: list[VirtualRange] = []
     before: Tables | None = None
     for path, tables, table in _tables(catalogue):
@@ -66,7 +66,7 @@ def files(catalogue: Catalogue, size: int, *, budget: int = _BUDGET) -> dict[str
         budget -= selection.cost + len(settings)
         if budget < 0:
             break
-        found[path + ".sql"] = Composed(_table_file(sections, tables, selection, settings))
+        found[path + ".sql"] = VirtualFile(_table_file(sections, tables, selection, settings))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Composed files against a model of bytes: every range, whatever they are made of."""
+"""Virtual files against a model of bytes: every range, whatever they are made of."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.formats.dumps.core.virtual_file import Composed, VirtualRange, stored_range, text
+from holdfast.formats.dumps.core.virtual_file import VirtualFile, VirtualRange, stored_range, text
 from support.basics import random_bytes
 
 STORED = random_bytes(1000, 1)
@@ -25,7 +25,7 @@ def model(made_of: list[VirtualRange]) -> bytes:
     )
 
 
-def read(file: Composed, start: int, end: int) -> bytes:
+def read(file: VirtualFile, start: int, end: int) -> bytes:
     """[start, end) of the file; its parts must be clipped, in order, without gaps and never empty."""
     found = bytearray()
     for part in file.parts(start, end):
@@ -40,7 +40,7 @@ def read(file: Composed, start: int, end: int) -> bytes:
 
 @given(pieces, st.data())
 def test_every_range_is_what_the_pieces_say(made_of: list[VirtualRange], data: st.DataObject) -> None:
-    file, expected = Composed(made_of), model(made_of)
+    file, expected = VirtualFile(made_of), model(made_of)
     assert file.size == len(expected)
     assert model(list(file.pieces)) == expected
     assert read(file, 0, file.size) == expected
@@ -52,7 +52,7 @@ def test_every_range_is_what_the_pieces_say(made_of: list[VirtualRange], data: s
 
 @given(pieces)
 def test_no_two_neighbours_could_be_one(made_of: list[VirtualRange]) -> None:
-    merged = Composed(made_of).pieces
+    merged = VirtualFile(made_of).pieces
     assert all(piece.length for piece in merged)
     for one, two in pairwise(merged):
         assert not (one.data is not None and two.data is not None)
@@ -62,7 +62,7 @@ def test_no_two_neighbours_could_be_one(made_of: list[VirtualRange]) -> None:
 
 @given(pieces)
 def test_its_tables_are_the_text_of_our_own(made_of: list[VirtualRange]) -> None:
-    file, expected = Composed(made_of), model(made_of)
+    file, expected = VirtualFile(made_of), model(made_of)
     own = bytearray(file.size)
     for start, end in file.tables():
         assert start < end
@@ -76,14 +76,14 @@ def test_its_tables_are_the_text_of_our_own(made_of: list[VirtualRange]) -> None
 
 def test_a_file_of_nothing_is_empty() -> None:
     for made_of in ([], [text(b"")], [stored_range(5, 0), text(b"")]):
-        file = Composed(made_of)
+        file = VirtualFile(made_of)
         assert (file.size, file.pieces) == (0, ())
         assert list(file.parts(0, 0)) == []
         assert list(file.tables()) == []
 
 
 def test_a_file_far_into_a_large_dump_has_exact_offsets() -> None:
-    file = Composed(
+    file = VirtualFile(
         [text(b"head"), stored_range(1 << 50, 1 << 40), stored_range((1 << 50) + (1 << 40), 7), text(b"end")]
     )
     assert file.size == 4 + (1 << 40) + 7 + 3
@@ -93,7 +93,7 @@ def test_a_file_far_into_a_large_dump_has_exact_offsets() -> None:
 
 
 def test_what_a_file_is_besides_its_bytes() -> None:
-    plain = Composed([text(b"x")])
+    plain = VirtualFile([text(b"x")])
     assert (plain.mode, plain.mtime, plain.target, plain.data_start) == (0o444, None, "", 0)
-    link = Composed([], mode=0o777, mtime=7, target="../base/1")
+    link = VirtualFile([], mode=0o777, mtime=7, target="../base/1")
     assert (link.mode, link.mtime, link.target, link.size) == (0o777, 7, "../base/1", 0)

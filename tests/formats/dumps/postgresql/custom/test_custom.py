@@ -193,8 +193,8 @@ def test_an_archive_that_was_cut_is_never_whole(server: PostgresServer) -> None:
         for cut in cuts:
             stored, catalogue = unpack(archive[:cut])
             assert "ends early" in catalogue.fault
-            for path, composed in files(catalogue, len(stored)).items():
-                assert len(content(composed, stored)) == composed.size, path
+            for path, file in files(catalogue, len(stored)).items():
+                assert len(content(file, stored)) == file.size, path
         assert not unpack(archive)[1].fault
         for more in (b"\0", b"\1", archive[:50], bytes(1000), archive[-1:] * 5000):
             assert unpack(archive + more)[1].fault

@@ -305,8 +305,8 @@ def test_whatever_was_changed_there_is_an_answer(changes: list[tuple[int, bytes]
         stored, catalogue = unpack(bytes(archive))
     except Refused:
         return
-    for composed in files(catalogue, len(stored)).values():
-        assert len(content(composed, stored)) == composed.size
+    for file in files(catalogue, len(stored)).values():
+        assert len(content(file, stored)) == file.size
     for rows in table_rows(catalogue).values():
         try:
             for _ in csv(rows, lambda start, length: [stored[start : start + length]]):
