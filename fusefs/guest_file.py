@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from holdfast.base.types import Buffer
-from holdfast.formats.guests.values.values import Extent, GuestDamaged
+from holdfast.formats.guests.values.values import DiskExtent, GuestDamaged
 from holdfast.repo.snapshots.snapshot import BadRange
 
 
@@ -26,7 +26,7 @@ class MappedFile:
     """
 
     def __init__(
-        self, extents: Sequence[Extent], size: int, disk: DiskHandle, bad: Sequence[BadRange] = ()
+        self, extents: Sequence[DiskExtent], size: int, disk: DiskHandle, bad: Sequence[BadRange] = ()
     ) -> None:
         self._extents = extents
         self._starts = [extent.start for extent in extents]
@@ -59,7 +59,7 @@ class MappedFile:
             at += 1
         return answer
 
-    async def _piece(self, extent: Extent, first: int, last: int) -> Buffer:
+    async def _piece(self, extent: DiskExtent, first: int, last: int) -> Buffer:
         if extent.disk < 0:
             return bytes(last - first)
         at, length = extent.disk + first - extent.start, last - first

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Damaged
 from holdfast.base.types import Buffer, SnapshotID
 from holdfast.formats.disks.base.view import ViewPart
-from holdfast.formats.guests.values.values import Extent, GuestDamaged
+from holdfast.formats.guests.values.values import DiskExtent, GuestDamaged
 from holdfast.fusefs.bridge import Bridge
 from holdfast.fusefs.guest_file import MappedFile, ParsedFile
 from holdfast.fusefs.guest_inodes import Slots, VolumeKey, guest_number, is_guest, split_number
@@ -85,7 +85,7 @@ def test_a_slot_that_was_never_handed_out_is_stale() -> None:
 
 
 @st.composite
-def mapped(draw: st.DrawFn) -> tuple[tuple[Extent, ...], bytes]:
+def mapped(draw: st.DrawFn) -> tuple[tuple[DiskExtent, ...], bytes]:
     """A file's extents, and the content they make."""
     lengths = draw(st.lists(st.integers(1, 9000), max_size=6))
     starts = [sum(lengths[:n]) for n in range(len(lengths))]
@@ -93,14 +93,14 @@ def mapped(draw: st.DrawFn) -> tuple[tuple[Extent, ...], bytes]:
     content = b""
     for start, length in zip(starts, lengths, strict=True):
         disk = draw(st.one_of(st.just(-1), st.integers(0, len(DISK) - length)))
-        extents.append(Extent(start, length, disk))
+        extents.append(DiskExtent(start, length, disk))
         content += bytes(length) if disk < 0 else DISK[disk : disk + length]
     return tuple(extents), content
 
 
 @given(mapped(), st.lists(st.tuples(st.integers(0, 60_000), st.integers(0, 60_000)), max_size=5))
 def test_a_mapped_file_is_its_extents_whatever_is_read(
-    file: tuple[tuple[Extent, ...], bytes], reads: list[tuple[int, int]]
+    file: tuple[tuple[DiskExtent, ...], bytes], reads: list[tuple[int, int]]
 ) -> None:
     extents, content = file
     opened = MappedFile(extents, len(content), OneBuffer(DISK))
@@ -110,7 +110,7 @@ def test_a_mapped_file_is_its_extents_whatever_is_read(
 
 def test_what_was_lost_at_the_backup_is_an_error_and_no_zeros() -> None:
     bad = [BadRange(8192, 4096, "Input/output error")]
-    file = MappedFile((Extent(0, 20_000, 4096),), 20_000, OneBuffer(DISK), bad)
+    file = MappedFile((DiskExtent(0, 20_000, 4096),), 20_000, OneBuffer(DISK), bad)
     assert bytes(trio.run(file.read, 0, 4096)) == DISK[4096:8192]
     assert bytes(trio.run(file.read, 8192, 100)) == DISK[12_288:12_388]
     for offset, length in ((0, 4097), (4096, 1), (8191, 1)):
@@ -119,7 +119,7 @@ def test_what_was_lost_at_the_backup_is_an_error_and_no_zeros() -> None:
 
 
 def test_a_mapped_file_behind_the_end_of_its_disk_is_damaged() -> None:
-    file = MappedFile((Extent(0, 100, len(DISK) - 50),), 100, OneBuffer(DISK))
+    file = MappedFile((DiskExtent(0, 100, len(DISK) - 50),), 100, OneBuffer(DISK))
     with pytest.raises(GuestDamaged):
         trio.run(file.read, 0, 100)
 

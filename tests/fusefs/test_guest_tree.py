@@ -15,7 +15,7 @@ import trio.testing
 
 from holdfast.base.types import ChunkID, SnapshotID
 from holdfast.formats.guests.client.open_disk import Guest
-from holdfast.formats.guests.values.values import Extent, NodeType, Volume
+from holdfast.formats.guests.values.values import DiskExtent, NodeType, Volume
 from holdfast.fusefs import guest_disks
 from holdfast.fusefs.attributes import Ownership, attributes_of_entry
 from holdfast.fusefs.bridge import Bridge
@@ -72,7 +72,7 @@ async def root_of(tree: GuestTree) -> int:
 
 
 def test_files_in_many_pieces_do_not_pile_up() -> None:
-    pieces = tuple(Extent(n, 1, 2 * n) for n in range(50_000))
+    pieces = tuple(DiskExtent(n, 1, 2 * n) for n in range(50_000))
     entry = make_entry(0, NodeType.FILE, size=len(pieces), extents=pieces)
     guest = MemoryGuest()
     inodes = [guest.file(2, b"%d" % n) for n in range(20)]

@@ -19,8 +19,8 @@ from typing import Final
 
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice, OpenVolume
 from holdfast.formats.guests.values.values import (
+    DiskExtent,
     Entry,
-    Extent,
     GuestDamaged,
     GuestMissing,
     NodeType,
@@ -33,14 +33,14 @@ ROOT, FILE, MANY_FOLDER, ENDLESS, ODD_NAME, DAMAGED_LATER, PACKED = 2, 11, 12, 1
 CONTENT_AT: Final = 1 << 20
 """Where FILE's bytes lie on the disk, in two pieces the wrong way round with zeros between them."""
 EXTENTS: Final = (
-    Extent(0, 5000, CONTENT_AT + 10_000),
-    Extent(5000, 3000, -1),
-    Extent(8000, 2000, CONTENT_AT),
+    DiskExtent(0, 5000, CONTENT_AT + 10_000),
+    DiskExtent(5000, 3000, -1),
+    DiskExtent(8000, 2000, CONTENT_AT),
 )
 
 
 def make_entry(
-    inode: int, type_: NodeType, size: int = 0, extents: tuple[Extent, ...] | None = None
+    inode: int, type_: NodeType, size: int = 0, extents: tuple[DiskExtent, ...] | None = None
 ) -> Entry:
     return Entry(inode, type_, 0o644, 1000, 100, 1, size, size, 3, 2, 1, 0, extents)
 
@@ -73,7 +73,7 @@ class FakeFileSystem:
                 yield b"many", self.entry(MANY_FOLDER)
             case 12:
                 for i in range(MANY):
-                    extents = (Extent(0, 512, 512 * i),)
+                    extents = (DiskExtent(0, 512, 512 * i),)
                     yield b"name %d" % i, make_entry(100 + i, NodeType.FILE, 512, extents)
             case 13:
                 while True:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from holdfast.formats.guests.values.values import (
+    DiskExtent,
     Entry,
-    Extent,
     GuestDamaged,
     GuestError,
     GuestMissing,
@@ -128,5 +128,5 @@ def damaged(text: str = "unreadable") -> GuestDamaged:
     return GuestDamaged(text)
 
 
-def extents(*runs: tuple[int, int, int]) -> tuple[Extent, ...]:
-    return tuple(Extent(*run) for run in runs)
+def extents(*runs: tuple[int, int, int]) -> tuple[DiskExtent, ...]:
+    return tuple(DiskExtent(*run) for run in runs)

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.client.open_disk import OpenDisk
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import Entry, Extent
+from holdfast.formats.guests.values.values import DiskExtent, Entry
 from holdfast.repo.chunks.chunker import is_zero
 from holdfast.repo.core.reader import Reader
 from holdfast.repo.core.repository import Repository
@@ -76,14 +76,14 @@ class Contents:
             at += wanted
 
 
-def merged(entry: Entry, disk_size: int) -> Iterator[Extent]:
+def merged(entry: Entry, disk_size: int) -> Iterator[DiskExtent]:
     """Yield the extents of a file with neighbours joined, and check that they cover [0, size) and lie on the
     disk.
 
     Raises StructureDamaged: the parser is not trusted with that.
     """
     at = 0
-    joined = Extent(0, 0, -1)
+    joined = DiskExtent(0, 0, -1)
     for extent in entry.extents or ():
         start, length, disk = extent
         if start != at or length <= 0 or (disk >= 0 and disk + length > disk_size):
@@ -93,7 +93,7 @@ def merged(entry: Entry, disk_size: int) -> Iterator[Extent]:
         at += length
         follows = joined.disk < 0 if disk < 0 else 0 <= joined.disk == disk - joined.length
         if follows:
-            joined = Extent(joined.start, joined.length + length, joined.disk)
+            joined = DiskExtent(joined.start, joined.length + length, joined.disk)
         else:
             if joined.length:
                 yield joined

@@ -37,7 +37,7 @@ FILE_FORMATS: Final[Mapping[NodeType, int]] = {
 """The upper bits of `st_mode` for each type that Unix knows."""
 
 
-class Extent(NamedTuple):
+class DiskExtent(NamedTuple):
     """`length` bytes of a file or block device, from its offset `start`, that lie on the disk at `disk`. All
     in bytes; `disk` is negative where the bytes are zeros and lie nowhere."""
 
@@ -69,7 +69,7 @@ class Entry:
     ctime: int
     atime: int
     device: int = 0
-    extents: tuple[Extent, ...] | None = None
+    extents: tuple[DiskExtent, ...] | None = None
     plain: bool = False
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from holdfast.formats.guests.filesystems.base.devices import check_range
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.damage import GuestUnsupported
-from holdfast.formats.guests.values.values import Extent
+from holdfast.formats.guests.values.values import DiskExtent
 
 _MANY_SECTORS = 32
 _MODES = ("xts-plain64", "xts-plain", "cbc-plain64", "cbc-plain", "cbc-essiv:sha256")
@@ -124,6 +124,6 @@ class CryptDevice:
         data = self._decrypt(self._device.read(start, end - start), self._first + start // 512)
         return data[offset - start : offset - start + length]
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         check_range(self.size, offset, length)
         return None

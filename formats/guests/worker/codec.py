@@ -16,7 +16,7 @@ from typing import Final
 
 from holdfast.base.types import Buffer
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import Entry, Extent, NodeType, Volume
+from holdfast.formats.guests.values.values import DiskExtent, Entry, NodeType, Volume
 from holdfast.formats.guests.worker.protocol import Nonsense
 
 NAME_LIMIT: Final = 255 * 4
@@ -127,15 +127,15 @@ def _entry_at(body: Buffer, at: int, disk_size: int) -> tuple[Entry, int]:
     at += _ENTRY.size
     if type_ >= len(_TYPES) or mode > 0o7777 or size > _LARGEST or allocated > _LARGEST:
         raise Nonsense(f"inode {inode} has an impossible type, mode or size")
-    extents: tuple[Extent, ...] | None = None
+    extents: tuple[DiskExtent, ...] | None = None
     if count == 1:
-        extents = (Extent(*_EXTENT.unpack_from(body, at)),)
+        extents = (DiskExtent(*_EXTENT.unpack_from(body, at)),)
         at += _EXTENT.size
     elif count != _NO_EXTENTS:
         end = at + count * _EXTENT.size
         if count > EXTENT_LIMIT or end > len(body):
             raise Nonsense(f"inode {inode} has {count} extents")
-        extents = tuple(map(Extent._make, _EXTENT.iter_unpack(memoryview(body)[at:end])))
+        extents = tuple(map(DiskExtent._make, _EXTENT.iter_unpack(memoryview(body)[at:end])))
         at = end
     if extents is not None and not are_extents(extents, size, disk_size):
         raise Nonsense(f"the extents of inode {inode} do not cover it, or leave the disk")

@@ -7,7 +7,7 @@ from typing import Final
 
 from holdfast.base.lru import Lru
 from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
-from holdfast.formats.guests.values.values import Extent
+from holdfast.formats.guests.values.values import DiskExtent
 from holdfast.formats.guests.worker.protocol import WANT_LIMIT, Want
 
 BLOCK: Final = 64 << 10
@@ -34,8 +34,8 @@ class CachedDisk:
         self._next = -1
         self._window = 1
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
-        return (Extent(offset, length, offset),)
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
+        return (DiskExtent(offset, length, offset),)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return `length` bytes. Raises GuestDamaged when they are outside of the disk, when they are more

@@ -15,7 +15,7 @@ from typing import Protocol, TypeAlias
 
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
-from holdfast.formats.guests.values.values import Extent
+from holdfast.formats.guests.values.values import DiskExtent
 
 VolumeExtent: TypeAlias = tuple[int, int, int]
 
@@ -153,10 +153,10 @@ def extents_within(extents: Sequence[VolumeExtent], start: int, end: int) -> Ite
 
 def disk_extents(
     device: BlockDevice, extents: Sequence[VolumeExtent], size: int
-) -> tuple[Extent, ...] | None:
+) -> tuple[DiskExtent, ...] | None:
     """Map the extents of a file of `size` bytes from the volume to the disk; they cover [0, size). None when
     the disk does not hold the bytes unchanged, or when the extents are too many to be sent along."""
-    found: list[Extent] = []
+    found: list[DiskExtent] = []
     position = 0
     for start, length, place in extents:
         if start >= size:
@@ -180,10 +180,10 @@ def disk_extents(
     return tuple(found)
 
 
-def _append(found: list[Extent], start: int, length: int, disk: int) -> None:
+def _append(found: list[DiskExtent], start: int, length: int, disk: int) -> None:
     if found:
         last = found[-1]
         if disk == (last.disk + last.length if last.disk >= 0 and disk >= 0 else last.disk):
-            found[-1] = Extent(last.start, last.length + length, last.disk)
+            found[-1] = DiskExtent(last.start, last.length + length, last.disk)
             return
-    found.append(Extent(start, length, disk))
+    found.append(DiskExtent(start, length, disk))

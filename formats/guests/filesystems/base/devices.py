@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from holdfast.formats.guests.filesystems.base.interface import BlockDevice
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import Extent, GuestDamaged
+from holdfast.formats.guests.values.values import DiskExtent, GuestDamaged
 
 _LINE = 64 << 10
 """Bytes of a cache line."""
@@ -46,9 +46,9 @@ class WholeDisk:
             raise StructureDamaged("disk", f"number of bytes read at {offset}", len(data), f"{length}")
         return data
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         check_range(self.size, offset, length)
-        return (Extent(offset, length, offset),) if length else ()
+        return (DiskExtent(offset, length, offset),) if length else ()
 
 
 class DeviceRange:
@@ -64,12 +64,12 @@ class DeviceRange:
         check_range(self.size, offset, length)
         return self._device.read(self._start + offset, length)
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         check_range(self.size, offset, length)
         below = self._device.extents(self._start + offset, length)
         if below is None:
             return None
-        return tuple([Extent(start - self._start, count, disk) for start, count, disk in below])
+        return tuple([DiskExtent(start - self._start, count, disk) for start, count, disk in below])
 
 
 class MappedRange(NamedTuple):
@@ -91,13 +91,13 @@ class _MappedDevice(ABC):
             [device.read(at, count) for _, count, device, at in self._segments_of(offset, length)]
         )
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
-        found: list[Extent] = []
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
+        found: list[DiskExtent] = []
         for start, count, device, at in self._segments_of(offset, length):
             below = device.extents(at, count)
             if below is None or len(found) > _MAX_EXTENTS:
                 return None
-            found += [Extent(start + first - at, length_, disk) for first, length_, disk in below]
+            found += [DiskExtent(start + first - at, length_, disk) for first, length_, disk in below]
         return merged(found)
 
     @abstractmethod
@@ -160,7 +160,7 @@ class StripedDevice(_MappedDevice):
         self._devices = list(devices)
         self._stripe = stripe
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         return None if length // self._stripe > _MAX_EXTENTS else super().extents(offset, length)
 
     def _segments_of(self, offset: int, length: int) -> list[MappedRange]:
@@ -196,7 +196,7 @@ class CachedDevice:
             return self.read(offset, head) + self.read(offset + head, length - head)
         return self._device.read(offset, length)
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         return self._device.extents(offset, length)
 
     def _load(self, number: int) -> bytes:
@@ -215,15 +215,15 @@ class CachedDevice:
         return line
 
 
-def merged(extents: Sequence[Extent]) -> tuple[Extent, ...]:
+def merged(extents: Sequence[DiskExtent]) -> tuple[DiskExtent, ...]:
     """The same extents, with neighbours joined that follow each other on the disk too."""
-    found: list[Extent] = []
+    found: list[DiskExtent] = []
     for extent in extents:
         if found:
             last = found[-1]
             together = extent.disk == last.disk + last.length if extent.disk >= 0 else last.disk < 0
             if together and last.start + last.length == extent.start and (extent.disk < 0) == (last.disk < 0):
-                found[-1] = Extent(last.start, last.length + extent.length, last.disk)
+                found[-1] = DiskExtent(last.start, last.length + extent.length, last.disk)
                 continue
         found.append(extent)
     return tuple(found)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from holdfast.formats.guests.values.values import Entry, Extent, Volume
+from holdfast.formats.guests.values.values import DiskExtent, Entry, Volume
 
 
 class BlockDevice(Protocol):
@@ -23,7 +23,7 @@ class BlockDevice(Protocol):
         repository could not deliver them."""
         ...
 
-    def extents(self, offset: int, length: int) -> tuple[Extent, ...] | None:
+    def extents(self, offset: int, length: int) -> tuple[DiskExtent, ...] | None:
         """Where on the disk these bytes lie, in order, without gaps. None when the disk does not hold them
         unchanged (they are encrypted)."""
         ...

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from typing import Generic, Protocol, TypeVar
 
 from holdfast.formats.guests.filesystems.base.directory_tree import TreeFileSystem, node_type
-from holdfast.formats.guests.values.values import Entry, Extent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DiskExtent, Entry, GuestMissing, NodeType
 
 _KINDS = {stat.S_IFDIR: "directory", stat.S_IFREG: "file", stat.S_IFLNK: "symbolic link"}
 
@@ -46,7 +46,7 @@ class UnixFileSystem(TreeFileSystem, Generic[Node]):
         """Read an inode. Raises GuestMissing when it is not in use."""
 
     @abstractmethod
-    def _extents(self, node: Node) -> tuple[Extent, ...] | None:
+    def _extents(self, node: Node) -> tuple[DiskExtent, ...] | None:
         """Where on the disk the bytes of a file lie; None when only the parser can read them."""
 
     @abstractmethod

@@ -57,7 +57,7 @@ from holdfast.formats.guests.filesystems.btrfs.layout import (
 )
 from holdfast.formats.guests.filesystems.btrfs.trees import TreeRoot, Trees
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import Entry, Extent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DiskExtent, Entry, GuestMissing, NodeType
 
 _EMPTY = 2
 """Inode number, in its tree, of a subvolume that a snapshot left out: an empty directory, as on Linux."""
@@ -185,7 +185,7 @@ class BtrfsFileSystem(UnixFileSystem[BtrfsInode]):
             nanoseconds(mtime, mtime_ns),
         )
 
-    def _extents(self, node: BtrfsInode) -> tuple[Extent, ...] | None:
+    def _extents(self, node: BtrfsInode) -> tuple[DiskExtent, ...] | None:
         try:
             extents = plain_extents(self._stored_extents(node), self._chunks)
             return None if extents is None else disk_extents(self.device, extents, node.size)

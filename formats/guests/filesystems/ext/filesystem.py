@@ -45,7 +45,7 @@ from holdfast.formats.guests.filesystems.ext.layout import (
 )
 from holdfast.formats.guests.filesystems.ext.superblock import ExtGeometry
 from holdfast.formats.guests.values.damage import GuestUnsupported, StructureDamaged
-from holdfast.formats.guests.values.values import Extent
+from holdfast.formats.guests.values.values import DiskExtent
 
 _READ_STEP = 64 << 10
 """Bytes of a directory that are read at a time."""
@@ -137,7 +137,7 @@ class ExtFileSystem(UnixFileSystem[ExtInode]):
             return tuple(reader.by_extents(node.block))
         return tuple(reader.by_map(node.block, node.size))
 
-    def _extents(self, node: ExtInode) -> tuple[Extent, ...] | None:
+    def _extents(self, node: ExtInode) -> tuple[DiskExtent, ...] | None:
         if node.flags & (FLAG_INLINE | FLAG_ENCRYPTED):
             return None
         try:

@@ -52,8 +52,8 @@ from holdfast.formats.guests.filesystems.fat.table import FatTable, slots
 from holdfast.formats.guests.values.damage import StructureDamaged
 from holdfast.formats.guests.values.values import (
     DAMAGED,
+    DiskExtent,
     Entry,
-    Extent,
     GuestDamaged,
     GuestMissing,
     NodeType,
@@ -164,7 +164,7 @@ class ExfatFileSystem(TreeFileSystem):
         raise reason
 
     def _entry(self, inode: int, found: ExfatInode) -> Entry:
-        extents: tuple[Extent, ...] | None = None
+        extents: tuple[DiskExtent, ...] | None = None
         type_ = NodeType.FOLDER
         if not found.attributes & DIRECTORY:
             type_ = NodeType.FILE

@@ -48,7 +48,7 @@ from holdfast.formats.guests.filesystems.fat.layout import (
     SLOT,
 )
 from holdfast.formats.guests.filesystems.fat.table import FatTable, slots
-from holdfast.formats.guests.values.values import DAMAGED, Entry, Extent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DAMAGED, DiskExtent, Entry, GuestMissing, NodeType
 
 CP437: Final = bytes(range(256)).decode("cp437")
 """The code page of short names, made at import: no codec can be loaded later."""
@@ -136,7 +136,7 @@ class FatFileSystem(TreeFileSystem):
         return FatInode(attributes, cluster, size, dos_time(date, time), dos_time(read_date, 0))
 
     def _entry(self, inode: int, short: FatInode) -> Entry:
-        extents: tuple[Extent, ...] | None = None
+        extents: tuple[DiskExtent, ...] | None = None
         if short.attributes & DIRECTORY:
             type_ = NodeType.FOLDER
             size = allocated = self._boot.cluster_size

@@ -49,7 +49,7 @@ from holdfast.formats.guests.filesystems.ntfs.reparse_points import (
     from_reparse_point,
 )
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import DAMAGED, Entry, Extent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DAMAGED, DiskExtent, Entry, GuestMissing, NodeType
 
 
 class _Information(NamedTuple):
@@ -92,7 +92,7 @@ class NtfsFileSystem(TreeFileSystem):
             size, allocated = parts[0].size, parts[0].allocated
         type_ = NodeType.FOLDER if record.is_directory else NodeType.FILE
         device = 0
-        extents: tuple[Extent, ...] | None = None
+        extents: tuple[DiskExtent, ...] | None = None
         special = self._special(record, info)
         if special is not None:
             type_, device = special.type, special.device

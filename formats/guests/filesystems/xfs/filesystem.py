@@ -36,7 +36,7 @@ from holdfast.formats.guests.filesystems.xfs.layout import (
 from holdfast.formats.guests.filesystems.xfs.log import is_clean
 from holdfast.formats.guests.filesystems.xfs.superblock import XfsGeometry
 from holdfast.formats.guests.values.damage import StructureDamaged
-from holdfast.formats.guests.values.values import Extent
+from holdfast.formats.guests.values.values import DiskExtent
 
 
 class XfsFileSystem(UnixFileSystem[XfsInode]):
@@ -110,7 +110,7 @@ class XfsFileSystem(UnixFileSystem[XfsInode]):
         offset = geometry.inode_offset(inode)
         return parse_inode(self.tables.read(offset, geometry.inode_size), inode, geometry.block_size)
 
-    def _extents(self, node: XfsInode) -> tuple[Extent, ...] | None:
+    def _extents(self, node: XfsInode) -> tuple[DiskExtent, ...] | None:
         if node.flags & FLAG_REALTIME or node.fork.format == FORMAT_LOCAL:
             return None
         try:

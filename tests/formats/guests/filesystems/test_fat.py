@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.formats.guests.filesystems.fat.exfat import ExfatFileSystem
 from holdfast.formats.guests.filesystems.fat.fat import FatFileSystem
-from holdfast.formats.guests.values.values import Extent, GuestMissing, NodeType
+from holdfast.formats.guests.values.values import DiskExtent, GuestMissing, NodeType
 from support.basics import random_bytes
 from support.guest_images import MANY, MIB, blank, differences, file_disk, oracle, parsed, run
 
@@ -101,7 +101,7 @@ def test_clusters_of_os_2_and_a_table_that_is_too_short(tmp_path: Path) -> None:
         assert file_system.kind == "fat16"
         inode = file_system.lookup(1, b"FILE.TXT").inode
         data = root_directory(image) + struct.unpack_from("<H", raw, 17)[0] * 32
-        assert file_system.entry(inode).extents == (Extent(0, 10, data + 3 * 2048),)
+        assert file_system.entry(inode).extents == (DiskExtent(0, 10, data + 3 * 2048),)
 
 
 def test_a_folder_of_20_000_names(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_folder_of_20_000_names(tmp_path: Path) -> None:
         assert len(found) == MANY
         entry = found[b"F0019999.TXT"]
         assert entry == file_system.entry(entry.inode)
-        assert entry.extents == (Extent(0, 10, data + 99_998 * 512),)
+        assert entry.extents == (DiskExtent(0, 10, data + 99_998 * 512),)
 
 
 def short(name: bytes, *, attributes: int = 0x20, case: int = 0, cluster: int = 0) -> bytes:
@@ -255,8 +255,8 @@ def test_exfat_files_folders_and_labels(tmp_path: Path) -> None:
             long_name.encode(): b"",
         }
         assert found[b"half valid"].extents == (
-            Extent(0, 5000, image.place(first)),
-            Extent(5000, 5000, -1),
+            DiskExtent(0, 5000, image.place(first)),
+            DiskExtent(5000, 5000, -1),
         )
         assert len(found[b"chained"].extents or ()) == 3
         lengths = [extent.length for extent in found[b"chained and half valid"].extents or ()]

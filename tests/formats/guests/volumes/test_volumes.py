@@ -22,7 +22,7 @@ from holdfast.formats.guests.filesystems.base.devices import (
     WholeDisk,
 )
 from holdfast.formats.guests.filesystems.base.interface import OpenVolume
-from holdfast.formats.guests.values.values import Extent, GuestDamaged
+from holdfast.formats.guests.values.values import DiskExtent, GuestDamaged
 from holdfast.formats.guests.volumes.luks_crypt import sector_decryptor
 from holdfast.formats.guests.volumes.lvm import logical_volumes as parsed_volumes
 from holdfast.formats.guests.volumes.lvm_metadata import PhysicalVolume, parse_text
@@ -270,7 +270,7 @@ def test_mirrors_are_read_and_what_cannot_be_is_told() -> None:
     for name in ("mirrored", "old"):
         device = found[name].device
         assert device is not None
-        assert device.extents(0, device.size) == (Extent(0, 2 * MIB, 4 * MIB),)
+        assert device.extents(0, device.size) == (DiskExtent(0, 2 * MIB, 4 * MIB),)
     assert "thin volume" in found["thin"].text
     assert found["loop"].text == "lvm group vg/loop: depth of nested volumes is 5; it must be at most 4"
     assert "must be inside the volume's 62914560 bytes" in found["outside"].text
@@ -303,7 +303,7 @@ def test_extents_that_are_too_many_are_not_listed() -> None:
     disk = WholeDisk(1 << 40, lambda offset, length: bytes(length))
     device = StripedDevice([disk, disk], 65536, 1 << 40)
     assert device.extents(0, device.size) is None
-    assert device.extents(65536, 65536) == (Extent(65536, 65536, 0),)
+    assert device.extents(65536, 65536) == (DiskExtent(65536, 65536, 0),)
     assert LinearDevice([MappedRange(0, 1 << 40, device, 0)]).extents(0, 1 << 40) is None
 
 

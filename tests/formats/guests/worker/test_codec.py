@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.formats.guests.values.values import Entry, Extent, GuestDamaged, NodeType, Volume
+from holdfast.formats.guests.values.values import DiskExtent, Entry, GuestDamaged, NodeType, Volume
 from holdfast.formats.guests.worker.codec import (
     ATTRIBUTE_LIMIT,
     EXTENT_LIMIT,
@@ -45,10 +45,10 @@ TIME = st.integers(-BIG, BIG)
 
 
 @st.composite
-def extents_of(draw: st.DrawFn, lengths: Sequence[int]) -> tuple[Extent, ...]:
+def extents_of(draw: st.DrawFn, lengths: Sequence[int]) -> tuple[DiskExtent, ...]:
     found, start = [], 0
     for length in lengths:
-        found.append(Extent(start, length, draw(st.integers(-1, DISK - length))))
+        found.append(DiskExtent(start, length, draw(st.integers(-1, DISK - length))))
         start += length
     return tuple(found)
 
@@ -228,17 +228,17 @@ def test_an_attribute_that_is_not_for_everybody_is_nonsense() -> None:
 def test_extents_that_cannot_be_are_left_out_so_that_the_parser_is_asked(
     extents: list[tuple[int, int, int]],
 ) -> None:
-    entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, 100, 0, 0, 0, 0, 0, tuple(Extent(*e) for e in extents))
+    entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, 100, 0, 0, 0, 0, 0, tuple(DiskExtent(*e) for e in extents))
     assert unpack_entry(pack_entry(entry, DISK), DISK).extents is None
 
 
 def test_a_hole_may_be_longer_than_the_disk() -> None:
-    entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, 2 * DISK, 0, 0, 0, 0, 0, (Extent(0, 2 * DISK, -1),))
+    entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, 2 * DISK, 0, 0, 0, 0, 0, (DiskExtent(0, 2 * DISK, -1),))
     assert unpack_entry(pack_entry(entry, DISK), DISK) == entry
 
 
 def test_a_file_in_too_many_pieces_is_read_through_the_parser() -> None:
-    pieces = tuple(Extent(i, 1, 2 * i) for i in range(EXTENT_LIMIT + 1))
+    pieces = tuple(DiskExtent(i, 1, 2 * i) for i in range(EXTENT_LIMIT + 1))
     entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, len(pieces), 0, 0, 0, 0, 0, pieces)
     assert unpack_entry(pack_entry(entry, DISK), DISK).extents is None
     entry = Entry(7, NodeType.FILE, 0, 0, 0, 1, EXTENT_LIMIT, 0, 0, 0, 0, 0, pieces[:-1])
@@ -246,7 +246,7 @@ def test_a_file_in_too_many_pieces_is_read_through_the_parser() -> None:
 
 
 def test_more_extents_than_are_allowed_are_nonsense() -> None:
-    pieces = tuple(Extent(i, 1, 2 * i) for i in range(EXTENT_LIMIT))
+    pieces = tuple(DiskExtent(i, 1, 2 * i) for i in range(EXTENT_LIMIT))
     body = pack_entry(Entry(7, NodeType.FILE, 0, 0, 0, 1, len(pieces), 0, 0, 0, 0, 0, pieces), DISK)
     at = len(body) - 24 * EXTENT_LIMIT - 4  # the count is before the extents, which come last
     assert body[at : at + 4] == EXTENT_LIMIT.to_bytes(4, "little")
