@@ -46,7 +46,15 @@ def test_a_guest_frozen_all_along_is_consistent(agent: FakeAgent) -> None:
     assert held.grade is Consistency.FILESYSTEM
     assert held.evidence == "2 file systems frozen by the guest agent, thawed after"
     assert held.warnings == ()
-    assert agent.calls == ["sync-delimited", "fsfreeze-status", "fsfreeze-freeze", "fsfreeze-status", *THAW]
+    before = ["sync-delimited", "fsfreeze-status", "get-osinfo", "fsfreeze-freeze", "fsfreeze-status"]
+    assert agent.calls == [*before, *THAW]
+
+
+def test_an_agent_that_does_not_know_its_system_freezes_all_the_same(agent: FakeAgent) -> None:
+    agent.scripted["get-osinfo"] = [REFUSED]
+    with frozen([freeze(agent)]) as held:
+        assert agent.is_frozen
+    assert held.grade is Consistency.FILESYSTEM
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])

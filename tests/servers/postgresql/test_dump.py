@@ -214,7 +214,7 @@ def test_hooks_hold_all_databases_and_what_fails_in_them_is_told(
     result = place.run(
         "backup", server.url(), "--all-databases", "--before", f"touch {mark}", "--after", "false"
     )
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 3, result.stderr
     assert mark.exists()
     assert "`false` exited with 1" in result.stderr
 
