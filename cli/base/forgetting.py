@@ -9,8 +9,9 @@ from holdfast.base.errors import HoldfastError
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document
-from holdfast.cli.base.render import Column, count, table
+from holdfast.cli.base.render import count
 from holdfast.cli.base.subjects import SubjectTitles, group_by_subject
+from holdfast.cli.base.table import Column, table
 from holdfast.formats.dumps.logs.required_logs import LogPlan
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.listed import Snapshots
@@ -20,7 +21,13 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.repo.upkeep.forget import forget
 from holdfast.tasks.forget_logs import drop_planned, plan_drops
 
-_COLUMNS: Final = (Column("ID"), Column("time (UTC)"), Column("tags"), Column("what"), Column("because"))
+_COLUMNS: Final = (
+    Column("ID"),
+    Column("time (UTC)"),
+    Column("tags", leaves=1, optional=True),
+    Column("what"),
+    Column("because", folds=True),
+)
 
 
 def forget_decided(

@@ -8,9 +8,10 @@ from holdfast.base.errors import RepositoryError
 from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
-from holdfast.cli.base.entries import HEADER, entry_document, entry_line, volume_document
+from holdfast.cli.base.entries import EntryLines, entry_document, volume_document
 from holdfast.cli.base.exit_codes import ExitCode
-from holdfast.cli.base.render import Column, size, table
+from holdfast.cli.base.render import size
+from holdfast.cli.base.table import Column, table
 from holdfast.formats.guests.values.naming import to_text
 from holdfast.formats.guests.values.values import Entry, GuestError, NodeType
 from holdfast.tree.nodes import DirectoryNode, DiskNode, GuestNode, Node, TextNode
@@ -18,11 +19,11 @@ from holdfast.tree.snapshot_tree import SnapshotTree
 from holdfast.tree.walk import Found, Unread, listed, told, walk
 
 _COLUMNS = (
-    Column("type"),
-    Column("size", "right"),
-    Column("label"),
+    Column("type", leaves=1),
+    Column("size", "right", leaves=2),
+    Column("label", leaves=3, optional=True),
     Column("path"),
-    Column(""),
+    Column("", folds=True, optional=True),
 )
 
 
@@ -59,9 +60,9 @@ class GuestListing:
         self, steps: Iterator[Found | Unread] | Sequence[Found], node: GuestNode, *, lines: bool = False
     ) -> None:
         """Each entry as a line; in JSON one document, or with `lines` one for each."""
-        documents = []
+        documents, shown = [], EntryLines()
         if not self._output.quiet:
-            self._output.result(HEADER)
+            self._output.result(shown.header())
         for step in steps:
             path = f"{node.path}/{to_text(step.path)}" if step.path else node.path
             if isinstance(step, Unread):
@@ -76,7 +77,7 @@ class GuestListing:
                     documents.append(document)
                 continue
             name = to_text(step.path) or node.path.rpartition("/")[2]
-            self._output.result(entry_line(step.entry, name, target))
+            self._output.result(shown.line(step.entry, name, target))
         if not lines:
             self._document(documents)
 

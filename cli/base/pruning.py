@@ -9,7 +9,8 @@ from typing import Final
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.progress import progress
-from holdfast.cli.base.render import Column, count, duration, size, table
+from holdfast.cli.base.render import count, duration, size
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.upkeep.prune import PruneResult, execute
 from holdfast.repo.upkeep.prune_plan import Plan, make_plan

@@ -1,14 +1,11 @@
-"""How things look: names made harmless, sizes, times, tables."""
+"""How things look in text: sizes, times, counts, lists of named values."""
 
 from __future__ import annotations
 
-import shutil
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
 
-from holdfast.base.escaping import escape, escape_lines
+from holdfast.base.escaping import escape_lines
 
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -51,41 +48,6 @@ def iso(time: datetime) -> str:
 def count(number: int, thing: str) -> str:
     """`1 snapshot`, `3 snapshots`."""
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-class Column(NamedTuple):
-    """A column of a table. `table` escapes its cells. `folds`: on a narrow terminal its cells take several
-    lines; `optional`: it is left out where it is empty in every row."""
-
-    title: str
-    align: Literal["left", "right"] = "left"
-    folds: bool = True
-    optional: bool = False
-
-
-def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], *, title: str = "") -> str:
-    """A table as text. On a terminal it has colours and wraps to the width; in a pipe each row is a line."""
-    # Imported here, because it takes 50 ms that commands without a table do not need.
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    terminal = sys.stdout.isatty()
-    cells = list(rows)
-    shown = [n for n, column in enumerate(columns) if not column.optional or any(row[n] for row in cells)]
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold" if terminal else "")
-    for column in (columns[n] for n in shown):
-        kept = not terminal or not column.folds
-        grid.add_column(column.title, justify=column.align, no_wrap=kept, overflow="fold")
-    for row in cells:
-        grid.add_row(*(Text(escape(row[n])) for n in shown))
-    width = shutil.get_terminal_size().columns if terminal else 10_000
-    console = Console(width=width, force_terminal=terminal, highlight=False, markup=False, emoji=False)
-    with console.capture() as capture:
-        if title:
-            console.print(Text(escape(title), style="bold" if terminal else ""))
-        console.print(grid)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> str:

@@ -10,18 +10,19 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, item_document
 from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.exits import code_for
-from holdfast.cli.base.render import Column, count, size, table
+from holdfast.cli.base.render import count, size
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.snapshots.select import time_name
 from holdfast.tree.nodes import DirectoryNode, ImageNode, ItemNode, LinkNode, Node, VirtualNode
 from holdfast.tree.snapshot_tree import SnapshotTree
 
 _COLUMNS = (
-    Column("type"),
-    Column("size", "right"),
-    Column("data", "right"),
-    Column("changed (UTC)"),
+    Column("type", leaves=2),
+    Column("size", "right", leaves=1),
+    Column("data", "right", leaves=4),
+    Column("changed (UTC)", leaves=3),
     Column("path"),
-    Column(""),
+    Column("", optional=True),
 )
 
 

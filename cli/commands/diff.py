@@ -17,6 +17,7 @@ from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.guest_options import luks_option
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, size
+from holdfast.cli.base.table import flow
 from holdfast.repo.snapshots.select import select_one, split_selector, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.tasks.snapshot_trees import SnapshotTrees
@@ -107,11 +108,11 @@ class _DiffReport:
 
     def begin(self, before: StoredSnapshot, after: StoredSnapshot) -> None:
         self._output.message("snapshots", before=before.id, after=after.id)
-        names = [
-            f"{s.id[:SHORT_ID]} {s.snapshot.subject.name}@{time_name(s.snapshot.time)}"
+        one, other = (
+            escape(f"{s.id[:SHORT_ID]} {s.snapshot.subject.name}@{time_name(s.snapshot.time)}")
             for s in (before, after)
-        ]
-        self._output.summary(escape(" -> ".join(names)))
+        )
+        self._output.summary(flow([f"{one} ->", other], between=" "))
 
     def add(self, difference: Difference) -> None:
         change = difference.change
@@ -129,7 +130,7 @@ class _DiffReport:
             self._folded = _FoldedDirectory(difference)
             return
         self._output.message("change", **_document(difference))
-        self._output.result(_line(difference))
+        self._output.result(flow(_parts(difference)))
 
     def _unfold(self) -> None:
         if self._folded:
@@ -176,19 +177,20 @@ class _FoldedDirectory:
 
     def line(self) -> str:
         if not self._names:
-            return _line(self._folder)
-        return f"{_line(self._folder)}  ({count(self._names, 'name')} below, {size(self._bytes)} in files)"
+            return flow(_parts(self._folder))
+        below = f"({count(self._names, 'name')} below, {size(self._bytes)} in files)"
+        return flow([*_parts(self._folder), below])
 
 
-def _line(difference: Difference) -> str:
+def _parts(difference: Difference) -> list[str]:
     before, after = difference.before, difference.after
     told = [*_TABLES.get(difference.what, ())] or [_what(name, before, after) for name in difference.what]
     if difference.differing and after:
         told.append(f"up to {size(difference.differing)} of {size(after.size)} differ")
-    details = f"  ({', '.join(told)})" if told else ""
+    details = [escape(f"({', '.join(told)})")] if told else []
     state = after or before
     slash = "/" if state and state.type == "folder" else ""
-    return f"{_SIGNS[difference.change]} {escape(difference.path)}{slash}{escape(details)}"
+    return [f"{_SIGNS[difference.change]} {escape(difference.path)}{slash}", *details]
 
 
 def _what(name: str, before: State | None, after: State | None) -> str:

@@ -17,6 +17,7 @@ from holdfast.cli.base.options import command, filter_options, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.render import count, iso, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
+from holdfast.cli.base.table import flow
 from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.snapshots.select import time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject, SubjectKind
@@ -95,20 +96,20 @@ def _show(settings: RunSettings, subject: Subject, findings: SearchFindings) -> 
         )
         output.result(f"  {escape(path)}")
         for version in versions.values():
-            output.result(f"    {_line(version)}")
+            output.result(flow(_parts(version), indent="    "))
 
 
-def _line(version: Version) -> str:
+def _parts(version: Version) -> list[str]:
     match = version.match
     length = size(match.size) if match.type is NodeType.FILE else match.type.value
     first, last = (time_name(stored.snapshot.time) for stored in (version.first, version.last))
-    when = first if version.count == 1 else f"{first} .. {last}"
+    when = [first] if version.count == 1 else [first, f".. {last}"]
     told = [f"{length:>9}"]
     if match.table:
         told.append(f"table {escape(match.table)}")
     if match.mtime is not None:
         told.append(f"changed {time_name(moment(match.mtime))}")
-    return "  ".join([*told, f"in {count(version.count, 'snapshot')}: {when}"])
+    return [*told, f"in {count(version.count, 'snapshot')}: {when[0]}", *when[1:]]
 
 
 def _document(version: Version) -> dict[str, object]:

@@ -19,8 +19,9 @@ from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.forgetting import forget_decided
 from holdfast.cli.base.options import command, filter_options, parse_duration, pass_settings
 from holdfast.cli.base.pruning import DEFAULT_QUARANTINE, DEFAULT_UNUSED, run_prune
-from holdfast.cli.base.render import Column, count, table
+from holdfast.cli.base.render import count
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.core.repository import Repository
 from holdfast.repo.snapshots.retention import Decision, Policy, decide
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, split_selector, time_name
@@ -194,7 +195,12 @@ def undelete_command(settings: RunSettings, *, snapshots: Sequence[str]) -> None
 
 def _list_trash(settings: RunSettings, trashed: Sequence[StoredSnapshot]) -> None:
     settings.output.document({"trash": [snapshot_document(stored, items=False) for stored in trashed]})
-    columns = (Column("ID"), Column("of"), Column("time (UTC)"), Column("tags"))
+    columns = (
+        Column("ID"),
+        Column("of"),
+        Column("time (UTC)", leaves=1),
+        Column("tags", leaves=2, optional=True),
+    )
     rows = [
         [
             stored.id[:SHORT_ID],

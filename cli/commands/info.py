@@ -9,11 +9,12 @@ import click
 from holdfast.base.errors import Damaged, Unsupported
 from holdfast.base.moments import moment
 from holdfast.cli.base.context import RunSettings
-from holdfast.cli.base.documents import mtime, proof_document, snapshot_document
+from holdfast.cli.base.documents import SHORT_ID, mtime, proof_document, snapshot_document
 from holdfast.cli.base.epochs import describe_epoch
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.render import count, duration, fields, iso, rate, size
 from holdfast.cli.base.subjects import describe_subject, group_by_subject
+from holdfast.cli.base.table import terminal_width
 from holdfast.formats.dumps.logs.required_logs import contents, findings, needs
 from holdfast.formats.guests.values.values import NodeType
 from holdfast.repo.core.keyslots import KeySlot, list_slots
@@ -30,6 +31,8 @@ from holdfast.tree.nodes import ImageNode, ItemNode, Node, items_behind, node_ty
 
 _CIPHERS = {"AES_256_GCM": "AES-256-GCM", "CHACHA20_POLY1305": "ChaCha20-Poly1305"}
 _BAD_SHOWN = 10
+_WHOLE_ID = 80
+"""Columns of a terminal that has room for a whole ID beside its name."""
 _FACTS = {
     "server": "server",
     "tool": "tool",
@@ -129,7 +132,7 @@ def _show_snapshot(
     stats = s.stats
     allocated = sum(item.allocated for item in s.items)
     lines = [
-        ("ID", stored.id),
+        ("ID", _id(stored.id)),
         ("of", describe_subject(s.subject)),
         ("UUID", s.subject.uuid),
         ("time (UTC)", time_name(s.time)),
@@ -155,6 +158,12 @@ def _show_snapshot(
     for item in items:
         settings.output.result("")
         settings.output.result(fields(_describe_item(item)))
+
+
+def _id(id_: str) -> str:
+    """The whole ID, or as much as can be typed where it would be broken."""
+    width = terminal_width()
+    return id_ if width is None or width >= _WHOLE_ID else id_[:SHORT_ID]
 
 
 def _describe_logs(repository: Repository, stored: StoredSnapshot) -> list[tuple[str, str]]:

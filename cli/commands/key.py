@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -19,7 +20,7 @@ from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
 from holdfast.cli.base.passwords import ask_new
 from holdfast.cli.base.recovery_key import KEEP_THE_RECOVERY_KEY, shown_or_removed
-from holdfast.cli.base.render import Column, table
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.core.key_changes import add_slot, remove_slot, replace_slot, rotate, slot_use
 from holdfast.repo.core.keyring import PublicKeyring, read_newest
 from holdfast.repo.core.keyslots import KeySlot, list_slots, new_recovery_key
@@ -30,6 +31,13 @@ _new_password_file = click.option(
     "--new-password-file", metavar="FILE", help="The new password; default: asked for on the terminal."
 )
 _label_option = click.option("--label", default="", help="A note on whose it is; anybody can read it.")
+
+_COLUMNS: Final = (
+    Column("ID"),
+    Column("kind", leaves=2),
+    Column("made (UTC)", leaves=1),
+    Column("label", folds=True),
+)
 
 
 @click.group("key", cls=SharedOptionsGroup)
@@ -80,7 +88,7 @@ def _newest(settings: RunSettings, store: LocalStore) -> PublicKeyring | None:
 
 def _slot_table(slots: Sequence[KeySlot]) -> str:
     rows = [[slot.id[:8], slot.kind, slot.created[:19].replace("T", " "), slot.label] for slot in slots]
-    return table((Column("ID"), Column("kind"), Column("made (UTC)"), Column("label")), rows)
+    return table(_COLUMNS, rows)
 
 
 @key_command.command("add")

@@ -13,8 +13,9 @@ from holdfast.base.escaping import escape
 from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
-from holdfast.cli.base.render import Column, count, size, table
+from holdfast.cli.base.render import count, size
 from holdfast.cli.base.subject_name import subject_name
+from holdfast.cli.base.table import Column, table
 from holdfast.formats.dumps.logs.required_logs import contents, findings
 from holdfast.ingest.sources.source import FileSource
 from holdfast.repo.core.repository import Repository
@@ -25,10 +26,10 @@ from holdfast.tasks.wal_source import pusher
 
 _ARCHIVES = (
     Column("archive"),
-    Column("engine"),
-    Column("files", "right"),
-    Column("size", "right"),
-    Column("holds"),
+    Column("engine", leaves=3),
+    Column("files", "right", leaves=2),
+    Column("size", "right", leaves=1),
+    Column("holds", folds=True),
 )
 _FILES = (Column("file"), Column("size", "right"))
 

@@ -19,15 +19,16 @@ from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, pass_settings
 from holdfast.cli.base.progress import progress
 from holdfast.cli.base.recovery_options import recovery_of
-from holdfast.cli.base.render import Column, count, duration, table
+from holdfast.cli.base.render import count, duration
 from holdfast.cli.base.subjects import describe_subject
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.snapshots.snapshot import StoredSnapshot
 from holdfast.servers.base.proof import Outcome, Proof, QueryResult
 from holdfast.servers.confined.stage import RehearsalOptions
 from holdfast.tasks.rehearse import RehearsalHandlers, RehearsalReport, rehearse_snapshot
 from holdfast.tasks.restore_cluster import pick_backup
 
-_COLUMNS = (Column("database"), Column("table"), Column("rows", "right"))
+_COLUMNS = (Column("database", leaves=1), Column("table"), Column("rows", "right"))
 _SHOWN = 40
 """Tables that are shown without -v."""
 
@@ -195,7 +196,7 @@ def _sentence(stored: StoredSnapshot, proof: Proof) -> str:
 
 
 def _describe_query(query: QueryResult) -> str:
-    columns = [Column(escape(name)) for name in query.columns]
+    columns = [Column(escape(name), folds=True) for name in query.columns]
     rows = [["NULL" if cell is None else cell for cell in row] for row in query.rows]
     wide = [row[: len(columns)] + [""] * (len(columns) - len(row)) for row in rows]
     more = "\n(and more)" if query.more else ""

@@ -10,21 +10,22 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID, snapshot_document, verdict_document
 from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.cli.base.options import command, filter_options, pass_settings
-from holdfast.cli.base.render import Column, count, size, table
+from holdfast.cli.base.render import count, size
 from holdfast.cli.base.subjects import SubjectTitles, group_by_subject
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.snapshots.select import filter_snapshots, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 from holdfast.servers.base.proof import Outcome, Verdict, Verdicts, latest_verdicts
 
 _COLUMNS = (
-    Column("ID", folds=False),
-    Column("time (UTC)", folds=False),
-    Column("consistency", folds=False),
-    Column("items", "right", folds=False),
-    Column("size", "right", folds=False),
-    Column("new", "right", folds=False),
-    Column("tags", optional=True),
-    Column("proven", optional=True),
+    Column("ID"),
+    Column("time (UTC)"),
+    Column("consistency", leaves=2),
+    Column("items", "right", leaves=6),
+    Column("size", "right", leaves=3),
+    Column("new", "right", leaves=5),
+    Column("tags", leaves=4, optional=True),
+    Column("proven", leaves=1, optional=True),
     Column("", optional=True),
 )
 

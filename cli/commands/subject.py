@@ -11,9 +11,10 @@ from holdfast.cli.base.context import RunSettings
 from holdfast.cli.base.documents import SHORT_ID
 from holdfast.cli.base.forgetting import forget_decided
 from holdfast.cli.base.options import SharedOptionsGroup, pass_settings
-from holdfast.cli.base.render import Column, iso, table
+from holdfast.cli.base.render import iso
 from holdfast.cli.base.subject_name import subject_name
 from holdfast.cli.base.subjects import SubjectTitles, describe_subject, group_by_subject
+from holdfast.cli.base.table import Column, table
 from holdfast.repo.snapshots.retention import Decision
 from holdfast.repo.snapshots.select import filter_snapshots, select_one, select_subject, time_name
 from holdfast.repo.snapshots.snapshot import StoredSnapshot, Subject
@@ -21,11 +22,11 @@ from holdfast.repo.snapshots.subjects import Subjects
 from holdfast.tasks import subjects
 
 _COLUMNS = (
-    Column("name", folds=False),
-    Column("kind", folds=False),
-    Column("snapshots", "right", folds=False),
-    Column("newest (UTC)", folds=False),
-    Column("from"),
+    Column("name"),
+    Column("kind", leaves=2),
+    Column("snapshots", "right", leaves=3),
+    Column("newest (UTC)", leaves=1),
+    Column("from", folds=True),
 )
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import random
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -93,6 +98,23 @@ class Place:
         with self.process(*args, **options) as process:
             out, err = process.communicate(timeout=120)
         return Finished(process.returncode, out or b"", (err or b"").decode())
+
+    def on_terminal(self, *args: str | Path, columns: int, **env: str) -> str:
+        """What it writes to a terminal so wide, without colours; fails the test unless it ends with 0."""
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        variables = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+        variables |= self.environment | {"NO_COLOR": "1", "TERM": "xterm"} | env
+        with self.process(*args, stdout=theirs, stderr=subprocess.PIPE, env=variables) as process:
+            os.close(theirs)
+            written = bytearray()
+            with contextlib.suppress(OSError):  # Linux's way to say that the other end is closed
+                while part := os.read(ours, 1 << 16):
+                    written += part
+            os.close(ours)
+            _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return written.decode().replace("\r\n", "\n")
 
     def disk(self, name: str = "web01.raw", *, seed: int = 1, size: int = 4 << 20) -> Path:
         """A raw disk image with holes in it."""
