@@ -11,6 +11,10 @@ class MountFailed(HoldfastError):
     """The operating system or the FUSE tools did not do as asked; the message says what to type."""
 
 
+class NoBinding(MountFailed):
+    """The Python binding of FUSE, which only the mount needs, is not installed or cannot be loaded."""
+
+
 class NotMounted(NotFound):
     """Nothing of ours is mounted at a place."""
 

@@ -7,16 +7,16 @@ unmount(Path("/mnt/b"), state=cache)
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.fusefs.daemon import Reporter, start_daemon
-from holdfast.fusefs.errors import MountFailed
+from holdfast.fusefs.errors import MountFailed, NoBinding
 from holdfast.fusefs.mountpoint import absolute, check_facilities, check_mountpoint
 from holdfast.fusefs.options import MountOptions
 from holdfast.fusefs.records import record_of_this_process, remove_record, write_record
-from holdfast.fusefs.session import run_session
 from holdfast.fusefs.unmount import unmount
 from holdfast.repo.core.repository import IndexProgress, Repository
 
@@ -54,10 +54,11 @@ def mount(
     fork, so the caller must have no threads. `location` is the repository's folder when it is a local
     one, None otherwise; `state` a folder of this user's in which running mounts are recorded; `progress`
     is called here with (packs done, packs to do) while the daemon brings the index up to date. Raises
-    Refused (mountpoint missing, not empty, taken, inside the repository or around it), MountFailed, and
-    what opening and indexing raise.
+    Refused (mountpoint missing, not empty, taken, inside the repository or around it), MountFailed,
+    NoBinding, and what opening and indexing raise.
     """
     path, state, log = absolute(mountpoint), state.absolute(), log.absolute()
+    _load_binding()
     check_facilities(allow_other=options.allow_other)
     check_mountpoint(path, location)
     with open_repository() as repository:
@@ -84,6 +85,7 @@ def serve(
     absolute mountpoint, when the mount answers. Raises what `mount` raises.
     """
     path = absolute(mountpoint)
+    _load_binding()
     check_facilities(allow_other=options.allow_other)
     check_mountpoint(path, location)
     with open_repository() as repository:
@@ -97,6 +99,16 @@ def serve(
         )
 
 
+def _load_binding() -> None:
+    """Load what only a served mount needs, and not everybody has: an extra of the installation."""
+    try:
+        importlib.import_module("holdfast.fusefs.session")
+    except ImportError as error:
+        raise NoBinding(
+            f"mounting needs pyfuse3, which is not installed here or cannot be loaded: {error}"
+        ) from None
+
+
 def _serve_here(
     repository: Repository,
     path: Path,
@@ -107,6 +119,9 @@ def _serve_here(
     progress: IndexProgress | None,
 ) -> None:
     """Serve with a record of the mount, written before the mount is announced and removed after its end."""
+    # Here, because it takes 250 ms and a binding that not everybody has: the other commands do without.
+    from holdfast.fusefs.session import run_session  # noqa: PLC0415
+
     record = record_of_this_process(path)
     write_record(state, record)
     try:

@@ -38,7 +38,7 @@ from holdfast.cli.base.exit_codes import ExitCode
 from holdfast.formats.disks.base.errors import UnclearFormat, UnnamedFile
 from holdfast.formats.dumps.core.log_errors import LogMissing, LogsEndBefore, NoLogArchive
 from holdfast.formats.guests.values.values import GuestError, GuestMissing
-from holdfast.fusefs.errors import MountDead, MountTaken, NotMounted
+from holdfast.fusefs.errors import MountDead, MountTaken, NoBinding, NotMounted
 from holdfast.ingest.backup.backup import LessConsistent
 from holdfast.ingest.backup.errors import CutOffDisk, UnknownSourceType
 from holdfast.ingest.freeze.commands import ShellSyntax
@@ -141,6 +141,11 @@ _ADVICE: Final[tuple[tuple[type[BaseException], str], ...]] = (  # {error.path} 
         GuestError,
         "other volumes and disks can be used, and `holdfast restore SNAPSHOT:disks/NAME.raw` gets the disk "
         "itself for other tools to look into",
+    ),
+    (
+        NoBinding,
+        "nothing was changed; all other commands work without it; `pip install 'holdfast[mount]'` brings it, "
+        "and needs a C compiler, pkg-config and the headers of Python and libfuse 3",
     ),
     (MountDead, "`holdfast umount {error.path}` removes it; then mount again"),
     (MountTaken, "`holdfast umount {error.path}` unmounts it"),
