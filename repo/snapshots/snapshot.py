@@ -62,7 +62,7 @@ class Subject:
 
     `engine` names the database system ("postgresql", "mariadb", ...) and is "" for other kinds. `history`
     tells apart what began anew under the same facts. `joined` is the key of the subject that this one became
-    a part of; a record says so (`repo.core.subject_changes`), not the snapshot.
+    a part of; a record says so (`repo.core.subject_records`), not the snapshot.
     """
 
     kind: SubjectKind

@@ -42,12 +42,12 @@ _VIEWS: Final = b"/*!50001 CREATE VIEW "
 _REPLICAS: Final = (b"SLAVE", b"REPLICA", b"ALL", b"GROUP_REPLICATION")
 QUALIFIED: Final = "its rows name the database that they came from"
 _QUALIFIER: Final = 150
-"""Bytes of memory of a stretch that is left out."""
+"""Bytes of memory of a range that is left out."""
 CUT: Final = "the dump ends within it, or it cannot be told"
 
 
 class MysqlVisitor:
-    """A `scan.Visitor`. Remembers objects and the columns of tables, no rows."""
+    """A `core.scan.Visitor`. Remembers objects and the columns of tables, no rows."""
 
     dialect: Final = _lexer.MYSQL
     marks: Final = MARKS

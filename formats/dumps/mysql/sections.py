@@ -31,9 +31,9 @@ class Draft:
     needs: tuple[str, ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
 
-    def skip(self, base: int, stretches: Iterable[tuple[int, int]]) -> None:
-        """Stretches (start, length) of a text that begins at `base` in the stream, in order."""
-        for start, length in stretches:
+    def skip(self, base: int, ranges: Iterable[tuple[int, int]]) -> None:
+        """Ranges (start, length) of a text that begins at `base` in the stream, in order."""
+        for start, length in ranges:
             self.extra.setdefault("skip", []).append([base + start - self.start, length])
 
 

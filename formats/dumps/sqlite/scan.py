@@ -45,7 +45,7 @@ class _Draft:
 
 
 class SqliteVisitor:
-    """A `scan.Visitor`. Remembers objects and the columns of tables, no rows."""
+    """A `core.scan.Visitor`. Remembers objects and the columns of tables, no rows."""
 
     dialect: Final = _lexer.SQLITE
     marks: Final = Marks(heads=(b"PRAGMA foreign_keys=OFF;\nBEGIN TRANSACTION;\n",), ends=(b"\nCOMMIT;\n",))

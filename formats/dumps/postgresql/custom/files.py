@@ -26,7 +26,7 @@ def files(catalogue: Catalogue, size: int) -> dict[str, VirtualFile]:
 
     `dump.pgdump` is the archive without compression and with offsets, for pg_restore. `dump.sql` is what
     `pg_restore -f -` makes of it, less `\\restrict` (see `guarded`) and large objects. The others are as of a
-    plain dump (see `postgres_files.files`). None if it ended within its table of contents. Raises Damaged.
+    plain dump (see `plain.files.files`). None if it ended within its table of contents. Raises Damaged.
     """
     if AS_IT_CAME in catalogue.extra:
         return {"dump.pgdump": VirtualFile([stored_range(0, size)])}
@@ -50,7 +50,7 @@ def guarded(catalogue: Catalogue, files_: dict[str, VirtualFile], key: KeyOf) ->
 
 
 def table_rows(catalogue: Catalogue) -> dict[str, Rows]:
-    """As `postgres_files.table_rows`, of which `csv` takes them. Raises Damaged."""
+    """As `plain.files.table_rows`, of which `csv` takes them. Raises Damaged."""
     if "toc" not in catalogue.extra:
         return {}
     last = catalogue.sections[-1] if catalogue.sections else Section(0, 0, "")

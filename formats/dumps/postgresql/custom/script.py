@@ -1,4 +1,4 @@
-"""SQL that is made of text of our own and of stretches of what is stored, and its sections."""
+"""SQL that is made of text of our own and of ranges of what is stored, and its sections."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Script:
 
     def __init__(self) -> None:
         self.pieces: Final[list[str | list[int]]] = []
-        """Text, and [start, length] of stretches of what is stored."""
+        """Text, and [start, length] of ranges of what is stored."""
         self._scanner: Final = Scanner(PostgresVisitor())
         self._text: list[bytes] = []
         self._scanned = 0

@@ -102,7 +102,7 @@ class Unpacker:
 
         Sections: of an entry with data its block, of any other its bytes in the table of contents; `type`
         and names are the entry's. The `extra` of blocks: at (where its entry's offset stands), id (the
-        entry's); of rows also columns, rows (see `postgres.PostgresVisitor`). The catalogue's: integer,
+        entry's); of rows also columns, rows (see `plain.scan.PostgresVisitor`). The catalogue's: integer,
         offset (bytes of one), toc (bytes of it), encoding, sql (the pieces of the archive as SQL: text, or
         [start, length]), plain (the encoded catalogue of that).
         """

@@ -17,9 +17,8 @@ from holdfast.formats.dumps.rows.copy_to_csv import (
     copy_rows,
     copy_to_csv,
     csv_header,
-    insert_rows,
-    insert_to_csv,
 )
+from holdfast.formats.dumps.rows.postgres_insert_to_csv import insert_rows, insert_to_csv
 
 _DATA: Final = frozenset(
     ("TABLE DATA", "SEQUENCE SET", "LARGE OBJECT", "MATERIALIZED VIEW DATA", "STATISTICS DATA", "TRIGGERS")

@@ -31,9 +31,9 @@ _FLOATING: Final = frozenset(("SET", "META", "DROP", "OTHER"))
 
 
 class PostgresVisitor:
-    """Makes the catalogue of one dump (see `scan.Visitor`) of form "sql".
+    """Makes the catalogue of one dump (see `core.scan.Visitor`) of form "sql".
 
-    A section is a statement with the comment before it. Types are those of `postgres_statement`, and CONNECT
+    A section is a statement with the comment before it. Types are those of `plain.statement`, and CONNECT
     and META for lines to psql; the `extra` of those that pg_dump writes has line, the bytes of the line, with
     which the section ends. TABLE DATA's `extra` has columns, rows and data: [start, length] of the rows,
     for COPY with the closing line, for INSERT whole statements; statements that follow each other for one

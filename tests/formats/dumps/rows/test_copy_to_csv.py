@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Damaged, Refused
 from holdfast.base.types import Buffer
-from holdfast.formats.dumps.rows.copy_to_csv import copy_to_csv, insert_to_csv
+from holdfast.formats.dumps.rows.copy_to_csv import copy_to_csv
+from holdfast.formats.dumps.rows.postgres_insert_to_csv import insert_to_csv
 
 VALUES = st.none() | st.text(
     st.sampled_from("ab,\"'\\\n\r\t\b\f\v .Nx0171é\U0001f600;()") | st.characters(exclude_categories=["Cs"]),
