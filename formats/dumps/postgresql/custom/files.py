@@ -85,7 +85,7 @@ def _plain(catalogue: Catalogue, sql: VirtualFile) -> Catalogue:
 
 
 def _resolved(pieces: Iterable[VirtualRange], sql: VirtualFile) -> Iterator[VirtualRange]:
-    """Stretches of the SQL as what those are made of."""
+    """Ranges of the SQL as what those are made of."""
     for piece in pieces:
         if piece.data is not None:
             yield piece
