@@ -1,7 +1,7 @@
 """The newest key epoch that this user saw of a repository, in the user's cache.
 
-Whoever can write to the store, and had a password once, can put an old keyring back or make one that leaves
-later epochs out: to a program that never saw those it looks genuine. One that did see them refuses it.
+Whoever can write to the store and once had a password can put an old keyring back, or make one without the
+later epochs. A program that never saw those epochs cannot tell; one that did refuses the keyring.
 """
 
 from __future__ import annotations

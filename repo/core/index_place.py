@@ -26,7 +26,7 @@ class IndexPlace:
 
     @property
     def folder(self) -> Path | None:
-        """In the cache; None when the index has no name."""
+        """The index's directory in the cache; None for an index that is not kept."""
         return None if self.reason else self._cache / "index"
 
     def open(self, key: bytes) -> Index:

@@ -80,7 +80,7 @@ class Keyring:
 
     @property
     def anchor(self) -> Anchor:
-        """What a slot that is made now remembers."""
+        """The epoch and its fingerprint, which a slot that is made now stores."""
         return Anchor(self.epoch, fingerprint(self.epochs[self.epoch].root))
 
     def check(self, anchor: Anchor, who: str, where: str) -> None:

@@ -71,7 +71,7 @@ class Anchor:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class OpenSlot:
-    """A slot and what it wraps: its private key, and the repository's identity secret."""
+    """An opened slot: its private key and the repository's identity secret."""
 
     slot: KeySlot
     private: bytes

@@ -1,4 +1,4 @@
-"""What is known to be damaged: sealed notes beside the packs, so that no client takes it for good.
+"""Notes of damage: sealed files that tell all clients which chunks are damaged in which packs.
 
 A note names chunks and the packs in which a check or a reader found them damaged. Such a copy of a chunk
 counts as absent for every client, whenever its index was made: the next backup that has the chunk stores it
@@ -72,9 +72,9 @@ class KnownDamage:
                 self._write(store, keys, [(pack, id_) for id_ in new])
 
     def keep(self, store: Store, keys: Keys, wanted: Mapping[PackID, Collection[ChunkID]]) -> None:
-        """Replace all notes that were read by ones of what is `wanted`. What others note meanwhile stays.
+        """Replace all notes that were read by notes of `wanted`. Notes that others write meanwhile stay.
 
-        The new ones are durable before the old ones go.
+        The new notes are durable before the old ones are deleted.
         """
         with self._lock:
             before, self._files = self._files, set()

@@ -100,10 +100,10 @@ class Reader:
         return self.find_record(id_, kind)[1]
 
     def find_record(self, id_: ChunkID, kind: RecordType) -> tuple[Location, bytes]:
-        """A place where the record is, and its plaintext.
+        """A location of the record, and its plaintext.
 
-        Raises MissingChunk when no pack has it, also none in the trash, Damaged or StoreError when no copy
-        can be read. What is found damaged is noted; a copy that was before is tried last.
+        Raises MissingChunk when no pack has it, not even in the trash, Damaged or StoreError when no copy can
+        be read. Notes each damaged copy; tries copies that were already noted last.
         """
         if (found := self._try_places(id_, kind)) is not None:
             return found

@@ -223,7 +223,7 @@ class Repository:
         self.index.avoid(self.damage.by_chunk())
 
     def keep_damage(self, wanted: Mapping[PackID, Collection[ChunkID]]) -> None:
-        """Of what was noted only this is still so."""
+        """Keep these notes of damage, and delete all others."""
         self.damage.keep(self.store, self.keys, wanted)
         self.index.avoid(self.damage.by_chunk())
 

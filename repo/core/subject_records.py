@@ -1,4 +1,4 @@
-"""Records of what people said of subjects: sealed files with two copies each, read with every listing."""
+"""Records of subjects: sealed, mirrored files with renames, joins and splits, read with every listing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _RecordJson(VersionedJson):
 
 
 def read_subject_changes(store: Store, keys: Keys) -> tuple[SubjectChanges, tuple[RepositoryError, ...]]:
-    """What all records say, and the errors of those that could not be read."""
+    """The changes in all records, and the errors of records that could not be read."""
     changes: list[SubjectChange] = []
     damaged: list[RepositoryError] = []
     for name in mirrored_names(store, FileKind.SUBJECTS):
@@ -60,7 +60,7 @@ def record_subject_change(store: Store, keys: Keys, change: SubjectChange) -> No
 
 
 def open_subject_change(keys: Keys, data: bytes, where: str, name: str) -> SubjectChange:
-    """What one record says. Raises Unsupported, or Damaged, also when its name does not fit its content."""
+    """Decode one record. Raises Unsupported, or Damaged, also when the name is not that of the content."""
     if content_hash(data) != name:
         raise Damaged(where, "content does not match its name")
     body = open_object(keys, ObjectType.SUBJECTS, data, where)

@@ -26,7 +26,7 @@ def learn_trash(repository: Repository) -> bool:
 
 
 def size_of(repository: Repository, pack: PackID) -> int:
-    """In bytes; also of a pack in the trash. Raises FileNotFoundError."""
+    """Bytes of a pack, in use or in the trash. Raises FileNotFoundError."""
     for trashed in (False, True):
         for entry in repository.store.listing(FileKind.PACK, trashed=trashed):
             if entry.name == pack:

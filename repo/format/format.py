@@ -226,7 +226,7 @@ def _aligned(size: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PackEnd:
-    """What stands behind a pack's records: bytes of its padding record (0: none) and sealed directory."""
+    """The end of a pack: bytes of its padding record (0: none) and of its sealed directory."""
 
     padding: int
     directory: int

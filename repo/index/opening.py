@@ -1,4 +1,4 @@
-"""Opens LMDB environments: those that are kept in a folder, and those of one command, which leave nothing."""
+"""Opens LMDB environments: those kept in a directory, and those of one command, which leave no files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Session(Protocol):
 
 
 class NamelessSession:
-    """Of an index that nobody else can open, and that goes with the process."""
+    """The session of an index that no other process can open and that ends with this process."""
 
     distrust = ""
 

@@ -1,9 +1,9 @@
-"""Whether an index was left as it should be: closed by all that had it open, and not changed since.
+"""Whether an index can be trusted: every process that had it open closed it, and nothing changed it since.
 
-LMDB maps its file into memory and follows what stands there: of 1,600 copies with one damaged word 57 killed
-the process that opened them. So only that is opened which can be trusted. Each process that has the index
-open holds a lock on a marker file of its own. A marker that nobody holds is of a process that died; without
-any, the file must be the one that the last process closed (inode, size, time of change).
+LMDB maps its file into memory and follows the offsets in it: of 1,600 copies with one damaged word 57 killed
+the process that opened them. So an index that cannot be trusted is not opened. Each process that has the
+index open holds a lock on a marker file of its own. One without a lock is of a process that died. Without
+markers, the file must be the one that the last process closed (inode, size, time of change).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class IndexSession:
 
     @contextmanager
     def _gate(self) -> Iterator[None]:
-        """One process at a time opens or closes."""
+        """Let one process at a time open or close the index."""
         fd = os.open(self._folder / _GATE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

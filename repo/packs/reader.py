@@ -106,7 +106,7 @@ def open_payload(
 def _open(
     cipher: FileCipher, offset: int, record: bytes | memoryview, where: str
 ) -> tuple[RecordHeader, memoryview]:
-    """Header and encoded payload, which stands in this thread's buffer until the next call."""
+    """Header and encoded payload. The payload is in this thread's buffer, valid until the next call."""
     sealed = record[:RECORD_HEADER]
     header = parse_record(cipher.open(NonceDomain.RECORD_HEADER, offset, sealed, where), where)
     if len(record) < header.size:

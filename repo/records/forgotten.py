@@ -1,4 +1,4 @@
-"""Records of what was forgotten on purpose, so that a snapshot that is gone without one is missed.
+"""Records of the snapshots that were forgotten on purpose. A snapshot that is gone without one is reported.
 
 A record is a sealed file that names snapshots with the times when they were forgotten. It is durable before
 the snapshots move to the trash, and a prune deletes from the trash only what a record names: whoever can
@@ -80,7 +80,7 @@ def _drop_second_copies(repository: Repository, ids: Iterable[SnapshotID]) -> No
 
 
 def read_forgotten(repository: Repository) -> Forgotten:
-    """All records. One that cannot be read costs only what it says."""
+    """Read all records. A record that cannot be read is listed in `errors` and stops nothing."""
     times: dict[SnapshotID, int] = {}
     records: list[str] = []
     damaged: list[RepositoryError] = []
@@ -105,7 +105,7 @@ def read_forgotten(repository: Repository) -> Forgotten:
 
 
 def open_forgotten(repository: Repository, data: bytes, where: str, name: str) -> Mapping[SnapshotID, int]:
-    """What one record says. Raises Unsupported, or Damaged, also when its name does not fit its content."""
+    """Decode one record. Raises Unsupported, or Damaged, also when the name is not that of the content."""
     if content_hash(data) != name:
         raise Damaged(where, "content does not match its name")
     body = open_object(repository.keys, ObjectType.FORGOTTEN, data, where)

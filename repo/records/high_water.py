@@ -52,7 +52,7 @@ class OtherRepository(RepositoryError):
 
 @dataclass(frozen=True, slots=True)
 class Vanished:
-    """IDs of snapshots that are nowhere, and of those that lie in the trash though nobody forgot them."""
+    """Snapshots that no record says were forgotten: those that are gone, and those that are in the trash."""
 
     gone: tuple[SnapshotID, ...]
     trashed: tuple[SnapshotID, ...]
@@ -75,7 +75,7 @@ def find_vanished(repository: Repository, listed: Snapshots) -> Vanished:
     there = {stored.id for stored in known}
     seen = _read_seen(repository)
     missed = (seen | named(known)) - there
-    if missed:  # in this order: what is forgotten, or brought back, meanwhile is found in one of them
+    if missed:  # in this order, a snapshot that moves between trash and use meanwhile is found in one of them
         trashed = set(mirrored_names(repository.store, FileKind.SNAPSHOT, trashed=True))
         missed -= read_forgotten(repository).times.keys()
         unread = missed & mirrored_names(repository.store, FileKind.SNAPSHOT).keys()
@@ -101,7 +101,7 @@ def accept_vanished(repository: Repository, vanished: Vanished, now: float) -> N
 
 
 def remember_snapshot(repository: Repository, id_: SnapshotID) -> None:
-    """Miss this snapshot from now on when it is gone: for one that was just made."""
+    """Remember a snapshot that was just made: from now on its absence is reported."""
     _write_seen(repository, _read_seen(repository) | {id_})
 
 

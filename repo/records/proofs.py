@@ -184,7 +184,7 @@ def _stamp(time: datetime) -> str:
 
 
 class _HeadJson(VersionedJson):
-    """Of a proof's first line, what binds it to its snapshot."""
+    """The members of a proof's first line that bind it to its snapshot."""
 
     snapshot: SnapshotID
     time: Annotated[datetime, msgspec.Meta(tz=True)]

@@ -1,10 +1,10 @@
-"""How long what lies in the trash has been there, by a clock that only prunes move.
+"""How long each file has been in the trash, by a clock that only prunes move.
 
-The system's clock can jump: a prune on one that is a month ahead would empty the trash, and what was moved
-there while it was behind would seem to be years old. So each prune adds the time since the prune before it,
+The system's clock can jump: with a clock a month ahead, a prune would empty the trash, and a file that was
+moved there while the clock was behind would seem years old. So each prune adds the time since the last prune,
 but no more than half of the quarantine, and a file's days count from the prune that first saw it in the
 trash. A forgotten snapshot is first seen by the prune that moves its packs there, so it stays as long as they
-do. The file that says all this is sealed; without it the days begin anew.
+do. These times are in a sealed file; without it the days begin anew.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class _QuarantineJson(VersionedJson):
 
 
 def read_times(repository: Repository) -> TrashTimes:
-    """What the last prune wrote; of several files, which a crash leaves, the one that is furthest on."""
+    """Read the times that the last prune wrote. A crash can leave several files: the latest clock counts."""
     found = [TrashTimes(0.0, {}, 0.0)]
     for name in _names(repository):
         where = repository.store.describe(FileKind.QUARANTINE, name)
@@ -69,7 +69,7 @@ def read_times(repository: Repository) -> TrashTimes:
 
 
 def write_times(repository: Repository, times: TrashTimes) -> None:
-    """Replace what was written before. The caller holds the exclusive lock."""
+    """Write these times and delete older files of times. The caller holds the exclusive lock."""
     store = repository.store
     before = _names(repository)
     if not before and not times.entered:

@@ -1,8 +1,8 @@
-"""Which snapshots a new one names, so that none can vanish unnoticed while a later one is there. No I/O.
+"""Heads: each snapshot names older ones, so that none vanishes unnoticed while a later one is there. No I/O.
 
-Each snapshot names the heads that it knew: those that no other known one named. So the newest snapshots
-lead to all others, and whoever removes one has to remove all later ones too, which the caches of those who
-saw them tell (`repo.records.high_water`).
+The heads of a snapshot are the known snapshots that no other known one named. So the newest snapshots lead to
+all others. Whoever removes one has to remove all later ones too, and the caches of users who saw those
+report that (`repo.records.high_water`).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot, SubjectKind
 
 
 def lasting(snapshots: Iterable[StoredSnapshot]) -> Sequence[StoredSnapshot]:
-    """Those that stay until somebody forgets them: not log archives, whose pushes replace each other."""
+    """The snapshots that stay until they are forgotten: not log archives, which pushes replace."""
     return [stored for stored in snapshots if stored.snapshot.subject.kind is not SubjectKind.LOGS]
 
 

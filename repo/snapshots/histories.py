@@ -14,7 +14,7 @@ from holdfast.repo.snapshots.subjects import Subjects
 
 
 class HistoryChoice(Enum):
-    """What somebody said of the history that a backup is to continue."""
+    """The user's choice of the history that a backup continues."""
 
     BY_FACTS = "by facts"
     SAME = "same"
@@ -26,7 +26,7 @@ class NameTaken(Refused):
 
 
 class OtherContent(Refused):
-    """What was read shares nothing with the history that it would continue."""
+    """The backup's data shares no chunks with the history that it would continue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def _told(there: Subjects, other: Subject) -> str:
 
 
 def _moved(subject: Subject, before: Subject) -> str:
-    """What to tell of a server or VM that is at another place than before: it may be a clone."""
+    """A warning for a server or VM that is at another place than before: it may be a clone."""
     then, now = before.origin.host, subject.origin.host
     if not then or then == now or not (subject.uuid or subject.origin.server):
         return ""
@@ -138,6 +138,6 @@ def _latest_history(snapshots: Sequence[StoredSnapshot], subject: Subject) -> st
 
 
 def newest_of(snapshots: Sequence[StoredSnapshot], identity: Identity) -> StoredSnapshot | None:
-    """The newest snapshot of a subject, of those that are given oldest first."""
+    """The newest snapshot of a subject. `snapshots` are in order of time, oldest first."""
     same = [s for s in snapshots if s.snapshot.subject.identity == identity]
     return same[-1] if same else None

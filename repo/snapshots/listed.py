@@ -1,4 +1,4 @@
-"""What a listing of a repository's snapshots gives."""
+"""The result of listing a repository's snapshots."""
 
 from __future__ import annotations
 

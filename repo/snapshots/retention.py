@@ -76,7 +76,7 @@ def decide(snapshots: Sequence[StoredSnapshot], policy: Policy, now: datetime) -
 def _decide_subject(group: list[StoredSnapshot], policy: Policy, now: datetime) -> list[Decision]:
     newest_first = sorted(group, key=lambda s: (s.snapshot.time, s.id), reverse=True)
     dated = [s for s in newest_first if s.snapshot.time <= now]
-    # A backup that is not whole must not push out one that is: it counts only where there is no other.
+    # An incomplete backup must not push out a complete one: it counts only where there is no other.
     honest = [s for s in dated if not s.snapshot.partial] or dated
     reasons: dict[str, list[str]] = {s.id: [] for s in newest_first}
     for stored, reason in chain(

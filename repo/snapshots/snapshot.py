@@ -84,7 +84,7 @@ class Subject:
 
     @property
     def own_identity(self) -> Identity:
-        """What the source alone says, before subjects were joined."""
+        """The identity that the source's facts give, before subjects were joined."""
         return (self.kind.value, f"{self.facts_key}\n#{self.history}" if self.history else self.facts_key)
 
     @property

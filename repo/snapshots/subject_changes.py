@@ -1,7 +1,7 @@
-"""What people said of subjects after their backups: other names, subjects joined, histories split. No I/O.
+"""Changes of subjects after their backups: renamed, joined, split. No I/O.
 
-Snapshots never change, so this stands in records beside them (`repo.core.subject_records`) and is applied
-whenever snapshots are read.
+Snapshots never change, so the changes are kept in records beside them (`repo.core.subject_records`) and
+applied whenever snapshots are read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from holdfast.repo.snapshots.snapshot import Identity, StoredSnapshot, Subject
 
 @dataclass(frozen=True, slots=True)
 class SubjectChange:
-    """What one record says. Of what several say of the same thing, the latest counts.
+    """The changes in one record. Of several records about the same thing, the latest counts.
 
     `names` gives subjects other names. `joined` maps the identity that a source gives to the key of the
     subject (of the same kind) that it is a part of: its own key undoes that. `histories` moves snapshots to
@@ -30,7 +30,7 @@ class SubjectChange:
 
 
 class SubjectChanges:
-    """What all records together say."""
+    """The changes of all records together."""
 
     def __init__(self, changes: Iterable[SubjectChange] = ()) -> None:
         self._names: dict[Identity, str] = {}

@@ -46,7 +46,7 @@ class Subjects:
         ]
 
     def label(self, subject: Subject) -> str:
-        """What means this subject and no other one: its name alone where that is enough."""
+        """The shortest text that selects this subject alone: its name where that is unique."""
         others = [
             other for other in self._by_name.get(subject.name, ()) if other.identity != subject.identity
         ]
@@ -61,7 +61,7 @@ class Subjects:
 
 
 def qualifiers(subject: Subject) -> Sequence[str]:
-    """What may stand before a subject's name, the most telling first."""
+    """Words that may precede a subject's name in its label, most telling first."""
     folder = subject.origin.place.rpartition("/")[0].rpartition("/")[2] if "/" in subject.origin.place else ""
     words = (subject.origin.host, folder, subject.engine, subject.kind.value)
     return [word for word in dict.fromkeys(words) if word and not set(word) & set("/:@")]

@@ -1,9 +1,9 @@
-"""Notes of who holds the lock, for file systems on which not everybody sees it.
+"""Claims: files that say who holds the lock, for file systems on which not everybody sees it.
 
-flock keeps processes apart that share a file system in memory; over a network, or through two mounts of one
-folder, it may keep apart nobody. So who holds the lock also says so in a file, and looks for the files of
-others: one that must not be there shows that the lock does not work. What is left by a process that was
-killed says who that was, so that everybody who can see that it is gone removes it.
+flock keeps apart processes of one machine; over a network, or through two mounts of one directory, it may
+keep apart nobody. So the holder of the lock also writes a claim, and looks for the claims of others: one that
+the lock excludes shows that the lock does not work. A claim names its process, so that whoever can see that
+this process is gone removes the claim.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _LARGEST: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Of another process that holds the lock, or did. `runs` is None when that cannot be told from here."""
+    """The claim of another process that holds or held the lock. `runs` is None when nobody here can know."""
 
     name: str
     pid: int

@@ -64,7 +64,7 @@ class Store(Protocol):
         ...
 
     def strangers(self) -> Iterator[str]:
-        """Paths of what lies among the files and is none of them: other programs left it there."""
+        """Paths of files and directories in the repository's directories that other programs left there."""
         ...
 
     def read(self, kind: FileKind, name: str, offset: int = 0, length: int | None = None) -> bytes:

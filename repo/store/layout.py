@@ -43,7 +43,7 @@ _TRASH_FOLDERS: Final = [kind_folder(kind, trashed=True) for kind in (FileKind.P
 
 
 def file_folder(kind: FileKind, name: str) -> Parts:
-    """Where a file lies that is not in the trash."""
+    """The directory of a file that is not in the trash."""
     return (*kind_folder(kind), name[:2]) if kind is FileKind.PACK else kind_folder(kind)
 
 
@@ -61,13 +61,13 @@ def all_folders() -> list[Parts]:
 
 
 def not_ours(names: Iterable[str]) -> list[str]:
-    """Which of the names in the directory neither a repository nor an interrupted `init` leaves, in order."""
+    """The names in the directory that neither a repository nor an interrupted `init` has, in order."""
     known = {kind.value for kind in FileKind} | {TRASH, LOCK, CLAIMS, *CONFIG_NAMES}
     return sorted(name for name in names if name not in known and not name.startswith(TEMPORARY))
 
 
 def strangers_in(parts: Parts, names: Iterable[str]) -> list[str]:
-    """Which of the names in a folder of the repository are none of ours, in order."""
+    """The names in a directory of the repository that other programs left there, in order."""
     if not parts:
         return not_ours(names)
     return sorted(name for name in names if not (name.startswith(TEMPORARY) or _belongs(parts, name)))

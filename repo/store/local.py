@@ -88,7 +88,7 @@ class LocalStore:
         self._tree.close()
 
     def shortcomings(self) -> list[str]:
-        """What was found since it was opened that the file system cannot do, in words."""
+        """Sentences on what the file system cannot do, as found since the store was opened."""
         found = []
         if not self._tree.syncs_folders:
             found.append(

@@ -1,8 +1,8 @@
-"""The folders of a repository, reached from one open descriptor and never by path, as their owner.
+"""The directories of a repository, reached from one open descriptor and never by path, as their owner.
 
-Whoever may write to a repository's directory could plant links, pipes or other users' files in it for
-the next one who opens it, root above all. So no link below the directory is followed, what was opened is
-looked at before it is used, and root works in it as the user to whom it belongs (`base.other_user`).
+Whoever may write to a repository's directory could plant links, pipes or other users' files in it for the
+next user who opens it, above all for root. So no link below the directory is followed, an opened file's type
+and owner are checked before it is used, and root works as the directory's owner (`base.other_user`).
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Foreign(Damaged):
 class OwnedTree:
     """A repository's directory. Opened when it is first used; thread-safe.
 
-    All methods raise OSError; Damaged where something stands in the place of a folder or file of ours.
+    All methods raise OSError, and Damaged when a name of ours is something else than our file or directory.
     """
 
     def __init__(self, root: Path) -> None:
@@ -149,7 +149,7 @@ class OwnedFolder:
         return found
 
     def names(self) -> list[str]:
-        """Of everything in it."""
+        """The names of all entries of the directory."""
         with self._top.acting():
             return os.listdir(self._fd)  # noqa: PTH208  a descriptor, no path
 

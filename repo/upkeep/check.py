@@ -101,7 +101,7 @@ def check(
 
 
 def _strangers(repository: Repository) -> Iterator[Finding]:
-    """What other programs left among the files. Nothing reads it."""
+    """Findings for files that other programs left in the repository. Nothing reads those."""
     paths = sorted(repository.store.strangers())
     for path in paths[:_STRANGERS]:
         problem = "is no file of the repository; nothing reads it, and it can be removed"
@@ -162,7 +162,7 @@ def _is_in_trash(repository: Repository, id_: ChunkID) -> bool:
 def _affected(
     repository: Repository, snapshots: Sequence[StoredSnapshot], bad: set[ChunkID]
 ) -> Iterator[Finding]:
-    """What is lost of which items: chunks that are bad, and of which no other pack has a copy."""
+    """Findings for items that lost chunks: no pack has a good copy of them."""
     reader = Reader(repository)
     for stored in snapshots:
         for item in stored.snapshot.items:
@@ -175,7 +175,7 @@ def _affected(
 
 
 def _lost(repository: Repository, reader: Reader, content: Item | StoredStream, bad: set[ChunkID]) -> str:
-    """What of a stored file cannot be read, in words; "" when all can."""
+    """A sentence on the part of a stored file that cannot be read; "" when all of it can."""
     size, first, end = 0, -1, 0
     try:
         for extent in reader.recipe(content).extents():

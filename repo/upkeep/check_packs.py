@@ -116,9 +116,9 @@ def _unreadable(repository: Repository, pack: PackID) -> list[ChunkID]:
 
 
 def check_noted(repository: Repository, seen: IdSet | None) -> Iterator[Finding]:
-    """Look again at what earlier checks and readers found damaged. Drops notes of what is good now.
+    """Read all chunks again that are noted as damaged. Drops the notes of those that are good now.
 
-    `seen` has what snapshots need, if that is known.
+    `seen` has the chunks that snapshots need, if they are known.
     """
     left: dict[PackID, set[ChunkID]] = {}
     for pack, ids in sorted(repository.damage.packs().items()):

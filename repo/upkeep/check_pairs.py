@@ -20,10 +20,10 @@ _OTHER_COPY = "if the other copy is good, nothing is lost; copy it over this one
 
 
 def confirmed(repository: Repository, findings: Sequence[Finding]) -> list[Finding]:
-    """Without those of half pairs that somebody was just writing, moving or deleting.
+    """Leave out findings of missing second copies that somebody was just writing, moving or deleting.
 
-    What is still half under the exclusive lock was left so. When the lock is taken somebody is at work, and
-    the next check tells what he leaves; where there can be no lock, the second look has to do.
+    A copy that is still missing under the exclusive lock was left so. When the lock is taken somebody is at
+    work, and the next check looks again; where there is no lock, a second look has to do.
     """
     if not any(finding.weight is Weight.MEND for finding in findings):
         return list(findings)

@@ -1,4 +1,4 @@
-"""What a check found: where, what, how bad, and what helps."""
+"""Findings of a check: the file, what is wrong, how bad it is, and what helps."""
 
 from __future__ import annotations
 

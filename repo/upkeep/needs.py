@@ -18,7 +18,7 @@ _BATCH = 1024
 
 
 class Needs:
-    """What snapshots need, and what of it this prune has written into new packs (`copied`)."""
+    """The chunks that snapshots need, and those of them that this prune wrote into new packs (`copied`)."""
 
     def __init__(self, repository: Repository, needed: IdSet, copied: IdSet) -> None:
         self._repository = repository

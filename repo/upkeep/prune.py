@@ -119,7 +119,7 @@ def execute(
             _take_out_of_use(repository, [*plan.remove, *repacked], needs, result)
             _mend_pairs(repository)
             if not plan.snapshots and not any(repository.store.listing(FileKind.SNAPSHOT, trashed=True)):
-                # No snapshot and no trace of one: perhaps their folder is what is missing. Time to notice.
+                # No snapshot and no trace of one: perhaps their directory is missing. Time to notice.
                 quarantine = max(quarantine, _UNEXPLAINED)
             _delete_expired(repository, now(), quarantine.total_seconds(), needs, result)
             repository.store.sync()
@@ -129,7 +129,7 @@ def execute(
 
 
 def _refuse_doubts(repository: Repository, quarantine: timedelta) -> None:
-    """Raises Refused when a backup may run all the same, and what it needs would be gone at once."""
+    """Raises Refused when a backup may run in spite of the lock and would lose its packs at once."""
     doubts = repository.store.doubts()
     if doubts and quarantine < _SURE:
         raise Refused(
@@ -162,7 +162,7 @@ def _repack(
     progress: ProgressFunction,
     batch: int,
 ) -> list[PackUse]:
-    """Repack what is planned. Returns the packs that nothing needs then: none when the disk is full."""
+    """Repack as planned. Returns the packs that nothing needs afterwards; none when the disk is full."""
     repository.follow_keyring()  # no rotation comes in between from here on
     repacked = repack(repository, plan, needs, progress, batch)
     if repacked.no_space:
@@ -314,7 +314,7 @@ def _restore_missing_copies(repository: Repository) -> None:
 
 
 def _fold_forgotten(repository: Repository, before: float) -> None:
-    """Keep the records of forgotten snapshots few. Needed are those that others name or the trash holds."""
+    """Merge records of forgotten snapshots. Keeps IDs that other snapshots name or that are in the trash."""
     needed = named(repository.snapshots().good) | named(repository.snapshots(trashed=True).good)
     in_trash = mirrored_names(repository.store, FileKind.SNAPSHOT, trashed=True)
     fold_forgotten(repository, needed={*needed, *map(SnapshotID, in_trash)}, before=before)

@@ -127,7 +127,7 @@ def make_plan(
 
 
 def choose_reseal(packs: Iterable[PackUse], oldest: Sequence[PackID], limit: int | None) -> list[PackUse]:
-    """Of the packs `oldest`, in this order, the first one and as many more as have `limit` needed bytes."""
+    """Choose packs of `oldest` in order: one, and more while their needed bytes are within `limit`."""
     uses = {p.pack: p for p in packs}
     chosen: list[PackUse] = []
     total = 0
@@ -215,7 +215,7 @@ def _use_of_packs(repository: Repository, seen: IdSet) -> dict[PackID, tuple[int
 
 
 def _damaged_packs(repository: Repository, seen: IdSet) -> dict[PackID, int]:
-    """Of each pack with chunks that are known to be damaged, how many are needed and nowhere else."""
+    """By pack with noted damage: the number of its damaged chunks that are needed and in no other pack."""
     found: dict[PackID, int] = {}
     for pack, ids in repository.damage.packs().items():
         wanted = [id_ for id_, needed in zip(ids, seen.contains(list(ids)), strict=True) if needed]

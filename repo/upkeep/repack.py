@@ -1,4 +1,4 @@
-"""Writes what is needed of half-empty, small and old packs into new ones."""
+"""Copies the needed chunks of half-empty, small and old packs into new packs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from holdfast.repo.upkeep.prune_plan import PackUse, Plan, record_at
 
 @dataclass(slots=True)
 class Repacked:
-    """The packs that nothing needs any more, because what was needed of them is in new packs; the bytes of
-    those; the errors of packs that must stay because of them; whether the disk was full."""
+    """The packs that nothing needs any more because their needed chunks are in new packs; bytes of the new
+    packs; errors that make a pack stay; whether the disk was full."""
 
     done: list[PackUse] = field(default_factory=list)
     written: int = 0
