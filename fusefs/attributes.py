@@ -1,4 +1,4 @@
-"""What stat says about a node."""
+"""The attributes of nodes, as `stat` returns them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ _ID_LIMIT = 2**32 - 1
 
 
 def attributes_of_entry(guest: Entry, number: int, owner: Ownership) -> pyfuse3.EntryAttributes:
-    """What a guest's file system says, as far as the host can show it. Harmless: the mount is `nosuid` and
-    `nodev`."""
+    """The attributes in a guest's file system, as far as the host can show them. Harmless: the mount is
+    `nosuid` and `nodev`."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = pyfuse3.InodeT(number)
     mode = guest.mode & 0o7777
@@ -62,7 +62,7 @@ def attributes_of_entry(guest: Entry, number: int, owner: Ownership) -> pyfuse3.
     else:
         entry.st_uid, entry.st_gid = owner.uid, owner.gid
         mode |= 0o500 if guest.type is NodeType.FOLDER else 0o400
-    # What is damaged has a name at least; opening it is answered EIO.
+    # A damaged entry is listed with its name; opening it gives EIO.
     entry.st_mode = pyfuse3.ModeT(FILE_FORMATS.get(guest.type, stat.S_IFREG) | mode)
     entry.st_nlink = 1 if guest.type is NodeType.FOLDER else max(1, min(guest.links, _ID_LIMIT))
     entry.st_size = guest.size

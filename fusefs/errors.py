@@ -1,4 +1,4 @@
-"""What goes wrong in mounting only."""
+"""Errors that only mounting has."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class GuestDisks:
         self._bridge.post(disk.close, closed, urgent=True)
 
     def close(self) -> None:
-        """End all processes, those that hang too."""
+        """End all parser processes, also those that hang."""
         for disk in (*self._open.values(), *self._closing):
             disk.close()
         self._open.clear()

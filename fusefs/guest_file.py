@@ -1,4 +1,4 @@
-"""An open file of a guest: read straight from the disk where its data lies there, else by the parser."""
+"""An open file of a guest: read from its extents of the disk where these are known, else by the parser."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class DiskHandle(Protocol):
 
 
 class MappedFile:
-    """A file whose data lies on the disk as it is. `extents` cover [0, size). Owns `disk`.
+    """A file whose data is on the disk unchanged. `extents` cover [0, size). Owns `disk`.
 
-    `bad` is what could not be read of the disk when it was backed up: zeros there are no data.
+    `bad` has the ranges of the disk that could not be read when it was backed up: zeros there are no data.
     """
 
     def __init__(

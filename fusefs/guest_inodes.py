@@ -37,7 +37,7 @@ def is_guest(number: int) -> bool:
 
 
 def guest_number(slot: int, inode: int) -> int:
-    """The number of an inode of the volume in a slot. Raises FUSEError for one that has no room."""
+    """The mount's number for an inode of the volume in a slot. Raises FUSEError when it does not fit."""
     if not 0 <= inode < _INODES:
         raise pyfuse3.FUSEError(errno.EOVERFLOW)
     return _GUEST | slot << _INODE_BITS | inode
@@ -49,7 +49,7 @@ def split_number(number: int) -> tuple[int, int]:
 
 
 class Slots:
-    """Which volume has which slot. First choice is a hash, so that numbers mostly survive a remount."""
+    """Gives each volume a slot: a hash of it if that is free, so that numbers mostly survive a remount."""
 
     def __init__(self) -> None:
         self._keys: dict[int, VolumeKey] = {}
@@ -70,7 +70,7 @@ class Slots:
         return slot
 
     def key(self, slot: int) -> VolumeKey:
-        """The volume in a slot. Raises FUSEError for one that was never handed out."""
+        """The volume in a slot. Raises FUSEError for a slot that no volume has."""
         try:
             return self._keys[slot]
         except KeyError:

@@ -1,4 +1,4 @@
-"""What is inside guests, for the event loop: volumes, directories, files, by inode number.
+"""The insides of guests, for the event loop: volumes, directories, files, by inode number.
 
 Entries that were shown are kept for a while, so that a file that a listing showed is opened without asking
 the parser again; how many is fixed.
@@ -67,7 +67,7 @@ class GuestTree:
         return guest_number(slot, node.entry.inode)
 
     async def entry(self, number: int) -> Entry:
-        """What stat says of an inode. Raises FUSEError or GuestError, as all of these."""
+        """The entry of an inode. Raises FUSEError or GuestError, as all methods here."""
         entry = self._entries.get(number)
         if entry is None:
             entry = await self._ask(number, lambda guest, volume, inode: guest.entry(volume, inode))

@@ -161,7 +161,7 @@ class StoredFileHandle:
         return answer
 
     def _notice(self, offset: int, end: int) -> None:
-        """Tell a reader that reads on from one that jumps; decode ahead of the former."""
+        """Decode ahead of a reader that reads sequentially, and not of one that jumps."""
         if not self._reads.notice(offset, end):
             self._stop_streaming()
             return

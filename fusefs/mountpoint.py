@@ -1,4 +1,4 @@
-"""Places to mount at: what is there now, and whether a mount may go there."""
+"""Mount points: what is mounted there now, and whether a mount may go there."""
 
 from __future__ import annotations
 

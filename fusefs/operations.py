@@ -1,4 +1,4 @@
-"""What the kernel asks for, and the answers."""
+"""Answers the kernel's requests."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ class HoldfastOperations(ReadOnly):
         return node
 
     async def _children(self, inode: int) -> Mapping[str, Node]:
-        """What is in a directory now."""
+        """The children of a directory, as it is now."""
         node = await self._current(inode)
         if isinstance(node, DiskNode):
             return await self._guests.volumes(node)

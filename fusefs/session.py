@@ -93,7 +93,7 @@ def run_session(
 
 @dataclass(frozen=True, slots=True)
 class _NodeOpener:
-    """What `HoldfastOperations` opens files with."""
+    """Opens files for `HoldfastOperations`."""
 
     reader: Reader
     bridge: Bridge

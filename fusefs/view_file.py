@@ -12,9 +12,9 @@ from holdfast.fusefs.guest_file import DiskHandle
 
 
 class OpenView:
-    """An image file that is made up as it is read. Owns `disk`.
+    """An image file that is generated as it is read. Owns `disk`.
 
-    Tables are made on the bridge's threads, because they need the disk's recipe; what lies behind them is
+    Its tables are made on the bridge's threads, because they need the disk's recipe; the data behind them is
     answered like the disk itself.
     """
 

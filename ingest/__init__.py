@@ -1,1 +1,1 @@
-"""Reads what is backed up into the repository: sources, exports of VMs, live disks, the pipeline."""
+"""Reads sources into the repository: files, exports of VMs, live disks, streams."""

@@ -10,7 +10,7 @@ from holdfast.servers.confined.engine_server import EngineServer
 
 
 def engine_server(name: str) -> EngineServer:
-    """The server side of the engine of that name. Raises Refused for one that this program does not know."""
+    """The server side of the engine of that name. Raises Refused for an unknown engine."""
     entry = ENGINES.entry(name)
     if entry is None:
         raise Refused(f"{name} is no database engine that this program knows")

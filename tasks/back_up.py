@@ -34,9 +34,9 @@ class BackupEvents(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotLabels:
-    """What somebody says of a snapshot; "" or None for what the inputs say. `lock_timeout` in seconds.
+    """The user's values for a snapshot; "" or None take those of the inputs. `lock_timeout` in seconds.
 
-    `named` says whether the subject's name was given, `choice` which history the backup continues.
+    `named`: the user gave the subject's name. `choice`: which history the backup continues.
     """
 
     host: str

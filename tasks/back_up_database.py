@@ -21,8 +21,8 @@ from holdfast.tasks.subject_names import GLOBALS, quoted_name
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseBackup:
-    """What to back up. `name` is the subject's, "" for the database's own; with `all_databases` the first
-    part of each subject's. `check_name` returns a name, or raises for one that could not be selected."""
+    """What to back up. `name` is the subject's, "" for the database's own; with `all_databases` it is the
+    first part of each subject's. `check_name` returns the name, or raises if no selector could say it."""
 
     choices: BackupChoices
     labels: SnapshotLabels
@@ -38,10 +38,10 @@ def back_up_database(
     freezes: Sequence[Freeze],
     events: BackupEvents,
 ) -> bool:
-    """Back up one database, or all of a server; returns whether something of it could not be read, or a
+    """Back up one database, or all of a server. Returns True when a part of it could not be read, or a
     command that was to thaw or tidy up failed.
 
-    With several, one that fails leaves the others kept, and fails the whole at the end. Raises SourceError,
+    Of several, one that fails does not stop the others; its error is raised at the end. Raises SourceError,
     LessConsistent, NotFound, Refused or a RepositoryError.
     """
     with ExitStack() as stack:

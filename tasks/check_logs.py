@@ -1,4 +1,4 @@
-"""Looking for what is missing in log archives."""
+"""Checks log archives for missing log files."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from holdfast.tree.search.search import Search
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which snapshots are searched: those that pass all filters. Empty ones let all pass, also of logs."""
+    """Filters of the snapshots to search. An empty filter lets all pass, also log archives."""
 
     names: Collection[str] = ()
     tags: Collection[str] = ()
@@ -55,7 +55,7 @@ class PathSearch:
         return sum(search.walks(group) for group, search in self._searches)
 
     def run(self, walked: ProgressFunction) -> list[tuple[StoredSnapshot, SearchFindings]]:
-        """What was found, with the newest snapshot of each subject; `walked` counts disks."""
+        """Search. Returns the matches, with the newest snapshot of each subject; `walked` counts disks."""
         for group, search in self._searches:
             for stored in group:
                 search.snapshot(stored, walked)

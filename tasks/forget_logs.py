@@ -1,4 +1,4 @@
-"""Which log files go with forgotten backups, and what backups lack that came back."""
+"""Log files that go with forgotten backups, and log files that backups lack after an undelete."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def plan_drops(
     damaged: Sequence[RepositoryError],
     with_logs: bool,
 ) -> LogsToDrop:
-    """Which log files go with the doomed ones of all snapshots `found`; `damaged` are those in use that
-    cannot be read, `trashed` lists the forgotten ones.
+    """Plan which log files go with the doomed snapshots among all those `found`; `damaged` are snapshots in
+    use that cannot be read, `trashed` the forgotten ones.
 
     Raises NeedsUnknown when snapshots of log archives are doomed and some in use cannot be read, LogsNeeded
     when backups that are kept need files that would go, ArchiveOrphaned when an archive would be left that no
@@ -77,10 +77,10 @@ def plan_drops(
 def drop_planned(
     repository: Repository, plans: Sequence[LogPlan], stay: Callable[[str, RepositoryError | Refused], None]
 ) -> list[LogPlan]:
-    """Drop the files of these plans, after another look at what needs them; the plans that were carried out.
+    """Check again which files are needed, then drop those of these plans. Returns the plans carried out.
 
-    Those that a running backup, or one that was committed meanwhile, may need stay: `stay` is called with the
-    archive's name and the reason.
+    Files that a running or a newly committed backup may need stay: `stay` is called with the archive's name
+    and the reason.
     """
     done = []
     for plan in plans:
@@ -133,8 +133,8 @@ def missing_logs(
     trashed: Sequence[StoredSnapshot],
     returned: Sequence[StoredSnapshot],
 ) -> list[LogsInTrash | str]:
-    """What backups that came back from the trash lack of the log files that they need: what could come back
-    too, and sentences for what is gone. `used` are all snapshots in use, `trashed` the forgotten ones."""
+    """Find required logs that backups lack after they came back from the trash: snapshots that could come
+    back too, and sentences on lost logs. `used` are all snapshots in use, `trashed` the forgotten ones."""
     there = {archive.subject.identity: archive for archive in archives(used)}
     missing: list[LogsInTrash | str] = []
     for stored in returned:

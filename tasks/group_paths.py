@@ -1,4 +1,4 @@
-"""Which of the paths given to one backup are of one subject: one VM, one database, or some files."""
+"""Groups the paths that were given to one backup by subject: a VM, a database, or some files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.tasks.inputs import ImageOptions, open_paths
 
 
 class MixedKinds(Refused):
-    """What was given is of several kinds; `apart` are the arguments of the backups to make instead."""
+    """The paths are of several kinds; `apart` are the arguments of the backups to make instead."""
 
     def __init__(self, reason: str, apart: Sequence[Sequence[str]]) -> None:
         super().__init__(f"{reason}; nothing was stored")

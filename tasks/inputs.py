@@ -1,4 +1,4 @@
-"""What `holdfast backup` was given, opened: exports, disk images, live disks, files, pipes, commands."""
+"""Opens the inputs of `holdfast backup`: exports, disk images, live disks, files, pipes, commands."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class ImageOptions:
-    """What the user said of disk images. `backing` are further files that images may refer to."""
+    """The user's options for disk images. `backing` are further files that images may refer to."""
 
     disk_format: str | None = None
     backing: tuple[Path, ...] = ()
@@ -148,7 +148,7 @@ def _open_export(
 
 
 def _open_pieces(stack: ExitStack, folder: Path, options: ImageOptions) -> Inputs:
-    """What a database's own tool left in a folder."""
+    """Open the files that a database's own tool wrote into one directory."""
     if options.bitmap:
         raise Refused(_NO_BITMAP)
     items, warnings = plan_folder(folder)

@@ -37,7 +37,7 @@ def measure(
     """Add up what snapshots and the directories of packs say; `advance` is called after each pack."""
     totals = Totals(size=sum(stored.snapshot.size for stored in snapshots))
     items = [item for stored in snapshots for item in stored.snapshot.items]
-    # What stands where in a dump is stored too: it belongs to what was backed up.
+    # The catalogue of a dump is stored too, so it counts.
     totals.allocated = sum(i.allocated + (i.catalogue.size if i.catalogue else 0) for i in items)
     for entry in packs:
         totals.packs += 1

@@ -41,7 +41,7 @@ class Pusher:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """What became of the files, by name. `there` were in the archive already, byte for byte."""
+    """The pushed files by outcome, by name. `there`: those in the archive already, byte for byte."""
 
     subject: Subject
     new: tuple[str, ...]
@@ -145,7 +145,7 @@ class _IdsOnly:
 
 
 def _fingerprint(keys: Keys, source: FileSource) -> tuple[Item, list[ChunkID]]:
-    """What `_ingest` would give, and the IDs of all that it consists of; stores nothing."""
+    """The item that `_ingest` would return, and the IDs of its chunks and nodes; stores nothing."""
     sink = _IdsOnly(keys)
     return _ingest(Pipeline(sink, keys, lambda count: None), source), sink.ids
 

@@ -1,4 +1,4 @@
-"""What is in a file of a snapshot: by its path, or a table of a dump by its name."""
+"""Reads one file of a snapshot by its path, or a table of a dump by its name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from holdfast.tree.snapshot_tree import SnapshotTree
 
 
 def file_content(trees: SnapshotTrees, tree: SnapshotTree, path: str) -> NodeContent:
-    """What is in the file at a path; "" is what the snapshot is of, when that is one thing.
+    """The content of the file at a path; "" is the snapshot's main item, when there is one.
 
     Raises NotFound, IsDirectory, IsLink, HasNoContent, SeveralFiles, GuestError, RepositoryError.
     """
@@ -28,7 +28,7 @@ def file_content(trees: SnapshotTrees, tree: SnapshotTree, path: str) -> NodeCon
 
 
 def table_content(trees: SnapshotTrees, tree: SnapshotTree, table: str, *, csv: bool) -> NodeContent:
-    """What is in a table of a dump, as SQL or as CSV. `table` is its name as the path of its file has it.
+    """The content of a table of a dump, as SQL or as CSV. `table` is its name as in the path of its file.
 
     Raises NotFound, Ambiguous, Refused when the dump's form allows no CSV, RepositoryError.
     """

@@ -63,7 +63,7 @@ class NoDiskForDevice(Refused):
 
 
 class NoDisk(Refused):
-    """A format of disks is wanted of what holds no disk."""
+    """A disk format was asked for, and the path holds no disk."""
 
     def __init__(self, path: str, format_: str) -> None:
         super().__init__(f"format {format_} is for disks, and none is at {path!r}; nothing was written")
@@ -94,7 +94,7 @@ class SeveralArchives(Refused):
 
 
 class NotPhysical(Refused):
-    """A snapshot is no physical backup, and only such a one can be recovered to a point in time."""
+    """The snapshot is no physical backup: only physical backups can be recovered to a point in time."""
 
 
 class TooEarly(Refused):

@@ -1,4 +1,4 @@
-"""Restoring what is outside of guests: items, disks in another format, virtual files of dumps, documents."""
+"""Restores files outside of guests: items, disks in another format, virtual files of dumps, documents."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STEP: Final = 1 << 20
 
 
 class FilesRestore:
-    """One restore of files: the descriptors by which they are written, and which they were."""
+    """One restore of files: writes them through open descriptors and remembers which they were."""
 
     def __init__(self, repository: Repository, files: NodeReader, options: RestoreOptions) -> None:
         self._repository = repository
@@ -129,7 +129,7 @@ class FilesRestore:
 
 
 def _compare(file: FileTarget, length: int, written: bytes, add: ProgressFunction) -> None:
-    """Such a file has no recipe of its own to compare it with. Raises TargetError."""
+    """Read a file back and compare it with the hash of the bytes written. Raises TargetError."""
     file.settle()
     read = blake2b()
     for at in range(0, length, _STEP):

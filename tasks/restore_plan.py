@@ -1,4 +1,4 @@
-"""Planning a restore of what is outside of guests: which file goes where, and whether it may."""
+"""Plans a restore of files outside of guests: which file goes where, and whether it may."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class RestoreJob:
 
     @property
     def item(self) -> Item | None:
-        """What it comes of; None for a document."""
+        """The item that the file is made from; None for a document."""
         return None if isinstance(self.node, TextNode) else self.node.item
 
     @property

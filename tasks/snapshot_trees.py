@@ -40,7 +40,7 @@ class SnapshotTrees:
         return SnapshotTree(self.reader, stored, self._open_guest)
 
     def _open_guest(self, disk: StoredDisk, name: str) -> Guest:
-        # Only here: whoever opens no disk needs none of what starts a parser.
+        # Imported here: a command that opens no disk does not load the modules that start the parser.
         from holdfast.formats.guests.client.guest import GuestDisk  # noqa: PLC0415
 
         return GuestDisk(disk, name=name, passphrases=self.passphrases)

@@ -1,4 +1,4 @@
-"""What can be said of subjects after their backups: another name, that two are one, that one is two."""
+"""Changes subjects after their backups: renames, joins and splits them."""
 
 from __future__ import annotations
 

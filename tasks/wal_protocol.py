@@ -1,7 +1,7 @@
-"""Where the process that a `wal-push` leaves behind listens, and what is said there.
+"""The socket of the process that a `wal-push` leaves running, and the protocol on it.
 
-Who may ask: processes of the same user, and only when they name the same repository and the same password
-file, unchanged: the name of the socket is made of all that. With a password from elsewhere there is none.
+Processes of the same user may ask, and only when they name the same repository and the same, unchanged
+password file: the socket's name is made from all that. With a password from elsewhere there is no socket.
 
 A request is the working directory, a zero byte and the file's path; the answer is DONE or nothing. Imports
 next to nothing: a push that asks must be quick.

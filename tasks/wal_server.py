@@ -1,8 +1,8 @@
-"""What a `wal-push` leaves behind: a process that has the repository open and archives for later pushes.
+"""The process that a `wal-push` leaves running: it has the repository open and archives for later pushes.
 
-It holds no lock while it waits, and ends by itself: when it has had nothing to do for a while, when the
-repository or the key slot that it was opened with is gone, and after anything that was not a success. It says
-"archived" only when the file is durable; otherwise it closes the connection, and who asked does it itself.
+It holds no lock while it waits. It ends when it has had nothing to do for a while, when the repository or
+the key slot that opened it is gone, and after any failure. It answers "archived" only when the file is
+durable; otherwise it closes the connection, and the push that asked archives the file itself.
 """
 
 from __future__ import annotations

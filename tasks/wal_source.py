@@ -1,4 +1,4 @@
-"""Whose WAL it is, and who pushes it."""
+"""Identifies the cluster whose WAL is pushed, and the program that pushes it."""
 
 from __future__ import annotations
 

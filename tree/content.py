@@ -1,4 +1,4 @@
-"""What files of a snapshot's tree hold."""
+"""Reads the content of files of a snapshot's tree."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from holdfast.tree.snapshot_tree import SnapshotTree
 
 @dataclass(frozen=True, slots=True)
 class NodeContent:
-    """All bytes of a file, in order; they can be taken once. `lost` counts those that could not be read when
-    the source was backed up: they are zeros. `is_short`: the file comes from a dump that is not whole."""
+    """All bytes of a file, in order; `data` can be iterated once. `lost` counts bytes that could not be read
+    when the source was backed up and are zeros. `is_short`: the file comes from a dump that is not whole."""
 
     path: str
     data: Iterable[Buffer]

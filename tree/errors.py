@@ -1,4 +1,4 @@
-"""Why what stands at a path cannot be had. Data: the command line says which option helps."""
+"""Errors of paths that cannot be read. They carry data: the command line says which option helps."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class HasNoContent(Refused):
 
 
 class SeveralFiles(Refused):
-    """One file is wanted and no path says which; `paths` are those of the snapshot's items."""
+    """The snapshot has several files and no path says which one; `paths` are those of its items."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         super().__init__(f"the snapshot holds more than one file ({', '.join(paths[:5])})")

@@ -1,4 +1,4 @@
-"""What the tree of a snapshot is made of. Values; no I/O.
+"""The nodes of a snapshot's tree. Values; no I/O.
 
     DirectoryNode   a directory of items, of virtual files, of disks or of volumes
     ItemNode        an item as it is stored
@@ -200,7 +200,7 @@ class DiskNode:
 
     @property
     def name(self) -> str:
-        """What the disk is called below `files/`."""
+        """The disk's name below `files/`."""
         return self.path.rpartition("/")[2]
 
     @property
@@ -259,7 +259,7 @@ Node: TypeAlias = (
 
 
 def node_type(node: Node) -> NodeType:
-    """What `stat` would call it."""
+    """The node's file type, as `stat` reports it."""
     match node:
         case GuestNode():
             return node.entry.type

@@ -1,5 +1,5 @@
-"""The directory of one snapshot: items, disks as other formats, virtual files of dumps, what is inside disks,
-and a document about it all. No I/O but in `load`."""
+"""The directory of one snapshot: items, disks as other formats, virtual files of dumps, the insides of disks,
+and a document about the snapshot. Only `load` does I/O."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from holdfast.tree.virtual import VirtualFiles, find_virtual_files, has_virtual_
 
 
 class SnapshotNode(DirectoryNode):
-    """The top directory of a snapshot. Keys of what is in it hold the snapshot's ID and the path: they are
-    the same wherever the directory stands.
+    """The top directory of a snapshot. Keys of nodes below it consist of the snapshot's ID and the path, so
+    they are the same wherever the directory is shown.
 
     `virtual` is empty until `load` was called.
     """

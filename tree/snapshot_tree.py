@@ -1,9 +1,9 @@
-"""One snapshot's tree, open for reading: what stands at a path, what is in a directory, what a file holds.
+"""One snapshot's tree, open for reading: finds nodes by path, lists directories, reads files.
 
     disks/sda.raw           an item, as it is stored
     disks/sda.qcow2         the same disk as an image of another format
     files/sda/p1/etc/fstab  a file of the guest: files/DISK/VOLUME/PATH
-    files/sda/p2.txt        what a volume without a file system is
+    files/sda/p2.txt        description of a volume without a file system
     tables/public.a.sql     a table of a dump
     vm.json                 about the snapshot
 
@@ -101,12 +101,12 @@ class SnapshotTree:
             found.stored.close()
 
     def guest(self, node: GuestNode) -> Guest:
-        """What reads the file system that a node is in."""
+        """The open guest that reads the node's file system."""
         return self.opened(node.disk).guest
 
     def children(self, node: Node) -> Mapping[str, Node]:
-        """What is in a directory that no guest's file system has, by name; nothing for anything else. Raises
-        GuestError or RepositoryError when a disk cannot be opened."""
+        """The children of a directory outside of guests' file systems, by name; none for any other node.
+        Raises GuestError or RepositoryError when a disk cannot be opened."""
         if isinstance(node, DirectoryNode):
             return self.top().children if node is self.root else node.children
         if isinstance(node, DiskNode):

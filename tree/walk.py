@@ -42,7 +42,7 @@ class Unread:
 
 
 class Listing(NamedTuple):
-    """The names of a directory, in order of their bytes; and those of which nothing can be had, and why."""
+    """The names of a directory, in order of their bytes; and those that cannot be read, with the reason."""
 
     names: list[tuple[bytes, Entry]]
     refused: list[tuple[bytes, GuestDamaged]]
@@ -68,8 +68,8 @@ def _fault(name: bytes, entry: Entry) -> GuestDamaged | None:
 
 @dataclass(slots=True)
 class DirectoryGuard:
-    """Lets each directory of a volume pass once: a loop has no end, and n directories that each stand in two
-    places make 2^n paths. Keeps a number for each directory. Counts failures of the parser."""
+    """Lets a walk enter each directory of a volume once: a loop has no end, and n directories that each have
+    two parents make 2^n paths. Keeps a number for each directory. Counts failures of the parser."""
 
     _seen: set[int] = field(default_factory=set)
     _failures: int = 0

@@ -1,1 +1,1 @@
-"""What `holdfast backup` is made of: its options, what it shows, databases by URL."""
+"""Parts of `holdfast backup`: its options, its output, databases by URL."""

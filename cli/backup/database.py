@@ -37,7 +37,7 @@ _CHOICES: Final = {
 
 
 def back_up_by_url(settings: RunSettings, options: BackupOptions, freezes: Sequence[Freeze]) -> ExitCode:
-    """One database, or all of a server as one snapshot each."""
+    """Back up one database, or all of a server as one snapshot each."""
     _check(options)
     if options.name is not None:
         subject_name(options.name)

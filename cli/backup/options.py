@@ -1,4 +1,4 @@
-"""What `holdfast backup` can be told: its options, and their values as one thing."""
+"""The options of `holdfast backup`, and their values as one object."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def backup_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackupOptions:
-    """What was said on the command line, under the options' own names."""
+    """The values from the command line, under the options' own names."""
 
     paths: tuple[str, ...]
     name: str | None

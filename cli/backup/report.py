@@ -1,4 +1,4 @@
-"""What `holdfast backup` shows while it runs and at its end."""
+"""The output of `holdfast backup`, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BackupReport:
 
 
 def snapshot_labels(options: BackupOptions) -> SnapshotLabels:
-    """What the options say of the snapshot."""
+    """The snapshot's labels from the options."""
     return SnapshotLabels(
         host=options.host,
         named=options.name is not None and not options.all_databases,

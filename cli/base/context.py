@@ -167,7 +167,7 @@ class RunSettings:
         return found
 
     def look_for_vanished(self, repository: Repository, listed: Snapshots) -> None:
-        """Compare a listing with what was there before; once a run."""
+        """Compare a listing with the snapshots that this user saw before; once a run."""
         from holdfast.repo.records.high_water import find_vanished  # noqa: PLC0415  see above
 
         if not self.vanished:

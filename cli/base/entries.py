@@ -48,7 +48,7 @@ class EntryLines:
         return self._line(cells, f"{escape(name)}{arrow}")
 
     def _room(self) -> int:
-        """What the columns before the name take."""
+        """The width of the columns before the name."""
         return sum(_WIDTHS[n] + 1 for n in self._shown)
 
     def _line(self, cells: Sequence[str], name: str) -> str:

@@ -1,4 +1,4 @@
-"""Which error leads to which exit code, and what to do next. It imports the classes of all errors."""
+"""The exit code of each error, and advice on what to do next. It imports the classes of all errors."""
 
 from __future__ import annotations
 

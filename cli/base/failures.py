@@ -19,7 +19,7 @@ def report(error: BaseException, settings: RunSettings) -> ExitCode:
     """Say what happened, to what, what is safe and what to type next; returns the exit code."""
     code = code_for(error)
     message, advice = _words(error, code, settings)
-    notes = list(getattr(error, "__notes__", ()))  # what went wrong besides, such as a thaw
+    notes = list(getattr(error, "__notes__", ()))  # further failures, such as that of a thaw
     if settings.output.json:
         document = {"message_type": "exit_error", "code": int(code), "message": message}
         optional = {"advice": advice, "notes": notes}

@@ -1,4 +1,4 @@
-"""Forgets snapshots as decided, with the log files that go with them, and says what goes and what stays."""
+"""Forgets the chosen snapshots and their log files, and shows which go and which stay."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _tell(
 
 
 def _describe_plan(plan: LogPlan, *, dry_run: bool) -> str:
-    """What becomes of the files of an archive."""
+    """A sentence on which files of an archive go and which stay."""
     verb = "would be dropped from" if dry_run else "dropped from"
     what = f"{count(len(plan.drop), 'log file')} {verb} the log archive {escape(plan.archive.subject.name)}"
     first, last = escape(plan.drop[0]), escape(plan.drop[-1])

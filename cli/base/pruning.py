@@ -59,7 +59,7 @@ def run_prune(
 
 
 def _forecast(plan: Plan, quarantine: timedelta) -> str:
-    """What the plan would do, in words."""
+    """A sentence on what the plan would do."""
     doomed = [*plan.remove, *plan.repack]
     held, kept = sum(p.size for p in doomed), sum(p.used for p in plan.repack)
     written = f", {size(kept)} are written into new packs" if kept else ""

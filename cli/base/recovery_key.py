@@ -1,4 +1,4 @@
-"""What is said with a new recovery key."""
+"""Shows a new recovery key."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ like the password: type it where the password is asked for."""
 
 @contextmanager
 def shown_or_removed(repository: Repository, slot_id: str) -> Iterator[None]:
-    """In the block the new recovery key is shown. When that fails its slot is removed again: a key that
-    nobody has seen must not count as a way in."""
+    """A block that shows the new recovery key. When the block fails, the key's slot is removed again: a key
+    that nobody has seen must not count as a way in."""
     try:
         yield
     except OSError as error:

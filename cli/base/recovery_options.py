@@ -34,7 +34,7 @@ def until_options(function: F) -> F:
 
 
 def recovery_of(settings: RunSettings, until: str | None, timeline: str | None) -> Recovery | None:
-    """What the options ask for; None for nothing. Raises Refused or UsageError."""
+    """The recovery that the options ask for; None for none. Raises Refused or UsageError."""
     if until is None:
         if timeline is not None:
             raise click.UsageError("--timeline says which way to go to --until; give that too")

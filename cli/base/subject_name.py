@@ -9,7 +9,7 @@ from holdfast.tasks.subject_names import name_fault
 
 
 def subject_name(name: str) -> str:
-    """The name. Raises UsageError for one that could not be selected later."""
+    """Return the name. Raises UsageError for a name that no selector could say."""
     reason = name_fault(name)
     if reason:
         raise click.UsageError(f"{escape(name)!r} cannot be a name: {reason}; give another with --name")

@@ -9,7 +9,7 @@ from holdfast.repo.snapshots.subjects import Subjects
 
 
 class SubjectTitles:
-    """Describes subjects so that each can be told from all others, and typed."""
+    """Gives each subject a title that no other has and that can be typed in a command."""
 
     def __init__(self, snapshots: Sequence[StoredSnapshot]) -> None:
         """`snapshots` are all of the repository, oldest first."""

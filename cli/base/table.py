@@ -1,5 +1,5 @@
-"""Tables and lines that fit a terminal. What is typed in the next command is never broken: other columns
-leave, free text folds."""
+"""Tables and lines that fit a terminal. Words that are typed in the next command are never broken: other
+columns are left out, and free text is wrapped."""
 
 from __future__ import annotations
 

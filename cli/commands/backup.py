@@ -108,7 +108,7 @@ def _groups(options: BackupOptions) -> PathGroups:
 def _back_up_groups(
     settings: RunSettings, options: BackupOptions, groups: Sequence[tuple[str, ...]]
 ) -> ExitCode:
-    """A snapshot for each. One that fails leaves the others kept, and fails the whole at the end."""
+    """Make a snapshot of each group. A failure does not stop the others; it ends the command."""
     if options.before or options.after or options.freeze or options.agent:
         raise click.UsageError(
             f"these are {len(groups)} VMs or databases; --before, --after, --freeze and --agent are for one"
@@ -210,7 +210,7 @@ def _label(options: BackupOptions, stream: Stream | None) -> str:
 
 
 def _freezes(settings: RunSettings, options: BackupOptions) -> tuple[Freeze, ...]:
-    """What is done around the reading: commands that make and remove what is read, then those that freeze.
+    """The hooks around the reading: commands that make and remove the source, then those that freeze it.
 
     Raises UsageError, ShellSyntax.
     """

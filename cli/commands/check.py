@@ -91,7 +91,7 @@ def _code(report: CheckReport) -> ExitCode:
 
 
 def _accept(settings: RunSettings) -> ExitCode:
-    """Take what is there now as right."""
+    """Accept the present snapshots: those that vanished count as forgotten."""
     settings.checks_place = False
     with settings.opened() as repository:
         accept_place(repository, settings.root, settings.cache)

@@ -159,7 +159,7 @@ class _DiffReport:
 
 
 class _FoldedDirectory:
-    """A folder that was added or removed, and what came after it that is below: one line for all."""
+    """A folder that was added or removed, and the changes below it that followed: one line for all."""
 
     def __init__(self, folder: Difference) -> None:
         self._folder = folder

@@ -59,7 +59,7 @@ def info_command(settings: RunSettings, *, snapshot: str | None) -> None:
         else:
             stored, path = settings.pick(repository, snapshot)
             with SnapshotTrees.of(repository).open(stored) as tree:
-                # The snapshot as a whole is told even if nothing in it can be read.
+                # The snapshot is described even if nothing in it can be read.
                 node = tree.resolve(path) if path else None
                 items = items_behind(node) if node else stored.snapshot.items
             _show_snapshot(settings, repository, stored, items, node)
@@ -211,7 +211,7 @@ def _first_answer(query: QueryResult) -> str:
 
 
 def _describe_node(node: Node) -> list[tuple[str, str]]:
-    """Of what comes of items: a directory, a disk as an image, a table of a dump, a file of a guest."""
+    """Describe a node made from items: a directory, a disk as an image, a table, a file of a guest."""
     is_file = node_type(node) is NodeType.FILE
     return [
         ("path", node.path),

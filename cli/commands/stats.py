@@ -60,7 +60,7 @@ def stats_command(settings: RunSettings) -> None:
 
 
 def explain(found: Sequence[StoredSnapshot], t: Totals) -> str:
-    """What the figures mean, in sentences."""
+    """Sentences that explain the figures."""
     these = "this snapshot" if len(found) == 1 else f"these {len(found)} snapshots"
     lines = [f"Copied one by one, the data of {these} would take {size(t.allocated)}."]
     again = t.allocated - t.raw

@@ -1,1 +1,1 @@
-"""What `holdfast restore` is made of: clusters, and what is shown at the end."""
+"""Parts of `holdfast restore`: clusters, and the report at the end."""

@@ -1,7 +1,7 @@
 """Whether a new backup has anything in common with the history that it would continue.
 
 A name and a path do not show that a disk is the one that was there yesterday. Its chunks do: two states of
-one disk or dump share most of them, two disks none but by chance.
+one disk or dump share most of them, and two different disks share none but by chance.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def exports_in(path: Path) -> tuple[list[Path], list[Path]]:
     try:
         folder = ExportDirectory(path, opened)
         listed = [name for name in sorted(folder.names()) if not name.startswith(".")]
-        # A link in an export may lead anywhere: nobody named what it leads to.
+        # A link in an export may lead anywhere: the user named the export, not the link's target.
         names = [name for name in listed if not (path / name).is_symlink()]
         definitions = [name for name in folder.files() if _is_definition(folder, name)]
         own = [name for name in definitions if not is_whole_export(path / name)]

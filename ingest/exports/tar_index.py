@@ -85,7 +85,7 @@ def tar_members(file: ImageFile) -> list[TarMember]:
 
 @contextmanager
 def _translated(file: ImageFile, at: int) -> Iterator[None]:
-    """What is wrong with the header at `at`, as an error of the file."""
+    """Raise errors of the tar header at offset `at` as errors of the image file."""
     try:
         yield
     except TarRefused as error:

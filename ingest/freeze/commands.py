@@ -35,14 +35,14 @@ class ShellSyntax(Refused):
 
 @dataclass(frozen=True, slots=True)
 class HookFacts:
-    """What commands are told in their environment, as far as it is known before the source is open."""
+    """Facts for the environment of commands, as far as they are known before the source is open."""
 
     name: str = ""
     kind: str = ""
     repository: str = ""
 
     def environment(self, phase: str, result: str = "") -> dict[str, str]:
-        """The environment of a command: ours, without secrets, and what it is told."""
+        """The environment of a command: ours, without secrets, and the facts."""
         told = {
             "HOLDFAST_HOOK_PHASE": phase,
             "HOLDFAST_HOOK_NAME": self.name,

@@ -97,7 +97,7 @@ class NbdConnection:
         self._cookie = 0
         try:
             self.export = negotiate(self._wire, address.export, bitmap)
-            # In pieces QEMU has no way to report a read error and hangs up (nbd_co_send_sparse_read in 7.2).
+            # QEMU 7.2 cannot report a read error in an answer of several parts (nbd_co_send_sparse_read).
             self._read_flags = READ_WHOLE if self.export.reads_whole else 0
         except BaseException:
             self._wire.close()

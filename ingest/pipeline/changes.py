@@ -187,7 +187,7 @@ class _IncrementalIngest:
         )
 
     def _collect(self) -> None:
-        """Wait for the oldest unit being stored and enter it in the recipe, or what is taken over."""
+        """Enter the oldest pending range in the recipe: its new chunks, once stored, or the parent's."""
         stored, buffer = self._storing.popleft()
         if isinstance(stored, _TakeOver):
             self._enter_parent(stored.start, stored.end)

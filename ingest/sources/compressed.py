@@ -66,7 +66,7 @@ def unpacked_head(head: bytes) -> bytes:
             if sum(map(len, pieces)) >= HEAD_SIZE:
                 break
     except _ERRORS:
-        pass  # the head ends within the stream, or is no such stream: keep what was decompressed
+        pass  # the head ends within the stream, or is no stream of this format: keep the bytes so far
     return b"".join(pieces)[:HEAD_SIZE]
 
 

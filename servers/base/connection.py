@@ -23,7 +23,7 @@ _SECRETS: Final = frozenset({"password", "sslpassword", "passwd", "pwd", "ssl-pa
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """A server and a database on it. What is "" is left to the engine's programs.
+    """A server and a database on it. The engine's programs fill in fields that are "".
 
     `scheme` is the engine's. `host` may be several, separated by commas, where the engine allows it, or the
     directory of a socket; `port` then is several too ("5432,5433"). `socket` is the path of a socket.
@@ -61,9 +61,9 @@ class Connection:
 
 
 def place_of(connection: Connection, server: str) -> Origin:
-    """What tells a backup of the connection's database apart, of all databases' users or roles without one.
+    """The origin of a backup of the connection's database; without one, of the server's users or roles.
 
-    `server` is what the server calls itself, "" when it does not say. A socket is on this machine.
+    `server` is the server's own name for itself, "" when it has none. A socket is on this machine.
     """
     host = connection.host.split(",")[0]
     local = not host or host.startswith(("/", "@"))
@@ -74,7 +74,7 @@ def place_of(connection: Connection, server: str) -> Origin:
 
 @dataclass(frozen=True, slots=True)
 class UrlRules:
-    """What an engine's URLs may say. `scheme` is the one that a connection has, whatever the URL's is.
+    """The rules of an engine's URLs. `scheme` is that of the connection, whichever alias the URL has.
 
     `password_file` names the files where the engine's programs find passwords. `check_parameter` raises
     Refused for a parameter that a backup cannot pass on. `socket_refusal` says why there is no `socket`, ""
@@ -127,7 +127,7 @@ def parse_url(text: str, rules: UrlRules) -> Connection:
 
 @dataclass(slots=True)
 class _UrlParts:
-    """What a URL says of the server, in its path or in its parameters, but not in both."""
+    """The parts of a URL that name the server: each in its path or in its parameters, but not in both."""
 
     rules: UrlRules
     host: str

@@ -1,4 +1,4 @@
-"""What a database's URL leads to, and the backups that can be taken of it: the interface of all engines."""
+"""A database that a URL names, and the backups that can be taken of it: the interface of all engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.servers.base.prepared import Prepared
 
 
 class BackupChoice(Enum):
-    """What somebody may choose for a backup, where the engine allows it."""
+    """A choice for a backup, where the engine allows it."""
 
     ALL_DATABASES = "a snapshot of each database of a server"
     PHYSICAL = "the files of the whole server"
@@ -26,7 +26,7 @@ class BackupChoice(Enum):
 
 @dataclass(frozen=True, slots=True)
 class BackupChoices:
-    """What was chosen. `dump_format` is one of `EngineServer.dump_formats`, "" for the engine's default."""
+    """The choices. `dump_format` is one of `EngineServer.dump_formats`, "" for the engine's default."""
 
     physical: bool = False
     dump_format: str = ""
@@ -42,7 +42,7 @@ Prepare = Callable[[ExitStack, CopyMeter], Prepared]
 
 @dataclass(frozen=True, slots=True)
 class DumpJob:
-    """One backup to take: `what` it is of, for people; of which `database`, "" for what belongs to none."""
+    """One backup to take. `what` names its content in messages; `database` is "" for none."""
 
     what: str
     database: str

@@ -1,4 +1,4 @@
-"""What a database is about to give: sources that are being read, and what is known of the server."""
+"""A backup of a database that is ready to be read: planned items, and facts of the server."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def not_installed(*names: str) -> NotFound:
 
 
 def ask_version(program: str) -> str:
-    """What a program prints for `--version`, "" for nothing."""
+    """The output of a program's `--version`; "" when it prints nothing."""
     try:
         done = subprocess.run(
             [program, "--version"],
@@ -55,8 +55,8 @@ def ask_version(program: str) -> str:
 
 
 def program_environment(environ: Mapping[str, str], own: str, secret: frozenset[str]) -> dict[str, str]:
-    """What an engine's programs get of the environment: how to reach servers, no secrets, and messages in
-    English, because some are read.
+    """The environment for an engine's programs: variables that say how to reach servers, no secrets, and
+    messages in English, because some are parsed.
 
     `own` is a pattern of the names that the engine's programs know, `secret` the names among them that are
     left out because they hold secrets or change what a dump says.

@@ -1,4 +1,4 @@
-"""What a rehearsal proved: the verdict and all that was found, and the JSON of both in a sealed proof."""
+"""The result of a rehearsal: the verdict and the details, and the JSON of both in a sealed proof."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class TableCount(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class QueryResult:
-    """What a query gave: the first rows as text (None for NULL). `more` says that there were others."""
+    """The result of a query: the first rows as text (None for NULL). `more`: there were further rows."""
 
     sql: str
     database: str
@@ -74,7 +74,7 @@ class QueryResult:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A verdict with all findings; `notes` are sentences on how it was reached and what was left out."""
+    """A verdict with its details; `notes` are sentences on how it was reached and what was left out."""
 
     verdict: Verdict
     tables: tuple[TableCount, ...] = ()

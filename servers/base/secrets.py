@@ -21,8 +21,8 @@ _HIDDEN: Final = "***"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What was given besides the URL. `password` None: the engine's programs find it in their own files, if
-    they need one. `defaults_file` replaces every option file of programs that have such files."""
+    """Credentials given besides the URL. `password` None: the engine's programs find it in their own files,
+    if they need one. `defaults_file` replaces every option file of programs that have such files."""
 
     password: str | None = field(default=None, repr=False)
     defaults_file: str = ""
@@ -30,7 +30,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a program must be started with to reach a server: `environment`, `descriptors` that it inherits
+    """How to start a program so that it reaches the server: `environment`, `descriptors` that it inherits
     and `first`, arguments that must come before all others. `secrets` are the password and every form of it
     in a file."""
 

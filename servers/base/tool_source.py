@@ -1,4 +1,4 @@
-"""What a database's own program prints, as a source; and its answers to short questions."""
+"""The output of a database's own program, as a source or as a short answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANSWER: Final = 64 << 20
 class ToolSource(CommandSource):
     """The output of a database's program, which must exit with 0 and end with `end` if there is one.
 
-    `grade` and `evidence` say how consistent what it printed is when both are so. `finish` raises
+    `grade` and `evidence` are the consistency of the output when both hold. `finish` raises
     StreamFailed with the program's last words, without the password.
     """
 
@@ -65,7 +65,7 @@ class ToolSource(CommandSource):
 
 
 def ask_program(access: Access, argv: Sequence[str], *, stdin: str = "", limit: float = 60.0) -> bytes:
-    """What a program prints within `limit` seconds. Raises StreamFailed with its last words."""
+    """The output of a program that ends within `limit` seconds. Raises StreamFailed with its last words."""
     tool = PurePath(argv[0]).name
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         try:
@@ -96,6 +96,6 @@ def ask_program(access: Access, argv: Sequence[str], *, stdin: str = "", limit: 
 
 
 def tool_version(access: Access, program: str) -> str:
-    """What `--version` prints, in one line."""
+    """The output of `--version`, in one line."""
     line = ask_program(access, [program, "--version"]).decode(errors="replace").strip()
     return line.splitlines()[0][:200] if line else ""

@@ -98,7 +98,7 @@ def ask(
 
 
 def failure(program: Program) -> RehearsalFailed:
-    """What a program that did not end well said."""
+    """The error for a program that failed, with its last words."""
     said = "\n".join(line for line in program.last_words().splitlines() if "NOTICE:" not in line)
     return RehearsalFailed(f"{program.name} {program.how}" + (f": {said}" if said else ""))
 

@@ -13,11 +13,11 @@ from holdfast.servers.confined.stage import Stage
 
 
 class EngineServer(Protocol):
-    """What an engine's folder in `servers` offers; the registry's entry names it."""
+    """The interface of an engine's package in `servers`; the registry's entry names it."""
 
     @property
     def choices(self) -> frozenset[BackupChoice]:
-        """What may be chosen for a backup by URL."""
+        """The choices that the engine allows for a backup by URL."""
         ...
 
     @property

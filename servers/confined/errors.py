@@ -1,4 +1,4 @@
-"""What ends a rehearsal."""
+"""The error that ends a rehearsal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a throw-away server is asked, and what it answers. Values, and the interface that all engines have."""
+"""The interface of throw-away servers of all engines, and their findings, as values."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ KEPT_TABLES: Final = 50_000
 
 @dataclass(slots=True)
 class Findings:
-    """What was found so far: a rehearsal that fails keeps what it got to. `expected` is the number of
-    tables that the dump's catalogue has, None when there is none."""
+    """The findings so far: a rehearsal that fails keeps them. `expected` is the number of tables in the
+    dump's catalogue, None when there is none."""
 
     engine: str
     server: str = ""
@@ -28,7 +28,7 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
     def enter(self, counts: list[TableCount]) -> None:
-        """The rows of all tables."""
+        """Record the numbers of rows of all tables."""
         self.tables, self.rows = len(counts), sum(table.rows for table in counts)
         self.databases = len({table.database for table in counts})
         self.schemas = len({(table.database, table.schema) for table in counts})
@@ -41,11 +41,11 @@ class ThrowawayServer(Protocol):
     """A throw-away server that runs, with the snapshot in it. All methods raise RehearsalFailed."""
 
     def count(self) -> list[TableCount]:
-        """The rows of every table that is not the server's own."""
+        """Count the rows of every table that is not the server's own."""
         ...
 
     def query(self, sql: str, database: str) -> QueryResult:
-        """`database` is "" for the one that has tables; RehearsalFailed when there are several."""
+        """Ask a query. `database` "": the only one with tables; RehearsalFailed when there are several."""
         ...
 
     def inspect(self) -> str:

@@ -1,4 +1,4 @@
-"""A confined program from our side: its streams, the end of what it says, how it ended, and its end."""
+"""A confined program as its parent process sees it: streams, last words, exit status."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Program:
                 del self._said[: max(0, len(self._said) - _TAIL)]
 
     def last_words(self, limit: int = 2000) -> str:
-        """The end of what it said on standard error."""
+        """The end of its output on standard error."""
         return bytes(self._said).decode(errors="replace").strip()[-limit:]
 
     @property

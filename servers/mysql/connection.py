@@ -37,7 +37,7 @@ def _check_parameter(name: str) -> None:
 
 
 def parse_url(text: str) -> Connection:
-    """What a `mysql://` or `mariadb://` URL means. Raises as `servers.base.connection.parse_url`."""
+    """Parse a `mysql://` or `mariadb://` URL. Raises as `servers.base.connection.parse_url`."""
     scheme = text.partition(":")[0].lower()
     rules = UrlRules(scheme, "~/.my.cnf", _check_parameter)
     return urls.parse_url(text, rules)

@@ -49,7 +49,7 @@ _POSITION: Final = {MARIADB: "SHOW MASTER STATUS", MYSQL: "SHOW BINARY LOG STATU
 
 @dataclass(frozen=True, slots=True)
 class ServerDescription:
-    """What a server says of itself. `engine` is one of `PRODUCTS`; `identifier` is "" if it has none."""
+    """A server's facts about itself. `engine` is one of `PRODUCTS`; `identifier` is "" if it has none."""
 
     version: str
     engine: str

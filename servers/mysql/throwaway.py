@@ -120,7 +120,7 @@ class ThrowawayMysql:
         question = sql.encode(errors="surrogateescape") + b"\n;\n"
         answer, more = ask(self._confinement, argv, question, env={}, limit=QUERY_BYTES)
         lines = [line.split("\t") for line in _text(answer).split("\n")]
-        lines = lines[:-1]  # what the limit cut off, or nothing behind the last line
+        lines = lines[:-1]  # the line that the limit cut off, or "" after the last line
         more = more or len(lines) > QUERY_ROWS + 1
         rows = tuple(tuple(map(_cell, line)) for line in lines[1 : QUERY_ROWS + 1])
         return QueryResult(sql, database, tuple(lines[0]) if lines else (), rows, more)

@@ -45,7 +45,7 @@ class PhysicalSource(ToolSource):
         super().__init__(access, argv, ITEM, evidence=_EVIDENCE)
 
     def judge(self, fault: str, facts: DumpFacts) -> None:
-        """What the scan found, before anything is committed. Raises StreamFailed."""
+        """Judge the scan's result before the commit. Raises StreamFailed when the backup is not whole."""
         if not fault and facts.system_id != self._system_id:
             fault = f"it is of the cluster with system identifier {facts.system_id}, not {self._system_id}"
         if fault:

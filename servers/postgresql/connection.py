@@ -44,7 +44,7 @@ _RULES: Final = UrlRules(
 
 
 def parse_url(text: str) -> Connection:
-    """What a `postgres://` URL means. Raises as `servers.base.connection.parse_url`."""
+    """Parse a `postgres://` URL. Raises as `servers.base.connection.parse_url`."""
     return urls.parse_url(text, _RULES)
 
 

@@ -41,8 +41,8 @@ _TAKEN: Final = ".holdfast-restoring"
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What the restored cluster has besides what was backed up: `appended` to files by path, `added` files,
-    `left_out` ones. `owner` is (uid, gid), None for whoever restores."""
+    """Differences of the restored cluster from the backup: bytes `appended` to files, by path, and files
+    `added` and `left_out`. `owner` is (uid, gid), None for the user who restores."""
 
     appended: Mapping[str, bytes] = field(default_factory=dict)
     added: Mapping[str, bytes] = field(default_factory=dict)
@@ -183,7 +183,7 @@ class _Stream:
             self._parts.close()
 
     def read_range(self, start: int, length: int) -> Iterator[memoryview]:
-        """The bytes from `start` on; what lies before is passed over."""
+        """The bytes from `start` on; skips those before."""
         for _ in self._take(start - self._at):
             pass
         yield from self._take(length)
@@ -226,7 +226,7 @@ class _Directory:
         self._pool.shutdown()
 
     def take(self, section: Section, stream: _Stream) -> None:
-        """One member."""
+        """Restore one member of the backup's tar."""
         path = section.name
         if path in self._changes.left_out or path == _TAKEN:
             return
@@ -243,7 +243,7 @@ class _Directory:
             self._write(path, section.extra, [stream.read_range(section.start, section.length), [appended]])
 
     def finish(self) -> None:
-        """What is added, the folders' attributes, all on the disk; then the file that makes it a cluster."""
+        """Write the added files and the folders' attributes and sync them; then write pg_control."""
         for path, content in {**self._changes.appended, **self._changes.added}.items():
             if path not in self._written:
                 self._write(path, {"mode": 0o600}, [[content]])
@@ -293,7 +293,7 @@ class _Directory:
         return folder
 
     def _know(self, folder: TargetFolder) -> None:
-        """Whose the target is could move folders of others into it, which must not be given to him.
+        """Give a folder to the target's owner, if it was made here: he could move in folders of others.
 
         Raises TargetError for a folder that was not made here.
         """

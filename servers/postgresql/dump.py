@@ -45,8 +45,8 @@ _NO_TIMEOUTS: Final = """(SELECT count(set_config(name, '0', false)) FROM pg_set
 
 @dataclass(frozen=True, slots=True)
 class ServerDescription:
-    """What a server says of itself. `system_id` is "" for who may not know; `reads_roles` says whether roles
-    can be dumped with their passwords."""
+    """A server's facts about itself. `system_id` is "" when the user may not read it; `reads_roles` says
+    whether roles can be dumped with their passwords."""
 
     version: str
     number: int

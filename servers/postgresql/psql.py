@@ -95,7 +95,7 @@ class Session:
         return answer
 
     def _failure(self) -> StreamFailed:
-        """psql is gone, or about to go: what it said."""
+        """End psql, which is gone or about to go, and return its last words as an error."""
         self._process.kill()
         self._process.wait()
         said = self._access.scrub(last_words(self._errors))

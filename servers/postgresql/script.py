@@ -50,7 +50,7 @@ _LINE: Final = 1 << 20
 
 
 class Needs:
-    """What a dump has needed so far. `make(roles, tablespaces)` is called with quoted names, each once."""
+    """The roles and tablespaces that a dump has named. `make(roles, tablespaces)` gets each name once."""
 
     def __init__(
         self,

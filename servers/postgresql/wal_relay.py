@@ -88,8 +88,8 @@ class WalRelay:
         self._stop_read, self._stop_write = map(self._keep, os.pipe())
 
     def _pipe(self, name: str) -> int:
-        """A new named pipe. Open for both ways it has no end while we run, whoever comes and goes; whoever
-        does not read or reads what is meant for us does not keep us waiting."""
+        """Make a named pipe and open it for reading and writing: so it never ends while we run, and no reader
+        or writer, absent or hostile, keeps us waiting."""
         os.mkfifo(name, 0o600, dir_fd=self._fd)
         self._hand_over(name)
         flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC

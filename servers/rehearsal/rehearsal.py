@@ -40,8 +40,8 @@ _UNCONFINED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Rehearsed:
-    """The result. `folder` is what was kept; `loads`: the server took it, whatever else is wrong; `damage`
-    is what could not be read of the repository."""
+    """The result. `folder` was kept; `loads`: the server took the backup, whatever else is wrong; `damage` is
+    why something of the repository could not be read."""
 
     proof: Proof
     folder: Path | None

@@ -1,4 +1,4 @@
-"""What of a snapshot a rehearsal loads."""
+"""Finds the part of a snapshot that a rehearsal loads."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHOWN: Final = 5
 
 
 def find_subject(repository: Repository, stored: StoredSnapshot, path: str = "") -> RehearsalSubject:
-    """What a rehearsal of the snapshot loads, the item at `path` if there are several.
+    """Find what a rehearsal of the snapshot loads: the item at `path` if there are several.
 
     Raises Refused, Damaged.
     """
@@ -78,7 +78,7 @@ def _suffixes(engine: Engine | None, kind: DumpKind) -> set[str]:
 
 
 def _engine(stored: StoredSnapshot, item: Item, catalogue: Catalogue | None) -> tuple[Engine, DumpFormat]:
-    """By the catalogue, or for a dump that was stored without by the snapshot and the item's suffix."""
+    """The engine in the catalogue; of a dump without one, that of the snapshot and the item's suffix."""
     engine = ENGINES.engine(catalogue.engine if catalogue else stored.snapshot.subject.engine)
     format_ = None
     if engine is not None and catalogue is not None:

@@ -106,8 +106,8 @@ def _copy(
 def _back_up(
     source: sqlite3.Connection, copy: Path, progress: ProgressFunction, *, patience: float, pages: int
 ) -> None:
-    """In a read transaction where that leaves writers alone (a write-ahead log), or when nothing else helps;
-    else step by step, as often as `_RESTARTS` allows."""
+    """Copy in one read transaction when that does not block writers (a write-ahead log). Otherwise copy step
+    by step; after `_RESTARTS` restarts, in one read transaction all the same."""
     mode = source.execute("PRAGMA journal_mode").fetchone()[0]
     page = source.execute("PRAGMA page_size").fetchone()[0]
     with closing(sqlite3.connect(copy, isolation_level=None)) as target:
@@ -130,7 +130,7 @@ class _Restarted(sqlite3.OperationalError):
 
 
 class _Watch:
-    """Follows a copy: tells how far it came, and ends one that does not get on."""
+    """Follows a copy: reports its progress, and ends a copy that makes none."""
 
     def __init__(self, progress: ProgressFunction, page: int, patience: float) -> None:
         self._progress = progress

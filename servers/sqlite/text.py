@@ -1,4 +1,4 @@
-"""A SQLite database as SQL text beside its file: tables can be had one by one out of text only."""
+"""A SQLite database as SQL text beside its file: single tables can be restored from text only."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ NAME: Final = "dump.sql"
 
 
 class SqlText:
-    """What `.dump` would print of a database that nobody writes to. A context manager.
+    """The output of `.dump` for a database that nobody writes to. A context manager.
 
-    Rows that SQLite cannot read end it early: the text has no end then, and the scanner says so.
+    Rows that SQLite cannot read end it early: the text has no end mark then, and the scanner says so.
     """
 
     grade = Consistency.APPLICATION

@@ -1,4 +1,4 @@
-"""What changed between two snapshots: items, tables of dumps, volumes, and files inside guests."""
+"""Compares two snapshots: items, tables of dumps, volumes, and files inside guests."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class Comparison:
     # ---- inside of disks --------------------------------------------------------------------------------
 
     def _disks(self, one: DirectoryNode | DiskNode, other: DirectoryNode | DiskNode) -> Iterator[Difference]:
-        """What is inside of disks that both have; below `files/DISK` if the paths lead there."""
+        """Compare the insides of disks that both have; below `files/DISK` if the paths lead there."""
         if one.path in ("", FILES) and other.path in ("", FILES):
             disks = self._before.disks, self._after.disks
             pairs = [(disk, disks[1][name]) for name, disk in disks[0].items() if name in disks[1]]

@@ -1,4 +1,4 @@
-"""What a comparison finds, as values."""
+"""The results of a comparison, as values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from holdfast.formats.guests.values.values import Entry, NodeType
 
 
 class Change(Enum):
-    """What became of a path."""
+    """How a path changed."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -20,8 +20,8 @@ class Change(Enum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What a path was. `type` is a NodeType's or ItemKind's value, "virtual" for a virtual file of a dump, or
-    a file system for a volume; size in bytes; `entry` for what is in a guest."""
+    """The state of a path. `type` is a NodeType's or ItemKind's value, "virtual" for a virtual file of a
+    dump, or the file system of a volume; size in bytes; `entry` for a file or directory in a guest."""
 
     type: str
     size: int

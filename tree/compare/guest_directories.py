@@ -1,4 +1,4 @@
-"""What changed between two directories of guests, or two files."""
+"""Compares two directories of guests, or two files."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class _Pair(NamedTuple):
 
 
 class GuestComparison:
-    """Compares what is below two nodes of guests; paths that it tells begin with that of the second.
+    """Compares the trees below two nodes of guests. Paths in the results begin with that of the second.
 
-    Of a directory that is in both only mode and owner count: its times change with what is in it, and that is
-    told by itself.
+    Of a directory that is in both only mode and owner count: its times change with its entries, and those are
+    reported themselves.
     """
 
     def __init__(self, one: Side, other: Side, content: SameContent) -> None:
@@ -127,7 +127,7 @@ class GuestComparison:
             yield "time"
 
     def _target_differs(self, before: Entry, after: Entry) -> bool:
-        """A link cannot be changed, only made anew; one with all numbers the same is the same."""
+        """Compare link targets, unless all numbers are the same: a link is never changed, only replaced."""
         if _numbers(before) == _numbers(after):
             return False
         one, other = self._one, self._other

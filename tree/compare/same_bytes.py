@@ -53,7 +53,7 @@ def _parts(recipe: Recipe, pieces: Iterable[VirtualRange]) -> Iterator[_StoredPa
 
 
 def _behind(part: _StoredPart, length: int) -> _StoredPart | None:
-    """What is left of a part behind its first `length` bytes."""
+    """The rest of a part after its first `length` bytes."""
     if part.length == length:
         return None
     data = part.data[length:] if part.data is not None else None

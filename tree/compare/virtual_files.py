@@ -1,4 +1,4 @@
-"""What changed between two virtual files of dumps; of a table whether its rows did, or its definition."""
+"""Compares two virtual files of dumps; of a table its rows and its definition separately."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class VirtualComparison:
         *,
         ignored: tuple[bytes, ...],
     ) -> bool:
-        """Whether two texts have the same lines, but for empty ones and those that begin as `ignored`."""
+        """Whether two texts have the same lines, without empty ones and those that start with `ignored`."""
         sides = ((one, pieces), (other, others))
         a, b = (
             (line for line in self._lines(node, found) if line.strip() and not line.startswith(ignored))

@@ -41,7 +41,7 @@ class ExtractOptions:
 
 
 class ExtractOutcome(Enum):
-    """What became of a name."""
+    """How the restore of a name ended."""
 
     RESTORED = "restored"
     FLAWED = "flawed"
@@ -74,8 +74,8 @@ class _Level:
 
 @dataclass(slots=True)
 class _VolumeState:
-    """What is remembered of a volume while it is restored. `names` are files with names still to come: where
-    the first one is, which file it is, how many are left."""
+    """The state of a volume's restore. `names` has the files with names still to come: where the first name
+    was restored, which file it is, how many names are left."""
 
     disk: OpenDisk
     name: str
@@ -84,7 +84,7 @@ class _VolumeState:
 
 
 class Extractor:
-    """Restores into one directory. Yields an ExtractEvent for each name; what fails is told too.
+    """Restores into one directory. Yields an ExtractEvent for each name, also for one that fails.
 
     Raises TargetError when the target's file system is full or broken, GuestError when a parser keeps
     failing. A file that fails, or that an interruption catches, is removed; directories get their attributes

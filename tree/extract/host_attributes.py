@@ -20,10 +20,10 @@ _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")
 
 
 class Attributes:
-    """Sets what can be set; each method returns what could not be, in words.
+    """Sets attributes of restored files; each method returns those it could not set, in words.
 
-    `owners`: set user and group numbers too, and ACLs, which name such. It takes root. `setuid`: and the
-    setuid and setgid bits, which make a program of the guest one that acts for its owner *here*.
+    `owners`: also set user and group numbers, and ACLs, which contain such numbers; this takes root.
+    `setuid`: also set the setuid and setgid bits, with which a guest's program acts for its owner *here*.
     """
 
     def __init__(self, *, owners: bool, setuid: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a search finds: the versions that there were of each path."""
+"""The results of a search: the versions of each path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.repo.snapshots.snapshot import StoredSnapshot
 
 
 class Match(NamedTuple):
-    """Something that a pattern stands for, in one snapshot. Size in bytes; time in ns since 1970, None for
+    """A path of one snapshot that a pattern matches. Size in bytes; time in ns since 1970, None for
     directories that no source has. `table` is the name of the table whose rows a virtual file holds."""
 
     path: str
@@ -22,7 +22,7 @@ class Match(NamedTuple):
 
 @dataclass(slots=True)
 class Version:
-    """What a path was in one or more snapshots: of the same type, size and time of change."""
+    """A path as one or more snapshots have it: with the same type, size and time of change."""
 
     match: Match
     first: StoredSnapshot

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 class Pattern:
     """A glob for the end of a path: `passwd`, `*.conf`, `etc/*.conf`.
 
-    Each part between slashes stands for one name; `*` crosses none. With a slash in front it is the whole
-    path: that of the snapshot, or that inside a volume (`/etc/passwd`).
+    Each part between slashes matches one name; `*` matches no slash. A pattern with a slash in front matches
+    whole paths: that in the snapshot, or that inside a volume (`/etc/passwd`).
     """
 
     def __init__(self, text: str, *, ignore_case: bool = False) -> None:

@@ -75,7 +75,7 @@ class Search:
                 walked(1)
 
     def _nodes(self, stored: StoredSnapshot, tree: SnapshotTree) -> None:
-        """What is outside of disks."""
+        """Search the nodes outside of disks."""
         for node in walk_nodes(tree.top()):
             if self._covers(node.path) and any(self._matches(names, 0) for names in _names(node)):
                 self.findings.add(stored, _match(node))
@@ -133,7 +133,7 @@ class Search:
             self.findings.unknown.setdefault(node.path, text)
 
     def _volume(self, stored: StoredSnapshot, tree: SnapshotTree, root: GuestNode) -> Iterator[Match]:
-        """What is below the root directory of a file system. Raises NotFound when the search begins at a path
+        """Yield the matches in a volume. Raises NotFound when the search begins at a path
         that is not there."""
         above = root.path.count("/") + 1
         start = root
