@@ -97,7 +97,7 @@ def say(text: str) -> None:
 
 
 def chosen_tools(options: argparse.Namespace) -> list[Tool]:
-    """Those that are installed; says what is missing."""
+    """The chosen tools that are installed; prints which are missing."""
     binaries = dict(pair.split("=", 1) for pair in options.bin)
     names = [*([] if options.without_holdfast else [report.OURS]), *options.peers]
     found = []

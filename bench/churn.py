@@ -1,4 +1,4 @@
-"""What a day of use leaves on a server's disk: new and edited files, logs, a database file's pages.
+"""Changes a server's disk as a day of use does: new and edited files, logs, pages of a database file.
 
 `python -m bench.churn ROOT DAY` applies one day to a folder, which may be a mounted disk. Seeded:
 the same tree and day give the same change.

@@ -1,4 +1,4 @@
-"""What is backed up: three days of a disk, three days of a dump, one file that does not compress."""
+"""The corpora: three days of a disk, three days of a dump, one file that does not compress."""
 
 from __future__ import annotations
 

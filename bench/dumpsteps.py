@@ -42,7 +42,7 @@ class Bench(vms.Bench):
         self.holds_days = False
 
     def back_up(self, file: Path, plain: int) -> Figures:
-        """What comes out of a pipe, from a warm page cache; `plain` bytes of SQL are in it.
+        """Back up a stream from a pipe, from a warm page cache; it has `plain` bytes of SQL.
 
         Figures: those of `measure.run`, mb_s, repo_mb, new (bytes).
         """
@@ -53,7 +53,7 @@ class Bench(vms.Bench):
         return self.judged(figures, NAME, plain)
 
     def judged(self, figures: Figures, name: str, size: int) -> Figures:
-        """Adds to a backup's cost what came of it."""
+        """Adds the backup's result to its cost."""
         if "error" in figures:
             raise SystemExit(f"backup of {name}: {figures['error']}")
         new = number(self.answer("info", f"{name}@latest"), "new", -1)

@@ -54,7 +54,7 @@ def make_guest(folder: Path) -> Path:
 
 
 def write_many(tree: Path) -> None:
-    """Small files of a few kilobytes of text, and a large one that half compresses."""
+    """Write small files of a few kilobytes of text, and a large one that compresses to half."""
     seeds = random.Random(7)
     text = b"".join(path.read_bytes() for path in sorted(tree.rglob("*.py"))[:400])
     (tree / "many").mkdir()

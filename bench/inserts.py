@@ -12,7 +12,7 @@ _COPY = re.compile(rb"COPY (\S+) \((.*)\) FROM stdin;\n")
 
 
 def as_inserts(plain: Path, target: Path) -> None:
-    """Rewrite a plain SQL dump; what is not a row stays as it is."""
+    """Rewrite the rows of a plain SQL dump as INSERT; the rest stays as it is."""
     lead, left = b"", 0
     with plain.open("rb") as source, target.open("wb") as out:
         for line in source:

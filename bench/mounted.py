@@ -50,7 +50,7 @@ class Mount:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is mounted, and where: the backup `label` of `source` in the tool's repository."""
+    """A mount: the backup `label` of `source` in the tool's repository, and where it is mounted."""
 
     tool: Tool
     place: Place
@@ -111,7 +111,7 @@ def unmount(process: subprocess.Popen[bytes], mountpoint: Path) -> None:
 
 
 def is_mounted(mountpoint: Path) -> bool:
-    """By the kernel's table: looking at the folder itself fails when the daemon died."""
+    """Whether the kernel's table has the mount: `stat` of the folder fails when the daemon died."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     return any(line.split()[1] == str(mountpoint) for line in lines)
 
@@ -203,7 +203,7 @@ def read_at_random(target: Target) -> dict[str, Figures]:
 
 
 def compare(figures: Figures, original: Figures) -> None:
-    """Fast and wrong is wrong: what came through the mount must be what is in the original."""
+    """Fail unless the bytes from the mount are those of the original: fast and wrong is wrong."""
     if figures.get("reads") == original["reads"] and figures.get("crc") != original["crc"]:
         figures["error"] = "what was read through the mount differs from the original"
 

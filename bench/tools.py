@@ -1,4 +1,4 @@
-"""How Holdfast and its peers are told to do the same thing.
+"""The commands that make Holdfast and its peers do the same thing.
 
 Every tool runs as its manual suggests, encrypted, with its own defaults but for what is said here.
 All see a source under the same path every day, as in real life, so each may use its knowledge of
@@ -185,7 +185,7 @@ def clean_environment(place: Place) -> dict[str, str]:
 
 
 def version_text(tool: Tool) -> str:
-    """The first line of what the tool says about itself."""
+    """The first line of the tool's output for its version."""
     option = "--version" if tool.binary.endswith(("borg", "holdfast")) else "version"
     answer = subprocess.run([tool.binary, option], capture_output=True, text=True, check=False, timeout=30)
     lines = (answer.stdout or answer.stderr).strip().splitlines()

@@ -74,7 +74,7 @@ class Bench:
         return figures
 
     def answer(self, *words: str | Path) -> dict[str, object]:
-        """What a command says as JSON."""
+        """The JSON that a command prints."""
         command = [self.tool.binary, *map(str, words), "--json"]
         done = subprocess.run(
             command, env=self.tool.environment(self.place), capture_output=True, text=True, check=True

@@ -1,1 +1,1 @@
-"""What several test modules share: repositories, servers, images, mounts, twins and fakes."""
+"""Code that several test modules share: repositories, servers, images, mounts, twins and fakes."""

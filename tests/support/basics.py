@@ -1,4 +1,4 @@
-"""What several test modules need: small repositories, bytes from seeds, sources and targets in memory."""
+"""Small repositories, bytes from seeds, sources and targets in memory, for several test modules."""
 
 from __future__ import annotations
 

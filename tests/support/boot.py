@@ -59,7 +59,7 @@ def make_guest(folder: Path) -> Path:
 
 
 def boot(overlay: Path, folder: Path, *, timeout: float = 120) -> str:
-    """Boot the guest from a qcow2 overlay; what it printed on its console."""
+    """Boot the guest from a qcow2 overlay. Returns the output of its console."""
     kernel = _kernels()[-1]
     command = [
         *("qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-display", "none", "-serial", "stdio"),

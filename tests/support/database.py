@@ -60,7 +60,7 @@ class PostgresServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For libpq's programs."""
+        """The environment for libpq's programs."""
         return {"PGHOST": str(self.folder), "PGUSER": "postgres", "PGPORT": "5432"}
 
     def url(self, database: str = "postgres") -> str:

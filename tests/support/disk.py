@@ -1,4 +1,4 @@
-"""What tests of image readers share: seeded disks, images written by qemu-img, and the comparison of both."""
+"""Seeded disks, images written by qemu-img, and the comparison of both, for tests of image readers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def raw_disk(path: Path, seed: int, size: int = 9 * MIB) -> bytes:
 
 
 def convert(raw: Path, target: Path, format_: str, *options: str) -> Path:
-    """What qemu-img makes of a raw disk."""
+    """Convert a raw disk with qemu-img."""
     need(shutil.which("qemu-img"), "qemu-img")
     command = ["qemu-img", "convert", "-f", "raw", "-O", format_]
     subprocess.run([*command, *options, str(raw), str(target)], check=True)
@@ -41,7 +41,7 @@ def convert(raw: Path, target: Path, format_: str, *options: str) -> Path:
 
 
 def tar(archive: Path, folder: Path, *names: str, options: Sequence[str] = ("--format=ustar",)) -> Path:
-    """What tar makes of files of a folder."""
+    """Pack files of a folder with tar."""
     subprocess.run(["tar", *options, "-cf", str(archive), "-C", str(folder), *names], check=True)
     return archive
 

@@ -1,4 +1,4 @@
-"""What the fault tests share: small repositories, processes that die, file systems that are full.
+"""Small repositories, processes that die, and full file systems, for the fault tests.
 
 Nothing here is a test. Content is made from seeds, so a failure repeats. `HOLDFAST_CAMPAIGN=long` turns
 the samples of the short run into every case.
@@ -121,7 +121,7 @@ def all_contents(repository: Repository) -> dict[SnapshotID, Content]:
 
 
 def damage(repository: Repository, depth: Depth = Depth.READ_DATA) -> list[Finding]:
-    """What a check finds, without what the next prune or key command mends."""
+    """The findings of a check, without those that the next prune or key command mends."""
     return [each for each in check(repository, depth).findings if each.weight is Weight.DAMAGE]
 
 
@@ -186,7 +186,7 @@ def kill_me() -> None:
 def kill_before_call(k: int, root: Path) -> None:
     """In a child: die instead of making the k-th system call that changes a file under `root`, from 1.
 
-    The cache stands elsewhere and does not count.
+    The cache is elsewhere and does not count.
     """
     left = [k]
     lock = threading.Lock()

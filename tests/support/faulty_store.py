@@ -1,4 +1,4 @@
-"""A store that counts what is asked of it and fails where it is told to."""
+"""A store that counts its calls and fails at a chosen one."""
 
 from __future__ import annotations
 

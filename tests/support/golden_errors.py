@@ -1,4 +1,4 @@
-"""What goes wrong, and what is said then: errors as JSON, and exit codes."""
+"""Errors as JSON, and exit codes, for the golden files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.golden_story import POSTGRES, SYSTEM, Story, binary_log, wal_segmen
 
 
 def tell_errors(place: Place) -> Story:
-    """One after the other, on a small repository. Nothing of it succeeds."""
+    """Run commands that all fail, one after the other, on a small repository."""
     story = Story(place)
     story.back_up("backup", "etc", write(place, "one.txt", "one\n"), "--name", "etc")
     _damage(story)

@@ -108,13 +108,13 @@ def make_disk(place: Place, name: str, hostname: str, *more: str) -> Path:
 
 
 def wal_segment(place: Place, number: int) -> Path:
-    """Of PostgreSQL's log, of 1 MiB: its head, and zeros."""
+    """A segment of PostgreSQL's log, of 1 MiB: its head, and zeros."""
     header = struct.pack("<HHIQI4xQII", 0xD110, 2, 1, number * SEGMENT, 0, int(SYSTEM), SEGMENT, 8192)
     return write(place, f"{1:08X}{0:08X}{number:08X}", header + bytes(SEGMENT - len(header)))
 
 
 def binary_log(place: Place, name: str, *, in_use: bool = False) -> Path:
-    """Of a MariaDB server."""
+    """A binary log of a MariaDB server."""
     event = struct.pack("<IBIIIH", MADE, 15, 7, 122, 126, in_use)
     head = b"\xfebin" + event + struct.pack("<H50sIB", 4, b"10.11.6-MariaDB-log", 0, 19)
     return write(place, name, head + bytes(100))

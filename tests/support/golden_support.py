@@ -77,7 +77,7 @@ def _difference(name: str, text: str) -> str:
 
 
 def as_text(value: object) -> str:
-    """JSON as it stands in a golden file. Keys keep their order: that is part of what is frozen."""
+    """JSON as text for a golden file. Keys keep their order: the order is frozen too."""
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 

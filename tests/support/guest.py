@@ -1,4 +1,4 @@
-"""What the tests of a guest's worker share: a disk in memory, and how to ask a fake parser for tricks."""
+"""A disk in memory, and requests to a fake parser for tricks, for tests of a guest's worker."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def open_guest(disk: MemoryDisk, *passphrases: str, limits: Limits = Limits()) -
 
 
 def said(guest: GuestDisk, trick: str) -> str:
-    """What the parser answered to a trick."""
+    """The parser's answer to a trick."""
     with pytest.raises(GuestDamaged) as caught:
         guest.lookup("p1", ROOT, trick.encode())
     return str(caught.value).removeprefix("sda: ").removeprefix(trick.split(" ", maxsplit=1)[0]).strip()

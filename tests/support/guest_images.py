@@ -42,7 +42,7 @@ _TYPES = {
 
 
 class Seen(NamedTuple):
-    """What is compared of a path. `content`: hash of a file, target of a link."""
+    """The compared facts of a path. `content`: hash of a file, target of a link."""
 
     type: NodeType
     mode: int
@@ -195,7 +195,7 @@ def _fragmented(path: Path, other: Path) -> None:
 
 
 def oracle(top: Path, *, xattrs: bool = True) -> dict[bytes, Seen]:
-    """What the mounted image shows, by path below its top."""
+    """The facts of all paths of the mounted image, by path below its top."""
     found: dict[bytes, Seen] = {}
     root = os.fsencode(top)
     pending = [b""]
@@ -289,7 +289,7 @@ def _content(file_system: FileSystem, disk: WholeDisk, entry: Entry) -> bytes:
 
 
 def differences(expected: dict[bytes, Seen], found: dict[bytes, Seen], *ignore: str) -> list[str]:
-    """What is not the same, in words."""
+    """Sentences on the differences."""
     lines = [f"missing: {path!r}" for path in expected.keys() - found.keys()]
     lines += [f"not there: {path!r}" for path in found.keys() - expected.keys()]
     for path in expected.keys() & found.keys():

@@ -47,7 +47,7 @@ def luks(path: Path, payload: bytes, *options: str, sector: int = 512) -> Path:
 
 
 def _payload_offset(path: Path) -> int:
-    """As cryptsetup says, not as the parser does."""
+    """The offset of the payload according to cryptsetup, not to the parser under test."""
     dump = run("cryptsetup", "luksDump", path)
     if "Payload offset:" in dump:
         return int(dump.split("Payload offset:")[1].split()[0]) * 512

@@ -204,7 +204,7 @@ class Twin:
         return self.insert(at) or self.statement(at)
 
     def line_end(self, at: int) -> int:
-        """Of the line's text; a carriage return belongs to a newline only."""
+        """The end of the line's text: before its newline, and before a carriage return in front of that."""
         newline = self.stream.find(b"\n", at)
         if newline < 0:
             return len(self.stream)

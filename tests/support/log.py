@@ -21,7 +21,7 @@ PUSHER = Pusher("host", "test")
 
 
 def file_name(number: int, timeline: int = 1) -> str:
-    """Of a WAL segment of 1 MiB."""
+    """The file name of a WAL segment of 1 MiB."""
     log, low = divmod(number, 4096)
     return f"{timeline:08X}{log:08X}{low:08X}"
 

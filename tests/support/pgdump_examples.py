@@ -175,7 +175,7 @@ def shop(rows: bytes = b"1\ta\n2\tb\n") -> list[Entry]:
 
 
 def unpack(archive: bytes, step: int = 1 << 20) -> tuple[bytes, Catalogue]:
-    """What is stored, and the catalogue as it comes back from the repository."""
+    """The stored bytes, and the catalogue as read back from the repository."""
     unpacker = Unpacker()
     stored = b"".join(
         piece for at in range(0, len(archive), step) for piece in unpacker.feed(archive[at : at + step])

@@ -1,4 +1,4 @@
-"""Ingesting into memory, and what it should give."""
+"""Ingesting into memory, and the expected result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a shelf looks like on a disk: recognised, listed, read. Little-endian."""
+"""The parser of a made-up file system, the shelf: recognises, lists and reads it. Little-endian."""
 
 from __future__ import annotations
 
